@@ -1,0 +1,84 @@
+"""Everything Maskloop raises on purpose.
+
+MaskloopError
+├── ConfigurationError      params.yaml, the environment or a missing system tool
+│   └── ContractError       labels of the project, params.yaml and the model disagree
+├── ServiceError            a server does not answer, or answers with a failure
+│   └── CredentialsError    a server refuses the credentials
+├── StorageError            a bucket or an object cannot be read or written
+│   └── ObjectChangedError  the object is no longer at the generation that was asked for
+├── DataError               input that cannot be used (also a ValueError)
+│   ├── ImageError          bytes that are no usable photo
+│   ├── CatalogError        the catalogue CSV breaks its contract
+│   ├── AnnotationError     a region or annotation that cannot be read
+│   │   └── BrushError      a malformed brush RLE stream
+│   └── PromptError         a click or box that cannot be used
+├── DatasetError            a dataset version failed its checks or could not be published
+└── ModelError              a model cannot be loaded, registered or promoted
+
+Each message says what is wrong, where, and what to do next.
+"""
+
+
+class MaskloopError(Exception):
+    """Base of every error that Maskloop raises on purpose."""
+
+
+class ConfigurationError(MaskloopError):
+    """Raise when params.yaml, the environment or the machine is not set up as needed."""
+
+
+class ContractError(ConfigurationError):
+    """Raise when the labels of the project, of params.yaml and of a model disagree."""
+
+
+class ServiceError(MaskloopError):
+    """Raise when a server does not answer or answers with a failure."""
+
+
+class CredentialsError(ServiceError):
+    """Raise when a server refuses the credentials it was given."""
+
+
+class StorageError(MaskloopError):
+    """Raise when a bucket or an object cannot be read or written."""
+
+
+class ObjectChangedError(StorageError):
+    """Raise when an object is gone or overwritten since its generation was listed."""
+
+
+class DataError(MaskloopError, ValueError):
+    """Raise for input that cannot be used."""
+
+
+class ImageError(DataError):
+    """Raise for bytes that are no usable photo; `reason` is a short, stable code for reports."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CatalogError(DataError):
+    """Raise when the catalogue CSV breaks its contract."""
+
+
+class AnnotationError(DataError):
+    """Raise for a region or annotation that cannot be read."""
+
+
+class BrushError(AnnotationError):
+    """Raise for a malformed brush RLE stream."""
+
+
+class PromptError(DataError):
+    """Raise for a click or box that cannot be used."""
+
+
+class DatasetError(MaskloopError):
+    """Raise when a dataset version failed its checks or could not be published."""
+
+
+class ModelError(MaskloopError):
+    """Raise when a model cannot be loaded, registered or promoted."""
