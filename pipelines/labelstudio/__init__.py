@@ -1,0 +1,1 @@
+"""Everything that knows how Label Studio writes tasks, predictions and annotations."""

@@ -1,0 +1,264 @@
+"""Label Studio's brush RLE: masks in, byte lists out, and back.
+
+The editor and the SDK store a brush region as a bit stream over the flat RGBA pixels (row-major). The SDK's own coder
+walks that stream one bit at a time in Python; a dataset sync decodes thousands of masks, so this one walks it once per
+record and leaves the pixels to NumPy. It also treats every stream as untrusted: annotations come from browsers and
+imports, and a wrong one must name its fault instead of crashing or filling the memory.
+
+The stream: 32 bits element count, 5 bits word size - 1, four times 4 bits run size - 1, then records. A record: 1 bit
+flag, 2 bits size class, `sizes[class]` bits count - 1, then one word (flag 1: a run) or `count` words (flag 0: literals).
+Format and encoder: @thi.ng/rle-pack (https://github.com/thi-ng/umbrella), label_studio_sdk.converter.brush.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import BrushError
+
+_HEADER_BITS = 32 + 5 + 4 * 4
+_WORD_BITS = 8
+_SIZES = (3, 4, 8, 16)
+_LONGEST_RUN = 1 << 16
+# The SDK always adds 1-8 pad bits, the editor 0-7; the shortest record is 12 bits, so a pad is never mistaken for one.
+_MAX_PAD_BITS = 8
+# Records are decoded in windows of the stream, so that scratch arrays stay small next to the image.
+_WINDOW_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """A stream whose header has been checked.
+
+    `data` is uint8, zero-padded by 8 bytes; `words[k]` are the 64 bits that start at byte k, big-endian.
+    """
+
+    data: NDArray[np.uint8]
+    words: NDArray[np.uint64]
+    n_bits: int
+    sizes: tuple[int, ...]
+    elements: int
+
+
+def mask_to_rle(mask: np.ndarray) -> list[int]:
+    """Encode a mask as brush RLE.
+
+    `mask`: (H, W) bool or uint8, non-zero = set. Returns byte values 0..255, identical to what the SDK's `mask2rle`
+    makes of the mask at 0/255. Raises BrushError for another shape or dtype, and for an image the format cannot hold.
+    """
+    flat = _flat_image(mask, "mask")
+    if flat.dtype != bool and flat.dtype != np.uint8:
+        raise BrushError(f"mask has dtype {flat.dtype}; pass bool or uint8 with non-zero = set")
+    flat = flat != 0
+    edges = np.concatenate(([0], _change_points(flat), [flat.size]))
+    return list(_encode_runs(np.diff(edges), starts_set=bool(flat[0])))
+
+
+def label_map_to_rles(index_mask: np.ndarray, label_ids: Sequence[int]) -> dict[int, list[int]]:
+    """Encode several labels of an index mask, reading the pixels once.
+
+    `index_mask`: (H, W) integers, one label id per pixel. Returns id -> byte values as `mask_to_rle(index_mask == id)`
+    in the order of `label_ids`; ids absent from the map are left out. Raises BrushError for another shape or dtype.
+    """
+    flat = _flat_image(index_mask, "index mask")
+    if flat.dtype.kind not in "iu":
+        raise BrushError(f"index mask has dtype {flat.dtype}; pass integers, one label id per pixel")
+    edges = np.concatenate(([0], _change_points(flat), [flat.size]))
+    segment_labels = flat[edges[:-1]]
+    rles = {}
+    for label_id in label_ids:
+        segments = np.flatnonzero(segment_labels == label_id)
+        if segments.size:
+            # Segments of one label never touch, so their own edges are the edges of the label's mask.
+            inner = np.stack((edges[segments], edges[segments + 1]), axis=1).ravel()
+            lengths = np.diff(np.concatenate(([0], inner, [flat.size])))
+            rles[label_id] = list(_encode_runs(lengths[lengths > 0], starts_set=bool(inner[0] == 0)))
+    return rles
+
+
+def rle_to_alpha(rle: Sequence[int] | bytes, height: int, width: int) -> NDArray[np.uint8]:
+    """Decode brush RLE to the alpha channel of the drawn layer.
+
+    `rle`: byte values as list, tuple or bytes; `height`, `width`: pixels of the annotated image (the browser's natural
+    size). Returns (H, W) uint8, 0..255: masks of models are 0/255, strokes drawn in the browser have soft edges.
+    Colours are skipped. Raises BrushError for every stream that does not hold exactly height x width RGBA pixels.
+    """
+    height, width = _dimension(height, "height"), _dimension(width, "width")
+    stream = _open(rle, height, width)
+    alpha = np.empty(height * width, dtype=np.uint8)
+    position, filled = _HEADER_BITS, 0
+    while stream.n_bits - position > _MAX_PAD_BITS:
+        offsets, position = _walk(stream, position)
+        filled = _paint(stream, offsets, filled, alpha)
+    if filled < stream.elements:
+        raise BrushError(
+            f"brush RLE is truncated: its {stream.n_bits // 8} bytes hold {filled} of {stream.elements} elements; "
+            "fetch the annotation again"
+        )
+    return alpha.reshape(height, width)
+
+
+def rle_to_mask(rle: Sequence[int] | bytes, height: int, width: int, *, threshold: int = 128) -> NDArray[np.bool_]:
+    """Decode brush RLE to a mask: (H, W) bool, True where alpha >= `threshold` (0..255); else as `rle_to_alpha`."""
+    mask: NDArray[np.bool_] = rle_to_alpha(rle, height, width) >= threshold
+    return mask
+
+
+def _flat_image(image: np.ndarray, what: str) -> np.ndarray:
+    """Return the (H, W) image as a contiguous row-major vector, or raise BrushError."""
+    if image.ndim != 2 or image.size == 0:
+        raise BrushError(f"{what} has shape {image.shape}; pass a non-empty (height, width) array")
+    if image.size * 4 >= 1 << 32:
+        raise BrushError(f"{what} of {image.shape} pixels does not fit brush RLE, which counts RGBA values in 32 bits")
+    return np.ascontiguousarray(image).ravel()
+
+
+def _change_points(flat: np.ndarray) -> NDArray[np.int64]:
+    """Return the indices at which a vector differs from the element before."""
+    return np.flatnonzero(flat[1:] != flat[:-1]) + 1
+
+
+def _encode_runs(lengths: NDArray[np.int64], *, starts_set: bool) -> bytes:
+    """Encode alternating runs of clear and set pixels; `lengths` in pixels, all > 0."""
+    values = (np.arange(lengths.size) + starts_set) % 2 * 255
+    elements = lengths * 4
+    # A run longer than 2**16 becomes full records and a rest of 1..2**16, which keeps the 16-bit class even when short.
+    full = (elements - 1) // _LONGEST_RUN
+    size_class = np.searchsorted([8, 16, 256], elements)
+    count = np.repeat(np.full(lengths.size, _LONGEST_RUN), full + 1)
+    last = np.cumsum(full + 1) - 1
+    count[last] = elements - full * _LONGEST_RUN
+    size_class, values = np.repeat(size_class, full + 1), np.repeat(values, full + 1)
+    sizes = np.array(_SIZES)[size_class]
+    records = (((4 | size_class) << sizes | (count - 1)) << _WORD_BITS) | values
+    header = _WORD_BITS - 1
+    for size in _SIZES:
+        header = header << 4 | (size - 1)
+    codes = np.concatenate(([elements.sum(), header], records))
+    return _pack(codes.astype(np.uint64), np.concatenate(([32, _HEADER_BITS - 32], sizes + 3 + _WORD_BITS)))
+
+
+def _pack(codes: NDArray[np.uint64], n_bits: NDArray[np.int64]) -> bytes:
+    """Concatenate codes of 1..32 bits, most significant bit first, and add the SDK's 1-8 zero pad bits."""
+    ends = np.cumsum(n_bits)
+    starts = ends - n_bits
+    word, shift = starts >> 5, 64 - (starts & 31) - n_bits
+    spread = codes << shift.astype(np.uint64)
+    n_words = int(ends[-1] >> 5) + 2
+    # The codes share no bit, so that sums are unions, and float64 sums below 2**53 are exact.
+    packed = np.bincount(word, weights=(spread >> np.uint64(32)).astype(np.float64), minlength=n_words)
+    packed += np.bincount(word + 1, weights=(spread & np.uint64(0xFFFFFFFF)).astype(np.float64), minlength=n_words)
+    return packed.astype(">u4").tobytes()[: int(ends[-1]) // 8 + 1]
+
+
+def _dimension(value: int, what: str) -> int:
+    """Return a side of the image in pixels as int, or raise BrushError."""
+    try:
+        side = operator.index(value)
+    except TypeError:
+        raise BrushError(f"{what} of the brush region is {value!r}; it must be a whole number of pixels") from None
+    if side < 1:
+        raise BrushError(f"{what} of the brush region is {side}; it must be at least 1 pixel")
+    return side
+
+
+def _to_bytes(rle: Sequence[int] | bytes) -> bytes:
+    """Return the stream as bytes, or raise BrushError naming the first value that is none."""
+    if not isinstance(rle, list | tuple | bytes | bytearray):
+        raise BrushError(f"brush RLE is a {type(rle).__name__}; it must be a list of byte values")
+    try:
+        return bytes(rle)
+    except (ValueError, TypeError):
+        bad = next(i for i, value in enumerate(rle) if not (isinstance(value, int) and 0 <= value <= 255))
+        raise BrushError(f"brush RLE has {rle[bad]!r:.40} at index {bad}; each value must be an int of 0..255") from None
+
+
+def _open(rle: Sequence[int] | bytes, height: int, width: int) -> _Stream:
+    """Check type, header and plausible length before anything of the image's size is allocated."""
+    raw = _to_bytes(rle)
+    if len(raw) * 8 < _HEADER_BITS:
+        raise BrushError(f"brush RLE is truncated: {len(raw)} bytes are less than its header of {_HEADER_BITS} bits")
+    header = int.from_bytes(raw[:7]) >> 3
+    elements, word_bits = header >> 21, (header >> 16 & 31) + 1
+    sizes = tuple((header >> shift & 15) + 1 for shift in (12, 8, 4, 0))
+    if elements != height * width * 4:
+        raise BrushError(
+            f"brush RLE declares {elements} values in its header, but {width}x{height} RGBA pixels are "
+            f"{height * width * 4}; check original_width and original_height of the region"
+        )
+    if word_bits != _WORD_BITS:
+        raise BrushError(f"brush RLE declares a word size of {word_bits} bits at bit 32; only {_WORD_BITS} is supported")
+    shortest, longest = 3 + min(sizes) + _WORD_BITS, 1 << max(sizes)
+    if (len(raw) * 8 - _HEADER_BITS) // shortest * longest < elements:
+        raise BrushError(f"brush RLE is truncated: {len(raw)} bytes cannot hold the {elements} values it declares")
+    padded = raw + bytes(8)
+    words = np.ndarray((len(raw),), dtype=">u8", buffer=padded, strides=(1,))
+    return _Stream(np.frombuffer(padded, dtype=np.uint8), words, len(raw) * 8, sizes, elements)
+
+
+@lru_cache(maxsize=8)
+def _step_table(sizes: tuple[int, ...]) -> NDArray[np.uint64]:
+    """Tabulate how long a record is: (8192,) uint64, 13 bits of stream -> 8 uint8 lengths, one per bit of the first byte.
+
+    The length is 0 for literals whose count does not fit the table.
+    """
+    codes = np.arange(64)
+    size = np.array(sizes)[codes >> 3 & 3]
+    literal = np.where(size <= 3, 3 + size + _WORD_BITS * (((codes & 7) >> np.maximum(3 - size, 0)) + 1), 0)
+    length = np.where(codes >> 5, 3 + size + _WORD_BITS, literal).astype(np.uint8)
+    windows = np.arange(1 << 13)[:, np.newaxis]
+    return length[windows >> np.arange(7, -1, -1) & 63].view(np.uint64).ravel()
+
+
+def _walk(stream: _Stream, position: int) -> tuple[NDArray[np.int64], int]:
+    """Find the records that start in the next window; return their bit offsets and the bit after the last one."""
+    first_byte = position >> 3
+    data = stream.data[first_byte : first_byte + _WINDOW_BYTES + 1].astype(np.uint16)
+    steps = _step_table(stream.sizes).take(data[:-1] << 5 | data[1:] >> 3).tobytes()
+    origin = first_byte * 8
+    stop = min(stream.n_bits - _MAX_PAD_BITS - origin, _WINDOW_BYTES * 8)
+    offset = position - origin
+    offsets: list[int] = []
+    while offset < stop:
+        offsets.append(offset)
+        offset += steps[offset] or _literal_bits(stream, origin + offset)
+    return np.array(offsets, dtype=np.int64) + origin, origin + offset
+
+
+def _literal_bits(stream: _Stream, position: int) -> int:
+    """Return the length in bits of the literal record at a bit position."""
+    first_byte = position >> 3
+    bits = int.from_bytes(stream.data[first_byte : first_byte + 4].tobytes()) >> (5 - (position & 7))
+    size = stream.sizes[bits >> 24 & 3]
+    return 3 + size + _WORD_BITS * ((bits >> (24 - size) & (1 << size) - 1) + 1)
+
+
+def _paint(stream: _Stream, offsets: NDArray[np.int64], filled: int, alpha: NDArray[np.uint8]) -> int:
+    """Write the alpha of the records at `offsets` into the flat image; `filled` elements came before. Return the sum."""
+    bits = _bits_at(stream, offsets)
+    sizes = np.array(stream.sizes, dtype=np.uint64)[(bits >> np.uint64(61) & np.uint64(3)).astype(np.intp)]
+    counts = ((bits << np.uint64(3)) >> (np.uint64(64) - sizes)).astype(np.int64) + 1
+    ends = np.cumsum(counts) + filled
+    _check_fit(stream, offsets, ends, counts)
+    # Element e is an alpha value when e % 4 == 3, so the alphas of elements [s, e) are the pixels [s // 4, e // 4).
+    first, lengths = (ends - counts) >> 2, (ends >> 2) - ((ends - counts) >> 2)
+    values = (bits >> (np.uint64(53) - sizes)).astype(np.uint8)
+    alpha[first[0] : ends[-1] >> 2] = np.repeat(values, lengths)
+    literal = np.flatnonzero((bits >> np.uint64(63) == 0) & (lengths > 0))
+    if literal.size:
+        per_pixel = np.repeat(literal, lengths[literal])
+        nth = np.arange(per_pixel.size) - np.repeat(np.cumsum(lengths[literal]) - lengths[literal], lengths[literal])
+        pixels = first[per_pixel] + nth
+        words_before = pixels * 4 + 3 - (ends - counts)[per_pixel]
+        at = (offsets + 3 + sizes.astype(np.int64))[per_pixel] + words_before * _WORD_BITS
+        alpha[pixels] = _bits_at(stream, at) >> np.uint64(56)
+    return int(ends[-1])
+
+
+def _bits_at(stream: _Stream, positions: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Return the bits that follow each bit position, left-aligned; at least 57 of the 64 are valid."""
+    return stream.words[positions >> 3].astype(np.uint64) << (positions & 7).astype(np.uint64)

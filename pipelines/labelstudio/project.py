@@ -1,0 +1,143 @@
+"""The Label Studio project as code: created from params.yaml, brought in line again on every run.
+
+Only what differs is written, and nothing here ever touches tasks, predictions or annotations.
+"""
+
+from typing import Any
+
+from pipelines.errors import ContractError, ServiceError
+from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.interface import BRUSH, labeling_interface
+from pipelines.params import Params
+from pipelines.settings import Settings
+
+STORAGE_TITLE = "maskloop source"
+SEGMENTATION_TITLE = "segmentation"
+SEGMENT_ANYTHING_TITLE = "segment-anything"
+
+
+def find_project(client: LabelStudioClient, params: Params) -> int:
+    """Give the id of the project with the title of params.yaml.
+
+    Raises ServiceError with the remedy when there is none.
+    """
+    found = _project_named(client, params.project.title)
+    if found is None:
+        raise ServiceError(
+            f"Label Studio at {client.url} has no project «{params.project.title}»; create it with `maskloop setup`"
+        )
+    return int(found["id"])
+
+
+def ensure_project(client: LabelStudioClient, params: Params, settings: Settings) -> list[str]:
+    """Create or mend project, source storage and both backends; gives a line per change, none when all was right.
+
+    Label Studio pre-labels with the backend of the lowest id, so the segmentation service is connected first, and both
+    are connected anew when the order is wrong.
+    """
+    changes: list[str] = []
+    project = _project_named(client, params.project.title)
+    wanted = _project_fields(params)
+    if project is None:
+        with client.explained():
+            created = client.sdk.projects.create(title=params.project.title, **wanted)
+        project_id = int(created.id)
+        changes.append(f"created project «{params.project.title}»")
+    else:
+        project_id = int(project["id"])
+        full = client.get(f"/api/projects/{project_id}/")
+        different = {key: value for key, value in wanted.items() if _plain(full.get(key)) != _plain(value)}
+        if different:
+            client.patch(f"/api/projects/{project_id}/", different)
+            changes.append(f"updated project: {', '.join(sorted(different))}")
+    changes += _ensure_storage(client, project_id, settings)
+    changes += _ensure_backends(client, project_id, settings)
+    return changes
+
+
+def project_labels(client: LabelStudioClient, project_id: int) -> set[str]:
+    """Give the brush labels that the project offers to labelers."""
+    config = client.get(f"/api/projects/{project_id}/")["parsed_label_config"]
+    return set(config.get(BRUSH, {}).get("labels", ()))
+
+
+def require_same_labels(client: LabelStudioClient, project_id: int, params: Params) -> None:
+    """Raise ContractError when the project's labels are not those of params.yaml."""
+    there, ours = project_labels(client, project_id), set(params.label_ids)
+    if there != ours:
+        raise ContractError(
+            f"labels differ: only in Label Studio: {sorted(there - ours) or 'none'}; only in params.yaml: "
+            f"{sorted(ours - there) or 'none'}. Mend params.yaml or run `maskloop setup`"
+        )
+
+
+def list_backends(client: LabelStudioClient, project_id: int) -> list[dict[str, Any]]:
+    """Give the connected backends, the one that pre-labels first."""
+    return sorted(client.get("/api/ml", project=project_id), key=lambda backend: backend["id"])
+
+
+def show_predictions_of(client: LabelStudioClient, project_id: int, model_version: str) -> None:
+    """Make the labeling stream start from this model version's predictions; some task must already have one."""
+    if client.get(f"/api/projects/{project_id}/").get("model_version") != model_version:
+        client.patch(f"/api/projects/{project_id}/", {"model_version": model_version})
+
+
+def _project_named(client: LabelStudioClient, title: str) -> dict[str, Any] | None:
+    page = 1
+    while True:
+        answer = client.get("/api/projects/", page=page, page_size=100)
+        for project in answer["results"]:
+            if project["title"] == title:
+                return dict(project)
+        if not answer.get("next"):
+            return None
+        page += 1
+
+
+def _project_fields(params: Params) -> dict[str, Any]:
+    return {
+        "label_config": labeling_interface(params),
+        "expert_instruction": params.project.instruction,
+        "show_instruction": False,
+        "show_collab_predictions": True,
+        "evaluate_predictions_automatically": False,  # the prelabel DAG pushes predictions; opening a list never waits
+        "maximum_annotations": 1,
+        "enable_empty_annotation": True,
+        "show_skip_button": True,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return "".join(value.split()) if isinstance(value, str) else value
+
+
+def _ensure_storage(client: LabelStudioClient, project_id: int, settings: Settings) -> list[str]:
+    wanted = {"bucket": settings.source_bucket, "presign": False, "use_blob_urls": True, "title": STORAGE_TITLE}
+    if settings.storage_emulator:
+        wanted["google_project_id"] = "maskloop"
+    with client.explained():
+        storages = [s for s in client.sdk.import_storage.gcs.list(project=project_id) if s.title == STORAGE_TITLE]
+        if not storages:
+            client.sdk.import_storage.gcs.create(project=project_id, **wanted)
+            return [f"connected gs://{settings.source_bucket}"]
+        if (storages[0].bucket, storages[0].presign) != (settings.source_bucket, False):
+            client.sdk.import_storage.gcs.update(id=storages[0].id, project=project_id, **wanted)
+            return [f"pointed the source storage to gs://{settings.source_bucket}"]
+    return []
+
+
+def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Settings) -> list[str]:
+    wanted = (
+        (SEGMENTATION_TITLE, settings.url("segmentation"), False),
+        (SEGMENT_ANYTHING_TITLE, settings.url("segment_anything"), True),
+    )
+    there = list_backends(client, project_id)
+    if [(b["title"], b["url"].rstrip("/"), b["is_interactive"]) for b in there] == list(wanted):
+        return []
+    for backend in there:
+        if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE):
+            client.delete(f"/api/ml/{backend['id']}")
+    for title, url, interactive in wanted:
+        with client.explained():
+            client.sdk.ml.create(project=project_id, url=url, title=title, is_interactive=interactive)
+    return ["connected the segmentation and segment-anything services"]

@@ -1,0 +1,105 @@
+"""Tasks of Label Studio to and from records: the task data is the ledger of which photo, at which generation."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pipelines.errors import DataError
+from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.interface import IMAGE
+from pipelines.records import ImageRef, Metadata, Task
+
+_PAGE = 500
+_IMPORT_BATCH = 500
+_IDENTITY = ("generation", "sha256", "height", "width")
+
+
+def list_tasks(client: LabelStudioClient, project_id: int) -> Iterator[Task]:
+    """Give every task that Maskloop made, oldest first; tasks of other makers are left alone.
+
+    Sizes in pixels are those of the upright photo.
+    """
+    for raw in pages(client, project_id, page_size=_PAGE):
+        if is_ours(raw):
+            yield parse_task(raw)
+
+
+def create_tasks(client: LabelStudioClient, project_id: int, photos: Sequence[tuple[ImageRef, Metadata]]) -> int:
+    """Create one task per photo in bulk; gives how many Label Studio says it created."""
+    created = 0
+    for start in range(0, len(photos), _IMPORT_BATCH):
+        body = [{"data": task_data(image, metadata)} for image, metadata in photos[start : start + _IMPORT_BATCH]]
+        created += int(client.post(f"/api/projects/{project_id}/import", body)["task_count"])
+    return created
+
+
+def update_task(client: LabelStudioClient, task_id: int, image: ImageRef, metadata: Metadata) -> None:
+    """Point an existing task at another generation of its photo."""
+    client.patch(f"/api/tasks/{task_id}/", {"data": task_data(image, metadata)})
+
+
+def delete_tasks(client: LabelStudioClient, task_ids: Iterable[int]) -> None:
+    """Delete tasks one by one; used for tasks that turned out to be doubles, never for annotated ones."""
+    for task_id in task_ids:
+        client.delete(f"/api/tasks/{task_id}/")
+
+
+def task_data(image: ImageRef, metadata: Metadata) -> dict[str, Any]:
+    """Build the task's data: what the interface shows, and the photo's identity.
+
+    The generation travels as text: it exceeds what JavaScript numbers can hold.
+    """
+    identity = {name: getattr(image, name) for name in _IDENTITY}
+    return {**metadata, IMAGE: image.uri, **identity, "generation": str(image.generation)}
+
+
+def is_ours(raw: Mapping[str, Any]) -> bool:
+    """Tell whether task JSON carries the identity that Maskloop writes."""
+    return all(name in raw.get("data", {}) for name in (IMAGE, *_IDENTITY))
+
+
+def parse_image(data: Mapping[str, Any]) -> ImageRef:
+    """Read the photo's identity from task data; raises DataError naming the missing or bad key."""
+    try:
+        return ImageRef(
+            str(data[IMAGE]), int(data["generation"]), str(data["sha256"]), int(data["height"]), int(data["width"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"task data without a usable photo identity ({error!r}); re-create it with ingest") from error
+
+
+def parse_metadata(data: Mapping[str, Any]) -> Metadata:
+    """Read the catalogue's part of task data."""
+    return {key: str(value) for key, value in data.items() if key != IMAGE and key not in _IDENTITY}
+
+
+def parse_task(raw: Mapping[str, Any]) -> Task:
+    """Read one task of the Data Manager's listing."""
+    versions = str(raw.get("predictions_model_versions") or "")
+    annotations = int(raw.get("total_annotations") or 0) + int(raw.get("cancelled_annotations") or 0)
+    return Task(
+        id=int(raw["id"]),
+        image=parse_image(raw["data"]),
+        metadata=parse_metadata(raw["data"]),
+        prediction_versions=tuple(version for version in versions.split(",") if version),
+        annotation_count=annotations,
+        opened=annotations > 0 or bool(raw.get("drafts")) or bool(raw.get("draft_exists")),
+    )
+
+
+def pages(
+    client: LabelStudioClient, project_id: int, *, page_size: int, fields: str = "task_only", filters: Sequence[Any] = ()
+) -> Iterator[dict[str, Any]]:
+    """Give the Data Manager's task JSON page by page; `filters` are its filter items, joined by «and»."""
+    query = json.dumps({"filters": {"conjunction": "and", "items": list(filters)}}) if filters else None
+    page, seen, total = 1, 0, 1
+    while seen < total:
+        answer = client.get(
+            "/api/tasks", project=project_id, fields=fields, page=page, page_size=page_size, query=query
+        )
+        total = int(answer["total"])
+        if not answer["tasks"]:
+            return  # tasks were deleted while we read; asking for a page past the end would be a 404
+        seen += len(answer["tasks"])
+        yield from answer["tasks"]
+        page += 1

@@ -1,0 +1,117 @@
+"""Frozen records handed from station to station.
+
+JSON of Label Studio, rows of Parquet and objects of MLflow stay in their own rooms; between rooms travel these.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+import numpy as np
+
+Metadata = Mapping[str, str]
+Origin = Literal["manual", "prediction", "prediction-changed"]
+
+
+@dataclass(frozen=True)
+class ObjectRef:
+    """One object of a bucket at one generation, as a listing showed it."""
+
+    bucket: str
+    name: str
+    generation: int
+    size: int = -1  # bytes; -1 when unknown
+    md5: str = ""  # base64, as the listing gave it; empty for composite objects
+
+    @property
+    def uri(self) -> str:
+        """Give `gs://bucket/name`."""
+        return f"gs://{self.bucket}/{self.name}"
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """One photo: which object, at which generation, with which bytes; sizes are upright (EXIF applied), in pixels."""
+
+    uri: str
+    generation: int
+    sha256: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """One labeling task of Label Studio with the model versions that already predicted it."""
+
+    id: int
+    image: ImageRef
+    metadata: Metadata = field(default_factory=dict)
+    prediction_versions: tuple[str, ...] = ()
+    annotation_count: int = 0
+    opened: bool = False  # somebody has a draft, a lock or an annotation on it
+
+
+@dataclass(frozen=True)
+class RegionMask:
+    """One region of a prediction: `mask` is (height, width) bool, `score` 0..1."""
+
+    label: str
+    mask: np.ndarray
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one photo; `score` 0..1 is the mean confidence over the garment pixels."""
+
+    regions: tuple[RegionMask, ...]
+    score: float
+    model_version: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One submitted annotation; `raw` is its Label Studio JSON, kept whole because it is the label's only source."""
+
+    uuid: str
+    task_id: int
+    image: ImageRef
+    metadata: Metadata
+    annotator: str
+    updated_at: datetime
+    lead_time_s: float
+    cancelled: bool
+    raw: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """One published dataset: its git tag and commit, and what changed since the version before."""
+
+    tag: str
+    revision: str
+    photos: int
+    annotations: int
+    summary: str
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of the MLflow registry; `served_as` is the model_version that predictions carry."""
+
+    name: str
+    version: int
+    run_id: str
+    dataset: str
+    miou: float
+    promoted: bool = False
+    reason: str = ""
+
+    @property
+    def served_as(self) -> str:
+        """Give the version string that predictions and `/setup` carry, such as `clothing:v3`."""
+        return f"{self.name}:v{self.version}"

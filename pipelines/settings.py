@@ -1,0 +1,106 @@
+"""Where things are, and secrets: the environment, `.env` and the secrets that `maskloop up` generated, read once.
+
+Nothing here changes data bytes or weights; that is params.yaml's business.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pipelines.errors import ConfigurationError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+SECRETS_FILE = "secrets.env"
+
+
+class Settings(BaseSettings):
+    """Every setting is MASKLOOP_<NAME>; `.env.example` lists and explains them all."""
+
+    model_config = SettingsConfigDict(env_prefix="MASKLOOP_", extra="ignore", frozen=True)
+
+    var: Path = Field(PROJECT_ROOT / "var", description="State of the local stack: databases, logs, buckets, workspace")
+    workspace: Path | None = Field(None, description="Git and DVC workspace of the datasets; var/workspace if unset")
+    host: str = Field("127.0.0.1", description="Address every local service binds to and is reached at")
+
+    storage_emulator: bool = Field(True, description="Run and use a local bucket server instead of Google Cloud Storage")
+    storage_port: int = Field(4443, description="Port of the local bucket server")
+    source_bucket: str = Field("archive", description="Bucket with the photos")
+    source_prefix: str = Field("photos/", description="Only objects below this prefix are photos")
+    catalog: str = Field("catalogue.csv", description="Object name of the catalogue CSV in the source bucket")
+    target_bucket: str = Field("labels", description="Bucket that mirrors each annotation's JSON")
+    dvc_bucket: str = Field("datasets", description="Bucket of the DVC remote")
+    google_connection: str = Field("google_cloud_default", description="Airflow connection id for the buckets")
+
+    label_studio_port: int = Field(8080, description="Port of Label Studio")
+    label_studio_url: str = Field("", description="Address of Label Studio; the local one if empty")
+    label_studio_email: str = Field("admin@maskloop.local", description="Account Maskloop uses in Label Studio")
+    label_studio_password: SecretStr = Field(SecretStr(""), description="Its password; generated on the first start")
+    label_studio_token: SecretStr = Field(SecretStr(""), description="Its access token; generated on the first start")
+
+    mlflow_port: int = Field(5000, description="Port of MLflow")
+    mlflow_url: str = Field("", description="Address of MLflow; the local one if empty")
+    model_name: str = Field("clothing", description="Name of the registered model")
+
+    segmentation_port: int = Field(7070, description="Port of the segmentation service")
+    segmentation_url: str = Field("", description="Address of the segmentation service; the local one if empty")
+    segment_anything_port: int = Field(9090, description="Port of the Segment Anything service")
+    segment_anything_url: str = Field("", description="Address of the Segment Anything service; the local one if empty")
+    sam_checkpoint: str = Field("", description="Official SAM checkpoint: a path, vit_b, vit_l or vit_h; empty: GrabCut")
+    threads: int = Field(2, description="CPU threads of each model service")
+
+    airflow_port: int = Field(8081, description="Port of Airflow")
+    airflow_url: str = Field("", description="Address of Airflow; the local one if empty")
+    airflow_user: str = Field("admin", description="Airflow account that starts runs")
+    airflow_password: SecretStr = Field(SecretStr(""), description="Its password; generated on the first start")
+
+    airflow_jwt_secret: SecretStr = Field(SecretStr(""), description="Signs Airflow's tokens; generated on first start")
+
+    git_remote: str = Field("", description="Git remote that dataset commits and tags are pushed to; none if empty")
+
+    @field_validator("var", "workspace")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return path if path is None else (PROJECT_ROOT / path.expanduser()).resolve()
+
+    @field_validator("workspace", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    def url(self, service: str) -> str:
+        """Give the base URL of `label_studio`, `mlflow`, `segmentation`, `segment_anything` or `airflow`."""
+        return getattr(self, f"{service}_url").rstrip("/") or f"http://{self.host}:{getattr(self, f'{service}_port')}"
+
+    @property
+    def storage_endpoint(self) -> str | None:
+        """Give the address of the local bucket server, or None for Google Cloud Storage."""
+        return f"http://{self.host}:{self.storage_port}" if self.storage_emulator else None
+
+    @property
+    def workspace_path(self) -> Path:
+        """Give the folder of the dataset workspace."""
+        return self.workspace or self.var / "workspace"
+
+    @property
+    def params_path(self) -> Path:
+        """Give the params.yaml in force: the workspace's committed one, or the project's before there is a workspace."""
+        ours = self.workspace_path / "params.yaml"
+        return ours if ours.exists() else PROJECT_ROOT / "params.yaml"
+
+
+@lru_cache(maxsize=1)
+def get_settings(**overrides: Any) -> Settings:
+    """Read the settings once per process.
+
+    Raises ConfigurationError naming each variable that has a bad value.
+    """
+    var = PROJECT_ROOT / os.environ.get("MASKLOOP_VAR", "var")
+    try:
+        return Settings(_env_file=(var / SECRETS_FILE, PROJECT_ROOT / ".env"), **overrides)
+    except ValidationError as error:
+        problems = "; ".join(f"MASKLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"bad settings in the environment or .env: {problems}") from error

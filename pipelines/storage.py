@@ -1,0 +1,174 @@
+"""The one seam to Google Cloud Storage: list, read at a generation, write with preconditions.
+
+Every function takes a `google.cloud.storage.Client`; Airflow tasks pass the one of their `GCSHook`, everything else
+the one of `connect`. The emulator ignores preconditions on reads and sends no checksums, so contents are compared with
+the listed MD5 here.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from google.api_core.exceptions import (
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    PreconditionFailed,
+    RetryError,
+    Unauthorized,
+)
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError
+from google.cloud.storage import Blob, Client
+from requests.exceptions import ConnectionError as RequestsConnectionError
+
+from pipelines.errors import ConfigurationError, CredentialsError, ObjectChangedError, StorageError
+from pipelines.records import ObjectRef
+from pipelines.settings import Settings
+
+
+def connect(settings: Settings) -> Client:
+    """Open a client for the local bucket server or, with application default credentials, for Google Cloud Storage.
+
+    Raises CredentialsError when Google's credentials cannot be found.
+    """
+    if settings.storage_endpoint:
+        os.environ["STORAGE_EMULATOR_HOST"] = settings.storage_endpoint  # the client library reads it nowhere else
+        return Client(project="maskloop", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+    try:
+        return Client()
+    except DefaultCredentialsError as error:
+        raise CredentialsError(
+            "no Google credentials found; run `gcloud auth application-default login`, set "
+            "GOOGLE_APPLICATION_CREDENTIALS to a key file, or set MASKLOOP_STORAGE_EMULATOR=true for a local bucket"
+        ) from error
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split `gs://bucket/name` into bucket and object name; raises ConfigurationError for anything else."""
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    if not uri.startswith("gs://") or not bucket:
+        raise ConfigurationError(f"{uri!r} is no bucket address; it must look like gs://bucket/name")
+    return bucket, name
+
+
+def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterable[str] = ()) -> Iterator[ObjectRef]:
+    """List objects below `prefix` in name order, those with one of `suffixes` (lower case) if any are given."""
+    wanted = tuple(suffixes)
+    with _explained(f"gs://{bucket}/{prefix}", bucket):
+        for blob in client.list_blobs(bucket, prefix=prefix):
+            if not wanted or blob.name.lower().endswith(wanted):
+                yield _reference(blob)
+
+
+def read(client: Client, ref: ObjectRef) -> bytes:
+    """Read the bytes of exactly this generation.
+
+    Raises ObjectChangedError when the generation is gone, StorageError when the bytes do not match the listed MD5.
+    """
+    blob = client.bucket(ref.bucket).blob(ref.name, generation=ref.generation or None)
+    with _explained(ref.uri, ref.bucket):
+        try:
+            data = blob.download_as_bytes()
+        except NotFound as error:
+            raise ObjectChangedError(
+                f"{ref.uri} at generation {ref.generation} is gone: it was deleted or overwritten; "
+                "the next ingest run takes the object as it is now"
+            ) from error
+    if ref.md5 and md5_base64(data) != ref.md5:
+        raise StorageError(f"{ref.uri}: {len(data)} bytes arrived whose MD5 is not {ref.md5}; run again")
+    return data
+
+
+def stat(client: Client, bucket: str, name: str) -> ObjectRef | None:
+    """Look up the object as it is now; None when there is none."""
+    with _explained(f"gs://{bucket}/{name}", bucket):
+        blob = client.bucket(bucket).get_blob(name)
+    return _reference(blob) if blob else None
+
+
+def write(client: Client, bucket: str, name: str, data: bytes, content_type: str, *, replaces: int = 0) -> ObjectRef:
+    """Write an object if it still is at generation `replaces` (0: does not exist yet).
+
+    A lost answer is recognised: when the precondition fails but the stored bytes are ours, the write counts as done.
+    Raises ObjectChangedError when somebody else wrote other bytes first.
+    """
+    blob = client.bucket(bucket).blob(name)
+    with _explained(f"gs://{bucket}/{name}", bucket):
+        try:
+            blob.upload_from_string(data, content_type=content_type, if_generation_match=replaces, checksum="md5")
+        except PreconditionFailed as error:
+            there = stat(client, bucket, name)
+            if there is None or there.md5 != md5_base64(data):
+                raise ObjectChangedError(f"gs://{bucket}/{name} was written by somebody else; run again") from error
+            return there
+    return _reference(blob)
+
+
+def put(client: Client, bucket: str, name: str, data: bytes, content_type: str) -> ObjectRef:
+    """Make the object hold these bytes, whatever was there; writes nothing when it already does."""
+    there = stat(client, bucket, name)
+    if there and there.md5 == md5_base64(data):
+        return there
+    return write(client, bucket, name, data, content_type, replaces=there.generation if there else 0)
+
+
+def delete(client: Client, ref: ObjectRef) -> None:
+    """Delete the object at this generation; an object that is already gone is fine."""
+    with _explained(ref.uri, ref.bucket):
+        try:
+            client.bucket(ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation)
+        except NotFound:
+            return
+
+
+def ensure_bucket(client: Client, bucket: str) -> bool:
+    """Create the bucket if it does not exist; True when it was created."""
+    with _explained(f"gs://{bucket}", bucket):
+        if client.lookup_bucket(bucket) is not None:
+            return False
+        client.create_bucket(bucket)
+        return True
+
+
+def require_bucket(client: Client, bucket: str) -> None:
+    """Raise StorageError with the remedy when the bucket does not exist."""
+    with _explained(f"gs://{bucket}", bucket):
+        if client.lookup_bucket(bucket) is None:
+            raise _missing_bucket(bucket)
+
+
+def md5_base64(data: bytes) -> str:
+    """Hash as Google Cloud Storage writes it: base64 of the MD5 digest."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def _reference(blob: Blob) -> ObjectRef:
+    return ObjectRef(blob.bucket.name, blob.name, int(blob.generation or 0), int(blob.size or 0), blob.md5_hash or "")
+
+
+def _missing_bucket(bucket: str) -> StorageError:
+    return StorageError(
+        f"bucket gs://{bucket} does not exist; create it, or set MASKLOOP_SOURCE_BUCKET, MASKLOOP_TARGET_BUCKET or "
+        "MASKLOOP_DVC_BUCKET to the bucket that is meant"
+    )
+
+
+@contextmanager
+def _explained(uri: str, bucket: str) -> Iterator[None]:
+    """Turn the client library's errors into ours, with what, where and what to do."""
+    try:
+        yield
+    except NotFound as error:
+        raise _missing_bucket(bucket) from error
+    except (Unauthorized, Forbidden) as error:
+        raise CredentialsError(
+            f"Google Cloud Storage refuses access to {uri}: {error.message}; give this identity the role "
+            "roles/storage.objectViewer (objectAdmin for the target and dataset buckets)"
+        ) from error
+    except (RequestsConnectionError, RetryError) as error:
+        raise StorageError(f"cannot reach the bucket server for {uri}; is it up? (`maskloop doctor`)") from error
+    except GoogleAPICallError as error:
+        raise StorageError(f"{uri}: {error.message}; try again, then see `maskloop doctor`") from error
