@@ -6,11 +6,10 @@ record and leaves the pixels to NumPy. It also treats every stream as untrusted:
 imports, and a wrong one must name its fault instead of crashing or filling the memory.
 
 The stream: 32 bits element count, 5 bits word size - 1, four times 4 bits run size - 1, then records. A record: 1 bit
-flag, 2 bits size class, `sizes[class]` bits count - 1, then one word (flag 1: a run) or `count` words (flag 0: literals).
+flag, 2 bits size class, `sizes[class]` bits count - 1, then one word (flag 1: a run) or `count` words (0: literals).
 Format and encoder: @thi.ng/rle-pack (https://github.com/thi-ng/umbrella), label_studio_sdk.converter.brush.
 """
 
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +22,7 @@ from pipelines.errors import BrushError
 _HEADER_BITS = 32 + 5 + 4 * 4
 _WORD_BITS = 8
 _SIZES = (3, 4, 8, 16)
+_LAYOUT = 0x7_237F  # what the encoder declares: the word size and the four sizes, each minus 1
 _LONGEST_RUN = 1 << 16
 # The SDK always adds 1-8 pad bits, the editor 0-7; the shortest record is 12 bits, so a pad is never mistaken for one.
 _MAX_PAD_BITS = 8
@@ -32,13 +32,10 @@ _WINDOW_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class _Stream:
-    """A stream whose header has been checked.
+    """A stream whose header has been checked."""
 
-    `data` is uint8, zero-padded by 8 bytes; `words[k]` are the 64 bits that start at byte k, big-endian.
-    """
-
-    data: NDArray[np.uint8]
-    words: NDArray[np.uint64]
+    data: NDArray[np.uint8]  # padded with 8 zero bytes
+    words: NDArray[np.uint64]  # the 64 bits, big-endian, that start at each byte without the padding
     n_bits: int
     sizes: tuple[int, ...]
     elements: int
@@ -50,12 +47,10 @@ def mask_to_rle(mask: np.ndarray) -> list[int]:
     `mask`: (H, W) bool or uint8, non-zero = set. Returns byte values 0..255, identical to what the SDK's `mask2rle`
     makes of the mask at 0/255. Raises BrushError for another shape or dtype, and for an image the format cannot hold.
     """
-    flat = _flat_image(mask, "mask")
-    if flat.dtype != bool and flat.dtype != np.uint8:
-        raise BrushError(f"mask has dtype {flat.dtype}; pass bool or uint8 with non-zero = set")
-    flat = flat != 0
-    edges = np.concatenate(([0], _change_points(flat), [flat.size]))
-    return list(_encode_runs(np.diff(edges), starts_set=bool(flat[0])))
+    if mask.dtype != bool and mask.dtype != np.uint8:
+        raise BrushError(f"mask has dtype {mask.dtype}; pass bool or uint8 with non-zero = set")
+    flat = _flat_image(mask) != 0
+    return list(_encode_runs(np.diff(_edges(flat)), starts_set=bool(flat[0])))
 
 
 def label_map_to_rles(index_mask: np.ndarray, label_ids: Sequence[int]) -> dict[int, list[int]]:
@@ -64,10 +59,10 @@ def label_map_to_rles(index_mask: np.ndarray, label_ids: Sequence[int]) -> dict[
     `index_mask`: (H, W) integers, one label id per pixel. Returns id -> byte values as `mask_to_rle(index_mask == id)`
     in the order of `label_ids`; ids absent from the map are left out. Raises BrushError for another shape or dtype.
     """
-    flat = _flat_image(index_mask, "index mask")
-    if flat.dtype.kind not in "iu":
-        raise BrushError(f"index mask has dtype {flat.dtype}; pass integers, one label id per pixel")
-    edges = np.concatenate(([0], _change_points(flat), [flat.size]))
+    if index_mask.dtype.kind not in "iu":
+        raise BrushError(f"index mask has dtype {index_mask.dtype}; pass integers, one label id per pixel")
+    flat = _flat_image(index_mask)
+    edges = _edges(flat)
     segment_labels = flat[edges[:-1]]
     rles = {}
     for label_id in label_ids:
@@ -87,58 +82,50 @@ def rle_to_alpha(rle: Sequence[int] | bytes, height: int, width: int) -> NDArray
     size). Returns (H, W) uint8, 0..255: masks of models are 0/255, strokes drawn in the browser have soft edges.
     Colours are skipped. Raises BrushError for every stream that does not hold exactly height x width RGBA pixels.
     """
-    height, width = _dimension(height, "height"), _dimension(width, "width")
-    stream = _open(rle, height, width)
-    alpha = np.empty(height * width, dtype=np.uint8)
+    for side in (height, width):
+        if not isinstance(side, int | np.integer) or side < 1:
+            raise BrushError(f"brush region of {height!r} x {width!r} pixels; height and width must be integers from 1")
+    stream = _open(rle, int(height) * int(width) * 4)
+    alpha = np.empty(stream.elements // 4, dtype=np.uint8)
     position, filled = _HEADER_BITS, 0
     while stream.n_bits - position > _MAX_PAD_BITS:
         offsets, position = _walk(stream, position)
-        filled = _paint(stream, offsets, filled, alpha)
+        filled = _paint(stream, offsets, position, filled, alpha)
     if filled < stream.elements:
-        raise BrushError(
-            f"brush RLE is truncated: its {stream.n_bits // 8} bytes hold {filled} of {stream.elements} elements; "
-            "fetch the annotation again"
-        )
+        raise BrushError(f"brush RLE is truncated: {stream.n_bits} bits hold {filled} of {stream.elements} values")
     return alpha.reshape(height, width)
 
 
 def rle_to_mask(rle: Sequence[int] | bytes, height: int, width: int, *, threshold: int = 128) -> NDArray[np.bool_]:
     """Decode brush RLE to a mask: (H, W) bool, True where alpha >= `threshold` (0..255); else as `rle_to_alpha`."""
-    mask: NDArray[np.bool_] = rle_to_alpha(rle, height, width) >= threshold
-    return mask
+    return rle_to_alpha(rle, height, width) >= threshold
 
 
-def _flat_image(image: np.ndarray, what: str) -> np.ndarray:
+def _flat_image(image: np.ndarray) -> np.ndarray:
     """Return the (H, W) image as a contiguous row-major vector, or raise BrushError."""
-    if image.ndim != 2 or image.size == 0:
-        raise BrushError(f"{what} has shape {image.shape}; pass a non-empty (height, width) array")
-    if image.size * 4 >= 1 << 32:
-        raise BrushError(f"{what} of {image.shape} pixels does not fit brush RLE, which counts RGBA values in 32 bits")
+    if image.ndim != 2 or not 0 < image.size < 1 << 30:
+        raise BrushError(f"mask has shape {image.shape}; pass (height, width) with 1 to 2**30 - 1 pixels")
     return np.ascontiguousarray(image).ravel()
 
 
-def _change_points(flat: np.ndarray) -> NDArray[np.int64]:
-    """Return the indices at which a vector differs from the element before."""
-    return np.flatnonzero(flat[1:] != flat[:-1]) + 1
+def _edges(flat: np.ndarray) -> NDArray[np.int64]:
+    """Return where the segments of equal values of a vector start, and its size as the last edge."""
+    return np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]))
 
 
 def _encode_runs(lengths: NDArray[np.int64], *, starts_set: bool) -> bytes:
     """Encode alternating runs of clear and set pixels; `lengths` in pixels, all > 0."""
-    values = (np.arange(lengths.size) + starts_set) % 2 * 255
     elements = lengths * 4
     # A run longer than 2**16 becomes full records and a rest of 1..2**16, which keeps the 16-bit class even when short.
     full = (elements - 1) // _LONGEST_RUN
-    size_class = np.searchsorted([8, 16, 256], elements)
-    count = np.repeat(np.full(lengths.size, _LONGEST_RUN), full + 1)
-    last = np.cumsum(full + 1) - 1
-    count[last] = elements - full * _LONGEST_RUN
-    size_class, values = np.repeat(size_class, full + 1), np.repeat(values, full + 1)
+    run = np.repeat(np.arange(lengths.size), full + 1)
+    count = np.full(run.size, _LONGEST_RUN)
+    count[np.cumsum(full + 1) - 1] = elements - full * _LONGEST_RUN
+    size_class = np.searchsorted([8, 16, 256], elements)[run]
     sizes = np.array(_SIZES)[size_class]
+    values = (run + starts_set) % 2 * 255
     records = (((4 | size_class) << sizes | (count - 1)) << _WORD_BITS) | values
-    header = _WORD_BITS - 1
-    for size in _SIZES:
-        header = header << 4 | (size - 1)
-    codes = np.concatenate(([elements.sum(), header], records))
+    codes = np.concatenate(([elements.sum(), _LAYOUT], records))
     return _pack(codes.astype(np.uint64), np.concatenate(([32, _HEADER_BITS - 32], sizes + 3 + _WORD_BITS)))
 
 
@@ -155,29 +142,19 @@ def _pack(codes: NDArray[np.uint64], n_bits: NDArray[np.int64]) -> bytes:
     return packed.astype(">u4").tobytes()[: int(ends[-1]) // 8 + 1]
 
 
-def _dimension(value: int, what: str) -> int:
-    """Return a side of the image in pixels as int, or raise BrushError."""
-    try:
-        side = operator.index(value)
-    except TypeError:
-        raise BrushError(f"{what} of the brush region is {value!r}; it must be a whole number of pixels") from None
-    if side < 1:
-        raise BrushError(f"{what} of the brush region is {side}; it must be at least 1 pixel")
-    return side
-
-
 def _to_bytes(rle: Sequence[int] | bytes) -> bytes:
     """Return the stream as bytes, or raise BrushError naming the first value that is none."""
     if not isinstance(rle, list | tuple | bytes | bytearray):
         raise BrushError(f"brush RLE is a {type(rle).__name__}; it must be a list of byte values")
     try:
         return bytes(rle)
-    except (ValueError, TypeError):
-        bad = next(i for i, value in enumerate(rle) if not (isinstance(value, int) and 0 <= value <= 255))
-        raise BrushError(f"brush RLE has {rle[bad]!r:.40} at index {bad}; each value must be an int of 0..255") from None
+    except (ValueError, TypeError, OverflowError):
+        bad = next(i for i, value in enumerate(rle) if not (hasattr(value, "__index__") and 0 <= value <= 255))
+        kind = type(rle[bad]).__name__
+        raise BrushError(f"brush RLE is corrupt: its value {bad} (of type {kind}) is no integer of 0..255") from None
 
 
-def _open(rle: Sequence[int] | bytes, height: int, width: int) -> _Stream:
+def _open(rle: Sequence[int] | bytes, expected: int) -> _Stream:
     """Check type, header and plausible length before anything of the image's size is allocated."""
     raw = _to_bytes(rle)
     if len(raw) * 8 < _HEADER_BITS:
@@ -185,26 +162,24 @@ def _open(rle: Sequence[int] | bytes, height: int, width: int) -> _Stream:
     header = int.from_bytes(raw[:7]) >> 3
     elements, word_bits = header >> 21, (header >> 16 & 31) + 1
     sizes = tuple((header >> shift & 15) + 1 for shift in (12, 8, 4, 0))
-    if elements != height * width * 4:
+    if elements != expected:
         raise BrushError(
-            f"brush RLE declares {elements} values in its header, but {width}x{height} RGBA pixels are "
-            f"{height * width * 4}; check original_width and original_height of the region"
+            f"brush RLE declares {elements} values in its header, but the image has {expected} (RGBA); "
+            "check original_width and original_height of the region"
         )
     if word_bits != _WORD_BITS:
-        raise BrushError(f"brush RLE declares a word size of {word_bits} bits at bit 32; only {_WORD_BITS} is supported")
-    shortest, longest = 3 + min(sizes) + _WORD_BITS, 1 << max(sizes)
-    if (len(raw) * 8 - _HEADER_BITS) // shortest * longest < elements:
+        raise BrushError(f"brush RLE declares a word size of {word_bits} bits at bit 32; it must be {_WORD_BITS}")
+    if len(raw) * 8 // (3 + min(sizes) + _WORD_BITS) << max(sizes) < elements:
         raise BrushError(f"brush RLE is truncated: {len(raw)} bytes cannot hold the {elements} values it declares")
     padded = raw + bytes(8)
-    words = np.ndarray((len(raw),), dtype=">u8", buffer=padded, strides=(1,))
+    words: NDArray[np.uint64] = np.ndarray((len(raw),), dtype=">u8", buffer=padded, strides=(1,))
     return _Stream(np.frombuffer(padded, dtype=np.uint8), words, len(raw) * 8, sizes, elements)
 
 
 @lru_cache(maxsize=8)
 def _step_table(sizes: tuple[int, ...]) -> NDArray[np.uint64]:
-    """Tabulate how long a record is: (8192,) uint64, 13 bits of stream -> 8 uint8 lengths, one per bit of the first byte.
-
-    The length is 0 for literals whose count does not fit the table.
+    """Tabulate record lengths: (8192,) uint64, 13 bits of stream -> 8 uint8 lengths in bits, one per bit of the
+    first byte; 0 for literals whose count does not fit the 13 bits.
     """
     codes = np.arange(64)
     size = np.array(sizes)[codes >> 3 & 3]
@@ -231,32 +206,43 @@ def _walk(stream: _Stream, position: int) -> tuple[NDArray[np.int64], int]:
 
 def _literal_bits(stream: _Stream, position: int) -> int:
     """Return the length in bits of the literal record at a bit position."""
-    first_byte = position >> 3
-    bits = int.from_bytes(stream.data[first_byte : first_byte + 4].tobytes()) >> (5 - (position & 7))
-    size = stream.sizes[bits >> 24 & 3]
-    return 3 + size + _WORD_BITS * ((bits >> (24 - size) & (1 << size) - 1) + 1)
+    bits = int(stream.words[position >> 3]) << (position & 7)
+    size = stream.sizes[bits >> 61 & 3]
+    return 3 + size + _WORD_BITS * ((bits >> (61 - size) & (1 << size) - 1) + 1)
 
 
-def _paint(stream: _Stream, offsets: NDArray[np.int64], filled: int, alpha: NDArray[np.uint8]) -> int:
-    """Write the alpha of the records at `offsets` into the flat image; `filled` elements came before. Return the sum."""
+def _paint(stream: _Stream, offsets: NDArray[np.int64], stop: int, filled: int, alpha: NDArray[np.uint8]) -> int:
+    """Write the alpha of the records at `offsets`, which end at bit `stop`; return `filled` plus their elements."""
     bits = _bits_at(stream, offsets)
     sizes = np.array(stream.sizes, dtype=np.uint64)[(bits >> np.uint64(61) & np.uint64(3)).astype(np.intp)]
     counts = ((bits << np.uint64(3)) >> (np.uint64(64) - sizes)).astype(np.int64) + 1
     ends = np.cumsum(counts) + filled
-    _check_fit(stream, offsets, ends, counts)
+    starts = ends - counts
+    _check_fit(stream, offsets, stop, starts, ends)
     # Element e is an alpha value when e % 4 == 3, so the alphas of elements [s, e) are the pixels [s // 4, e // 4).
-    first, lengths = (ends - counts) >> 2, (ends >> 2) - ((ends - counts) >> 2)
+    first, lengths = starts[0] >> 2, (ends >> 2) - (starts >> 2)
     values = (bits >> (np.uint64(53) - sizes)).astype(np.uint8)
-    alpha[first[0] : ends[-1] >> 2] = np.repeat(values, lengths)
-    literal = np.flatnonzero((bits >> np.uint64(63) == 0) & (lengths > 0))
-    if literal.size:
-        per_pixel = np.repeat(literal, lengths[literal])
-        nth = np.arange(per_pixel.size) - np.repeat(np.cumsum(lengths[literal]) - lengths[literal], lengths[literal])
-        pixels = first[per_pixel] + nth
-        words_before = pixels * 4 + 3 - (ends - counts)[per_pixel]
-        at = (offsets + 3 + sizes.astype(np.int64))[per_pixel] + words_before * _WORD_BITS
+    alpha[first : ends[-1] >> 2] = np.repeat(values, lengths)
+    literal = bits >> np.uint64(63) == 0
+    if literal.any():
+        pixels = first + np.flatnonzero(np.repeat(literal, lengths))
+        record = np.repeat(np.flatnonzero(literal), lengths[literal])
+        words_before = pixels * 4 + 3 - starts[record]
+        at = (offsets + 3 + sizes.astype(np.int64))[record] + words_before * _WORD_BITS
         alpha[pixels] = _bits_at(stream, at) >> np.uint64(56)
     return int(ends[-1])
+
+
+def _check_fit(stream: _Stream, offsets: NDArray[np.int64], stop: int, starts: NDArray, ends: NDArray) -> None:
+    """Raise BrushError if records [starts, ends), in elements, leave the image, or bit `stop` leaves the stream."""
+    total = stream.elements
+    if ends[-1] > total:
+        record = int(np.argmax(ends > total))
+        if starts[record] == total:
+            raise BrushError(f"brush RLE has excess data after its {total} values, from bit {offsets[record]} on")
+        raise BrushError(f"brush RLE is corrupt: the record at bit {offsets[record]} overruns its {total} values")
+    if stop > stream.n_bits:
+        raise BrushError(f"brush RLE is truncated: the record at bit {offsets[-1]} ends after bit {stream.n_bits}")
 
 
 def _bits_at(stream: _Stream, positions: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -14,12 +14,12 @@ _IMPORT_BATCH = 500
 _IDENTITY = ("generation", "sha256", "height", "width")
 
 
-def list_tasks(client: LabelStudioClient, project_id: int) -> Iterator[Task]:
-    """Give every task that Maskloop made, oldest first; tasks of other makers are left alone.
+def list_tasks(client: LabelStudioClient, project_id: int, *, only: Sequence[int] | None = None) -> Iterator[Task]:
+    """Give every task that Maskloop made, or those of the ids in `only`; tasks of other makers are left alone.
 
     Sizes in pixels are those of the upright photo.
     """
-    for raw in pages(client, project_id, page_size=_PAGE):
+    for raw in pages(client, project_id, page_size=_PAGE, selected=only):
         if is_ours(raw):
             yield parse_task(raw)
 
@@ -88,10 +88,19 @@ def parse_task(raw: Mapping[str, Any]) -> Task:
 
 
 def pages(
-    client: LabelStudioClient, project_id: int, *, page_size: int, fields: str = "task_only", filters: Sequence[Any] = ()
+    client: LabelStudioClient,
+    project_id: int,
+    *,
+    page_size: int,
+    fields: str = "task_only",
+    filters: Sequence[Any] = (),
+    selected: Sequence[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Give the Data Manager's task JSON page by page; `filters` are its filter items, joined by «and»."""
-    query = json.dumps({"filters": {"conjunction": "and", "items": list(filters)}}) if filters else None
+    """Give the Data Manager's task JSON page by page; `filters` are its filter items, `selected` task ids."""
+    wanted: dict[str, Any] = {"filters": {"conjunction": "and", "items": list(filters)}} if filters else {}
+    if selected is not None:
+        wanted["selectedItems"] = {"all": False, "included": list(selected)}
+    query = json.dumps(wanted) if wanted else None
     page, seen, total = 1, 0, 1
     while seen < total:
         answer = client.get(

@@ -6,6 +6,7 @@ throws a soft shadow on the figure (never on the backdrop) underneath.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -26,7 +27,7 @@ class Cloth:
     fold_stretch: float = 4.0  # length of a fold over its width
     sheen: float = 0.0
 
-    @property
+    @cached_property
     def colour(self) -> np.ndarray:
         """Return the mean colour (3,) float32."""
         return self.tile.mean(axis=(0, 1))
@@ -59,11 +60,17 @@ class Canvas:
         self.index = np.zeros(self.rgb.shape[:2], np.uint8)
         self.placement = placement
         self._painted = np.zeros(self.rgb.shape[:2], np.float32)
-        self._light = np.asarray(light, np.float32) / np.linalg.norm(light)
+        self._light = (np.asarray(light) / np.linalg.norm(light)).astype(np.float32)
         self._rng = rng
 
     def paint(
-        self, outlines: Sequence[np.ndarray], cloth: Cloth, *, angle: float = 0.0, shadow: float = 0.35, tone: float = 1.0
+        self,
+        outlines: Sequence[np.ndarray],
+        cloth: Cloth,
+        *,
+        angle: float = 0.0,
+        shadow: float = 0.35,
+        tone: float = 1.0,
     ) -> None:
         """Lay the union of outlines (body units) on top; `angle` turns the cloth, `tone` brightens or darkens it."""
         shapes = [self.placement.pixels(outline) for outline in outlines]
@@ -71,16 +78,16 @@ class Canvas:
         if box is None:
             return
         mask = self._fill(shapes, box)
-        inside = mask > 0
         if shadow:
             self._drop_shadow(mask, box, shadow)
         lambert = self._lambert(mask, cloth)
-        lit = self._texture(cloth, mask.shape, box, angle) * (tone * (0.42 + 0.70 * lambert))[..., None]
+        texture = self._texture(cloth, mask.shape, box, angle)
+        lit = cv2.multiply(texture, _threefold(0.42 + 0.70 * lambert), scale=tone)
         if cloth.sheen:
-            lit += (cloth.sheen * lambert**14)[..., None]
-        np.copyto(self.rgb[box], np.clip(lit, 0.0, 1.0), where=inside[..., None])
-        self.index[box][inside] = cloth.index
-        self._painted[box][inside] = 1.0
+            lit += _threefold(cloth.sheen * lambert**14)
+        cv2.copyTo(lit, mask, self.rgb[box])
+        self.index[box][mask > 0] = cloth.index
+        self._painted[box][mask > 0] = 1.0
 
     def stroke(self, points: np.ndarray, width: float, index: int, *, tone: float = 0.6, closed: bool = False) -> None:
         """Darken (or brighten) a line on what is already painted with `index`; the mask stays as it is."""
@@ -93,9 +100,7 @@ class Canvas:
         cv2.polylines(mask, [self._subpixels(shape, box)], closed, 255, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
         where = (self.index[box] == index) & (self._painted[box] > 0)
         share = cv2.GaussianBlur(mask, (3, 3), 0).astype(np.float32) / 255.0 * where
-        view = self.rgb[box]
-        view *= (1.0 + (tone - 1.0) * share)[..., None]
-        np.clip(view, 0.0, 1.0, out=view)
+        self.rgb[box] *= _threefold(1.0 + (tone - 1.0) * share)
 
     def spot(self, outline: np.ndarray, colour: Sequence[float] | np.ndarray, index: int, share: float = 1.0) -> None:
         """Colour a small detail (button, eye, clasp) on what is already painted with `index`."""
@@ -110,7 +115,7 @@ class Canvas:
     def picture(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the anti-aliased (H, W, 3) float32 picture and its crisp (H, W) uint8 index mask."""
         size = (self.index.shape[1] // OVERSAMPLE, self.index.shape[0] // OVERSAMPLE)
-        rgb = cv2.resize(self.rgb, size, interpolation=cv2.INTER_AREA)
+        rgb = cv2.resize(np.minimum(self.rgb, 1.0), size, interpolation=cv2.INTER_AREA)
         return rgb, np.ascontiguousarray(self.index[::OVERSAMPLE, ::OVERSAMPLE])
 
     def _box(self, shapes: Sequence[np.ndarray], pad: int = _PAD_PX) -> tuple[slice, slice] | None:
@@ -135,7 +140,7 @@ class Canvas:
         shift = np.array([[1.0, 0.0, reach[0]], [0.0, 1.0, reach[1]]], np.float32)
         soft = cv2.GaussianBlur(cv2.warpAffine(small, shift, small.shape[::-1]), (0, 0), 2.0)
         soft = cv2.resize(soft, mask.shape[::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32)
-        self.rgb[box] *= (1.0 - soft * self._painted[box] * (strength / 255.0))[..., None]
+        self.rgb[box] *= _threefold(1.0 - soft * self._painted[box] * (strength / 255.0))
 
     def _texture(self, cloth: Cloth, shape: tuple[int, int], box: tuple[slice, slice], angle: float) -> np.ndarray:
         """Repeat the tile over a box, turned by `angle` radians and fixed to the picture's corner."""
@@ -167,3 +172,8 @@ class Canvas:
         grid = (int(shape[0] / (cell * stretch)) + 3, int(shape[1] / cell) + 3)
         noise = self._rng.standard_normal(grid).astype(np.float32)
         return cv2.resize(noise, shape[::-1], interpolation=cv2.INTER_CUBIC)
+
+
+def _threefold(field: np.ndarray) -> np.ndarray:
+    """Repeat a (H, W) float32 field for three channels; faster than broadcasting over a short last axis."""
+    return cv2.merge((field, field, field))

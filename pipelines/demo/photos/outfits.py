@@ -23,6 +23,7 @@ class Outfit:
 
     worn: frozenset[str]
     closed: bool  # the coat is buttoned up
+    cut: str  # of the pants
     shoe: str
     bag: str
     hat: str
@@ -36,8 +37,8 @@ class Outfit:
 
 
 TEMPLATES = (
-    "dress", "dress hat", "dress bag-belt", "dress scarf-gloves", "dress coat bag-belt", "dress jacket",
-    "shirt pants", "shirt pants hat bag-belt", "shirt pants jacket", "shirt pants coat",
+    "dress jacket", "dress hat", "dress bag-belt", "dress scarf-gloves", "dress coat bag-belt", "dress jacket",
+    "shirt pants scarf-gloves", "shirt pants hat bag-belt", "shirt pants jacket", "shirt pants coat",
     "shirt skirt", "shirt skirt scarf-gloves bag-belt", "shirt skirt jacket hat", "shirt skirt coat",
     "knitwear pants", "knitwear pants bag-belt scarf-gloves", "knitwear pants jacket hat",
     "knitwear skirt", "knitwear skirt hat coat", "closed coat pants scarf-gloves bag-belt",
@@ -48,12 +49,12 @@ _MATERIALS = {  # label: (weaver, how deep folds are, how long, sheen), one of w
     "dress": (("flowers", 0.006, 6.0, 0.0), ("dots", 0.006, 6.0, 0.0), ("satin", 0.010, 7.0, 0.22)),
     "footwear": (("leather", 0.0, 1.0, 0.22), ("leather", 0.0, 1.0, 0.10)),
     "hat": (("wool", 0.0, 1.0, 0.0), ("plain", 0.0, 1.0, 0.05)),
-    "jacket": (("leather", 0.006, 1.5, 0.30), ("pinstripe", 0.003, 3.0, 0.0), ("plain", 0.003, 3.0, 0.0)),
+    "jacket": (("leather", 0.004, 1.5, 0.16), ("pinstripe", 0.003, 3.0, 0.0), ("plain", 0.003, 3.0, 0.0)),
     "knitwear": (("knit", 0.003, 2.0, 0.0),),
-    "pants": (("denim", 0.005, 1.6, 0.0), ("denim", 0.005, 1.6, 0.0), ("plain", 0.005, 3.5, 0.0)),
+    "pants": (("denim", 0.005, 1.6, 0.0), ("denim", 0.005, 1.6, 0.0), ("plain", 0.003, 3.5, 0.0)),
     "scarf-gloves": (("tartan", 0.005, 3.0, 0.0),),
-    "shirt": (("stripes", 0.004, 2.0, 0.0), ("plain", 0.005, 2.0, 0.0), ("stripes", 0.004, 2.0, 0.0)),
-    "skirt": (("plain", 0.004, 9.0, 0.0), ("satin", 0.004, 9.0, 0.10), ("herringbone", 0.004, 9.0, 0.0)),
+    "shirt": (("stripes", 0.004, 2.0, 0.0), ("plain", 0.0035, 2.0, 0.0), ("stripes", 0.004, 2.0, 0.0)),
+    "skirt": (("plain", 0.004, 9.0, 0.0), ("satin", 0.004, 9.0, 0.10), ("plain", 0.004, 9.0, 0.06)),
     "bag-belt": (("leather", 0.0, 1.0, 0.25),),
 }
 _DENIM = np.array([[0.20, 0.29, 0.45], [0.33, 0.45, 0.62], [0.52, 0.63, 0.75], [0.14, 0.17, 0.25]], np.float32)
@@ -69,6 +70,7 @@ def outfit_of(seed: int) -> Outfit:
     return Outfit(
         worn=worn,
         closed="closed" in words,
+        cut=str(rng.choice(("slim", "straight", "wide"))),
         shoe=str(rng.choice(("ankle boot", "sneaker") if "pants" in worn else ("tall boot", "ankle boot", "sneaker"))),
         bag=str(rng.choice(("handbag", "tote", "shoulder bag"))),
         hat=str(rng.choice(("fedora", "bucket", "beret"))),
@@ -102,7 +104,7 @@ def _colour(label: str, weaver: str, palette: np.ndarray, rng: np.random.Generat
     if weaver == "denim":
         colour = _DENIM[rng.integers(len(_DENIM))] * rng.uniform(0.9, 1.1)
     elif label == "shirt":
-        colour = 1.0 - (1.0 - colour) * rng.uniform(0.05, 0.35)
+        colour = 1.0 - (1.0 - colour) * rng.uniform(0.12, 0.50)
     elif label in ("jacket", "footwear", "bag-belt"):
         colour = colour * rng.uniform(0.35, 0.85)
     elif label == "knitwear":

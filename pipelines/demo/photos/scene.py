@@ -62,12 +62,12 @@ def _audience(scene: np.ndarray, rng: np.random.Generator, side: int, tint: np.n
     for row, y in enumerate((0.50, 0.57, 0.66, 0.78, 0.93)):
         head = (0.014 + 0.007 * row) * height
         edge = 0.36 - 0.055 * row
-        for x in np.arange(-0.02, edge, 2.7 * head / width):
+        for x in np.arange(-0.02, edge, 3.4 * head / width):
             spot = x if side < 0 else 1.0 - x
             centre = np.array([spot * width + rng.normal(0, 2), y * height + rng.normal(0, 0.15 * head)])
             coat = (tint * rng.uniform(0.10, 0.40) + 0.02 + 0.012 * row).tolist()
-            shoulders = (int(1.25 * head), int(2.6 * head))
-            cv2.ellipse(scene, _whole(centre[0], centre[1] + 3.0 * head), shoulders, 0, 0, 360, coat, -1, cv2.LINE_AA)
+            shoulders = (int(1.75 * head), int(3.4 * head))
+            cv2.ellipse(scene, _whole(centre[0], centre[1] + 4.2 * head), shoulders, 0, 0, 360, coat, -1, cv2.LINE_AA)
             face = (np.array([0.62, 0.44, 0.34]) * rng.uniform(0.15, 0.62)).tolist()
             cv2.ellipse(scene, _whole(*centre), (int(0.72 * head), int(head)), 0, 0, 360, face, -1, cv2.LINE_AA)
             crown = _whole(centre[0], centre[1] - 0.35 * head)
@@ -134,16 +134,17 @@ def _spotlights(rng: np.random.Generator, height: int, width: int, palette: np.n
     """Paint a dark stage with beams from above and circles of light far behind."""
     tint = palette[rng.integers(5)]
     scene = _ramp([0.05, 0.05, 0.07], 0.10 + 0.14 * tint, height, width)
-    beams = np.zeros_like(scene)
+    beams, fade = np.zeros_like(scene), np.linspace(1.0, 0.25, height, dtype=np.float32)[:, None, None]
     for x in np.linspace(0.1, 0.9, 4) + rng.normal(0, 0.04, 4):
         lean, hue = rng.normal(0, 0.16), palette[rng.integers(5)]
         _quad(beams, [(x - 0.01, 0.0), (x + 0.01, 0.0), (x + lean + 0.13, 0.9), (x + lean - 0.13, 0.9)], hue)
-        scene += 0.30 * cv2.GaussianBlur(beams, (0, 0), 9) * np.linspace(1, 0.25, height, dtype=np.float32)[:, None, None]
+        scene += 0.30 * cv2.GaussianBlur(beams, (0, 0), 9) * fade
         beams[:] = 0.0
         scene += 0.8 * _glow(height, width, x, 0.0, 0.04, 0.02)
     for _ in range(14):
         centre = _whole(rng.random() * width, rng.uniform(0.1, 0.7) * height)
-        cv2.circle(scene, centre, int(rng.uniform(0.008, 0.022) * height), (0.20 + 0.45 * tint).tolist(), -1, cv2.LINE_AA)
+        radius = int(rng.uniform(0.008, 0.022) * height)
+        cv2.circle(scene, centre, radius, (0.20 + 0.45 * tint).tolist(), -1, cv2.LINE_AA)
     _quad(scene, [(0, 0.85), (1, 0.85), (1, 1), (0, 1)], 0.14 + 0.16 * tint)
     scene += (0.42 * _glow(height, width, 0.5, 0.96, 0.42, 0.07)) * (0.5 + 0.5 * tint)
     return scene

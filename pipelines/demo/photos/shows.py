@@ -10,7 +10,7 @@ BACKDROPS = ("runway", "studio", "city", "spotlights", "palazzo")
 _FIRST = ("Maison", "Atelier", "Studio", "Casa", "Haus", "")
 _NAMES = ("Verrault", "Ilse Brandt", "Okonedo", "Tamsin Hale", "Corvi", "Lindqvist", "Marisol Vega", "Pavlenko",
           "Aoyama", "Delacourt", "Rune Sorby", "Bellandi", "Noor Haddad", "Castellane", "Wexley", "Iduna")  # fmt: skip
-_THEMES = ("tailoring", "travel", "garden", "city night", "workwear", "seaside", "folklore", "geometry", "opera", "sport")
+_THEMES = ("tailoring", "travel", "garden", "city night", "workwear", "seaside", "folklore", "opera", "sport")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ def _palette(rng: np.random.Generator) -> np.ndarray:
     """Pick eight colours: four related hues, one opposite, three near-neutrals."""
     base = rng.random()
     hues = [base, base + 0.08, base - 0.10, base + rng.uniform(0.25, 0.4), base + 0.5]
-    colours = [colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(0.40, 0.88), rng.uniform(0.40, 0.92)) for hue in hues]
+    colours = [colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(0.32, 0.74), rng.uniform(0.38, 0.86)) for hue in hues]
     neutrals = [colorsys.hsv_to_rgb(rng.uniform(0.05, 0.13), rng.uniform(0.0, 0.25), v) for v in (0.22, 0.55, 0.88)]
     return np.array(colours + neutrals, np.float32)

@@ -1,0 +1,94 @@
+"""Measure ours and the peers' way in one process, taking turns, so that a busy machine slows both alike."""
+
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RESULTS_DIR = Path(__file__).resolve().parents[1] / "var" / "bench"
+
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured quantity; `ours` and `peer` in `unit`, `ratio` = how many times better ours is."""
+
+    metric: str
+    ours: float
+    peer: float
+    ratio: float
+    unit: str
+    rounds: int
+
+
+def compare(metric: str, ours: Callable[[], object], peer: Callable[[], object], rounds: int, unit: str = "ms") -> Row:
+    """Time both ways and return the medians.
+
+    Each way runs once untimed, then `rounds` times; who goes first changes from round to round. `unit`: s, ms or us.
+    """
+    ours(), peer()
+    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    for number in range(rounds):
+        turns = [("ours", ours), ("peer", peer)]
+        for name, way in turns if number % 2 == 0 else reversed(turns):
+            seconds[name].append(_seconds(way))
+    ours_median, peer_median = (statistics.median(seconds[name]) * _PER_SECOND[unit] for name in ("ours", "peer"))
+    return Row(metric, ours_median, peer_median, peer_median / ours_median, unit, rounds)
+
+
+def compare_memory(metric: str, ours: Callable[[], object], peer: Callable[[], object]) -> Row:
+    """Compare the peak memory of both ways; `metric` is completed with the word «memory»."""
+    ours_mb, peer_mb = peak_memory_mb(ours), peak_memory_mb(peer)
+    return Row(f"{metric} memory", ours_mb, peer_mb, peer_mb / ours_mb, "MB", 1)
+
+
+def peak_memory_mb(way: Callable[[], object]) -> float:
+    """Return the peak of memory a call allocates, its result included, in MB (10**6 bytes).
+
+    NumPy and Python allocations are counted, those of other C libraries are not; the call is slower than usual.
+    """
+    gc.collect()
+    tracemalloc.start()
+    try:
+        way()
+        return tracemalloc.get_traced_memory()[1] / 1e6
+    finally:
+        tracemalloc.stop()
+
+
+def write_rows(name: str, rows: list[Row], folder: Path = RESULTS_DIR) -> Path:
+    """Write a benchmark's rows and the machine they were measured on to `folder`/NAME.json; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    result: dict[str, Any] = {
+        "name": name,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
+            "cpu_count": os.cpu_count(),
+            "platform": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
+        },
+        "rows": [asdict(row) for row in rows],
+    }
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def format_value(value: float) -> str:
+    """Write a measured value with three significant digits and no exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    way()
+    return time.perf_counter() - start

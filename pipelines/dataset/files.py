@@ -1,0 +1,93 @@
+"""Names and shapes of the files in a dataset workspace; stages and stations read and write them only through here.
+
+data/annotations/<uuid>.json   one annotation as Label Studio gave it, with its photo's identity
+data/images/<sha256>           the photo's bytes at its generation; named by content, never by object name
+data/masks/<sha256>.png        index mask of the upright photo, uint8, 0 = background
+data/manifest.parquet          one row per photo
+data/split.parquet             sha256, group, split
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from pipelines.errors import DatasetError
+from pipelines.records import Annotation, ImageRef
+
+ANNOTATIONS = Path("data/annotations")
+IMAGES = Path("data/images")
+MASKS = Path("data/masks")
+MANIFEST = Path("data/manifest.parquet")
+SPLIT = Path("data/split.parquet")
+CHECKS = Path("data/checks.json")
+MODEL = Path("model")
+CURVES = Path("curves.csv")
+METRICS = Path("metrics.json")
+REPORT = Path("report")
+
+
+def image_path(sha256: str) -> Path:
+    """Name the file of a photo's bytes."""
+    return IMAGES / sha256
+
+
+def mask_path(sha256: str) -> Path:
+    """Name the file of a photo's index mask."""
+    return MASKS / f"{sha256}.png"
+
+
+def annotation_json(annotation: Annotation) -> bytes:
+    """Serialise an annotation; the same annotation always gives the same bytes."""
+    fields: dict[str, Any] = {
+        "uuid": annotation.uuid,
+        "task": annotation.task_id,
+        "image": asdict(annotation.image),
+        "metadata": dict(annotation.metadata),
+        "annotator": annotation.annotator,
+        "updated_at": annotation.updated_at.isoformat(),
+        "lead_time_s": annotation.lead_time_s,
+        "raw": annotation.raw,
+    }
+    return (json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+
+
+def parse_annotation_json(data: bytes, source: str) -> Annotation:
+    """Read what `annotation_json` wrote; raises DatasetError naming `source`."""
+    try:
+        fields: Mapping[str, Any] = json.loads(data)
+        return Annotation(
+            uuid=fields["uuid"],
+            task_id=fields["task"],
+            image=ImageRef(**fields["image"]),
+            metadata=fields["metadata"],
+            annotator=fields["annotator"],
+            updated_at=datetime.fromisoformat(fields["updated_at"]),
+            lead_time_s=fields["lead_time_s"],
+            cancelled=False,
+            raw=fields["raw"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{source} is no annotation file ({error!r}); run `maskloop sync` again") from error
+
+
+def write_mask(path: Path, mask: np.ndarray) -> bytes:
+    """Write a (H, W) uint8 index mask as PNG and give the bytes; equal masks give equal bytes."""
+    done, encoded = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    assert done, f"OpenCV cannot encode a {mask.dtype} mask of shape {mask.shape}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded.tobytes())
+    return encoded.tobytes()
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """Read a (H, W) uint8 index mask; raises DatasetError when the file is missing or damaged."""
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+        raise DatasetError(f"{path} is missing or no 8-bit index mask; run `dvc pull` or `dvc repro compile`")
+    return mask

@@ -1,0 +1,91 @@
+"""The audit of the DVC remote: is every file of this dataset version really there, with the right content?
+
+`dvc push` can report success and leave files behind after an earlier push was killed, so its word is not taken.
+"""
+
+import base64
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+from google.cloud.storage import Client
+
+from pipelines.dataset.workspace import Workspace
+from pipelines.errors import DatasetError
+from pipelines.settings import Settings
+from pipelines.storage import delete, list_objects
+
+logger = logging.getLogger(__name__)
+_PREFIX = "dvc/files/md5/"
+_DATASET_STAGES = ("compile", "check", "split")
+
+
+def push_and_audit(workspace: Workspace, bucket: Client) -> int:
+    """Push the workspace's data and verify it object by object; gives how many objects the version needs.
+
+    When objects are missing, the directory objects that vouch for them are removed and everything is pushed once more.
+    Raises DatasetError when the remote is still incomplete.
+    """
+    workspace.dvc("push", "--quiet")
+    missing = missing_objects(workspace, bucket)
+    if missing:
+        logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
+        _forget_directories(workspace, bucket)
+        workspace.dvc("push", "--quiet")
+        missing = missing_objects(workspace, bucket)
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} objects of this dataset are not on the remote, such as {sorted(missing)[0]}; "
+            "check the bucket's permissions and run `maskloop sync` again"
+        )
+    return len(needed_objects(workspace))
+
+
+def missing_objects(workspace: Workspace, bucket: Client) -> set[str]:
+    """Give the MD5 names that the version needs and the remote lacks or holds with other content."""
+    there = {}
+    for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX):
+        there[ref.name.removeprefix(_PREFIX).replace("/", "")] = ref.md5
+    return {name for name in needed_objects(workspace) if there.get(name) != _as_listed(name)}
+
+
+def needed_objects(workspace: Workspace) -> set[str]:
+    """Give the MD5 name of each file and directory that the current version refers to."""
+    needed: set[str] = set()
+    for name in output_hashes(workspace.path):
+        needed.add(name)
+        if name.endswith(".dir"):
+            needed |= {entry["md5"] for entry in _directory(workspace.settings, name)}
+    return needed
+
+
+def output_hashes(folder: Path) -> list[str]:
+    """Give the hashes of all DVC-kept outputs of the dataset: tracked folders and stages up to `split`."""
+    documents: list[Any] = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("data/*.dvc"))]
+    lock = folder / "dvc.lock"
+    if lock.exists():
+        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+        documents += [stages[name] for name in _DATASET_STAGES if name in stages]
+    outputs = [out for document in documents for out in document.get("outs", ())]
+    return [str(out["md5"]) for out in outputs if out["path"] != "data/checks.json"]
+
+
+def _directory(settings: Settings, name: str) -> list[dict[str, str]]:
+    path = settings.var / "dvc-cache" / "files" / "md5" / name[:2] / name[2:]
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"the DVC cache has no readable {path}; run `dvc fetch` in the workspace") from error
+
+
+def _forget_directories(workspace: Workspace, bucket: Client) -> None:
+    for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX, suffixes=(".dir",)):
+        if ref.name.removeprefix(_PREFIX).replace("/", "") in set(output_hashes(workspace.path)):
+            delete(bucket, ref)
+
+
+def _as_listed(name: str) -> str:
+    """Give the MD5 as a bucket lists it (base64) for a name in hex, with or without `.dir`."""
+    return base64.b64encode(bytes.fromhex(name.removesuffix(".dir"))).decode()

@@ -1,0 +1,136 @@
+"""A dataset workspace: a clone of the project in which datasets are versioned with git and DVC.
+
+Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: each call gets a
+private, fresh site cache, because a kill during `dvc push` leaves one that makes later pushes skip files silently.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipelines.errors import ConfigurationError, DatasetError
+from pipelines.settings import PROJECT_ROOT, Settings
+
+_IDENTITY = ("-c", "user.name=Maskloop", "-c", "user.email=maskloop@localhost", "-c", "commit.gpgsign=false")
+BRANCH = "datasets"
+
+
+class Workspace:
+    """A clone at `path`, with DVC pointed at the dataset bucket and at one cache shared by all workspaces."""
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path, self.settings = path, settings
+
+    def ensure(self, source: Path = PROJECT_ROOT) -> None:
+        """Clone `source` if there is no workspace yet, and point DVC at the bucket of the settings.
+
+        Raises ConfigurationError when `source` is no git repository with a commit.
+        """
+        if not (self.path / ".git").exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=self.path.parent) as part:
+                clone = Path(part) / "clone"
+                _run(["git", "clone", "--quiet", "--no-hardlinks", str(source), str(clone)], self.path.parent)
+                _run(["git", "checkout", "--quiet", "-B", BRANCH], clone)
+                clone.rename(self.path)
+        self._write_dvc_config()
+
+    def take_code(self, source: Path = PROJECT_ROOT) -> bool:
+        """Merge the source's latest commit, so that params.yaml and code here are the committed ones; True if it moved.
+
+        Raises DatasetError when the merge conflicts; the workspace is left as it was.
+        """
+        before = self.git("rev-parse", "HEAD")
+        self.git("fetch", "--quiet", str(source), "HEAD")
+        try:
+            self.git("merge", "--quiet", "--no-edit", "FETCH_HEAD")
+        except DatasetError as error:
+            if (self.path / ".git" / "MERGE_HEAD").exists():
+                self.git("merge", "--abort")
+            raise DatasetError(
+                f"the project's commits cannot be merged into {self.path}: {error}; merge them there by hand"
+            ) from error
+        return self.git("rev-parse", "HEAD") != before
+
+    def git(self, *arguments: str) -> str:
+        """Run git in the workspace and give its output; raises DatasetError with git's own words."""
+        return _run(["git", *_IDENTITY, *arguments], self.path)
+
+    def dvc(self, *arguments: str, show: bool = False) -> str:
+        """Run DVC in the workspace with a fresh site cache; `show` lets its output through to the log."""
+        with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as private:
+            environment = {
+                **os.environ,
+                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+                "PYTHONPATH": str(self.path),
+                "DVC_SITE_CACHE_DIR": private,
+                "DVC_NO_ANALYTICS": "1",
+                # gcsfs otherwise asks the emulator for a gRPC service and waits a minute for it to fail
+                "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "true" if not self.settings.storage_emulator else "false",
+            }
+            return _run([sys.executable, "-m", "dvc", *arguments], self.path, environment, show=show)
+
+    def dataset_tags(self) -> list[str]:
+        """Give the tags of published datasets, oldest first."""
+        return self.git("tag", "--list", "dataset-*", "--sort=refname").split()
+
+    def show(self, revision: str, path: str) -> str:
+        """Give a file's text at a revision, or an empty text when it is not there."""
+        try:
+            return self.git("show", f"{revision}:{path}")
+        except DatasetError:
+            return ""
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the workspace's lock; a second writer waits until the first is done or killed."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with (self.path.parent / f"{self.path.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def _write_dvc_config(self) -> None:
+        url = f"gs://{self.settings.dvc_bucket}/dvc"
+        lines = [
+            "[core]\n    remote = bucket",
+            f"[cache]\n    dir = {self.settings.var / 'dvc-cache'}\n    type = hardlink,symlink,copy",
+            f"['remote \"bucket\"']\n    url = {url}",
+        ]
+        if self.settings.storage_endpoint:
+            lines[-1] += f"\n    endpointurl = {self.settings.storage_endpoint}"
+        text = "\n".join(lines) + "\n"
+        path = self.path / ".dvc" / "config.local"
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None, *, show: bool = False) -> str:
+    """Run a command; with `show` its output goes to this process's standard output line by line as well."""
+    lines: list[str] = []
+    try:
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if show else subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{command[0]} is not installed: sudo apt-get install {command[0]}") from error
+    with process:
+        errors = ""
+        if show:
+            assert process.stdout is not None
+            for line in process.stdout:
+                sys.stdout.write(line)
+                lines.append(line)
+        else:
+            output, errors = process.communicate()
+            lines.append(output)
+    if process.returncode:
+        shown = " ".join(part for part in command[1:] if part not in _IDENTITY)
+        tail = (errors or "".join(lines)).strip()[-1500:]
+        raise DatasetError(f"`{shown}` failed in {folder}: {tail}")
+    return "".join(lines).strip()

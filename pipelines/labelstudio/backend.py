@@ -1,0 +1,95 @@
+"""Label Studio's ML backend protocol: its requests to records, and records to its answers.
+
+The regions that a click's request already holds are never decoded: only smart prompts are read.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.errors import DataError, PromptError
+from pipelines.labelstudio.interface import IMAGE
+from pipelines.labelstudio.predictions import prediction_json, region_json
+from pipelines.records import Prediction, RegionMask
+from pipelines.segmentation.prompts import Prompts, to_pixels
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """A `/predict` body: task data by position, and the smart regions of a click (empty for batches)."""
+
+    tasks: tuple[Mapping[str, Any], ...]
+    context: tuple[Mapping[str, Any], ...]
+
+
+def parse_request(body: Any) -> PredictRequest:
+    """Read a `/predict` body; raises DataError naming what is missing."""
+    tasks = body.get("tasks") if isinstance(body, Mapping) else None
+    if not isinstance(tasks, list) or not all(isinstance(t, Mapping) and isinstance(t.get("data"), Mapping) for t in tasks):
+        raise DataError("the request has no «tasks» with «data»; send what Label Studio sends to /predict")
+    params = body.get("params")
+    context = (params.get("context") if isinstance(params, Mapping) else None) or {}
+    regions = context.get("result") if isinstance(context, Mapping) else None
+    smart = [r for r in regions or [] if isinstance(r, Mapping) and r.get("type") in ("keypointlabels", "rectanglelabels")]
+    return PredictRequest(tuple(task["data"] for task in tasks), tuple(smart))
+
+
+def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int) -> Prompts:
+    """Read smart keypoints and the newest smart box into pixels of the (height, width) upright photo.
+
+    A keypoint with `is_positive` false (Alt-click) says «not this». Raises PromptError for prompts that select nothing
+    or are not numbers.
+    """
+    points, positive, box, label = [], [], None, ""
+    for region in regions:
+        try:
+            value = region["value"]
+            if region["type"] == "keypointlabels":
+                points.append(to_pixels(float(value["x"]), float(value["y"]), height, width))
+                positive.append(region.get("is_positive", True) is not False)
+            else:
+                first = to_pixels(float(value["x"]), float(value["y"]), height, width)
+                far = float(value["x"]) + float(value["width"]), float(value["y"]) + float(value["height"])
+                box = np.array([*first, *to_pixels(*far, height, width)], np.float32)
+            label = str(value[region["type"]][0])
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise PromptError(f"a smart {region.get('type')} region cannot be read ({error!r}); draw it again") from error
+    if box is not None and (box[2] - box[0] < 1 or box[3] - box[1] < 1):
+        box = None
+    return Prompts(np.array(points, np.float32).reshape(-1, 2), np.array(positive, bool), box, label)
+
+
+def batch_answer(predictions: Sequence[Prediction | None], model_version: str) -> dict[str, Any]:
+    """Answer a batch; a task without a prediction gets an empty item, which Label Studio skips."""
+    return {
+        "results": [prediction_json(p) if p else {} for p in predictions] or [{}],
+        "model_version": model_version,
+    }
+
+
+def click_answer(mask: np.ndarray, label: str, score: float, model_version: str) -> dict[str, Any]:
+    """Answer a click with one brush region; an empty mask gives a result without regions, never an empty list."""
+    regions = []
+    if mask.any():
+        regions = [region_json(RegionMask(label, mask, score), uuid.uuid4().hex[:10])]
+        regions[0]["origin"] = "manual"  # a person asked for it
+    return {
+        "results": [{"result": regions, "score": score, "model_version": model_version}],
+        "model_version": model_version,
+    }
+
+
+def empty_answer(model_version: str) -> dict[str, Any]:
+    """Answer a request that selects nothing."""
+    return {"results": [{"result": [], "score": 0.0, "model_version": model_version}], "model_version": model_version}
+
+
+def image_uri(data: Mapping[str, Any]) -> str:
+    """Give the photo's address in task data; raises DataError when there is none."""
+    uri = data.get(IMAGE)
+    if not isinstance(uri, str) or not uri:
+        raise DataError(f"task data has no «{IMAGE}»; it has {sorted(data)}")
+    return uri

@@ -1,0 +1,1 @@
+"""One inference library for training and for both services: transforms, masks, models, prompts."""

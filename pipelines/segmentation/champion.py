@@ -1,0 +1,93 @@
+"""The champion as the service sees it: polled from MLflow, kept on disk, swapped without a restart.
+
+The last good model stays on disk and serves when MLflow is down; a model that cannot be loaded never replaces one that
+works.
+"""
+
+import logging
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+
+from pipelines.errors import MaskloopError, ModelError
+from pipelines.segmentation.clothing import ClothingModel, load_model
+
+logger = logging.getLogger(__name__)
+_POINTER = "champion.txt"
+
+
+class Champion:
+    """Holds the model that serves; `model` is None while there is no champion."""
+
+    def __init__(self, name: str, tracking_uri: str, folder: Path, min_region_share: float) -> None:
+        self.model: ClothingModel | None = None
+        self.problem = ""  # why the latest champion is not the one that serves; empty when it is
+        self._name, self._uri, self._folder, self._share = name, tracking_uri, folder, min_region_share
+        self._lock = threading.Lock()
+
+    def refresh(self) -> bool:
+        """Bring the model in line with the registry's alias; True when another model serves now."""
+        with self._lock:
+            before = self.model.version if self.model else ""
+            try:
+                self._follow_registry()
+                self.problem = ""
+            except MaskloopError as error:
+                self.problem = str(error)
+                logger.warning("%s", error)
+                self._serve_last_good()
+            return (self.model.version if self.model else "") != before
+
+    def _follow_registry(self) -> None:
+        version = self._champion_version()
+        if version is None:
+            self.model = None
+            (self._folder / _POINTER).unlink(missing_ok=True)
+        elif self.model is None or self.model.version != f"{self._name}:v{version}":
+            self.model = self._load(version)
+            self._remember(version)
+
+    def _champion_version(self) -> int | None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(MlflowClient(self._uri).get_model_version_by_alias(self._name, "champion").version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise ModelError(f"cannot ask MLflow at {self._uri} for the champion: {error.message}") from error
+
+    def _load(self, version: int) -> ClothingModel:
+        folder = self._folder / f"v{version}"
+        if not folder.exists():
+            self._download(version, folder)
+        return load_model(folder, version=f"{self._name}:v{version}", min_region_share=self._share)
+
+    def _download(self, version: int, folder: Path) -> None:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._folder) as part:
+            try:
+                client = MlflowClient(self._uri)
+                run = client.get_model_version(self._name, str(version)).run_id
+                found = Path(client.download_artifacts(run, "network", part))
+            except (MlflowException, OSError) as error:
+                raise ModelError(f"cannot download {self._name} version {version} from MLflow: {error}") from error
+            shutil.move(found, folder)
+
+    def _remember(self, version: int) -> None:
+        part = self._folder / f"{_POINTER}.part"
+        part.write_text(str(version), encoding="utf-8")
+        part.replace(self._folder / _POINTER)
+
+    def _serve_last_good(self) -> None:
+        pointer = self._folder / _POINTER
+        if self.model is None and pointer.exists():
+            try:
+                self.model = self._load(int(pointer.read_text(encoding="utf-8")))
+            except (MaskloopError, ValueError):
+                logger.exception("the model kept on disk cannot be loaded")

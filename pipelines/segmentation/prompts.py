@@ -1,0 +1,34 @@
+"""What a labeler points at: points and boxes, in pixels of the upright photo."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.errors import PromptError
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Points and at most one box for one garment.
+
+    `points` is (N, 2) float32 in (x, y) pixel order; `positive` is (N,) bool, False for «not this»; `box` is
+    (4,) float32 as x1, y1, x2, y2 with x1 < x2 and y1 < y2, or None.
+    """
+
+    points: np.ndarray
+    positive: np.ndarray
+    box: np.ndarray | None
+    label: str
+
+    def __post_init__(self) -> None:
+        """Refuse prompts that select nothing."""
+        if self.box is None and not self.positive.any():
+            raise PromptError("no positive point and no box: click inside the garment or draw a box around it")
+
+
+def to_pixels(x_percent: float, y_percent: float, height: int, width: int) -> tuple[float, float]:
+    """Convert percent of the photo (0..100) to pixel coordinates, clipped to the photo."""
+    return (
+        float(np.clip(x_percent / 100 * width, 0, width - 1)),
+        float(np.clip(y_percent / 100 * height, 0, height - 1)),
+    )

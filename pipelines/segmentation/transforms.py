@@ -1,0 +1,44 @@
+"""Pre-processing and its inverse, used by training, evaluation and serving alike."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+BACKGROUND = 0
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize a (H, W, 3) uint8 RGB photo to the network's input size; the aspect ratio is not kept."""
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize a (H, W) uint8 index mask; every output pixel holds a value of the input."""
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def normalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Turn (h, w, 3) uint8 RGB into (3, h, w) float32: (x / 255 − mean) / std per channel."""
+    scaled = (image.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+
+
+def classes_at_photo_size(probabilities: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bring class probabilities back to the photo's pixels.
+
+    `probabilities` is (C, h, w) float32 in 0..1. Gives the most probable channel per pixel, (height, width) uint8, and
+    its probability, (height, width) float32. One channel is enlarged at a time, so memory is a few photo-sized planes
+    however many classes there are.
+    """
+    best = np.full((height, width), -1, np.float32)
+    channel = np.zeros((height, width), np.uint8)
+    for number, plane in enumerate(probabilities):
+        if number != BACKGROUND and plane.max() < 1 / len(probabilities):
+            continue  # cannot win anywhere: some other class is at least this probable
+        enlarged = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+        wins = enlarged > best
+        channel[wins] = number
+        best[wins] = enlarged[wins]
+    return channel, best
