@@ -46,7 +46,7 @@ def _rows(height: int, width: int) -> Iterator[Row]:
     def decode_ours() -> object:
         return rle_to_alpha(rle, height, width)
 
-    def decode_peer() -> object:
+    def decode_peer() -> np.ndarray:
         return decode_rle(rle).reshape(height, width, 4)[:, :, 3]
 
     assert encode_ours() == encode_peer() and np.array_equal(rle_to_alpha(rle, height, width), decode_peer())

@@ -12,8 +12,9 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 _NEW_PAGE = f"""# Results
 
-How Maskloop compares with the usual way of doing the same work. Both ways are measured in one run, taking turns, and the
-tables hold medians; «times better» is the peer's value divided by ours.
+How Maskloop compares with the usual way of doing the same work. Both ways are measured in one run, taking turns, and
+the tables hold medians; «times better» is the peer's value divided by ours. Run it again with the command above each
+table, then write the tables with `python -m benchmarks.results`.
 
 {BEGIN}
 {END}
@@ -23,11 +24,12 @@ tables hold medians; «times better» is the peer's value divided by ours.
 def render(result: dict[str, Any]) -> str:
     """Write one benchmark's JSON object as a Markdown section: the command, the machine and a table."""
     machine = result["machine"]
+    name, day = result["name"], result["measured_at"][:10]
+    place = f"{machine['cpu_count']} CPUs, {machine['platform']}, Python {machine['python']}"
     lines = [
-        f"## {result['name']}",
+        f"## {name}",
         "",
-        f"`python -m benchmarks {result['name']}`, measured {result['measured_at'][:10]} on {machine['cpu_count']} CPUs, "
-        f"{machine['platform']}, Python {machine['python']}.",
+        f"`python -m benchmarks {name}`, measured {day} on {place}.",
         "",
         "| metric | ours | peer | unit | times better | rounds |",
         "|---|--:|--:|---|--:|--:|",

@@ -118,11 +118,7 @@ def _differs(workspace: Workspace) -> bool:
     tags = workspace.dataset_tags()
     if not tags:
         return True
-    committed = workspace.git("diff", "--name-only", tags[-1], "--", "data/annotations.dvc", "data/images.dvc")
-    if committed:
-        return True
-    last = workspace.show(tags[-1], "dvc.lock")
-    return any(md5 not in last for md5 in output_hashes(workspace.path)[2:])
+    return output_hashes(workspace.read) != output_hashes(lambda path: workspace.show(tags[-1], path))
 
 
 def _publish(workspace: Workspace, annotations: int) -> DatasetVersion:

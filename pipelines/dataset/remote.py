@@ -6,12 +6,13 @@
 import base64
 import json
 import logging
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import yaml
 from google.cloud.storage import Client
 
+from pipelines.dataset.files import CHECKS
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 from pipelines.settings import Settings
@@ -54,22 +55,23 @@ def missing_objects(workspace: Workspace, bucket: Client) -> set[str]:
 def needed_objects(workspace: Workspace) -> set[str]:
     """Give the MD5 name of each file and directory that the current version refers to."""
     needed: set[str] = set()
-    for name in output_hashes(workspace.path):
+    for name in output_hashes(workspace.read):
         needed.add(name)
         if name.endswith(".dir"):
             needed |= {entry["md5"] for entry in _directory(workspace.settings, name)}
     return needed
 
 
-def output_hashes(folder: Path) -> list[str]:
-    """Give the hashes of all DVC-kept outputs of the dataset: tracked folders and stages up to `split`."""
-    documents: list[Any] = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("data/*.dvc"))]
-    lock = folder / "dvc.lock"
-    if lock.exists():
-        stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-        documents += [stages[name] for name in _DATASET_STAGES if name in stages]
+def output_hashes(read: Callable[[str], str]) -> set[str]:
+    """Give the hashes of all DVC-kept outputs of a dataset: tracked folders and stages up to `split`.
+
+    `read` gives a file's text by its path in the workspace, now or at some tag; empty when there is none.
+    """
+    documents: list[Any] = [yaml.safe_load(read(path)) or {} for path in ("data/annotations.dvc", "data/images.dvc")]
+    stages = (yaml.safe_load(read("dvc.lock")) or {}).get("stages", {})
+    documents += [stages[name] for name in _DATASET_STAGES if name in stages]
     outputs = [out for document in documents for out in document.get("outs", ())]
-    return [str(out["md5"]) for out in outputs if out["path"] != "data/checks.json"]
+    return {str(out["md5"]) for out in outputs if out["path"] != str(CHECKS)}
 
 
 def _directory(settings: Settings, name: str) -> list[dict[str, str]]:
@@ -82,7 +84,7 @@ def _directory(settings: Settings, name: str) -> list[dict[str, str]]:
 
 def _forget_directories(workspace: Workspace, bucket: Client) -> None:
     for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX, suffixes=(".dir",)):
-        if ref.name.removeprefix(_PREFIX).replace("/", "") in set(output_hashes(workspace.path)):
+        if ref.name.removeprefix(_PREFIX).replace("/", "") in output_hashes(workspace.read):
             delete(bucket, ref)
 
 

@@ -79,6 +79,11 @@ class Workspace:
         """Give the tags of published datasets, oldest first."""
         return self.git("tag", "--list", "dataset-*", "--sort=refname").split()
 
+    def read(self, path: str) -> str:
+        """Give a file's text as it is now, or an empty text when it is not there."""
+        file = self.path / path
+        return file.read_text(encoding="utf-8") if file.exists() else ""
+
     def show(self, revision: str, path: str) -> str:
         """Give a file's text at a revision, or an empty text when it is not there."""
         try:

@@ -1,9 +1,8 @@
 """Label Studio's brush RLE: masks in, byte lists out, and back.
 
-The editor and the SDK store a brush region as a bit stream over the flat RGBA pixels (row-major). The SDK's own coder
-walks that stream one bit at a time in Python; a dataset sync decodes thousands of masks, so this one walks it once per
-record and leaves the pixels to NumPy. It also treats every stream as untrusted: annotations come from browsers and
-imports, and a wrong one must name its fault instead of crashing or filling the memory.
+The editor and the SDK store a brush region as a bit stream over the flat RGBA pixels (row-major). The SDK's coder walks
+it bit by bit in Python; a dataset sync decodes thousands of masks, so this one walks it record by record and leaves the
+pixels to NumPy. Every stream is untrusted: a wrong one must name its fault instead of crashing or filling the memory.
 
 The stream: 32 bits element count, 5 bits word size - 1, four times 4 bits run size - 1, then records. A record: 1 bit
 flag, 2 bits size class, `sizes[class]` bits count - 1, then one word (flag 1: a run) or `count` words (0: literals).
@@ -26,8 +25,8 @@ _LAYOUT = 0x7_237F  # what the encoder declares: the word size and the four size
 _LONGEST_RUN = 1 << 16
 # The SDK always adds 1-8 pad bits, the editor 0-7; the shortest record is 12 bits, so a pad is never mistaken for one.
 _MAX_PAD_BITS = 8
-# Records are decoded in windows of the stream, so that scratch arrays stay small next to the image.
-_WINDOW_BYTES = 1 << 16
+# Work goes in windows of the stream and blocks of the image, so that scratch arrays stay small and in cache.
+_WINDOW_BYTES, _BLOCK_PIXELS = 1 << 16, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -86,14 +85,15 @@ def rle_to_alpha(rle: Sequence[int] | bytes, height: int, width: int) -> NDArray
         if not isinstance(side, int | np.integer) or side < 1:
             raise BrushError(f"brush region of {height!r} x {width!r} pixels; height and width must be integers from 1")
     stream = _open(rle, int(height) * int(width) * 4)
-    alpha = np.empty(stream.elements // 4, dtype=np.uint8)
+    parts: list[NDArray[np.uint8]] = []
     position, filled = _HEADER_BITS, 0
     while stream.n_bits - position > _MAX_PAD_BITS:
         offsets, position = _walk(stream, position)
-        filled = _paint(stream, offsets, position, filled, alpha)
+        part, filled = _alpha(stream, offsets, position, filled)
+        parts.append(part)
     if filled < stream.elements:
         raise BrushError(f"brush RLE is truncated: {stream.n_bits} bits hold {filled} of {stream.elements} values")
-    return alpha.reshape(height, width)
+    return (parts[0] if len(parts) == 1 else np.concatenate(parts)).reshape(height, width)
 
 
 def rle_to_mask(rle: Sequence[int] | bytes, height: int, width: int, *, threshold: int = 128) -> NDArray[np.bool_]:
@@ -110,7 +110,9 @@ def _flat_image(image: np.ndarray) -> np.ndarray:
 
 def _edges(flat: np.ndarray) -> NDArray[np.int64]:
     """Return where the segments of equal values of a vector start, and its size as the last edge."""
-    return np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]))
+    blocks = ((start, flat[start : start + _BLOCK_PIXELS + 1]) for start in range(0, flat.size, _BLOCK_PIXELS))
+    inner = [np.flatnonzero(block[1:] != block[:-1]) + (start + 1) for start, block in blocks]
+    return np.concatenate([[0], *inner, [flat.size]])
 
 
 def _encode_runs(lengths: NDArray[np.int64], *, starts_set: bool) -> bytes:
@@ -123,7 +125,7 @@ def _encode_runs(lengths: NDArray[np.int64], *, starts_set: bool) -> bytes:
     count[np.cumsum(full + 1) - 1] = elements - full * _LONGEST_RUN
     size_class = np.searchsorted([8, 16, 256], elements)[run]
     sizes = np.array(_SIZES)[size_class]
-    values = (run + starts_set) % 2 * 255
+    values = (run + starts_set & 1) * 255
     records = (((4 | size_class) << sizes | (count - 1)) << _WORD_BITS) | values
     codes = np.concatenate(([elements.sum(), _LAYOUT], records))
     return _pack(codes.astype(np.uint64), np.concatenate(([32, _HEADER_BITS - 32], sizes + 3 + _WORD_BITS)))
@@ -185,8 +187,7 @@ def _step_table(sizes: tuple[int, ...]) -> NDArray[np.uint64]:
     size = np.array(sizes)[codes >> 3 & 3]
     literal = np.where(size <= 3, 3 + size + _WORD_BITS * (((codes & 7) >> np.maximum(3 - size, 0)) + 1), 0)
     length = np.where(codes >> 5, 3 + size + _WORD_BITS, literal).astype(np.uint8)
-    windows = np.arange(1 << 13)[:, np.newaxis]
-    return length[windows >> np.arange(7, -1, -1) & 63].view(np.uint64).ravel()
+    return length[np.arange(1 << 13)[:, np.newaxis] >> np.arange(7, -1, -1) & 63].view(np.uint64).ravel()
 
 
 def _walk(stream: _Stream, position: int) -> tuple[NDArray[np.int64], int]:
@@ -211,8 +212,8 @@ def _literal_bits(stream: _Stream, position: int) -> int:
     return 3 + size + _WORD_BITS * ((bits >> (61 - size) & (1 << size) - 1) + 1)
 
 
-def _paint(stream: _Stream, offsets: NDArray[np.int64], stop: int, filled: int, alpha: NDArray[np.uint8]) -> int:
-    """Write the alpha of the records at `offsets`, which end at bit `stop`; return `filled` plus their elements."""
+def _alpha(stream: _Stream, offsets: NDArray[np.int64], stop: int, filled: int) -> tuple[NDArray[np.uint8], int]:
+    """Decode the alphas of the records at `offsets`, which end at bit `stop`; also add their elements to `filled`."""
     bits = _bits_at(stream, offsets)
     sizes = np.array(stream.sizes, dtype=np.uint64)[(bits >> np.uint64(61) & np.uint64(3)).astype(np.intp)]
     counts = ((bits << np.uint64(3)) >> (np.uint64(64) - sizes)).astype(np.int64) + 1
@@ -220,17 +221,16 @@ def _paint(stream: _Stream, offsets: NDArray[np.int64], stop: int, filled: int, 
     starts = ends - counts
     _check_fit(stream, offsets, stop, starts, ends)
     # Element e is an alpha value when e % 4 == 3, so the alphas of elements [s, e) are the pixels [s // 4, e // 4).
-    first, lengths = starts[0] >> 2, (ends >> 2) - (starts >> 2)
-    values = (bits >> (np.uint64(53) - sizes)).astype(np.uint8)
-    alpha[first : ends[-1] >> 2] = np.repeat(values, lengths)
+    lengths = (ends >> 2) - (starts >> 2)
+    alpha = np.repeat((bits >> (np.uint64(53) - sizes)).astype(np.uint8), lengths)
     literal = bits >> np.uint64(63) == 0
     if literal.any():
-        pixels = first + np.flatnonzero(np.repeat(literal, lengths))
+        pixels = np.flatnonzero(np.repeat(literal, lengths))
         record = np.repeat(np.flatnonzero(literal), lengths[literal])
-        words_before = pixels * 4 + 3 - starts[record]
+        words_before = (filled // 4 + pixels) * 4 + 3 - starts[record]
         at = (offsets + 3 + sizes.astype(np.int64))[record] + words_before * _WORD_BITS
         alpha[pixels] = _bits_at(stream, at) >> np.uint64(56)
-    return int(ends[-1])
+    return alpha, int(ends[-1])
 
 
 def _check_fit(stream: _Stream, offsets: NDArray[np.int64], stop: int, starts: NDArray, ends: NDArray) -> None:

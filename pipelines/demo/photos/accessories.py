@@ -1,8 +1,11 @@
 """Footwear, hats, scarves and gloves, bags and belts."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from pipelines.demo.photos.body import hand_outlines
+from pipelines.demo.photos.canvas import Cloth
 from pipelines.demo.photos.figure import Limb
 from pipelines.demo.photos.geometry import along, ellipse, hem, limb, section, smooth
 from pipelines.demo.photos.look import Look
@@ -14,11 +17,13 @@ def draw_shoe(look: Look, leg: Limb) -> None:
     tone = 0.85 if leg.behind else 1.0
     tall = {"sneaker": 0.93, "ankle boot": 0.74, "tall boot": 0.12}[look.outfit.shoe]
     shin = section(leg.joints[[1, 1, 2]] + np.array([[0, 0], [0, 1e-3], [0, 0]]), tall, 1.0)
-    tip = 0.054 if not leg.behind else 0.046
-    foot = smooth(ankle + np.array([[-0.022, -0.020], [0.022, -0.020], [0.030, tip * 0.4], [0.038 + leg.side * 0.004, tip],
-                                    [0.022, tip + 0.010], [-0.022, tip + 0.010], [-0.038 + leg.side * 0.004, tip],
-                                    [-0.030, tip * 0.4]]), 2)  # fmt: skip
-    wide = {"sneaker": 0.024, "ankle boot": 0.027, "tall boot": 0.035}[look.outfit.shoe]
+    tip = 0.057 if not leg.behind else 0.051
+    toe = 0.004 * leg.side  # feet point a little outwards
+    foot = smooth(ankle + np.array([
+        (-0.022, -0.020), (0.022, -0.020), (0.030, tip * 0.4), (0.040 + toe, tip), (0.024, tip + 0.010),
+        (-0.024, tip + 0.010), (-0.040 + toe, tip), (-0.030, tip * 0.4),
+    ]), 2)  # fmt: skip
+    wide = {"sneaker": 0.024, "ankle boot": 0.031, "tall boot": 0.035}[look.outfit.shoe]
     look.canvas.paint([*limb(shin, (wide, 0.5 * wide + 0.012, 0.024), capped=False), foot], cloth, tone=tone)
     sole = ankle + np.array([[-0.035, tip + 0.001], [0.0, tip + 0.006], [0.035, tip + 0.001]])
     if look.outfit.shoe == "sneaker":
@@ -32,36 +37,37 @@ def draw_shoe(look: Look, leg: Limb) -> None:
 
 def draw_hat(look: Look) -> None:
     """Paint a fedora, a bucket hat or a beret."""
-    cloth, kind = look.cloths["hat"], look.outfit.hat
-    if kind == "beret":
-        lean = look.rng.choice([-1, 1]) * 0.016
-        look.canvas.paint([look.bent(ellipse((lean, 0.004), 0.076, 0.038, 0.25 * np.sign(lean)))], cloth)
-        band = [(-0.046, 0.024), (0.046, 0.024), (0.046, 0.038), (-0.046, 0.038)]
-        look.canvas.paint([look.bent(smooth(band, 1))], cloth, tone=0.8)
-        return
-    if kind == "fedora":
-        crown = [
-            (-0.040, -0.052),
-            (-0.014, -0.062),
-            (0.0, -0.054),
-            (0.014, -0.062),
-            (0.040, -0.052),
-            (0.050, 0.030),
-            (-0.050, 0.030),
-        ]
-        brim = look.bent(ellipse((0.0, 0.028), 0.108, 0.0215, look.rng.uniform(-0.08, 0.08)))
-        look.canvas.paint([brim], cloth, shadow=0.55)
-        look.canvas.paint([look.bent(smooth(crown, 2))], cloth, shadow=0.3)
-        ribbon = look.bent(
-            [(-0.047, 0.004), (0.0, 0.010), (0.047, 0.004), (0.048, 0.024), (0.0, 0.031), (-0.048, 0.024)]
-        )
-        look.canvas.paint([ribbon], cloth, tone=0.5, shadow=0.0)
-        return
-    outline = [(-0.040, -0.046), (0.040, -0.046), (0.050, 0.004), (0.088, 0.044), (0.040, 0.052), (-0.040, 0.052),
-               (-0.088, 0.044), (-0.050, 0.004)]  # fmt: skip
-    look.canvas.paint([look.bent(smooth(outline, 2))], cloth, shadow=0.55)
+    HATS[look.outfit.hat](look, look.cloths["hat"])
+
+
+def _draw_beret(look: Look, cloth: Cloth) -> None:
+    side = int(look.rng.choice([-1, 1]))
+    look.canvas.paint([look.bent(ellipse((0.016 * side, 0.004), 0.076, 0.038, 0.25 * side))], cloth)
+    band = [(-0.046, 0.024), (0.046, 0.024), (0.046, 0.038), (-0.046, 0.038)]
+    look.canvas.paint([look.bent(smooth(band, 1))], cloth, tone=0.8)
+
+
+def _draw_fedora(look: Look, cloth: Cloth) -> None:
+    brim = ellipse((0.0, 0.028), 0.108, 0.0215, look.rng.uniform(-0.08, 0.08))
+    look.canvas.paint([look.bent(brim)], cloth, shadow=0.55)
+    crown = [(0.0, -0.054), (0.014, -0.062), (0.040, -0.052), (0.050, 0.030)]
+    look.canvas.paint([look.trunk(crown)], cloth, shadow=0.3)
+    ribbon = [(0.0, 0.010), (0.047, 0.004), (0.048, 0.024), (0.0, 0.031)]
+    look.canvas.paint([look.trunk(ribbon, 0)], cloth, tone=0.5, shadow=0.0)
+
+
+def _draw_bucket(look: Look, cloth: Cloth) -> None:
+    outline = [(0.040, -0.046), (0.050, 0.004), (0.088, 0.044), (0.040, 0.052)]
+    look.canvas.paint([look.trunk(outline)], cloth, shadow=0.55)
     for y, x in ((0.004, 0.050), (0.020, 0.062), (0.034, 0.074)):
         look.canvas.stroke(look.bent([(-x, y), (0.0, y + 0.008), (x, y)]), 0.003, cloth.index, tone=0.68)
+
+
+HATS: dict[str, Callable[[Look, Cloth], None]] = {
+    "beret": _draw_beret,
+    "bucket": _draw_bucket,
+    "fedora": _draw_fedora,
+}
 
 
 def draw_scarf(look: Look) -> None:
@@ -73,27 +79,11 @@ def draw_scarf(look: Look) -> None:
     for side, low in ends:
         strip = np.array([(0.012, 0.176), (0.062, 0.176), (0.072, low), (0.016, low)]) * (side, 1.0)
         look.canvas.paint([look.bent(strip)], cloth, angle=0.05 * side, shadow=0.55)
-        for x in np.linspace(0.020, 0.068, 7) * side:
-            fringe = look.bent(
-                [
-                    (x - 0.0025, low - 0.002),
-                    (x + 0.0025, low - 0.002),
-                    (x + 0.002, low + 0.020),
-                    (x - 0.002, low + 0.020),
-                ]
-            )
-            look.canvas.paint([fringe], cloth, shadow=0.2)
-    wrap = [
-        (-0.050, 0.128),
-        (0.0, 0.146),
-        (0.050, 0.128),
-        (0.074, 0.158),
-        (0.064, 0.196),
-        (0.0, 0.214),
-        (-0.064, 0.196),
-        (-0.074, 0.158),
-    ]
-    look.canvas.paint([look.bent(smooth(wrap, 2))], cloth, angle=0.5, shadow=0.5)
+        thread = np.array([(-0.0025, -0.002), (0.0025, -0.002), (0.002, 0.020), (-0.002, 0.020)])
+        fringe = [look.bent(np.add(thread, (side * x, low))) for x in np.linspace(0.020, 0.068, 7)]
+        look.canvas.paint(fringe, cloth, shadow=0.2)
+    wrap = [(0.0, 0.146), (0.050, 0.128), (0.074, 0.158), (0.064, 0.196), (0.0, 0.214)]
+    look.canvas.paint([look.trunk(wrap)], cloth, angle=0.5, shadow=0.5)
     for y in (0.160, 0.180):
         fold = look.bent([(-0.062, y - 0.010), (0.0, y + 0.012), (0.062, y - 0.012)])
         look.canvas.stroke(fold, 0.004, cloth.index, tone=0.62)
@@ -123,14 +113,16 @@ def draw_bag(look: Look, arm: Limb) -> None:
         start = look.bent([(-arm.side * 0.062, 0.172)])[0]
         top = look.bent([(arm.side * 0.090, 0.455)])[0]
         strap = limb(np.array([start, 0.5 * (start + top), top]), (0.0085, 0.0085, 0.0085))
-        _body(look, top + (arm.side * 0.010, -0.010), 0.066, 0.105, handle=strap, flap=True)
+        _body(look, np.add(top, (arm.side * 0.010, -0.010)), 0.066, 0.105, handle=strap, flap=True)
         return
     tote = look.outfit.bag == "tote"
     hold = arm.joints[1] + (0.0, 0.010) if arm.kind == "crook" else along(arm.joints, 1.0) + 0.035 * arm.reach
     wide, tall, drop = (0.074, 0.150, 0.050) if tote else (0.082, 0.100, 0.036)
-    ring = [hold + (0.55 * wide * np.cos(t), drop * (1.0 - np.sin(t)) - 0.004) for t in np.linspace(0.0, np.pi, 11)]
+    ring = [
+        np.add(hold, (0.55 * wide * np.cos(t), drop * (1.0 - np.sin(t)) - 0.004)) for t in np.linspace(0.0, np.pi, 11)
+    ]
     handle = limb(np.array(ring), (0.0065,) * 11)
-    _body(look, hold + (0.0, drop - 0.008), wide, tall, handle=handle, flap=not tote)
+    _body(look, np.add(hold, (0.0, drop - 0.008)), wide, tall, handle=handle, flap=not tote)
 
 
 def _body(look: Look, top: np.ndarray, wide: float, tall: float, *, handle: list[np.ndarray], flap: bool) -> None:
@@ -142,7 +134,7 @@ def _body(look: Look, top: np.ndarray, wide: float, tall: float, *, handle: list
     if flap:
         edge = top + np.array([(-0.93 * wide, 0.42 * tall), (0.0, 0.58 * tall), (0.93 * wide, 0.42 * tall)])
         look.canvas.stroke(edge, 0.005, cloth.index, tone=0.5)
-        look.canvas.spot(ellipse(top + (0.0, 0.57 * tall), 0.010, 0.008), (0.85, 0.74, 0.42), cloth.index)
+        look.canvas.spot(ellipse(np.add(top, (0.0, 0.57 * tall)), 0.010, 0.008), (0.85, 0.74, 0.42), cloth.index)
     else:
         rim = top + np.array([(-0.86 * wide, 0.016), (0.86 * wide, 0.016)])
         look.canvas.stroke(rim, 0.004, cloth.index, tone=0.55)

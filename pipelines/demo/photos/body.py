@@ -57,7 +57,7 @@ def draw_bare_leg(look: Look, leg: Limb) -> None:
     look.canvas.paint(limb(leg.joints, LEG_RADII), look.skin, tone=tone)
     calf = 0.62 * leg.joints[1] + 0.38 * leg.joints[2]
     look.canvas.stroke(ellipse(leg.joints[1] + (0.0, 0.008), 0.013, 0.008)[2:12], 0.003, 0, tone=0.86)
-    look.canvas.stroke(np.array([calf, leg.joints[2]]) + (leg.side * 0.006, 0.0), 0.003, 0, tone=0.92)
+    look.canvas.stroke(np.add([calf, leg.joints[2]], (leg.side * 0.006, 0.0)), 0.003, 0, tone=0.92)
 
 
 def draw_bare_arm(look: Look, arm: Limb) -> None:

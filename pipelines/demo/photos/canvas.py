@@ -56,7 +56,9 @@ class Canvas:
     ) -> None:
         """Start from a (H, W, 3) float32 backdrop; `light` points from the figure to the lamp (x, y, z), y down."""
         height, width = backdrop.shape[:2]
-        self.rgb = cv2.resize(backdrop, (width * OVERSAMPLE, height * OVERSAMPLE), interpolation=cv2.INTER_LINEAR)
+        self.rgb: np.ndarray = cv2.resize(
+            backdrop, (width * OVERSAMPLE, height * OVERSAMPLE), interpolation=cv2.INTER_LINEAR
+        )
         self.index = np.zeros(self.rgb.shape[:2], np.uint8)
         self.placement = placement
         self._painted = np.zeros(self.rgb.shape[:2], np.float32)
@@ -82,7 +84,7 @@ class Canvas:
             self._drop_shadow(mask, box, shadow)
         lambert = self._lambert(mask, cloth)
         texture = self._texture(cloth, mask.shape, box, angle)
-        lit = cv2.multiply(texture, _threefold(0.42 + 0.70 * lambert), scale=tone)
+        lit: np.ndarray = cv2.multiply(texture, _threefold(0.42 + 0.70 * lambert), scale=tone)
         if cloth.sheen:
             lit += _threefold(cloth.sheen * lambert**14)
         cv2.copyTo(lit, mask, self.rgb[box])
@@ -161,8 +163,8 @@ class Canvas:
         relief = 0.75 * radius * np.sqrt(1.0 - (1.0 - np.clip(depth / radius, 0.0, 1.0)) ** 2)
         if cloth.folds:
             relief += cloth.folds * self.placement.height / 2 * self._folds(small.shape, cloth.fold_stretch)
-        relief = cv2.GaussianBlur(relief.astype(np.float32), (0, 0), 2.0)
-        gx, gy = (cv2.Sobel(relief, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))
+        soft = cv2.GaussianBlur(relief.astype(np.float32), (0, 0), 2.0)
+        gx, gy = (cv2.Sobel(soft, cv2.CV_32F, dx, 1 - dx, scale=1 / 8) for dx in (1, 0))
         lx, ly, lz = self._light
         lambert = np.clip((lz - gx * lx - gy * ly) / np.sqrt(1.0 + gx * gx + gy * gy), 0.0, 1.0)
         return cv2.resize(lambert, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)

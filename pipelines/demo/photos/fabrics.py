@@ -47,8 +47,8 @@ def wool(rng: np.random.Generator, colour: np.ndarray, accent: np.ndarray) -> np
 def herringbone(rng: np.random.Generator, colour: np.ndarray, accent: np.ndarray) -> np.ndarray:
     """Weave zigzag columns, 32 pixels wide."""
     zigzag = np.abs((_X % 32.0) - 16.0)
-    ridge = np.sin(2.0 * np.pi * (_Y + zigzag) / 12.8)
-    return _tint(colour, 1.0 + 0.16 * ridge + 0.05 * grain(rng, 1.0, 1.0))
+    ridge = np.sin(2.0 * np.pi * (_Y + zigzag) / 8.0)
+    return _tint(colour, 1.0 + 0.13 * ridge + 0.05 * grain(rng, 1.0, 1.0))
 
 
 def pinstripe(rng: np.random.Generator, colour: np.ndarray, accent: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ def rib(rng: np.random.Generator, colour: np.ndarray, accent: np.ndarray) -> np.
 def denim(rng: np.random.Generator, colour: np.ndarray, accent: np.ndarray) -> np.ndarray:
     """Weave a diagonal twill with upright slubs and worn places."""
     twill = np.sin(2.0 * np.pi * (_X + _Y) / 6.4)
-    light = 1.0 + 0.07 * twill + 0.10 * grain(rng, 0.8, 6.0) + 0.08 * grain(rng, 25.0, 25.0)
+    light = 1.0 + 0.07 * twill + 0.035 * grain(rng, 0.8, 4.0) + 0.08 * grain(rng, 25.0, 25.0)
     return _tint(colour, light)
 
 

@@ -20,9 +20,8 @@ def draw_sleeve(
     """Paint a sleeve from the shoulder to the share `until` of the arm's length, with folds at the elbow."""
     joints = section(arm.joints, 0.0, until)
     joints[0] += (-0.010 * arm.side, 0.020)  # the top of the sleeve sits below the seam of the shoulder
-    reach = joints[2] - joints[1]
-    angle = float(np.arctan2(reach[1], reach[0])) - np.pi / 2
-    look.canvas.paint(limb(joints, radii, capped=False), cloth, angle=angle, tone=tone, shadow=0.45)
+    for bone, wide in ((joints[:2], radii[:2]), (joints[1:], radii[1:])):
+        look.canvas.paint(limb(bone, wide, capped=False), cloth, angle=_grain_angle(bone), tone=tone, shadow=0.45)
     across = np.array([-arm.reach[1], arm.reach[0]])
     for share in (-0.012, 0.010):
         bend = arm.joints[1] + share * arm.reach
@@ -33,9 +32,13 @@ def draw_sleeve(
 def draw_cuff(look: Look, arm: Limb, cloth: Cloth, radius: float, *, start: float, end: float) -> None:
     """Paint the band that closes a sleeve between two shares of the arm's length."""
     joints = section(arm.joints, start, end)
-    reach = joints[2] - joints[0]
-    angle = float(np.arctan2(reach[1], reach[0])) - np.pi / 2
-    look.canvas.paint(limb(joints, (radius,) * 3, capped=False), cloth, angle=angle, shadow=0.2)
+    look.canvas.paint(limb(joints, (radius,) * 3, capped=False), cloth, angle=_grain_angle(joints), shadow=0.2)
+
+
+def _grain_angle(joints: np.ndarray) -> float:
+    """Return how far cloth is turned that runs along a chain of joints, in radians; 0 for a limb that hangs down."""
+    reach = joints[-1] - joints[0]
+    return float(np.arctan2(reach[1], reach[0]) - np.pi / 2)
 
 
 def draw_shirt(look: Look) -> None:
@@ -48,7 +51,7 @@ def draw_shirt(look: Look) -> None:
     look.canvas.paint([throat], look.skin, shadow=0.0, tone=0.92)
     for side in (-0.009, 0.009):
         look.canvas.stroke(look.bent([(side, 0.200), (side, 0.42)]), 0.0025, cloth.index, tone=0.74)
-    for y in np.arange(0.222, 0.40, 0.036):
+    for y in (0.222, 0.258, 0.294, 0.330, 0.366):
         look.canvas.spot(look.bent(ellipse((0.0, y), 0.0048, 0.0048)), cloth.colour * 0.40, cloth.index)
     pocket = look.bent([(0.034, 0.262), (0.068, 0.262), (0.068, 0.300), (0.051, 0.307), (0.034, 0.300)])
     look.canvas.stroke(pocket, 0.0025, cloth.index, tone=0.76, closed=True)
@@ -83,8 +86,7 @@ def draw_skirt(look: Look) -> None:
     """Paint a pleated, flared skirt with a waistband."""
     cloth = look.cloths["skirt"]
     length = look.rng.choice([0.66, 0.74, 0.82])
-    wide = look.rng.uniform(0.135, 0.180)
-    swing = look.rng.uniform(-0.025, 0.025)
+    wide, swing = _sweep(look, 0.135, 0.180)
     outline = [(-0.066, 0.392), (0.066, 0.392), (0.094, 0.480), (wide + swing, length),
                *hem(-wide + swing, wide + swing, length, dip=0.014, waves=5, depth=0.004), (-0.094, 0.480)]  # fmt: skip
     look.canvas.paint([look.bent(outline)], cloth)
@@ -97,11 +99,18 @@ def draw_skirt(look: Look) -> None:
     look.canvas.paint([band], cloth, tone=0.84, shadow=0.2)
 
 
+def _sweep(look: Look, low: float, high: float) -> tuple[float, float]:
+    """Return half the width of a hem and its swing to one side; a coat over it holds both in."""
+    if look.wears("coat"):
+        return look.rng.uniform(0.100, 0.116), look.rng.uniform(-0.008, 0.008)
+    return look.rng.uniform(low, high), look.rng.uniform(-0.025, 0.025)
+
+
 def draw_dress(look: Look) -> None:
     """Paint a one-piece dress: bare neckline, seam at the waist, flowing lower part."""
     cloth = look.cloths["dress"]
-    length, wide = look.rng.choice([0.66, 0.76, 0.85]), look.rng.uniform(0.115, 0.185)
-    swing = look.rng.uniform(-0.025, 0.025)
+    length = look.rng.choice([0.66, 0.76, 0.85])
+    wide, swing = _sweep(look, 0.115, 0.185)
     neck = look.rng.choice([0.205, 0.235])
     top = [(0.0, neck + 0.012), (0.040, neck), (0.058, 0.170), (0.082, 0.176), (0.090, 0.235), (0.088, 0.280),
            (0.064, 0.370), (0.096, 0.470), (0.55 * wide + 0.055, 0.5 * (length + 0.47))]  # fmt: skip
@@ -117,10 +126,10 @@ def draw_dress(look: Look) -> None:
 def draw_pants(look: Look) -> None:
     """Paint both trouser legs and the hips in one piece, then creases, waistband, fly and pockets."""
     cloth = look.cloths["pants"]
-    knee, ankle = {"slim": (0.037, 0.029), "straight": (0.046, 0.043), "wide": (0.053, 0.064)}[look.outfit.cut]
+    knee, ankle = {"slim": (0.037, 0.029), "straight": (0.046, 0.043), "wide": (0.048, 0.056)}[look.outfit.cut]
     shapes = [look.bent(mirrored([(0.070, 0.392), (0.080, 0.430), (0.098, 0.490), (0.094, 0.540), (0.012, 0.555)]))]
     for leg in look.pose.legs:
-        joints = np.vstack([leg.joints[:2], [leg.joints[2] + (0.0, 0.006)]])
+        joints = np.vstack([leg.joints[:2], [leg.joints[2] - (0.0, 0.006)]])
         shapes += limb(joints, (0.052, knee, ankle), capped=False)
     look.canvas.paint(shapes, cloth, shadow=0.4)
     for leg in look.pose.legs:

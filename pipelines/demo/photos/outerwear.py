@@ -92,4 +92,4 @@ def _lapel(look: Look, cloth: Cloth, side: int, *, edge_x: float, breadth: float
 def _flap(look: Look, cloth: Cloth, side: int, outline: list[Point]) -> None:
     points = look.bent([(side * x, y) for x, y in outline])
     look.canvas.stroke(points, 0.0035, cloth.index, tone=0.55, closed=True)
-    look.canvas.stroke(np.vstack([points[3], points[2]]) + (0.0, 0.004), 0.005, cloth.index, tone=0.72)
+    look.canvas.stroke(np.add(points[[3, 2]], (0.0, 0.004)), 0.005, cloth.index, tone=0.72)

@@ -8,7 +8,7 @@ import numpy as np
 from pipelines.demo.photos import accessories, body, garments, outerwear
 from pipelines.demo.photos.camera import expose
 from pipelines.demo.photos.canvas import OVERSAMPLE, Canvas, Placement
-from pipelines.demo.photos.figure import Limb, Pose, sample_pose
+from pipelines.demo.photos.figure import Limb, sample_pose
 from pipelines.demo.photos.look import Look
 from pipelines.demo.photos.outfits import GARMENTS, Outfit, cut_cloths, outfit_of
 from pipelines.demo.photos.scene import cast_floor_shadow, draw_backdrop
@@ -58,11 +58,10 @@ def _draw(
     outfit: Outfit, show: Show, label_ids: Mapping[str, int], size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paint backdrop and figure; returns (H, W, 3) float32 in 0..1 and the (H, W) uint8 mask."""
-    height, width = size
     pose = sample_pose(rng, _arm_kinds(outfit, rng))
     scene = draw_backdrop(show.backdrop, rng, size, show.palette)
     placement = _placement(outfit, size, rng)
-    feet = [placement.pixels(leg.joints[2:] + (0.0, 0.055))[0] / OVERSAMPLE for leg in pose.legs]
+    feet = [placement.pixels(np.add(leg.joints[2:], (0.0, 0.055)))[0] / OVERSAMPLE for leg in pose.legs]
     cast_floor_shadow(scene, feet, show.lamp)
     skin, hair = body.complexion(rng)
     look = Look(

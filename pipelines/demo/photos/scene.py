@@ -34,7 +34,7 @@ def cast_floor_shadow(scene: np.ndarray, feet: list[np.ndarray], lamp: tuple[flo
 
 
 def _whole(x: float, y: float) -> tuple[int, int]:
-    return int(round(x)), int(round(y))
+    return round(float(x)), round(float(y))
 
 
 def _ramp(top: np.ndarray | list[float], bottom: np.ndarray | list[float], height: int, width: int) -> np.ndarray:
@@ -109,17 +109,17 @@ def _city(rng: np.random.Generator, height: int, width: int, palette: np.ndarray
     """Paint a street: a facade with windows and a door, a kerb and paving."""
     wall = 0.30 * palette[rng.integers(len(palette))] + 0.70 * np.array([0.66, 0.58, 0.52]) * rng.uniform(0.7, 1.15)
     scene = _ramp(wall * 1.05, wall * 0.85, height, width)
-    for y in np.arange(0.0, 0.80, 0.020):
+    for y in np.arange(0.0, 0.80, 0.020).tolist():
         cv2.line(scene, (0, int(y * height)), (width, int(y * height)), (wall * 0.86).tolist(), 1)
-    offset, glass = rng.uniform(-0.15, 0.05), np.array([0.30, 0.38, 0.46]) * rng.uniform(0.5, 1.3)
-    for x in offset + 0.30 * np.arange(5):
+    offset, glass = float(rng.uniform(-0.15, 0.05)), np.array([0.30, 0.38, 0.46]) * rng.uniform(0.5, 1.3)
+    for x in (offset + 0.30 * np.arange(5)).tolist():
         for y in (-0.16, 0.20):
             _quad(scene, [(x, y), (x + 0.19, y), (x + 0.19, y + 0.27), (x, y + 0.27)], wall * 1.22)
             _quad(scene, [(x + 0.02, y + 0.013), (x + 0.17, y + 0.013), (x + 0.17, y + 0.25), (x + 0.02, y + 0.25)],
                   glass * rng.uniform(0.6, 1.5))  # fmt: skip
             _quad(scene, [(x + 0.09, y), (x + 0.10, y), (x + 0.10, y + 0.26), (x + 0.09, y + 0.26)], wall * 1.22)
     _quad(scene, [(0, 0.50), (1, 0.50), (1, 0.53), (0, 0.53)], wall * 1.25)
-    for x in offset + 0.08 + 0.42 * np.arange(4):
+    for x in (offset + 0.08 + 0.42 * np.arange(4)).tolist():
         _quad(scene, [(x, 0.57), (x + 0.24, 0.57), (x + 0.24, 0.82), (x, 0.82)], glass * rng.uniform(0.3, 0.8))
     stone = np.array([0.52, 0.51, 0.50]) * rng.uniform(0.7, 1.2)
     _quad(scene, [(0, 0.82), (1, 0.82), (1, 1), (0, 1)], stone)

@@ -55,6 +55,6 @@ def _palette(rng: np.random.Generator) -> np.ndarray:
     """Pick eight colours: four related hues, one opposite, three near-neutrals."""
     base = rng.random()
     hues = [base, base + 0.08, base - 0.10, base + rng.uniform(0.25, 0.4), base + 0.5]
-    colours = [colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(0.32, 0.74), rng.uniform(0.38, 0.86)) for hue in hues]
+    colours = [colorsys.hsv_to_rgb(hue % 1.0, rng.uniform(0.28, 0.68), rng.uniform(0.38, 0.86)) for hue in hues]
     neutrals = [colorsys.hsv_to_rgb(rng.uniform(0.05, 0.13), rng.uniform(0.0, 0.25), v) for v in (0.22, 0.55, 0.88)]
     return np.array(colours + neutrals, np.float32)

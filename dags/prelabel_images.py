@@ -1,0 +1,55 @@
+"""Station 2: tasks that nobody opened get the champion's masks; when tasks are new, or when the champion is."""
+
+from datetime import timedelta
+
+import assets
+from airflow.sdk import dag, task
+
+RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=15), "retry_exponential_backoff": True}
+
+
+@dag(
+    schedule=(assets.tasks | assets.model),
+    catchup=False,
+    max_active_runs=1,  # two runs would predict the same tasks
+    dagrun_timeout=timedelta(hours=12),
+    doc_md=__doc__,
+    tags=["maskloop"],
+)
+def prelabel_images() -> None:
+    """Plan batches, predict them side by side, and tell who waits for predictions."""
+
+    @task(execution_timeout=timedelta(minutes=10), **RETRIES)
+    def plan() -> list[list[int]]:
+        from pipelines.labelstudio.client import connect
+        from pipelines.params import load_params
+        from pipelines.prelabel import plan_batches
+        from pipelines.settings import get_settings
+
+        settings = get_settings()
+        return plan_batches(connect(settings), settings, load_params(settings.params_path))
+
+    @task(
+        execution_timeout=timedelta(minutes=15),  # a dozen photos take seconds; minutes mean a hung service
+        max_active_tis_per_dag=2,  # the service predicts one batch at a time; a second one waits at its door
+        **RETRIES,
+    )
+    def predict(task_ids: list[int]) -> int:
+        from pipelines.labelstudio.client import connect
+        from pipelines.params import load_params
+        from pipelines.prelabel import prelabel_batch
+        from pipelines.settings import get_settings
+
+        settings = get_settings()
+        report = prelabel_batch(connect(settings), settings, load_params(settings.params_path), task_ids)
+        print(f"{report.asked} tasks, {report.created} predictions, {len(report.problems)} problems")  # noqa: T201
+        return report.created
+
+    @task(outlets=[assets.predictions])
+    def total(created: list[int]) -> int:
+        return sum(created)
+
+    total(predict.expand(task_ids=plan()))
+
+
+prelabel_images()

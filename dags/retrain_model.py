@@ -1,0 +1,56 @@
+"""Stations 4 and 5: a new dataset version is trained, compared with the champion, and promoted if it is better."""
+
+from datetime import timedelta
+
+import assets
+from airflow.sdk import dag, task
+
+
+@dag(
+    schedule=[assets.dataset],
+    catchup=False,
+    max_active_runs=1,  # never two trainings at once on one machine
+    dagrun_timeout=timedelta(hours=24),
+    doc_md=__doc__,
+    tags=["maskloop"],
+)
+def retrain_model() -> None:
+    """Train what was not trained yet, register it, and move the alias."""
+
+    @task(retries=2, retry_delay=timedelta(seconds=20), execution_timeout=timedelta(hours=20))
+    def train_newest() -> str:
+        from airflow.exceptions import AirflowSkipException
+
+        from pipelines.retrain import dataset_to_train, train
+        from pipelines.settings import get_settings
+
+        settings = get_settings()
+        dataset = dataset_to_train(settings)
+        if dataset is None:
+            raise AirflowSkipException("the newest dataset was trained on already")
+        train(settings, dataset)
+        return dataset
+
+    @task(
+        outlets=[assets.model],
+        retries=3,  # MLflow may be down for a while; the training's results wait on disk
+        retry_delay=timedelta(seconds=20),
+        retry_exponential_backoff=True,
+        execution_timeout=timedelta(hours=1),
+    )
+    def register_and_promote(dataset: str, *, outlet_events: dict) -> dict:
+        from airflow.exceptions import AirflowSkipException
+
+        from pipelines.retrain import register
+        from pipelines.settings import get_settings
+
+        version = register(get_settings(), dataset)
+        if not version.promoted:
+            raise AirflowSkipException(f"{version.served_as} stays challenger: {version.reason}")
+        outlet_events[assets.model].extra = {"model": version.served_as, "dataset": dataset}
+        return {"model": version.served_as, "test_miou": version.miou, "reason": version.reason}
+
+    register_and_promote(train_newest())
+
+
+retrain_model()

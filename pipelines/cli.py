@@ -1,0 +1,156 @@
+"""The command line: each station by hand, and the local stack."""
+
+import logging
+import os
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from pipelines.errors import MaskloopError
+from pipelines.settings import get_settings
+
+app = typer.Typer(
+    help="Maskloop: from photos in a bucket to a model that pre-labels the next ones.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+
+@app.command()
+def up() -> None:
+    """Start the local stack and wait until every service is healthy."""
+    from pipelines.stack.lifecycle import addresses
+    from pipelines.stack.lifecycle import up as start
+
+    settings = start(console)
+    console.print(addresses(settings))
+
+
+@app.command()
+def down() -> None:
+    """End what `up` started; everything is kept in the state folder."""
+    from pipelines.stack.lifecycle import down as stop
+
+    stop(console)
+
+
+@app.command()
+def status() -> None:
+    """Show services, memory, models, and where the loop stands."""
+    from pipelines.stack.status import show_status
+
+    show_status(get_settings(), console)
+
+
+@app.command()
+def doctor() -> None:
+    """Check every connection and every known trap, and say how to mend what is wrong."""
+    from pipelines.stack.doctor import examine
+
+    if not examine(get_settings(), console):
+        raise typer.Exit(1)
+
+
+@app.command()
+def setup() -> None:
+    """Create or mend buckets, Label Studio project and Airflow pool; changes only what differs."""
+    from pipelines.stack.lifecycle import set_up
+
+    for line in set_up(get_settings()) or ["nothing to change"]:
+        console.print(line)
+
+
+@app.command()
+def ingest() -> None:
+    """Turn new and changed photos of the source bucket into tasks."""
+    from pipelines import storage
+    from pipelines.ingest import ingest as run
+    from pipelines.labelstudio.client import connect
+    from pipelines.params import load_params
+
+    settings = get_settings()
+    report = run(storage.connect(settings), connect(settings), settings, load_params(settings.params_path))
+    console.print(str(report), highlight=False)
+
+
+@app.command()
+def prelabel() -> None:
+    """Give tasks that nobody opened the champion's masks."""
+    from rich.progress import track
+
+    from pipelines.labelstudio.client import connect
+    from pipelines.params import load_params
+    from pipelines.prelabel import plan_batches, prelabel_batch
+
+    settings = get_settings()
+    params, labels = load_params(settings.params_path), connect(settings)
+    reports = [
+        prelabel_batch(labels, settings, params, batch)
+        for batch in track(plan_batches(labels, settings, params), "pre-labelling", console=console)
+    ]
+    console.print(f"{sum(r.created for r in reports)} predictions, {sum(len(r.problems) for r in reports)} problems")
+
+
+@app.command()
+def sync() -> None:
+    """Publish what people submitted as a dataset version."""
+    from pipelines import storage
+    from pipelines.labelstudio.client import connect
+    from pipelines.sync import sync as run
+
+    settings = get_settings()
+    version = run(storage.connect(settings), connect(settings), settings)
+    console.print(f"{version.tag}: {version.summary}" if version else "nothing changed", highlight=False)
+
+
+@app.command()
+def retrain(
+    again: Annotated[bool, typer.Option(help="Train even if a model was trained on the newest dataset")] = False,
+) -> None:
+    """Train on the newest dataset version, and promote the model if it is better."""
+    from pipelines.retrain import dataset_to_train, register, train
+
+    settings = get_settings()
+    dataset = dataset_to_train(settings, again=again)
+    if dataset is None:
+        console.print("the newest dataset was trained on already; --again trains once more")
+        return
+    train(settings, dataset)
+    version = register(settings, dataset)
+    console.print(f"{version.served_as}: {'promoted' if version.promoted else 'not promoted'}: {version.reason}")
+
+
+@app.command()
+def demo(
+    photos: Annotated[str, typer.Option(help="Folder of real photos (with --masks and --labels)")] = "",
+    masks: Annotated[str, typer.Option(help="Folder of index masks, PNG, named like the photos")] = "",
+    labels: Annotated[str, typer.Option(help="CSV with columns index and label: mask value → label of params.yaml")] = "",
+    count: Annotated[int, typer.Option(help="How many photos in all")] = 96,
+    rounds: Annotated[int, typer.Option(help="How many rounds")] = 2,
+) -> None:
+    """Run whole rounds of the loop with simulated labelers, on synthetic or on your own masked photos."""
+    from pathlib import Path
+
+    from pipelines.demo.run import run_demo
+
+    source = (Path(photos), Path(masks), Path(labels)) if photos or masks or labels else None
+    run_demo(console, source, count, rounds)
+
+
+def main() -> None:
+    """Run the command line; errors that Maskloop knows are shown without a traceback."""
+    level = os.environ.get("MASKLOOP_LOG_LEVEL", "INFO")
+    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
+    for noisy in ("httpx", "urllib3", "google", "great_expectations", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app()
+    except MaskloopError as error:
+        console.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        console.print(str(error), markup=False, highlight=False)
+        sys.exit(1)

@@ -1,0 +1,132 @@
+"""Stations 4 and 5: a dataset version becomes a model version, and the better model becomes champion.
+
+Training runs in a clone of its own at the dataset's tag, so that labelling and syncing go on meanwhile.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from pipelines.dataset.workspace import Workspace
+from pipelines.errors import DatasetError
+from pipelines.params import Params, load_params
+from pipelines.records import ModelVersion
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.training.registry import Registry
+
+logger = logging.getLogger(__name__)
+
+
+def latest_dataset(settings: Settings) -> str:
+    """Give the newest dataset tag; raises DatasetError when nothing was published yet."""
+    path = settings.workspace_path
+    tags = Workspace(path, settings).dataset_tags() if path.exists() else []
+    if not tags:
+        raise DatasetError("no dataset is published yet; label photos in Label Studio, then run `maskloop sync`")
+    return tags[-1]
+
+
+def dataset_to_train(settings: Settings, *, again: bool = False) -> str | None:
+    """Give the newest dataset tag if no model was trained on it yet, or in any case when `again` is set."""
+    from pipelines.training.registry import Registry
+
+    tag = latest_dataset(settings)
+    trained = Registry(settings).version_trained_on(tag)
+    if trained and not again:
+        logger.info("%s was trained on %s already", trained.served_as, tag)
+        return None
+    return tag
+
+
+def train(settings: Settings, dataset: str) -> None:
+    """Run `dvc repro evaluate` at a dataset's tag; killed and run again it goes on with the stages that are missing."""
+    clone = _training_clone(settings)
+    with clone.locked():
+        clone.ensure(settings.workspace_path)
+        clone.git("fetch", "--quiet", "--tags", "--force", str(settings.workspace_path))
+        clone.git("checkout", "--quiet", "--force", "--detach", dataset)
+        try:
+            clone.dvc("checkout", "--quiet", "--force")
+        except DatasetError:
+            logger.info("the local cache lacks files of %s; pulling them", dataset)
+            clone.dvc("pull", "--quiet", "--force")
+        clone.dvc("repro", "evaluate", show=True)
+
+
+def register(settings: Settings, dataset: str) -> ModelVersion:
+    """Log and register what `train` left, compare it with the champion on the same test photos, promote the better.
+
+    The service is told at once; when it cannot be reached it follows by itself within seconds of being back.
+    """
+    from pipelines.training.data import photos_of, read_photo
+    from pipelines.training.registry import Registry, TrainedModel
+    from pipelines.segmentation.transforms import resize_image
+
+    clone, registry = _training_clone(settings), Registry(settings)
+    with clone.locked(), _inside(clone.path):
+        params = load_params(Path("params.yaml"))
+        summary = clone.git("tag", "--list", "--format=%(contents:subject)", dataset)
+        trained = TrainedModel(clone.path, dataset, clone.git("rev-parse", f"{dataset}^{{commit}}"), summary)
+        photo, _ = read_photo(photos_of("test")[0])
+        version = registry.register(trained, params, resize_image(photo, 96, 64)[None])
+        return _decide(settings, registry, version, params)
+
+
+def _decide(settings: Settings, registry: "Registry", version: ModelVersion, params: Params) -> ModelVersion:
+    from pipelines.dataset.files import MODEL
+    from pipelines.segmentation.clothing import load_model
+    from pipelines.training.data import photos_of
+    from pipelines.training.evaluate import evaluate_model
+    from pipelines.training.gate import decide
+
+    champion = registry.champion()
+    if champion and champion.version == version.version:
+        return replace(version, promoted=True)
+    photos, labels = photos_of("test"), params.label_ids
+    challenger_result, _ = evaluate_model(load_model(MODEL), photos, labels)
+    champion_result = None
+    if champion:
+        with tempfile.TemporaryDirectory() as folder:
+            champion_result, _ = evaluate_model(load_model(registry.download(champion, Path(folder))), photos, labels)
+    decision = decide(challenger_result, champion_result, ["background", *labels], params.promote)
+    logger.info("%s: %s: %s", version.served_as, "promoted" if decision.promote else "not promoted", decision.reason)
+    if decision.champion_miou is not None:
+        registry.add_metrics(version.run_id, {"champion_test_miou": decision.champion_miou})
+    if decision.promote:
+        registry.promote(version, decision.reason)
+        reload_service(settings)
+    else:
+        registry.note_refusal(version, decision.reason)
+    return replace(version, promoted=decision.promote, reason=decision.reason)
+
+
+def reload_service(settings: Settings) -> None:
+    """Tell the segmentation service to follow the alias now."""
+    try:
+        answer = httpx.post(settings.url("segmentation") + "/reload", timeout=60).raise_for_status().json()
+        logger.info("the segmentation service serves %s %s", answer["model_version"], answer["problem"])
+    except httpx.HTTPError as error:
+        logger.warning("the segmentation service was not reached (%s); it follows within seconds of being back", error)
+
+
+def _training_clone(settings: Settings) -> Workspace:
+    return Workspace(settings.var / "training", settings)
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

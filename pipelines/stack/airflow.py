@@ -1,0 +1,106 @@
+"""Airflow through its REST API: pools, runs and their outcome."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from pipelines.errors import CredentialsError, ServiceError
+from pipelines.settings import Settings
+
+_FINAL = ("success", "failed", "skipped")
+WORKSPACE_POOL = "workspace"
+
+
+class Airflow:
+    """A logged-in connection to Airflow's public API."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.url("airflow")
+        self._http = httpx.Client(base_url=self.url, timeout=30)
+        account = {"username": settings.airflow_user, "password": settings.airflow_password.get_secret_value()}
+        answer = self._request("POST", "/auth/token", json=account)
+        self._http.headers["Authorization"] = f"Bearer {answer['access_token']}"
+
+    def ensure_pool(self, name: str, slots: int, description: str) -> bool:
+        """Create a pool if there is none of that name; True when it was created."""
+        if any(pool["name"] == name for pool in self._request("GET", "/api/v2/pools")["pools"]):
+            return False
+        self._request("POST", "/api/v2/pools", json={"name": name, "slots": slots, "description": description})
+        return True
+
+    def dags(self) -> set[str]:
+        """Give the ids of the DAGs that Airflow has read so far."""
+        return {dag["dag_id"] for dag in self._request("GET", "/api/v2/dags")["dags"]}
+
+    def import_errors(self) -> list[str]:
+        """Give each DAG file that cannot be read, with its reason."""
+        found = self._request("GET", "/api/v2/importErrors")["import_errors"]
+        return [f"{error['filename']}: {error['stack_trace'].strip().splitlines()[-1]}" for error in found]
+
+    def trigger(self, dag: str) -> str:
+        """Start a run; gives its id."""
+        return str(self._request("POST", f"/api/v2/dags/{dag}/dagRuns", json={"logical_date": None})["dag_run_id"])
+
+    def runs(self, dag: str) -> list[dict[str, Any]]:
+        """Give the newest runs of a DAG, newest first."""
+        found = self._request("GET", f"/api/v2/dags/{dag}/dagRuns", params={"order_by": "-run_after", "limit": 50})
+        return list(found["dag_runs"])
+
+    def wait_for(
+        self, dag: str, timeout_s: float, *, run_id: str = "", ignore: frozenset[str] = frozenset(),
+        tick: Callable[[], None] = lambda: None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Wait until a run has ended: the one of `run_id`, or the first that is not in `ignore`.
+
+        Raises ServiceError with the failed task's last log lines when it failed, or when time is up.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            tick()
+            for run in reversed(self.runs(dag)):
+                wanted = run["dag_run_id"] == run_id if run_id else run["dag_run_id"] not in ignore
+                if wanted and run["state"] in _FINAL:
+                    if run["state"] == "failed":
+                        raise ServiceError(f"{dag} failed:\n{self._failure(dag, run['dag_run_id'])}")
+                    return run
+            time.sleep(1)
+        raise ServiceError(f"{dag} did not end within {timeout_s:.0f} s; look at {self.url}/dags/{dag}")
+
+    def _failure(self, dag: str, run_id: str) -> str:
+        tasks = self._request("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        texts = []
+        for one in tasks:
+            if one["state"] == "failed":
+                path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/{one['task_id']}/logs/{one['try_number']}"
+                log = self._request("GET", path, params={"map_index": one["map_index"], "full_content": "true"})
+                lines = [str(line.get("event", "")) for line in log["content"] if isinstance(line, dict)]
+                errors = [
+                    f"{error.get('exc_type')}: {error.get('exc_value')}"
+                    for line in log["content"] if isinstance(line, dict)
+                    for error in line.get("error_detail") or ()
+                ]  # fmt: skip
+                texts.append(f"{one['task_id']}: " + "\n".join([*lines[-8:], *errors]))
+        return "\n".join(texts) or "no task failed by itself; see the run in Airflow"
+
+    def _request(self, method: str, path: str, **arguments: Any) -> Any:
+        with _explained(self.url):
+            answer = self._http.request(method, path, **arguments)
+        if answer.status_code in (401, 403):
+            raise CredentialsError(
+                f"Airflow at {self.url} refuses the login; MASKLOOP_AIRFLOW_USER and MASKLOOP_AIRFLOW_PASSWORD must be "
+                "an account of it"
+            )
+        if not answer.is_success:
+            raise ServiceError(f"Airflow at {self.url}{path} answered HTTP {answer.status_code}: {answer.text[:300]}")
+        return answer.json()
+
+
+@contextmanager
+def _explained(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise ServiceError(f"cannot reach Airflow at {url} ({error}); start it with `maskloop up`") from error

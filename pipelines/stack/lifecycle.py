@@ -1,0 +1,176 @@
+"""Bring the local stack up, step by step and in sight, and down again."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipelines import storage
+from pipelines.dataset.workspace import Workspace
+from pipelines.errors import ConfigurationError, ServiceError
+from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.project import ensure_project
+from pipelines.params import load_params
+from pipelines.settings import Settings, get_settings
+from pipelines.stack import supervisor
+from pipelines.stack.airflow import WORKSPACE_POOL, Airflow
+from pipelines.stack.secrets import ensure_secrets, write_airflow_passwords
+from pipelines.stack.services import Service, environment, is_healthy, services_in
+
+_START_TIMEOUT_S = 240  # a first start migrates three databases
+DAGS = frozenset({"ingest_images", "prelabel_images", "sync_annotations", "retrain_model"})
+
+
+def up(console: Console) -> Settings:
+    """Start every service that does not run, wait until all are healthy, and set up what they need.
+
+    Raises ConfigurationError before anything starts when a port is taken or a part is not installed, and ServiceError
+    with the end of its log when a service does not come up.
+    """
+    settings = _prepare_settings()
+    if supervisor.is_running(settings):
+        console.print("The stack runs already; checking it.")
+    else:
+        _require_installed(settings)
+        supervisor.require_free_ports(settings)
+        with _step(console, "Preparing databases, workspace and folders"):
+            _prepare_folders(settings)
+        supervisor.start(settings)
+    _wait_until_healthy(console, settings)
+    for line in set_up(settings):
+        console.print(f"  {line}")
+    return settings
+
+
+def set_up(settings: Settings) -> list[str]:
+    """Create or mend buckets, Label Studio project and Airflow pool; gives a line per change."""
+    changes = []
+    if settings.storage_emulator:
+        client = storage.connect(settings)
+        for name in (settings.source_bucket, settings.target_bucket, settings.dvc_bucket):
+            if storage.ensure_bucket(client, name):
+                changes.append(f"created bucket gs://{name}")
+    changes += ensure_project(connect(settings), load_params(settings.params_path), settings)
+    airflow = Airflow(settings)
+    if airflow.ensure_pool(WORKSPACE_POOL, 1, "One writer per dataset workspace"):
+        changes.append(f"created Airflow pool {WORKSPACE_POOL}")
+    deadline = time.monotonic() + 60
+    while not airflow.dags() >= DAGS:
+        if time.monotonic() > deadline:
+            raise ServiceError(f"Airflow has not read all DAGs: {'; '.join(airflow.import_errors()) or 'no error given'}")
+        time.sleep(0.5)
+    return changes
+
+
+def down(console: Console) -> None:
+    """End what `up` started."""
+    settings = get_settings()
+    with _step(console, "Stopping"):
+        stopped = supervisor.stop(settings)
+    if not stopped:
+        console.print(f"Nothing was running (state folder {settings.var}).")
+
+
+def _prepare_settings() -> Settings:
+    settings = get_settings()
+    settings.var.mkdir(parents=True, exist_ok=True)
+    if ensure_secrets(settings):
+        get_settings.cache_clear()
+        settings = get_settings()
+    write_airflow_passwords(settings)
+    return settings
+
+
+def _require_installed(settings: Settings) -> None:
+    program = Path(environment(settings)["LABEL_STUDIO"])
+    if not program.exists():
+        raise ConfigurationError(f"Label Studio is not installed ({program} is missing); run `make setup`")
+
+
+def _prepare_folders(settings: Settings) -> None:
+    for name in ("buckets", "mlflow", "label-studio", "airflow", "logs"):
+        (settings.var / name).mkdir(parents=True, exist_ok=True)
+    workspace = Workspace(settings.workspace_path, settings)
+    with workspace.locked():
+        workspace.ensure()
+        workspace.take_code()
+    stamp = settings.var / "airflow" / "migrated"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != version("apache-airflow-core"):
+        command = [str(Path(sys.executable).parent / "airflow"), "db", "migrate"]
+        done = subprocess.run(
+            command, env={**os.environ, **environment(settings)}, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise ServiceError(f"`airflow db migrate` failed: {done.stderr.strip()[-1500:]}")
+        stamp.write_text(version("apache-airflow-core"), encoding="utf-8")
+
+
+def _wait_until_healthy(console: Console, settings: Settings) -> None:
+    started = time.monotonic()
+    ready: dict[str, float] = {}
+    with Live(console=console, refresh_per_second=4) as live:
+        while len(ready) < len(services_in(settings)):
+            for service in services_in(settings):
+                if service.name not in ready and is_healthy(service, settings)[0]:
+                    ready[service.name] = time.monotonic() - started
+            live.update(_progress(settings, ready))
+            _require_alive(settings, ready)
+            if time.monotonic() - started > _START_TIMEOUT_S:
+                slow = [s for s in services_in(settings) if s.name not in ready]
+                raise ServiceError("; ".join(f"{s.name}: {is_healthy(s, settings)[1]}" for s in slow))
+            time.sleep(0.5)
+
+
+def _require_alive(settings: Settings, ready: dict[str, float]) -> None:
+    for name, (state, _) in supervisor.states(settings).items():
+        if state == "FATAL":
+            tail = supervisor.log_tail(settings, name)
+            raise ServiceError(f"{name} does not start; the end of {settings.var / 'logs' / name}.log:\n{tail}")
+
+
+def _progress(settings: Settings, ready: dict[str, float]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("", "service", "address", "healthy after"):
+        table.add_column(heading)
+    for service in services_in(settings):
+        mark, when = ("[green]✓", f"{ready[service.name]:.0f} s") if service.name in ready else ("[yellow]…", "")
+        table.add_row(mark, service.name, _address(service, settings), when)
+    return table
+
+
+def _address(service: Service, settings: Settings) -> str:
+    return service.url(settings)
+
+
+@contextmanager
+def _step(console: Console, text: str) -> Iterator[None]:
+    with console.status(text):
+        started = time.monotonic()
+        yield
+    console.print(f"[green]✓[/] {text} ({time.monotonic() - started:.0f} s)")
+
+
+def addresses(settings: Settings) -> Table:
+    """Give a table of what can be opened, what for, and with which login."""
+    logins = {
+        "label-studio": (settings.label_studio_email, settings.label_studio_password.get_secret_value()),
+        "airflow": (settings.airflow_user, settings.airflow_password.get_secret_value()),
+    }
+    table = Table(title="Open in a browser", title_justify="left")
+    for heading in ("what for", "address", "login", "password"):
+        table.add_column(heading, overflow="fold")
+    for service in services_in(settings):
+        if service.page:
+            user, password = logins.get(service.name, ("–", "–"))
+            table.add_row(service.purpose, service.url(settings) + service.page, user, password)
+    return table
+
+

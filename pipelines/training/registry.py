@@ -1,0 +1,217 @@
+"""Runs and model versions in MLflow: logged once per fingerprint, compared with the champion, promoted by alias.
+
+MLflow's client repeats requests whose answers were lost, so a run is searched by its fingerprint before and after it
+is made.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+
+from pipelines.dataset.files import CURVES, METRICS, MODEL, REPORT
+from pipelines.errors import ModelError, ServiceError
+from pipelines.images import sha256_hex
+from pipelines.params import Params
+from pipelines.records import ModelVersion
+from pipelines.segmentation.clothing import CARD, WEIGHTS, load_card
+from pipelines.settings import Settings
+
+logger = logging.getLogger(__name__)
+CHAMPION = "champion"
+NETWORK = "network"  # artifact folder with weights.safetensors and model.json: what the service loads
+_FINGERPRINT, _DATASET = "maskloop.fingerprint", "maskloop.dataset"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A finished training: the folder it left, and the dataset it came from."""
+
+    folder: Path
+    dataset: str
+    revision: str
+    summary: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify dataset and weights: the same training is registered once."""
+        return sha256_hex((self.folder / MODEL / WEIGHTS).read_bytes() + self.revision.encode())[:16]
+
+
+class Registry:
+    """MLflow's tracking and registry of one server, for one model name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name, self.url = settings.model_name, settings.url("mlflow")
+        mlflow.set_tracking_uri(self.url)
+        self.client = MlflowClient(self.url)
+
+    def champion(self) -> ModelVersion | None:
+        """Give the version that the alias points to; None while there is none."""
+        try:
+            return self._describe(self.client.get_model_version_by_alias(self.name, CHAMPION))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise self._unreachable(error) from error
+
+    def version_trained_on(self, dataset: str) -> ModelVersion | None:
+        """Give the newest version that was trained on this dataset tag."""
+        found = self._search(f"tags.`{_DATASET}` = '{dataset}'")
+        return self._describe(found[0]) if found else None
+
+    def register(self, trained: TrainedModel, params: Params, example: np.ndarray) -> ModelVersion:
+        """Log a training as one run and register its model; gives the existing version when both were done before.
+
+        `example` is a (1, H, W, 3) uint8 RGB photo.
+        """
+        fingerprint = trained.fingerprint
+        if found := self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'"):
+            return self._describe(found[0])
+        try:
+            run = self._finished_run(fingerprint) or self._log_run(trained, params, example)
+            self._ensure_name()
+            if not (found := self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")):
+                tags = {_FINGERPRINT: fingerprint, _DATASET: trained.dataset}
+                self.client.create_model_version(self.name, f"runs:/{run.info.run_id}/model", run.info.run_id, tags=tags)
+                found = self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")
+        except MlflowException as error:
+            raise self._unreachable(error) from error
+        for double in found[1:]:  # a repeated request made it; the lowest number stays
+            self.client.delete_model_version(self.name, str(double.version))
+        return self._describe(found[0])
+
+    def promote(self, version: ModelVersion, reason: str) -> None:
+        """Point the alias at this version and note what it pointed at before."""
+        before = self.champion()
+        if before and before.version == version.version:
+            return
+        self.client.set_model_version_tag(self.name, str(version.version), "maskloop.decision", reason[:4000])
+        if before:
+            self.client.set_model_version_tag(self.name, str(version.version), "maskloop.previous", str(before.version))
+        self.client.set_registered_model_alias(self.name, CHAMPION, str(version.version))
+
+    def note_refusal(self, version: ModelVersion, reason: str) -> None:
+        """Write why a challenger did not become champion."""
+        self.client.set_model_version_tag(self.name, str(version.version), "maskloop.decision", reason[:4000])
+
+    def download(self, version: ModelVersion, folder: Path) -> Path:
+        """Fetch a version's network into `folder`; gives the folder that holds weights and card."""
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return Path(self.client.download_artifacts(version.run_id, NETWORK, str(folder)))
+        except (MlflowException, OSError) as error:
+            raise ModelError(f"cannot download {version.served_as} from {self.url}: {error}") from error
+
+    def add_metrics(self, run_id: str, values: Mapping[str, float]) -> None:
+        """Add figures to a run."""
+        for name, value in values.items():
+            self.client.log_metric(run_id, name, value)
+
+    def _log_run(self, trained: TrainedModel, params: Params, example: np.ndarray) -> Run:
+        """Log parameters, curves, figures, pictures and the model; a run that breaks off is marked FAILED."""
+        folder = trained.folder
+        figures = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        mlflow.set_experiment(self.name)
+        tags = {
+            _FINGERPRINT: trained.fingerprint,
+            _DATASET: trained.dataset,
+            "maskloop.dataset_revision": trained.revision,
+            "mlflow.note.content": f"Trained on **{trained.dataset}** ({trained.summary}).",
+        }
+        with mlflow.start_run(run_name=f"{self.name} on {trained.dataset}", tags=tags) as run:
+            mlflow.log_params(_flat(params.train.model_dump(), "train") | _flat(params.split.model_dump(), "split"))
+            mlflow.log_metrics({"test_miou": figures["miou"], "test_mean_dice": figures["mean_dice"]})
+            for name, values in figures["per_class"].items():
+                mlflow.log_metrics({f"iou/{name}": values["iou"], f"dice/{name}": values["dice"]})
+            self._log_curve(run.info.run_id, folder / CURVES)
+            for path in (folder / "params.yaml", folder / METRICS, folder / CURVES):
+                mlflow.log_artifact(str(path))
+            mlflow.log_artifacts(str(folder / REPORT), "report")
+            mlflow.log_artifacts(str(folder / MODEL), NETWORK)
+            _log_model(folder / MODEL, example)
+        return run
+
+    def _log_curve(self, run_id: str, path: Path) -> None:
+        table = pd.read_csv(path)
+        points = [
+            Metric(name, float(value), 0, int(epoch))
+            for name in ("train_loss", "val_miou")
+            for epoch, value in zip(table["epoch"], table[name], strict=True)
+            if np.isfinite(value)
+        ]
+        self.client.log_batch(run_id, metrics=points)
+
+    def _finished_run(self, fingerprint: str) -> Run | None:
+        experiment = self.client.get_experiment_by_name(self.name)
+        if experiment is None:
+            return None
+        wanted = f"tags.`{_FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
+        runs = self.client.search_runs([experiment.experiment_id], wanted)
+        return runs[-1] if runs else None
+
+    def _ensure_name(self) -> None:
+        try:
+            self.client.create_registered_model(self.name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _search(self, wanted: str) -> list[Any]:
+        try:
+            found = self.client.search_model_versions(f"name = '{self.name}' and {wanted}")
+        except MlflowException as error:
+            raise self._unreachable(error) from error
+        return sorted(found, key=lambda version: int(version.version))
+
+    def _describe(self, version: Any) -> ModelVersion:
+        run = self.client.get_run(version.run_id)
+        return ModelVersion(
+            name=self.name,
+            version=int(version.version),
+            run_id=version.run_id,
+            dataset=version.tags.get(_DATASET, ""),
+            miou=float(run.data.metrics.get("test_miou", float("nan"))),
+            reason=version.tags.get("maskloop.decision", ""),
+        )
+
+    def _unreachable(self, error: MlflowException) -> ServiceError:
+        return ServiceError(
+            f"MLflow at {self.url} does not do as asked: {error.message}; is it up (`maskloop status`), and is "
+            "MASKLOOP_MLFLOW_URL right?"
+        )
+
+
+def _log_model(folder: Path, example: np.ndarray) -> None:
+    """Log the model as code and two plain files: it loads with `mlflow.pyfunc.load_model` and holds no pickle."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    package = Path(__file__).resolve().parent.parent
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "photos")]),
+        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1), "index_masks")]),
+    )
+    mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(package / "training" / "pyfunc_model.py"),
+        artifacts={NETWORK: str(folder)},
+        code_paths=[str(package)],
+        signature=signature,
+        input_example=example,
+        pip_requirements=["torch", "segmentation-models-pytorch", "safetensors", "opencv-python-headless", "pillow", "pydantic"],
+        metadata={"labels": dict(load_card(folder).labels), "files": [WEIGHTS, CARD]},
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {f"{prefix}.{name}": value for name, value in values.items()}

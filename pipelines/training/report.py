@@ -1,0 +1,67 @@
+"""Pictures of an evaluation: overlays of truth and prediction, and the confusion matrix."""
+
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from pipelines.params import Params
+from pipelines.segmentation.clothing import ClothingModel
+from pipelines.training.data import read_photo
+from pipelines.training.metrics import Confusion
+
+matplotlib.use("agg")
+_PHOTO_HEIGHT = 420  # pixels of each photo in an overlay picture
+
+
+def draw_overlays(model: ClothingModel, per_photo: dict[str, float], params: Params, folder: Path) -> None:
+    """Draw photo, truth and prediction side by side, the worst photos first; names carry rank and mIoU."""
+    worst = sorted(per_photo, key=lambda sha256: (per_photo[sha256], sha256))[: params.evaluate.overlays]
+    for rank, sha256 in enumerate(worst):
+        photo, truth = read_photo(sha256)
+        panels = [photo, paint(photo, truth, params), paint(photo, model.index_mask(photo), params)]
+        sheet = np.concatenate([_fit(panel) for panel in panels], axis=1)
+        name = f"overlay-{rank:02d}-miou-{per_photo[sha256]:.2f}-{sha256[:8]}.jpg"
+        cv2.imwrite(str(folder / name), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+def paint(photo: np.ndarray, index_mask: np.ndarray, params: Params, opacity: float = 0.6) -> np.ndarray:
+    """Lay label colours over a (H, W, 3) uint8 RGB photo; names stand on their regions."""
+    colors = np.zeros((256, 3), np.float32)
+    for label in params.labels:
+        colors[label.id] = [int(label.color[i : i + 2], 16) for i in (1, 3, 5)]
+    blended = photo * (1 - opacity) + colors[index_mask] * opacity
+    painted = np.where(index_mask[..., None] > 0, blended, photo).astype(np.uint8)
+    for label in params.labels:
+        rows, columns = np.nonzero(index_mask == label.id)
+        if len(rows) > index_mask.size * 0.003:
+            where = (int(np.median(columns)) - 4 * len(label.name), int(np.median(rows)))
+            for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+                cv2.putText(painted, label.name, where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, width, cv2.LINE_AA)
+    return painted
+
+
+def _fit(picture: np.ndarray) -> np.ndarray:
+    width = round(picture.shape[1] * _PHOTO_HEIGHT / picture.shape[0])
+    return cv2.resize(picture, (width, _PHOTO_HEIGHT), interpolation=cv2.INTER_AREA)
+
+
+def draw_confusion(confusion: Confusion, names: list[str], path: Path) -> None:
+    """Draw the confusion matrix over the classes that occur, each row as shares of its truth."""
+    seen = np.nonzero(confusion.matrix.sum(0) + confusion.matrix.sum(1))[0]
+    part = confusion.matrix[np.ix_(seen, seen)].astype(float)
+    shares = part / np.maximum(part.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(1.5 + 0.5 * len(seen), 1.2 + 0.45 * len(seen)), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(seen)), [names[i] for i in seen], rotation=45, ha="right")
+    axes.set_yticks(range(len(seen)), [names[i] for i in seen])
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    for row, column in np.ndindex(shares.shape):
+        if shares[row, column] >= 0.01:
+            color = "white" if shares[row, column] > 0.6 else "black"
+            axes.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", fontsize=7, color=color)
+    figure.savefig(path, dpi=110)
