@@ -85,6 +85,7 @@ class Annotation:
     updated_at: datetime
     lead_time_s: float
     cancelled: bool
+    prediction_version: str  # model version of the pre-label it started from; empty when drawn from nothing
     raw: Mapping[str, Any]
 
 

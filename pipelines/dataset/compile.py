@@ -63,7 +63,6 @@ def latest_per_photo(annotations: list[Annotation]) -> list[Annotation]:
 def _row(annotation: Annotation, compiled: CompiledMask, png: bytes, params: Params) -> dict[str, object]:
     image = annotation.image
     areas = {name: int((compiled.mask == label_id).sum()) for name, label_id in params.label_ids.items()}
-    prediction = annotation.raw.get("prediction") or {}
     return {
         "uri": image.uri,
         "generation": image.generation,
@@ -79,7 +78,7 @@ def _row(annotation: Annotation, compiled: CompiledMask, png: bytes, params: Par
         "annotator": annotation.annotator,
         "updated_at": annotation.updated_at.isoformat(),
         "lead_time_s": annotation.lead_time_s,
-        "prediction_version": str(prediction.get("model_version") or ""),
+        "prediction_version": annotation.prediction_version,
         "regions_untouched": compiled.origins.get("prediction", 0),
         "regions_changed": compiled.origins.get("prediction-changed", 0),
         "regions_manual": compiled.origins.get("manual", 0),

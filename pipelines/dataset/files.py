@@ -52,6 +52,7 @@ def annotation_json(annotation: Annotation) -> bytes:
         "annotator": annotation.annotator,
         "updated_at": annotation.updated_at.isoformat(),
         "lead_time_s": annotation.lead_time_s,
+        "prediction_version": annotation.prediction_version,
         "raw": annotation.raw,
     }
     return (json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
@@ -70,6 +71,7 @@ def parse_annotation_json(data: bytes, source: str) -> Annotation:
             updated_at=datetime.fromisoformat(fields["updated_at"]),
             lead_time_s=fields["lead_time_s"],
             cancelled=False,
+            prediction_version=fields["prediction_version"],
             raw=fields["raw"],
         )
     except (ValueError, KeyError, TypeError) as error:

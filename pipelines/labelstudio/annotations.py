@@ -27,6 +27,7 @@ def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Ma
     """Read one annotation of a task's JSON; `people` maps user ids to addresses."""
     who = raw["completed_by"]
     user = int(who["id"] if isinstance(who, Mapping) else who)
+    versions = {int(p["id"]): str(p["model_version"]) for p in task.get("predictions", ())}
     return Annotation(
         uuid=str(raw["unique_id"]),
         task_id=int(task["id"]),
@@ -36,5 +37,6 @@ def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Ma
         updated_at=datetime.fromisoformat(str(raw["updated_at"]).replace("Z", "+00:00")),
         lead_time_s=float(raw["lead_time"] or 0),
         cancelled=bool(raw["was_cancelled"]),
+        prediction_version=versions.get(int(raw["parent_prediction"] or 0), ""),
         raw=dict(raw),
     )

@@ -165,12 +165,12 @@ def addresses(settings: Settings) -> Table:
         "airflow": (settings.airflow_user, settings.airflow_password.get_secret_value()),
     }
     table = Table(title="Open in a browser", title_justify="left")
-    for heading in ("what for", "address", "login", "password"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("address", "what for", "login", "password"):
+        table.add_column(heading, no_wrap=heading == "address", overflow="fold")
     for service in services_in(settings):
         if service.page:
             user, password = logins.get(service.name, ("–", "–"))
-            table.add_row(service.purpose, service.url(settings) + service.page, user, password)
+            table.add_row(service.url(settings) + service.page, service.purpose, user, password)
     return table
 
 

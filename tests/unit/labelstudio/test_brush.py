@@ -13,7 +13,7 @@ from label_studio_sdk.converter.brush import decode_rle, encode_rle, mask2rle
 from pipelines.errors import BrushError
 from pipelines.labelstudio.brush import label_map_to_rles, mask_to_rle, rle_to_alpha, rle_to_mask
 
-# Made by @thi.ng/rle-pack 4 (JavaScript) for a 2x3 layer: soft and hard pixels of colour (9, 8, 7).
+# Made by @thi.ng/rle-pack 3.2.12 (JavaScript) for a 2x3 layer: soft and hard pixels of colour (9, 8, 7).
 EDITOR_RLE = [0, 0, 0, 24, 57, 27, 252, 96, 6, 194, 66, 1, 208, 2, 66, 1, 255, 194, 66, 1, 255, 231, 0]
 EDITOR_ALPHA = [[0, 64, 255], [255, 0, 0]]
 

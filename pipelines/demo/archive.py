@@ -1,0 +1,119 @@
+"""Where the demo's photos and their truth come from: drawn ones, or a folder of real photos with index masks."""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from pipelines.catalog import COLUMNS
+from pipelines.dataset.files import read_mask
+from pipelines.errors import ConfigurationError
+from pipelines.params import Params
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+class Archive(Protocol):
+    """Photos with known truth; `names` are object names in upload order."""
+
+    def photo(self, name: str) -> bytes:
+        """Give the photo's file."""
+
+    def truth(self, name: str) -> np.ndarray:
+        """Give the (H, W) uint8 index mask in the ids of params.yaml."""
+
+    def catalog(self) -> bytes:
+        """Give the catalogue CSV of all photos."""
+
+    def take(self, first: int, count: int) -> list[str]:
+        """Give the names of `count` photos from position `first` on, fewer when there are no more."""
+
+
+class SyntheticArchive:
+    """Drawn runway photos; as many as are asked for."""
+
+    def __init__(self, folder: Path, params: Params) -> None:
+        self.folder, self._params = folder, params
+
+    def take(self, first: int, count: int) -> list[str]:
+        """Draw `count` photos and give their names."""
+        from pipelines.demo.photos import draw_archive
+
+        draw_archive(self.folder, count, self._params.label_ids, first=first)
+        return sorted(path.name for path in (self.folder / "photos").iterdir())[first : first + count]
+
+    def photo(self, name: str) -> bytes:
+        """Give the photo's JPEG."""
+        return (self.folder / "photos" / name).read_bytes()
+
+    def truth(self, name: str) -> np.ndarray:
+        """Give the mask that was drawn with the photo."""
+        return read_mask(self.folder / "masks" / f"{Path(name).stem}.png")
+
+    def catalog(self) -> bytes:
+        """Give the drawn archive's catalogue."""
+        return (self.folder / "catalogue.csv").read_bytes()
+
+
+@dataclass(frozen=True)
+class MaskedPhotos:
+    """A folder of real photos, a folder of index masks named like them, and what the mask values mean."""
+
+    photos: Path
+    masks: Path
+    label_of_value: np.ndarray  # (256,) uint8: mask value → id of params.yaml
+
+    def take(self, first: int, count: int) -> list[str]:
+        """Give photos in name order that have a mask."""
+        found = (path.name for path in sorted(self.photos.iterdir()) if path.suffix.lower() in PHOTO_SUFFIXES)
+        return [name for name in found if (self.masks / f"{Path(name).stem}.png").exists()][first : first + count]
+
+    def photo(self, name: str) -> bytes:
+        """Give the photo's file as it is."""
+        return (self.photos / name).read_bytes()
+
+    def truth(self, name: str) -> np.ndarray:
+        """Read the mask's values, palette or grey, in the ids of params.yaml."""
+        from PIL import Image
+
+        path = self.masks / f"{Path(name).stem}.png"
+        with Image.open(path) as mask:
+            values = np.asarray(mask)
+        if values.ndim != 2:
+            raise ConfigurationError(f"{path} is no index mask: it has {values.ndim} dimensions; save it as 8-bit palette PNG")
+        return self.label_of_value[values.astype(np.uint8)]
+
+    def catalog(self) -> bytes:
+        """Give a catalogue with the photos' names only."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(COLUMNS)
+        for name in self.take(0, 1_000_000):
+            writer.writerow([Path(name).stem, *[""] * (len(COLUMNS) - 1)])
+        return text.getvalue().encode()
+
+
+def masked_photos(photos: Path, masks: Path, labels: Path, params: Params) -> MaskedPhotos:
+    """Check folders and label table of real photos.
+
+    `labels` is a CSV with columns `index` (mask value) and `label` (a label of params.yaml, empty for background).
+    Raises ConfigurationError naming what is missing or unknown.
+    """
+    for what, path in (("PHOTOS", photos), ("MASKS", masks), ("LABELS", labels)):
+        if not path.exists():
+            raise ConfigurationError(f"{what}={path} does not exist; give a folder of photos, one of index masks, and a CSV")
+    table = pd.read_csv(labels, keep_default_na=False)
+    if not {"index", "label"} <= set(table.columns):
+        raise ConfigurationError(f"{labels} needs the columns index and label; it has {', '.join(table.columns)}")
+    unknown = sorted(set(table["label"]) - {""} - set(params.label_ids))
+    if unknown:
+        raise ConfigurationError(f"{labels} names labels that params.yaml does not have: {', '.join(unknown)}")
+    lookup = np.zeros(256, np.uint8)
+    for value, label in zip(table["index"], table["label"], strict=True):
+        lookup[int(value)] = params.label_ids.get(label, 0)
+    return MaskedPhotos(photos, masks, lookup)
+

@@ -1,0 +1,123 @@
+"""Simulated labelers: they log in, take the next task, correct its pre-label towards the known truth, and submit.
+
+They see only what Label Studio's API shows a person in the labeling stream; nothing of Maskloop's own is used.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+
+from pipelines.errors import ServiceError
+from pipelines.labelstudio.interface import IMAGE
+from pipelines.labelstudio.predictions import region_json
+from pipelines.labelstudio.regions import compile_regions
+from pipelines.params import Params
+from pipelines.records import RegionMask
+
+ACCEPT_IOU = 0.85  # a person leaves a mask that overlaps the garment this well
+CORRECT_IOU = 0.4  # a worse mask than this is deleted and drawn anew
+# Seconds: to look at a photo, and per region to accept it, correct it, delete it, or draw it with brush and clicks.
+_LOOK, _ACCEPT, _CORRECT, _DELETE, _DRAW = 6.0, 1.0, 9.0, 1.5, 22.0
+
+
+class Labeler:
+    """One person's session in Label Studio, through the same login form and cookies a browser uses."""
+
+    def __init__(self, url: str, email: str, password: str) -> None:
+        self.email = email
+        self._http = httpx.Client(base_url=url, timeout=120, follow_redirects=True)
+        if not self._enter("/user/login/", email, password) and not self._enter("/user/signup/", email, password):
+            raise ServiceError(f"Label Studio at {url} lets {email} neither log in nor sign up; is sign-up open?")
+
+    def next_task(self, project_id: int) -> dict[str, Any] | None:
+        """Take the next task of the labeling stream, and with it its lock; None when there is none left."""
+        answer = self._post("/api/dm/actions", {}, id="next_task", project=project_id)
+        return None if answer.status_code == 404 else dict(self._checked(answer))
+
+    def submit(self, task: Mapping[str, Any], result: list[dict[str, Any]], lead_time_s: float) -> None:
+        """Submit an annotation that started from the task's first prediction, if it has one."""
+        parent = next((prediction["id"] for prediction in task["predictions"]), None)
+        body = {"result": result, "lead_time": lead_time_s, "parent_prediction": parent, "was_cancelled": False}
+        self._checked(self._post(f"/api/tasks/{task['id']}/annotations/", body, project=task["project"]))
+
+    def _enter(self, path: str, email: str, password: str) -> bool:
+        page = self._http.get(path).text
+        token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
+        form = {"email": email, "password": password, "csrfmiddlewaretoken": token[1] if token else ""}
+        self._http.post(path, data=form, headers={"Referer": str(self._http.base_url)})
+        return self._http.get("/api/current-user/whoami").is_success
+
+    def _post(self, path: str, body: Any, **query: Any) -> httpx.Response:
+        headers = {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": str(self._http.base_url)}
+        return self._http.post(path, json=body, params=query, headers=headers)
+
+    def _checked(self, answer: httpx.Response) -> Any:
+        if not answer.is_success:
+            raise ServiceError(f"Label Studio answered {self.email} with HTTP {answer.status_code}: {answer.text[:300]}")
+        return answer.json()
+
+
+def correct(
+    proposed: list[dict[str, Any]], truth: np.ndarray, params: Params
+) -> tuple[list[dict[str, Any]], float]:
+    """Turn a pre-label into what a careful person submits; gives regions with their origins and the seconds it took.
+
+    `truth` is the (H, W) uint8 index mask of what is really there.
+    """
+    height, width = truth.shape
+    result: list[dict[str, Any]] = []
+    seconds, done = _LOOK, set()
+    for region in proposed:
+        label = region["value"]["brushlabels"][0]
+        mask = compile_regions([region], params.label_ids, height, width, params.compile.alpha_threshold).mask > 0
+        wanted = truth == params.label_ids[label]
+        overlap = np.count_nonzero(mask & wanted) / max(1, np.count_nonzero(mask | wanted))
+        if overlap >= ACCEPT_IOU:
+            result.append({**region, "origin": "prediction"})
+            seconds += _ACCEPT
+        elif overlap >= CORRECT_IOU:
+            result.append(_draw(label, wanted, region["id"], "prediction-changed"))
+            seconds += _CORRECT
+        else:
+            seconds += _DELETE
+            continue
+        done.add(label)
+    for label, label_id in params.label_ids.items():
+        wanted = truth == label_id
+        if label not in done and wanted.any():
+            result.append(_draw(label, wanted, f"hand-{label_id}", "manual"))
+            seconds += _DRAW
+    return result, seconds
+
+
+def label_everything(
+    labelers: list[Labeler], project_id: int, truth_of: Callable[[str], np.ndarray], params: Params,
+    tick: Callable[[], None],
+) -> int:  # fmt: skip
+    """Let all labelers work side by side until the stream is empty; gives the number of annotations.
+
+    `truth_of` maps a photo's address to its true index mask.
+    """
+
+    def work(labeler: Labeler) -> int:
+        submitted = 0
+        while (task := labeler.next_task(project_id)) is not None:
+            proposed = task["predictions"][0]["result"] if task["predictions"] else []
+            result, seconds = correct(proposed, truth_of(task["data"][IMAGE]), params)
+            labeler.submit(task, result, seconds)
+            submitted += 1
+            tick()
+        return submitted
+
+    with ThreadPoolExecutor(len(labelers)) as pool:
+        return sum(pool.map(work, labelers))
+
+
+def _draw(label: str, mask: np.ndarray, region_id: str, origin: str) -> dict[str, Any]:
+    region = region_json(RegionMask(label, mask, 1.0), region_id)
+    del region["score"]
+    return {**region, "origin": origin}

@@ -1,0 +1,170 @@
+"""`maskloop demo`: whole rounds of the loop through real Airflow runs, with simulated labelers in Label Studio."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines import storage
+from pipelines.dataset.workspace import Workspace
+from pipelines.demo.archive import Archive, SyntheticArchive, masked_photos
+from pipelines.demo.labelers import Labeler, label_everything
+from pipelines.effort import measure_effort
+from pipelines.errors import ConfigurationError
+from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.tasks import list_tasks
+from pipelines.params import Params, load_params
+from pipelines.settings import Settings
+from pipelines.stack.airflow import Airflow
+from pipelines.stack.lifecycle import addresses, up
+
+_LABELERS = 3
+_NEXT_PHOTOS = 8  # pre-labelled at the end and left open, to look at
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round gave; `prelabel_miou` is None when there was no model yet."""
+
+    tasks: int
+    annotations: int
+    dataset: str
+    model: str
+    test_miou: float
+    prelabel_miou: float | None
+    untouched_share: float
+    seconds_per_photo: float
+
+
+def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: int, rounds: int) -> None:
+    """Bring the stack up, run `rounds` rounds on `count` photos, show the table, and leave everything running."""
+    started = time.monotonic()
+    demo = Demo(console, up(console), source)
+    sizes = [count // rounds + (number < count % rounds) for number in range(rounds)]
+    done = [demo.round(number, size) for number, size in enumerate(sizes, start=1)]
+    demo.prelabel_next(_NEXT_PHOTOS)
+    seconds = time.monotonic() - started
+    demo.write_summary(done, seconds)
+    console.print(_results(done))
+    console.print(f"{seconds / 60:.1f} min; figures in {demo.folder / 'summary.json'}")
+    console.print(addresses(demo.settings))
+    console.print("Everything is still running. `maskloop status` looks at it, `maskloop down` ends it.")
+
+
+class Demo:
+    """The hands of the demo: uploads photos, starts runs, and lets labelers work."""
+
+    def __init__(self, console: Console, settings: Settings, source: tuple[Path, Path, Path] | None) -> None:
+        self.console, self.settings = console, settings
+        self.params: Params = load_params(settings.params_path)
+        self.folder = settings.var / "demo"
+        self.archive: Archive = (
+            masked_photos(*source, self.params) if source else SyntheticArchive(self.folder / "archive", self.params)
+        )
+        self.bucket, self.labels, self.airflow = storage.connect(settings), connect(settings), Airflow(settings)
+        self.project = find_project(self.labels, self.params)
+        password = settings.label_studio_password.get_secret_value()
+        url = settings.url("label_studio")
+        self.labelers = [Labeler(url, f"labeler-{n}@maskloop.local", password) for n in range(1, _LABELERS + 1)]
+
+    def round(self, number: int, size: int) -> Round:
+        """Upload photos, and follow them through tasks, masks, corrections, dataset and model."""
+        from pipelines.training.registry import Registry
+
+        self.console.rule(f"round {number}", align="left")
+        before = {task.id for task in list_tasks(self.labels, self.project)}
+        self._bring_photos(size)
+        tasks = {task.id for task in list_tasks(self.labels, self.project)} - before
+        with self._step(f"{_LABELERS} labelers correct {len(tasks)} photos in Label Studio") as tick:
+            label_everything(self.labelers, self.project, self._truth, self.params, tick)
+        known = self._known("retrain_model", "prelabel_images")
+        with self._step("sync_annotations: annotations → dataset version"):
+            self.airflow.wait_for("sync_annotations", 900, run_id=self.airflow.trigger("sync_annotations"))
+        with self._step("retrain_model: dataset version → model version"):
+            self.airflow.wait_for("retrain_model", 3600, ignore=known["retrain_model"])
+        registry = Registry(self.settings)
+        dataset = Workspace(self.settings.workspace_path, self.settings).dataset_tags()[-1]
+        model, champion = registry.version_trained_on(dataset), registry.champion()
+        assert model is not None, f"retrain_model ended well without a model for {dataset}"
+        if champion and champion.version == model.version:
+            with self._step(f"prelabel_images: {model.served_as} takes over open tasks"):
+                self.airflow.wait_for("prelabel_images", 600, ignore=known["prelabel_images"])
+        effort = measure_effort(self.labels, self.project, self.params, tasks)
+        miou = None if math.isnan(effort.prelabel_miou) else round(effort.prelabel_miou, 4)
+        return Round(
+            len(tasks), effort.annotations, dataset, model.served_as, model.miou, miou,
+            round(effort.untouched_share, 4), effort.median_seconds,
+        )  # fmt: skip
+
+    def prelabel_next(self, count: int) -> None:
+        """Bring the next photos, and leave them open with the champion's masks."""
+        self.console.rule("the next photos", align="left")
+        self._bring_photos(count)
+
+    def write_summary(self, rounds: list[Round], seconds: float) -> None:
+        """Write summary.json."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        summary = {"rounds": [vars(one) for one in rounds], "seconds": round(seconds, 1)}
+        (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+
+    def _bring_photos(self, count: int) -> None:
+        known = self._known("prelabel_images")
+        with self._step(f"{count} photos → gs://{self.settings.source_bucket}"):
+            self._upload(count)
+        with self._step("ingest_images: photos → tasks"):
+            self.airflow.wait_for("ingest_images", 900, run_id=self.airflow.trigger("ingest_images"))
+        with self._step("prelabel_images: tasks → predicted masks"):
+            self.airflow.wait_for("prelabel_images", 900, ignore=known["prelabel_images"])
+
+    def _upload(self, count: int) -> None:
+        bucket, prefix = self.settings.source_bucket, self.settings.source_prefix
+        there = {ref.name.removeprefix(prefix) for ref in storage.list_objects(self.bucket, bucket, prefix)}
+        names = self.archive.take(len(there), count)
+        if not names:
+            raise ConfigurationError(
+                "every photo was used already; give more photos, or start afresh in another state folder (MASKLOOP_VAR=…)"
+            )
+        for name in names:
+            storage.put(self.bucket, bucket, prefix + name, self.archive.photo(name), "image/jpeg")
+        storage.put(self.bucket, bucket, self.settings.catalog, self.archive.catalog(), "text/csv")
+
+    def _truth(self, uri: str):  # type: ignore[no-untyped-def]
+        return self.archive.truth(Path(uri).name)
+
+    def _known(self, *dags: str) -> dict[str, frozenset[str]]:
+        return {dag: frozenset(str(run["dag_run_id"]) for run in self.airflow.runs(dag)) for dag in dags}
+
+    @contextmanager
+    def _step(self, text: str) -> Iterator:  # type: ignore[type-arg]
+        started, ticks = time.monotonic(), 0
+        with self.console.status(text) as status:
+
+            def tick() -> None:
+                nonlocal ticks
+                ticks += 1
+                status.update(f"{text} · {ticks}")
+
+            yield tick
+        self.console.print(f"[green]✓[/] {text} ({time.monotonic() - started:.0f} s)", highlight=False)
+
+
+def _results(rounds: list[Round]) -> Table:
+    table = Table(title="What each round gave", title_justify="left")
+    for heading in (
+        "round", "tasks", "annotations", "dataset", "model", "test mIoU", "pre-label mIoU", "accepted untouched", "s/photo",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for number, one in enumerate(rounds, start=1):
+        prelabel = "no model yet" if one.prelabel_miou is None else f"{one.prelabel_miou:.3f}"
+        table.add_row(
+            str(number), str(one.tasks), str(one.annotations), one.dataset, one.model, f"{one.test_miou:.3f}", prelabel,
+            f"{one.untouched_share:.0%}", f"{one.seconds_per_photo:.0f}",
+        )  # fmt: skip
+    return table
