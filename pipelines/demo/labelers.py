@@ -12,7 +12,6 @@ import httpx
 import numpy as np
 
 from pipelines.errors import ServiceError
-from pipelines.labelstudio.interface import IMAGE
 from pipelines.labelstudio.predictions import region_json
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.params import Params
@@ -100,14 +99,14 @@ def label_everything(
 ) -> int:  # fmt: skip
     """Let all labelers work side by side until the stream is empty; gives the number of annotations.
 
-    `truth_of` maps a photo's address to its true index mask.
+    `truth_of` maps a photo's sha256 to its (H, W) uint8 true index mask.
     """
 
     def work(labeler: Labeler) -> int:
         submitted = 0
         while (task := labeler.next_task(project_id)) is not None:
             proposed = task["predictions"][0]["result"] if task["predictions"] else []
-            result, seconds = correct(proposed, truth_of(task["data"][IMAGE]), params)
+            result, seconds = correct(proposed, truth_of(task["data"]["sha256"]), params)
             labeler.submit(task, result, seconds)
             submitted += 1
             tick()

@@ -3,11 +3,12 @@
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -17,6 +18,7 @@ from pipelines.demo.archive import Archive, SyntheticArchive, masked_photos
 from pipelines.demo.labelers import Labeler, label_everything
 from pipelines.effort import measure_effort
 from pipelines.errors import ConfigurationError
+from pipelines.images import sha256_hex
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks
@@ -70,6 +72,7 @@ class Demo:
         )
         self.bucket, self.labels, self.airflow = storage.connect(settings), connect(settings), Airflow(settings)
         self.project = find_project(self.labels, self.params)
+        self._name_of: dict[str, str] = {}  # a photo's sha256 → its name in the archive
         password = settings.label_studio_password.get_secret_value()
         url = settings.url("label_studio")
         self.labelers = [Labeler(url, f"labeler-{n}@maskloop.local", password) for n in range(1, _LABELERS + 1)]
@@ -131,18 +134,20 @@ class Demo:
             raise ConfigurationError(
                 "every photo was used already; give more photos, or start afresh in another state folder (MASKLOOP_VAR=…)"
             )
+        for name in [*sorted(there), *names]:
+            self._name_of[sha256_hex(self.archive.photo(name))] = name
         for name in names:
             storage.put(self.bucket, bucket, prefix + name, self.archive.photo(name), "image/jpeg")
         storage.put(self.bucket, bucket, self.settings.catalog, self.archive.catalog(), "text/csv")
 
-    def _truth(self, uri: str):  # type: ignore[no-untyped-def]
-        return self.archive.truth(Path(uri).name)
+    def _truth(self, sha256: str) -> np.ndarray:
+        return self.archive.truth(self._name_of[sha256])
 
     def _known(self, *dags: str) -> dict[str, frozenset[str]]:
         return {dag: frozenset(str(run["dag_run_id"]) for run in self.airflow.runs(dag)) for dag in dags}
 
     @contextmanager
-    def _step(self, text: str) -> Iterator:  # type: ignore[type-arg]
+    def _step(self, text: str) -> Iterator[Callable[[], None]]:
         started, ticks = time.monotonic(), 0
         with self.console.status(text) as status:
 
