@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import assets
-from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, Metadata, dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 
 
 @dag(
@@ -25,8 +25,8 @@ def ingest_images() -> None:
         execution_timeout=timedelta(hours=3),  # tens of thousands of photos on the first run
     )
     def reconcile(*, outlet_events: dict) -> dict:
-        from airflow.exceptions import AirflowSkipException
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
+        from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.ingest import ingest
         from pipelines.labelstudio.client import connect

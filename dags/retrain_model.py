@@ -19,7 +19,7 @@ def retrain_model() -> None:
 
     @task(retries=2, retry_delay=timedelta(seconds=20), execution_timeout=timedelta(hours=20))
     def train_newest() -> str:
-        from airflow.exceptions import AirflowSkipException
+        from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.retrain import dataset_to_train, train
         from pipelines.settings import get_settings
@@ -39,7 +39,7 @@ def retrain_model() -> None:
         execution_timeout=timedelta(hours=1),
     )
     def register_and_promote(dataset: str, *, outlet_events: dict) -> dict:
-        from airflow.exceptions import AirflowSkipException
+        from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.retrain import register
         from pipelines.settings import get_settings

@@ -28,8 +28,8 @@ def sync_annotations() -> None:
         execution_timeout=timedelta(hours=3),
     )
     def publish(*, outlet_events: dict) -> dict:
-        from airflow.exceptions import AirflowSkipException
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
+        from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.labelstudio.client import connect
         from pipelines.settings import get_settings

@@ -129,7 +129,9 @@ def retrain(
 def demo(
     photos: Annotated[str, typer.Option(help="Folder of real photos (with --masks and --labels)")] = "",
     masks: Annotated[str, typer.Option(help="Folder of index masks, PNG, named like the photos")] = "",
-    labels: Annotated[str, typer.Option(help="CSV with columns index and label: mask value → label of params.yaml")] = "",
+    labels: Annotated[
+        str, typer.Option(help="CSV with columns index and label: mask value → label of params.yaml")
+    ] = "",
     count: Annotated[int, typer.Option(help="How many photos in all")] = 96,
     rounds: Annotated[int, typer.Option(help="How many rounds")] = 2,
 ) -> None:

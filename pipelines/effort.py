@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.labelstudio.annotations import annotated_tasks
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.regions import compile_regions
-from pipelines.labelstudio.tasks import is_ours, pages, parse_image
+from pipelines.labelstudio.regions import CompiledMask, compile_regions
+from pipelines.labelstudio.tasks import parse_image
 from pipelines.params import Params
 from pipelines.training.metrics import Confusion
-
-_PAGE = 25
 
 
 @dataclass(frozen=True)
@@ -40,28 +39,24 @@ def measure_effort(
     The mIoU of pre-labels is taken over all pixels of these photos and the classes that people submitted, background
     included.
     """
-    wanted = {"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}
     confusion, origins = Confusion(len(params.labels) + 1), Counter[str]()
     seconds: list[float] = []
-    for task in pages(client, project_id, page_size=_PAGE, fields="all", filters=[wanted]):
-        if not is_ours(task) or (only is not None and task["id"] not in only):
-            continue
-        predictions = {prediction["id"]: prediction for prediction in task["predictions"]}
+    for task in annotated_tasks(client, project_id, only):
         for annotation in task["annotations"]:
-            if not annotation["was_cancelled"]:
-                submitted = _compiled(annotation["result"], task, params)
-                origins.update(submitted.origins)
-                seconds.append(float(annotation["lead_time"] or 0))
-                parent = predictions.get(annotation["parent_prediction"])
-                if parent:
-                    proposed = _compiled(parent["result"], task, params)
-                    confusion.add(_channels(proposed.mask, params), _channels(submitted.mask, params))
+            if annotation["was_cancelled"]:
+                continue
+            submitted = _compiled(annotation["result"], task, params)
+            origins.update(submitted.origins)
+            seconds.append(float(annotation["lead_time"] or 0))
+            if annotation["parent_prediction"] and annotation["prediction"]:
+                proposed = _compiled(annotation["prediction"]["result"], task, params)
+                confusion.add(_channels(proposed.mask, params), _channels(submitted.mask, params))
     total = sum(origins.values())
     median = float(np.median(seconds)) if seconds else 0.0
     return Effort(len(seconds), total, origins["prediction"], median, confusion.miou())
 
 
-def _compiled(result: Any, task: Mapping[str, Any], params: Params) -> Any:
+def _compiled(result: Any, task: Mapping[str, Any], params: Params) -> CompiledMask:
     image = parse_image(task["data"])
     return compile_regions(result, params.label_ids, image.height, image.width, params.compile.alpha_threshold)
 

@@ -100,9 +100,7 @@ def _read_catalog(bucket: Client, settings: Settings) -> Mapping[str, Metadata]:
     return read_catalog(read(bucket, found), source)
 
 
-def _read_photos(
-    bucket: Client, objects: Iterable[ObjectRef], params: Params
-) -> tuple[list[ImageRef], list[Problem]]:
+def _read_photos(bucket: Client, objects: Iterable[ObjectRef], params: Params) -> tuple[list[ImageRef], list[Problem]]:
     photos: list[ImageRef] = []
     problems: list[Problem] = []
     with ThreadPoolExecutor(_READERS) as pool:

@@ -37,8 +37,12 @@ class PhotoReader:
                 return self._photos[key]
         bucket, name = split_uri(uri)
         if bucket != self._bucket:
-            raise StorageError(f"{uri} is not in the source bucket gs://{self._bucket}; only photos from there are read")
-        photo = decode_image(read(self._client, ObjectRef(bucket, name, generation)), max_megapixels=self._max_megapixels)
+            raise StorageError(
+                f"{uri} is not in the source bucket gs://{self._bucket}; only photos from there are read"
+            )
+        photo = decode_image(
+            read(self._client, ObjectRef(bucket, name, generation)), max_megapixels=self._max_megapixels
+        )
         if generation:
             with self._lock:
                 self._photos[key] = photo

@@ -92,7 +92,9 @@ def _require_known_labels(version: str, known: Sequence[str], params: Params) ->
         )
     missing = sorted(set(params.label_ids) - set(known))
     if missing:
-        logger.warning("%s does not know %s: these are drawn by hand until the next training", version, ", ".join(missing))
+        logger.warning(
+            "%s does not know %s: these are drawn by hand until the next training", version, ", ".join(missing)
+        )
 
 
 def _ask(settings: Settings, tasks: Sequence[Task]) -> Any:

@@ -67,9 +67,9 @@ def register(settings: Settings, dataset: str) -> ModelVersion:
 
     The service is told at once; when it cannot be reached it follows by itself within seconds of being back.
     """
+    from pipelines.segmentation.transforms import resize_image
     from pipelines.training.data import photos_of, read_photo
     from pipelines.training.registry import Registry, TrainedModel
-    from pipelines.segmentation.transforms import resize_image
 
     clone, registry = _training_clone(settings), Registry(settings)
     with clone.locked(), _inside(clone.path):

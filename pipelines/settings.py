@@ -26,7 +26,9 @@ class Settings(BaseSettings):
     workspace: Path | None = Field(None, description="Git and DVC workspace of the datasets; var/workspace if unset")
     host: str = Field("127.0.0.1", description="Address every local service binds to and is reached at")
 
-    storage_emulator: bool = Field(True, description="Run and use a local bucket server instead of Google Cloud Storage")
+    storage_emulator: bool = Field(
+        True, description="Run and use a local bucket server instead of Google Cloud Storage"
+    )
     storage_port: int = Field(4443, description="Port of the local bucket server")
     source_bucket: str = Field("archive", description="Bucket with the photos")
     source_prefix: str = Field("photos/", description="Only objects below this prefix are photos")
@@ -49,7 +51,9 @@ class Settings(BaseSettings):
     segmentation_url: str = Field("", description="Address of the segmentation service; the local one if empty")
     segment_anything_port: int = Field(9090, description="Port of the Segment Anything service")
     segment_anything_url: str = Field("", description="Address of the Segment Anything service; the local one if empty")
-    sam_checkpoint: str = Field("", description="Official SAM checkpoint: a path, vit_b, vit_l or vit_h; empty: GrabCut")
+    sam_checkpoint: str = Field(
+        "", description="Official SAM checkpoint: a path, vit_b, vit_l or vit_h; empty: GrabCut"
+    )
     threads: int = Field(2, description="CPU threads of each model service")
 
     airflow_port: int = Field(8081, description="Port of Airflow")

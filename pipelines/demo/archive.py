@@ -84,7 +84,9 @@ class MaskedPhotos:
         with Image.open(path) as mask:
             values = np.asarray(mask)
         if values.ndim != 2:
-            raise ConfigurationError(f"{path} is no index mask: it has {values.ndim} dimensions; save it as 8-bit palette PNG")
+            raise ConfigurationError(
+                f"{path} is no index mask: it has {values.ndim} dimensions; save it as 8-bit palette PNG"
+            )
         return self.label_of_value[values.astype(np.uint8)]
 
     def catalog(self) -> bytes:
@@ -105,7 +107,9 @@ def masked_photos(photos: Path, masks: Path, labels: Path, params: Params) -> Ma
     """
     for what, path in (("PHOTOS", photos), ("MASKS", masks), ("LABELS", labels)):
         if not path.exists():
-            raise ConfigurationError(f"{what}={path} does not exist; give a folder of photos, one of index masks, and a CSV")
+            raise ConfigurationError(
+                f"{what}={path} does not exist; give a folder of photos, one of index masks, and a CSV"
+            )
     table = pd.read_csv(labels, keep_default_na=False)
     if not {"index", "label"} <= set(table.columns):
         raise ConfigurationError(f"{labels} needs the columns index and label; it has {', '.join(table.columns)}")
@@ -116,4 +120,3 @@ def masked_photos(photos: Path, masks: Path, labels: Path, params: Params) -> Ma
     for value, label in zip(table["index"], table["label"], strict=True):
         lookup[int(value)] = params.label_ids.get(label, 0)
     return MaskedPhotos(photos, masks, lookup)
-

@@ -56,13 +56,13 @@ class Labeler:
 
     def _checked(self, answer: httpx.Response) -> Any:
         if not answer.is_success:
-            raise ServiceError(f"Label Studio answered {self.email} with HTTP {answer.status_code}: {answer.text[:300]}")
+            raise ServiceError(
+                f"Label Studio answered {self.email} with HTTP {answer.status_code}: {answer.text[:300]}"
+            )
         return answer.json()
 
 
-def correct(
-    proposed: list[dict[str, Any]], truth: np.ndarray, params: Params
-) -> tuple[list[dict[str, Any]], float]:
+def correct(proposed: list[dict[str, Any]], truth: np.ndarray, params: Params) -> tuple[list[dict[str, Any]], float]:
     """Turn a pre-label into what a careful person submits; gives regions with their origins and the seconds it took.
 
     `truth` is the (H, W) uint8 index mask of what is really there.

@@ -1,33 +1,50 @@
-"""Annotations out of Label Studio as records; their JSON is kept whole, because it is the labels' only source."""
+"""Annotations out of Label Studio as records; their JSON is kept whole, because it is the labels' only source.
 
-from collections.abc import Iterator, Mapping
+They are read through the export, the only answer that names an annotation's `unique_id`; integer ids are used again
+after a deletion.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.tasks import is_ours, pages, parse_image, parse_metadata
+from pipelines.labelstudio.tasks import list_tasks, parse_image, parse_metadata
 from pipelines.records import Annotation
 
-_PAGE = 50  # a page holds every brush stroke of its tasks: some megabytes
+_BATCH = 50  # an answer holds every brush stroke of its tasks: some megabytes
 
 
 def list_annotations(client: LabelStudioClient, project_id: int) -> Iterator[Annotation]:
     """Give every submitted or skipped annotation of our tasks; drafts are not annotations."""
     people = {int(user["id"]): str(user["email"]) for user in client.get("/api/users")}
-    for filter_name in ("total_annotations", "cancelled_annotations"):
-        wanted = {"filter": f"filter:tasks:{filter_name}", "operator": "greater", "type": "Number", "value": 0}
-        for task in pages(client, project_id, page_size=_PAGE, fields="all", filters=[wanted]):
-            if is_ours(task):
-                for raw in task["annotations"]:
-                    if bool(raw["was_cancelled"]) == (filter_name == "cancelled_annotations"):
-                        yield parse_annotation(raw, task, people)
+    for task in annotated_tasks(client, project_id):
+        for raw in task["annotations"]:
+            yield parse_annotation(raw, task, people)
+
+
+def annotated_tasks(
+    client: LabelStudioClient, project_id: int, only: Collection[int] | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """Give the export JSON of our tasks that have annotations, or of those among the ids in `only`."""
+    wanted = [
+        task.id
+        for task in list_tasks(client, project_id)
+        if task.annotation_count and (only is None or task.id in only)
+    ]
+    for start in range(0, len(wanted), _BATCH):
+        query = {"exportType": "JSON", "ids[]": wanted[start : start + _BATCH]}
+        yield from client.get(f"/api/projects/{project_id}/export", **query)
 
 
 def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Mapping[int, str]) -> Annotation:
-    """Read one annotation of a task's JSON; `people` maps user ids to addresses."""
+    """Read one annotation of a task's export JSON; `people` maps user ids to addresses.
+
+    The prediction it started from is named by version; its strokes are left out.
+    """
     who = raw["completed_by"]
     user = int(who["id"] if isinstance(who, Mapping) else who)
-    versions = {int(p["id"]): str(p["model_version"]) for p in task.get("predictions", ())}
+    prediction = raw.get("prediction") or {}
     return Annotation(
         uuid=str(raw["unique_id"]),
         task_id=int(task["id"]),
@@ -37,6 +54,6 @@ def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Ma
         updated_at=datetime.fromisoformat(str(raw["updated_at"]).replace("Z", "+00:00")),
         lead_time_s=float(raw["lead_time"] or 0),
         cancelled=bool(raw["was_cancelled"]),
-        prediction_version=versions.get(int(raw["parent_prediction"] or 0), ""),
-        raw=dict(raw),
+        prediction_version=str(prediction.get("model_version") or "") if raw["parent_prediction"] else "",
+        raw={key: value for key, value in raw.items() if key != "prediction"},
     )

@@ -28,12 +28,16 @@ class PredictRequest:
 def parse_request(body: Any) -> PredictRequest:
     """Read a `/predict` body; raises DataError naming what is missing."""
     tasks = body.get("tasks") if isinstance(body, Mapping) else None
-    if not isinstance(tasks, list) or not all(isinstance(t, Mapping) and isinstance(t.get("data"), Mapping) for t in tasks):
+    if not isinstance(tasks, list) or not all(
+        isinstance(t, Mapping) and isinstance(t.get("data"), Mapping) for t in tasks
+    ):
         raise DataError("the request has no «tasks» with «data»; send what Label Studio sends to /predict")
     params = body.get("params")
     context = (params.get("context") if isinstance(params, Mapping) else None) or {}
     regions = context.get("result") if isinstance(context, Mapping) else None
-    smart = [r for r in regions or [] if isinstance(r, Mapping) and r.get("type") in ("keypointlabels", "rectanglelabels")]
+    smart = [
+        r for r in regions or [] if isinstance(r, Mapping) and r.get("type") in ("keypointlabels", "rectanglelabels")
+    ]
     return PredictRequest(tuple(task["data"] for task in tasks), tuple(smart))
 
 
@@ -56,7 +60,9 @@ def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int)
                 box = np.array([*first, *to_pixels(*far, height, width)], np.float32)
             label = str(value[region["type"]][0])
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise PromptError(f"a smart {region.get('type')} region cannot be read ({error!r}); draw it again") from error
+            raise PromptError(
+                f"a smart {region.get('type')} region cannot be read ({error!r}); draw it again"
+            ) from error
     if box is not None and (box[2] - box[0] < 1 or box[3] - box[1] < 1):
         box = None
     return Prompts(np.array(points, np.float32).reshape(-1, 2), np.array(positive, bool), box, label)

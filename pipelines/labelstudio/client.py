@@ -29,7 +29,10 @@ class LabelStudioClient:
         self.url = url.rstrip("/")
         # Bulk reads of annotated tasks take Label Studio many seconds per page.
         self._http = httpx.Client(
-            base_url=self.url, auth=TokenAuth(self.url, token), timeout=httpx.Timeout(120, connect=5), transport=transport
+            base_url=self.url,
+            auth=TokenAuth(self.url, token),
+            timeout=httpx.Timeout(120, connect=5),
+            transport=transport,
         )
         self.sdk = LabelStudio(base_url=self.url, api_key=token, timeout=120)
 

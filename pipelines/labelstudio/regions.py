@@ -48,7 +48,9 @@ def _read_brush(
 ) -> tuple[str, np.ndarray]:
     where = f"region {region.get('id')}"
     if region.get("type") != "brushlabels":
-        raise AnnotationError(f"{where} is a {region.get('type')}; only brush regions make masks: redraw it with the brush")
+        raise AnnotationError(
+            f"{where} is a {region.get('type')}; only brush regions make masks: redraw it with the brush"
+        )
     try:
         label = str(region["value"]["brushlabels"][0])
         rle = region["value"]["rle"]

@@ -92,20 +92,17 @@ def pages(
     project_id: int,
     *,
     page_size: int,
-    fields: str = "task_only",
-    filters: Sequence[Any] = (),
     selected: Sequence[int] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Give the Data Manager's task JSON page by page; `filters` are its filter items, `selected` task ids."""
-    wanted: dict[str, Any] = {"filters": {"conjunction": "and", "items": list(filters)}} if filters else {}
-    if selected is not None:
-        wanted["selectedItems"] = {"all": False, "included": list(selected)}
-    query = json.dumps(wanted) if wanted else None
+    """Give the Data Manager's task JSON page by page, of all tasks or of the ids in `selected`."""
+    items = {"selectedItems": {"all": False, "included": list(selected)}} if selected is not None else None
+    query = json.dumps(items) if items else None
     page, seen, total = 1, 0, 1
     while seen < total:
         answer = client.get(
-            "/api/tasks", project=project_id, fields=fields, page=page, page_size=page_size, query=query
-        )
+            "/api/tasks", project=project_id, page=page, page_size=page_size, query=query,
+            fields="task_only", resolve_uri="false",  # task data as it was written, not as a browser needs it
+        )  # fmt: skip
         total = int(answer["total"])
         if not answer["tasks"]:
             return  # tasks were deleted while we read; asking for a page past the end would be a 404

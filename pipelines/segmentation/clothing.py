@@ -44,7 +44,9 @@ class ModelCard:
 class ClothingModel:
     """A network with its card, ready to predict on CPU or GPU."""
 
-    def __init__(self, network: torch.nn.Module, card: ModelCard, version: str = "", min_region_share: float = 0) -> None:
+    def __init__(
+        self, network: torch.nn.Module, card: ModelCard, version: str = "", min_region_share: float = 0
+    ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = network.eval().to(self.device, memory_format=torch.channels_last)
         self.card, self.version, self.min_region_share = card, version, min_region_share
@@ -143,7 +145,9 @@ def load_card(folder: Path) -> ModelCard:
         fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
         return ModelCard(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / CARD} is no model card ({error!r}); retrain or download the model again") from error
+        raise ModelError(
+            f"{folder / CARD} is no model card ({error!r}); retrain or download the model again"
+        ) from error
 
 
 def load_model(folder: Path, *, version: str = "", min_region_share: float = 0) -> ClothingModel:

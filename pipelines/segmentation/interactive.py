@@ -40,7 +40,10 @@ def choose_segmenter(checkpoint: str, cache: Path) -> tuple[InteractiveSegmenter
     GrabCut, so that labelers can go on; a model with random weights is never used.
     """
     if not checkpoint:
-        return GrabCutSegmenter(), "MASKLOOP_SAM_CHECKPOINT is not set (vit_b, vit_l, vit_h or a path gives Segment Anything)"
+        return (
+            GrabCutSegmenter(),
+            "MASKLOOP_SAM_CHECKPOINT is not set (vit_b, vit_l, vit_h or a path gives Segment Anything)",
+        )
     from pipelines.segmentation.sam import load_sam
 
     try:

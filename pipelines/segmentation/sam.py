@@ -110,7 +110,9 @@ def _download(name: str, cache: Path) -> Path:
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(_ADDRESS + name, str(path), hash_prefix=_NAME.search(name)[2], progress=False)  # type: ignore[index]
+            torch.hub.download_url_to_file(
+                _ADDRESS + name, str(path), hash_prefix=_NAME.search(name)[2], progress=False
+            )  # type: ignore[index]
         except (URLError, OSError, RuntimeError) as error:
             raise ModelError(
                 f"cannot download {_ADDRESS}{name} ({error}); fetch it by hand and set MASKLOOP_SAM_CHECKPOINT to the file"

@@ -65,7 +65,9 @@ def set_up(settings: Settings) -> list[str]:
     deadline = time.monotonic() + 60
     while not airflow.dags() >= DAGS:
         if time.monotonic() > deadline:
-            raise ServiceError(f"Airflow has not read all DAGs: {'; '.join(airflow.import_errors()) or 'no error given'}")
+            raise ServiceError(
+                f"Airflow has not read all DAGs: {'; '.join(airflow.import_errors()) or 'no error given'}"
+            )
         time.sleep(0.5)
     return changes
 
@@ -172,5 +174,3 @@ def addresses(settings: Settings) -> Table:
             user, password = logins.get(service.name, ("–", "–"))
             table.add_row(service.url(settings) + service.page, service.purpose, user, password)
     return table
-
-

@@ -101,7 +101,10 @@ def _text(settings: Settings, name: str) -> str:
 
 def _programs(settings: Settings) -> dict[str, str]:
     label_studio = PROJECT_ROOT / ".venv-label-studio" / "bin" / "label-studio"
-    return {"LABEL_STUDIO": str(label_studio), "FAKE_GCS_SERVER": str(bucket_server()) if settings.storage_emulator else ""}
+    return {
+        "LABEL_STUDIO": str(label_studio),
+        "FAKE_GCS_SERVER": str(bucket_server()) if settings.storage_emulator else "",
+    }
 
 
 def bucket_server() -> Path:

@@ -60,7 +60,12 @@ def start(settings: Settings) -> None:
     config.write_text(_configuration(settings), encoding="utf-8")
     command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
     done = subprocess.run(
-        command, env={**os.environ, **environment(settings)}, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, **environment(settings)},
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     deadline = time.monotonic() + 10
     while done.returncode == 0 and time.monotonic() < deadline:

@@ -17,7 +17,9 @@ from pipelines.training.report import draw_confusion, draw_overlays
 logger = logging.getLogger(__name__)
 
 
-def evaluate_model(model: ClothingModel, photos: list[str], labels: dict[str, int]) -> tuple[Confusion, dict[str, float]]:
+def evaluate_model(
+    model: ClothingModel, photos: list[str], labels: dict[str, int]
+) -> tuple[Confusion, dict[str, float]]:
     """Predict test photos at their own size; gives the confusion matrix over `labels` and the mIoU of each photo.
 
     Classes that only one of model and truth knows count as errors, so models with other labels can be compared.

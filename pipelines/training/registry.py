@@ -82,7 +82,9 @@ class Registry:
             self._ensure_name()
             if not (found := self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")):
                 tags = {_FINGERPRINT: fingerprint, _DATASET: trained.dataset}
-                self.client.create_model_version(self.name, f"runs:/{run.info.run_id}/model", run.info.run_id, tags=tags)
+                self.client.create_model_version(
+                    self.name, f"runs:/{run.info.run_id}/model", run.info.run_id, tags=tags
+                )
                 found = self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")
         except MlflowException as error:
             raise self._unreachable(error) from error
@@ -208,7 +210,14 @@ def _log_model(folder: Path, example: np.ndarray) -> None:
         code_paths=[str(package)],
         signature=signature,
         input_example=example,
-        pip_requirements=["torch", "segmentation-models-pytorch", "safetensors", "opencv-python-headless", "pillow", "pydantic"],
+        pip_requirements=[
+            "torch",
+            "segmentation-models-pytorch",
+            "safetensors",
+            "opencv-python-headless",
+            "pillow",
+            "pydantic",
+        ],
         metadata={"labels": dict(load_card(folder).labels), "files": [WEIGHTS, CARD]},
     )
 

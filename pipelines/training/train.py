@@ -61,7 +61,9 @@ class Learner(lightning.LightningModule):
         head = [p for p in self.network.parameters() if id(p) not in ids]
         groups = [{"params": encoder, "lr": rate / 3}, {"params": head, "lr": rate}]
         optimizer = torch.optim.AdamW(groups, weight_decay=self.params.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, [rate / 3, rate], total_steps=self.steps, pct_start=0.2)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, [rate / 3, rate], total_steps=self.steps, pct_start=0.2
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
