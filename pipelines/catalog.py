@@ -52,7 +52,7 @@ def _rules() -> list[Rule]:
         Rule("ExpectColumnValuesToNotBeNull", {"column": "id_file"}, "id_file is empty in some rows"),
         Rule(
             "ExpectColumnValuesToMatchRegex",
-            {"column": "year", "regex": r"^(1[89]|20)\d\d$"},
+            {"column": "year", "regex": r"^(?:1[89]|20)\d\d$"},
             "year is no four-digit year",
             critical=False,
         ),

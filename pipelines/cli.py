@@ -148,7 +148,7 @@ def main() -> None:
     """Run the command line; errors that Maskloop knows are shown without a traceback."""
     level = os.environ.get("MASKLOOP_LOG_LEVEL", "INFO")
     logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    for noisy in ("httpx", "urllib3", "google", "great_expectations", "alembic"):
+    for noisy in ("httpx", "urllib3", "google", "great_expectations", "alembic", "py.warnings"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         app()

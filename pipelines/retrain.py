@@ -55,10 +55,10 @@ def train(settings: Settings, dataset: str) -> None:
         clone.git("fetch", "--quiet", "--tags", "--force", str(settings.workspace_path))
         clone.git("checkout", "--quiet", "--force", "--detach", dataset)
         try:
-            clone.dvc("checkout", "--quiet", "--force")
+            clone.dvc("checkout", "--force")
         except DatasetError:
             logger.info("the local cache lacks files of %s; pulling them", dataset)
-            clone.dvc("pull", "--quiet", "--force")
+            clone.dvc("pull", "--force")
         clone.dvc("repro", "evaluate", show=True)
 
 

@@ -109,7 +109,7 @@ def _mirror_bucket(bucket: Client, name: str, files: Mapping[str, bytes]) -> Non
 
 def _build(workspace: Workspace) -> None:
     """Track the raw files and run the stages up to `split`."""
-    workspace.dvc("add", "--quiet", str(ANNOTATIONS), str(IMAGES))
+    workspace.dvc("add", str(ANNOTATIONS), str(IMAGES))
     workspace.dvc("repro", "split", show=True)
 
 

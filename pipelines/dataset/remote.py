@@ -29,12 +29,12 @@ def push_and_audit(workspace: Workspace, bucket: Client) -> int:
     When objects are missing, the directory objects that vouch for them are removed and everything is pushed once more.
     Raises DatasetError when the remote is still incomplete.
     """
-    workspace.dvc("push", "--quiet")
+    workspace.dvc("push")
     missing = missing_objects(workspace, bucket)
     if missing:
         logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
         _forget_directories(workspace, bucket)
-        workspace.dvc("push", "--quiet")
+        workspace.dvc("push")
         missing = missing_objects(workspace, bucket)
     if missing:
         raise DatasetError(

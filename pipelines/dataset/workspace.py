@@ -136,6 +136,6 @@ def _run(command: list[str], folder: Path, environment: dict[str, str] | None = 
             lines.append(output)
     if process.returncode:
         shown = " ".join(part for part in command[1:] if part not in _IDENTITY)
-        tail = (errors or "".join(lines)).strip()[-1500:]
+        tail = "\n".join(text for text in ("".join(lines).strip(), errors.strip()) if text)[-1500:]
         raise DatasetError(f"`{shown}` failed in {folder}: {tail}")
     return "".join(lines).strip()
