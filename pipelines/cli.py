@@ -1,7 +1,5 @@
 """The command line: each station by hand, and the local stack."""
 
-import logging
-import os
 import sys
 from typing import Annotated
 
@@ -10,6 +8,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from pipelines.errors import MaskloopError
+from pipelines.log import configure_logging
 from pipelines.settings import get_settings
 
 app = typer.Typer(
@@ -146,10 +145,7 @@ def demo(
 
 def main() -> None:
     """Run the command line; errors that Maskloop knows are shown without a traceback."""
-    level = os.environ.get("MASKLOOP_LOG_LEVEL", "INFO")
-    logging.basicConfig(level=level, format="%(message)s", handlers=[RichHandler(console=console, show_path=False)])
-    for noisy in ("httpx", "urllib3", "google", "great_expectations", "alembic", "py.warnings"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    configure_logging(RichHandler(console=console, show_path=False))
     try:
         app()
     except MaskloopError as error:

@@ -10,6 +10,7 @@ import pandas as pd
 from pipelines.dataset.files import CHECKS, MANIFEST
 from pipelines.errors import DatasetError, MaskloopError
 from pipelines.expectations import Rule, find_violations
+from pipelines.log import configure_logging
 from pipelines.params import Params, load_params
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ def _measured(table: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure_logging()
     try:
         summary = check_dataset(pd.read_parquet(MANIFEST), load_params(Path("params.yaml")))
     except MaskloopError as error:

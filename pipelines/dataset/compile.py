@@ -11,6 +11,7 @@ from pipelines.dataset.files import ANNOTATIONS, MANIFEST, MASKS, mask_path, par
 from pipelines.errors import AnnotationError, DatasetError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
+from pipelines.log import configure_logging
 from pipelines.params import Params, load_params
 from pipelines.records import Annotation
 
@@ -89,7 +90,7 @@ def _row(annotation: Annotation, compiled: CompiledMask, png: bytes, params: Par
 
 def main() -> None:
     """Run the stage in the current folder."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure_logging()
     table = compile_dataset(load_params(Path("params.yaml")))
     logger.info("compiled %d photos", len(table))
 

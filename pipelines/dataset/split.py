@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.dataset.files import MANIFEST, SPLIT
+from pipelines.log import configure_logging
 from pipelines.params import SplitParams, load_params
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def _group(row: dict[str, object], params: SplitParams) -> str:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    configure_logging()
     table = split_photos(pd.read_parquet(MANIFEST), load_params(Path("params.yaml")).split)
     table.to_parquet(SPLIT, index=False)
     logger.info("split: %s", table["split"].value_counts().to_dict())

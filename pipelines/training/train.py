@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from pipelines.dataset.files import CURVES, MODEL
+from pipelines.log import configure_logging
 from pipelines.params import Params, TrainParams, load_params
 from pipelines.segmentation.clothing import new_network, save_model
 from pipelines.training.data import Photos, photos_of
@@ -101,9 +102,7 @@ def train(params: Params) -> None:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    configure_logging()
     torch.set_num_threads(os.cpu_count() or 1)
     train(load_params(Path("params.yaml")))
 
