@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.training.registry import Registry
 
 logger = logging.getLogger(__name__)
+_DATASET = ("data/annotations.dvc", "data/images.dvc", "compile", "split")  # what a tag holds; training adds the rest
 
 
 def latest_dataset(settings: Settings) -> str:
@@ -55,10 +56,10 @@ def train(settings: Settings, dataset: str) -> None:
         clone.git("fetch", "--quiet", "--tags", "--force", str(settings.workspace_path))
         clone.git("checkout", "--quiet", "--force", "--detach", dataset)
         try:
-            clone.dvc("checkout", "--force")
+            clone.dvc("checkout", "--force", *_DATASET)
         except DatasetError:
             logger.info("the local cache lacks files of %s; pulling them", dataset)
-            clone.dvc("pull", "--force")
+            clone.dvc("pull", "--force", *_DATASET)
         clone.dvc("repro", "evaluate", show=True)
 
 
