@@ -84,6 +84,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "DVC_NO_ANALYTICS": "1",
         "MLFLOW_TRACKING_URI": settings.url("mlflow"),
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "GX_ANALYTICS_ENABLED": "false",
         "GIT_TERMINAL_PROMPT": "0",

@@ -200,8 +200,8 @@ def _log_model(folder: Path, example: np.ndarray) -> None:
 
     package = Path(__file__).resolve().parent.parent
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "photos")]),
-        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1), "index_masks")]),
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
     )
     mlflow.pyfunc.log_model(
         name="model",
