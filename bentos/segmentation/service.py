@@ -45,7 +45,7 @@ class Segmentation:
     @app.get("/health")
     def health(self) -> dict[str, str]:
         """Answer as soon as the process serves; Label Studio waits one second for this."""
-        return {"status": "UP", "model_version": self._version()}
+        return {"status": "UP", "model_version": self._version(), "problem": self.champion.problem}
 
     @app.post("/setup")
     def setup(self) -> dict[str, Any]:

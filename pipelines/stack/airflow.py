@@ -26,10 +26,14 @@ class Airflow:
 
     def ensure_pool(self, name: str, slots: int, description: str) -> bool:
         """Create a pool if there is none of that name; True when it was created."""
-        if any(pool["name"] == name for pool in self._request("GET", "/api/v2/pools")["pools"]):
+        if self.has_pool(name):
             return False
         self._request("POST", "/api/v2/pools", json={"name": name, "slots": slots, "description": description})
         return True
+
+    def has_pool(self, name: str) -> bool:
+        """Tell whether there is a pool of that name."""
+        return any(pool["name"] == name for pool in self._request("GET", "/api/v2/pools")["pools"])
 
     def dags(self) -> set[str]:
         """Give the ids of the DAGs that Airflow has read so far."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from pipelines.errors import ConfigurationError
+from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.settings import PROJECT_ROOT, Settings
 
 
@@ -63,6 +63,14 @@ def is_healthy(service: Service, settings: Settings, timeout_s: float = 2.0) -> 
         ill = [name for name in ("metadatabase", "scheduler", "triggerer", "dag_processor") if _ill(parts, name)]
         return not ill, f"{', '.join(ill)} not healthy yet" if ill else ""
     return True, ""
+
+
+def get_health(url: str) -> dict[str, str]:
+    """Fetch a model service's /health; raises ServiceError when it does not answer."""
+    try:
+        return dict(httpx.get(f"{url}/health", timeout=5).raise_for_status().json())
+    except httpx.HTTPError as error:
+        raise ServiceError(f"no answer from {url}: {error}; start it with `maskloop up`") from error
 
 
 def _ill(parts: dict[str, str], name: str) -> bool:

@@ -1,0 +1,200 @@
+"""`maskloop doctor`: every connection and every known trap, each with how to mend it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from pipelines import storage
+from pipelines.dataset.workspace import Workspace
+from pipelines.errors import MaskloopError
+from pipelines.labelstudio.client import connect, is_personal_token
+from pipelines.labelstudio.project import find_project, list_backends, project_labels
+from pipelines.params import load_params
+from pipelines.prelabel import NO_MODEL, serving_model
+from pipelines.settings import PROJECT_ROOT, Settings
+from pipelines.stack.airflow import WORKSPACE_POOL, Airflow
+from pipelines.stack.lifecycle import DAGS
+from pipelines.stack.services import get_health, is_healthy, services_in
+
+
+@dataclass(frozen=True)
+class Ill:
+    """What is wrong, and how to mend it."""
+
+    what: str
+    remedy: str
+
+
+Answer = str | Ill  # good news as text, or what is wrong
+Check = Callable[[Settings], Answer]
+
+
+def examine(settings: Settings, console: Console) -> bool:
+    """Run every check and print a table; True when nothing is wrong."""
+    table = Table(title="Maskloop doctor", title_justify="left", show_lines=True)
+    for heading in ("", "check", "finding", "how to mend it"):
+        table.add_column(heading, overflow="fold")
+    well = True
+    for name, answer in findings(settings):
+        if isinstance(answer, Ill):
+            well = False
+            table.add_row("[red]✗", name, answer.what, answer.remedy)
+        else:
+            table.add_row("[green]✓", name, answer, "")
+    console.print(table)
+    return well
+
+
+def findings(settings: Settings) -> list[tuple[str, Answer]]:
+    """Give each check's name and answer; an error that Maskloop knows is an answer too."""
+    answers: list[tuple[str, Answer]] = [
+        (f"{service.name} answers", _service(settings, service)) for service in services_in(settings)
+    ]
+    for name, check in CHECKS.items():
+        try:
+            answers.append((name, check(settings)))
+        except MaskloopError as error:
+            answers.append((name, Ill(str(error), "see the finding")))
+    return answers
+
+
+def _service(settings: Settings, service: object) -> Answer:
+    healthy, why = is_healthy(service, settings)  # type: ignore[arg-type]
+    return "healthy" if healthy else Ill(why, "`maskloop up`; its log is in var/logs")
+
+
+def _token(settings: Settings) -> Answer:
+    token = settings.label_studio_token.get_secret_value()
+    who = connect(settings).get("/api/current-user/whoami")["email"]
+    kind = "personal access token, refreshed by itself" if is_personal_token(token) else "legacy token"
+    return f"{kind} of {who}"
+
+
+def _project(settings: Settings) -> Answer:
+    labels, params = connect(settings), load_params(settings.params_path)
+    there, ours = project_labels(labels, find_project(labels, params)), set(params.label_ids)
+    if there != ours:
+        return Ill(
+            f"only in Label Studio: {sorted(there - ours) or 'none'}; only in params.yaml: {sorted(ours - there) or 'none'}",
+            "`maskloop setup` brings the project in line with params.yaml",
+        )
+    return f"{len(ours)} labels in project and params.yaml"
+
+
+def _backends(settings: Settings) -> Answer:
+    labels, params = connect(settings), load_params(settings.params_path)
+    backends = list_backends(labels, find_project(labels, params))
+    urls = [backend["url"].rstrip("/") for backend in backends]
+    wanted = [settings.url("segmentation"), settings.url("segment_anything")]
+    if urls != wanted:
+        return Ill(
+            f"connected in this order: {', '.join(urls) or 'none'}; wanted: {', '.join(wanted)}. The first one pre-labels",
+            "`maskloop setup` connects them anew, in order",
+        )
+    off = [backend["title"] for backend in backends if backend["state"] != "CO"]
+    if off:
+        return Ill(
+            f"Label Studio calls {', '.join(off)} disconnected: {backends[0].get('error_message') or 'no reason given'}",
+            "Label Studio bans private addresses by default; set USE_DEFAULT_BANNED_SUBNETS=false and ban the others "
+            "with USER_ADDITIONAL_BANNED_SUBNETS, then `maskloop setup`",
+        )
+    return "segmentation first, segment-anything interactive, both connected"
+
+
+def _ports(settings: Settings) -> Answer:
+    """Label Studio silently takes the next port when its own is taken."""
+    try:
+        page = httpx.get(f"{settings.url('label_studio')}/api/version", timeout=5).json()
+    except (httpx.HTTPError, ValueError):
+        page = {}
+    if "label-studio-os-package" not in page:
+        return Ill(
+            f"{settings.url('label_studio')} is not Label Studio",
+            "another program has the port, and Label Studio took the next one: free it or set MASKLOOP_LABEL_STUDIO_PORT",
+        )
+    return f"Label Studio {page['label-studio-os-package']['version']} at its own port"
+
+
+def _buckets(settings: Settings) -> Answer:
+    client = storage.connect(settings)
+    names = (settings.source_bucket, settings.target_bucket, settings.dvc_bucket)
+    for name in names:
+        storage.require_bucket(client, name)
+    if storage.stat(client, settings.source_bucket, settings.catalog) is None:
+        return Ill(
+            f"gs://{settings.source_bucket} has no {settings.catalog}",
+            "upload the catalogue CSV, or set MASKLOOP_CATALOG to its object name",
+        )
+    return ", ".join(f"gs://{name}" for name in names)
+
+
+def _airflow(settings: Settings) -> Answer:
+    airflow = Airflow(settings)
+    if errors := airflow.import_errors():
+        return Ill("; ".join(errors), "mend the DAG file named")
+    if missing := DAGS - airflow.dags():
+        return Ill(f"Airflow has not read {', '.join(sorted(missing))}", "wait half a minute; see var/logs")
+    if not airflow.has_pool(WORKSPACE_POOL):
+        return Ill(f"there is no pool {WORKSPACE_POOL}", "`maskloop setup` creates it")
+    return f"{len(DAGS)} DAGs, pool {WORKSPACE_POOL}"
+
+
+def _champion(settings: Settings) -> Answer:
+    from pipelines.training.registry import Registry
+
+    champion = Registry(settings).champion()
+    serving, known = serving_model(settings)
+    wanted = champion.served_as if champion else NO_MODEL
+    if serving != wanted:
+        problem = get_health(settings.url("segmentation")).get("problem", "")
+        return Ill(
+            f"MLflow's champion is {wanted}, the service serves {serving}. {problem}", "see var/logs/segmentation.log"
+        )
+    unknown = sorted(set(known) - set(load_params(settings.params_path).label_ids))
+    if unknown:
+        return Ill(
+            f"{serving} predicts labels that params.yaml lacks: {', '.join(unknown)}", "put them back, or retrain"
+        )
+    return serving if champion else "none yet: the first training makes one"
+
+
+def _clicks(settings: Settings) -> Answer:
+    health = get_health(settings.url("segment_anything"))
+    if health["fallback"] and settings.sam_checkpoint:
+        return Ill(
+            f"{health['model_version']} answers: {health['fallback']}", "mend MASKLOOP_SAM_CHECKPOINT, then restart"
+        )
+    return health["model_version"] + (f": {health['fallback']}" if health["fallback"] else "")
+
+
+def _workspace(settings: Settings) -> Answer:
+    path = settings.workspace_path
+    if not (path / ".git").exists():
+        return Ill(f"there is no workspace {path}", "`maskloop up` makes it")
+    workspace, project = Workspace(path, settings), Workspace(PROJECT_ROOT, settings)
+    uncommitted = project.git("status", "--porcelain", "--", "params.yaml", "dvc.yaml", "pipelines")
+    if uncommitted:
+        names = ", ".join(line[3:] for line in uncommitted.splitlines()[:3])
+        return Ill(f"the project has changes that no dataset version will see: {names}", "git commit them")
+    if "bucket" not in (path / ".dvc" / "config.local").read_text(encoding="utf-8"):
+        return Ill("DVC has no remote", "`maskloop up` writes it")
+    dirty = workspace.git("status", "--porcelain", "--", "data", "params.yaml")
+    tags = workspace.dataset_tags()
+    note = "; an unfinished sync is taken up by the next one" if dirty else ""
+    return (f"{len(tags)} dataset versions, newest {tags[-1]}" if tags else "no dataset version yet") + note
+
+
+CHECKS: dict[str, Check] = {
+    "Label Studio's port": _ports,
+    "Label Studio's token": _token,
+    "labels": _project,
+    "ML backends": _backends,
+    "buckets": _buckets,
+    "Airflow": _airflow,
+    "champion": _champion,
+    "clicks": _clicks,
+    "git and DVC": _workspace,
+}
