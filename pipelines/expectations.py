@@ -40,9 +40,10 @@ def find_violations(table: pd.DataFrame, rules: Sequence[Rule]) -> list[Finding]
     """Validate a table with Great Expectations and give the rules that do not hold, in the order of `rules`."""
     import great_expectations as gx
     import great_expectations.expectations as gxe
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     batch = (
         context.data_sources.add_pandas("maskloop")
         .add_dataframe_asset("table")
@@ -55,7 +56,8 @@ def find_violations(table: pd.DataFrame, rules: Sequence[Rule]) -> list[Finding]
     findings = []
     for result in batch.validate(suite).results:
         if not result.success:
+            assert result.expectation_config is not None
+            number = result.expectation_config.meta["rule"]
             examples = (result.result or {}).get("partial_unexpected_list") or []
-            rule = rules[result.expectation_config.meta["rule"]]
-            findings.append((result.expectation_config.meta["rule"], Finding(rule, tuple(map(str, examples[:5])))))
+            findings.append((number, Finding(rules[number], tuple(map(str, examples[:5])))))
     return [finding for _, finding in sorted(findings, key=lambda pair: pair[0])]

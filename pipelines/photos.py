@@ -1,4 +1,4 @@
-"""Photos of the source bucket as pixels, for services and stations: read at their generation, decoded once, kept small."""
+"""Photos of the source bucket as pixels, for services and stations: read at their generation, decoded once."""
 
 import threading
 from collections import OrderedDict

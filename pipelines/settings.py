@@ -6,7 +6,6 @@ Nothing here changes data bytes or weights; that is params.yaml's business.
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -91,20 +90,20 @@ class Settings(BaseSettings):
 
     @property
     def params_path(self) -> Path:
-        """Give the params.yaml in force: the workspace's committed one, or the project's before there is a workspace."""
+        """Give the params.yaml in force: the workspace's committed one, or before there is one the project's."""
         ours = self.workspace_path / "params.yaml"
         return ours if ours.exists() else PROJECT_ROOT / "params.yaml"
 
 
 @lru_cache(maxsize=1)
-def get_settings(**overrides: Any) -> Settings:
+def get_settings() -> Settings:
     """Read the settings once per process.
 
     Raises ConfigurationError naming each variable that has a bad value.
     """
     var = PROJECT_ROOT / os.environ.get("MASKLOOP_VAR", "var")
     try:
-        return Settings(_env_file=(var / SECRETS_FILE, PROJECT_ROOT / ".env"), **overrides)
+        return Settings(_env_file=(var / SECRETS_FILE, PROJECT_ROOT / ".env"))  # type: ignore[call-arg]
     except ValidationError as error:
         problems = "; ".join(f"MASKLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"bad settings in the environment or .env: {problems}") from error

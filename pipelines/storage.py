@@ -36,7 +36,7 @@ def connect(settings: Settings) -> Client:
     """
     if settings.storage_endpoint:
         os.environ["STORAGE_EMULATOR_HOST"] = settings.storage_endpoint  # the client library reads it nowhere else
-        return Client(project="maskloop", credentials=AnonymousCredentials())  # type: ignore[no-untyped-call]
+        return Client(project="maskloop", credentials=AnonymousCredentials())
     try:
         return Client()
     except DefaultCredentialsError as error:

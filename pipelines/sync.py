@@ -62,7 +62,7 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
 
 
 def _mirror_images(bucket: Client, folder: Path, annotations: Iterable[Annotation]) -> list[Annotation]:
-    """Keep each labelled photo's bytes, read at the generation that was labelled; gives the annotations that have them."""
+    """Keep each labelled photo's bytes at the generation that was labelled; gives the annotations that have them."""
     usable, wanted = [], set()
     for annotation in annotations:
         image = annotation.image

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +30,7 @@ def side_of(group: str, params: SplitParams) -> str:
     return "val" if position < params.test_share + params.val_share else "train"
 
 
-def _group(row: dict[str, object], params: SplitParams) -> str:
+def _group(row: Mapping[Hashable, object], params: SplitParams) -> str:
     values = [str(row.get(f"meta_{column}", "")) for column in params.group_by]
     return " / ".join(values) if values and all(v not in ("", "–", "nan") for v in values) else str(row["sha256"])
 

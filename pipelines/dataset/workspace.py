@@ -119,8 +119,8 @@ def _run(command: list[str], folder: Path, environment: dict[str, str] | None = 
     lines: list[str] = []
     try:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT if show else subprocess.PIPE,
-            text=True,
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if show else subprocess.PIPE, text=True,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise ConfigurationError(f"{command[0]} is not installed: sudo apt-get install {command[0]}") from error

@@ -132,7 +132,7 @@ class Demo:
         names = self.archive.take(len(there), count)
         if not names:
             raise ConfigurationError(
-                "every photo was used already; give more photos, or start afresh in another state folder (MASKLOOP_VAR=…)"
+                "every photo was used already; give more photos, or start afresh with another MASKLOOP_VAR"
             )
         for name in [*sorted(there), *names]:
             self._name_of[sha256_hex(self.archive.photo(name))] = name
@@ -163,7 +163,8 @@ class Demo:
 def _results(rounds: list[Round]) -> Table:
     table = Table(title="What each round gave", title_justify="left")
     for heading in (
-        "round", "tasks", "annotations", "dataset", "model", "test mIoU", "pre-label mIoU", "accepted untouched", "s/photo",
+        "round", "tasks", "annotations", "dataset", "model", "test mIoU", "pre-label mIoU", "accepted untouched",
+        "s/photo",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for number, one in enumerate(rounds, start=1):

@@ -30,6 +30,6 @@ def labeling_interface(params: Params) -> str:
 
 
 def _labels(view: xml.Element, tag: str, name: str, labels: tuple[Label, ...], **attributes: str) -> None:
-    group = xml.SubElement(view, tag, name=name, toName=IMAGE, showInline="true", **attributes)
+    group = xml.SubElement(view, tag, {"name": name, "toName": IMAGE, "showInline": "true", **attributes})
     for label in labels:
         xml.SubElement(group, "Label", value=label.name, background=label.color)

@@ -47,8 +47,8 @@ def push_predictions(client: LabelStudioClient, project_id: int, predictions: Ma
     created = int(client.post(f"/api/projects/{project_id}/import/predictions", body)["created"])
     if created != len(body):
         raise ServiceError(
-            f"Label Studio created {created} of {len(body)} predictions for tasks {sorted(predictions)}; it drops those "
-            "that do not fit the labeling interface: compare labels with `maskloop doctor`"
+            f"Label Studio created {created} of {len(body)} predictions for tasks {sorted(predictions)}; it drops "
+            "those that do not fit the labeling interface: compare labels with `maskloop doctor`"
         )
     return created
 

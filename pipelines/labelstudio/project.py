@@ -41,7 +41,8 @@ def ensure_project(client: LabelStudioClient, params: Params, settings: Settings
     if project is None:
         with client.explained():
             created = client.sdk.projects.create(title=params.project.title, **wanted)
-        project_id = int(created.id)
+        assert created.id is not None
+        project_id = created.id
         changes.append(f"created project «{params.project.title}»")
     else:
         project_id = int(project["id"])

@@ -59,7 +59,7 @@ def _read_brush(
         raise AnnotationError(f"{where} lacks label, stroke or size ({error!r}); draw it again") from error
     if label not in label_ids:
         raise AnnotationError(
-            f"{where} has the label {label!r}, which params.yaml does not know; add it to `labels` or relabel the region"
+            f"{where} has the label {label!r}, unknown to params.yaml; add it to `labels` or relabel the region"
         )
     if size != (height, width):
         raise AnnotationError(

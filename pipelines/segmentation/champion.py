@@ -73,7 +73,7 @@ class Champion:
         with tempfile.TemporaryDirectory(dir=self._folder) as part:
             try:
                 client = MlflowClient(self._uri)
-                run = client.get_model_version(self._name, str(version)).run_id
+                run = str(client.get_model_version(self._name, str(version)).run_id)
                 found = Path(client.download_artifacts(run, "network", part))
             except (MlflowException, OSError) as error:
                 raise ModelError(f"cannot download {self._name} version {version} from MLflow: {error}") from error

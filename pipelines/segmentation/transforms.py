@@ -21,7 +21,7 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def normalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Turn (h, w, 3) uint8 RGB into (3, h, w) float32: (x / 255 − mean) / std per channel."""
-    scaled = (image.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    scaled = (image.astype(np.float32) / 255 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 

@@ -78,7 +78,7 @@ def _project(settings: Settings) -> Answer:
     there, ours = project_labels(labels, find_project(labels, params)), set(params.label_ids)
     if there != ours:
         return Ill(
-            f"only in Label Studio: {sorted(there - ours) or 'none'}; only in params.yaml: {sorted(ours - there) or 'none'}",
+            f"only in Label Studio: {sorted(there - ours) or '–'}; only in params.yaml: {sorted(ours - there) or '–'}",
             "`maskloop setup` brings the project in line with params.yaml",
         )
     return f"{len(ours)} labels in project and params.yaml"
@@ -91,13 +91,13 @@ def _backends(settings: Settings) -> Answer:
     wanted = [settings.url("segmentation"), settings.url("segment_anything")]
     if urls != wanted:
         return Ill(
-            f"connected in this order: {', '.join(urls) or 'none'}; wanted: {', '.join(wanted)}. The first one pre-labels",
+            f"connected: {', '.join(urls) or 'none'}; wanted, in this order: {', '.join(wanted)}. The first pre-labels",
             "`maskloop setup` connects them anew, in order",
         )
     off = [backend["title"] for backend in backends if backend["state"] != "CO"]
     if off:
         return Ill(
-            f"Label Studio calls {', '.join(off)} disconnected: {backends[0].get('error_message') or 'no reason given'}",
+            f"Label Studio calls {', '.join(off)} disconnected: {backends[0].get('error_message') or 'no reason'}",
             "Label Studio bans private addresses by default; set USE_DEFAULT_BANNED_SUBNETS=false and ban the others "
             "with USER_ADDITIONAL_BANNED_SUBNETS, then `maskloop setup`",
         )
@@ -113,7 +113,7 @@ def _ports(settings: Settings) -> Answer:
     if "label-studio-os-package" not in page:
         return Ill(
             f"{settings.url('label_studio')} is not Label Studio",
-            "another program has the port, and Label Studio took the next one: free it or set MASKLOOP_LABEL_STUDIO_PORT",
+            "another program has the port, so Label Studio took the next: free it or set MASKLOOP_LABEL_STUDIO_PORT",
         )
     return f"Label Studio {page['label-studio-os-package']['version']} at its own port"
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import mlflow
+import mlflow.models
 import numpy as np
+from mlflow.pyfunc.model import PythonModel
 
 from pipelines.segmentation.clothing import load_model
 
 
-class GarmentSegmenter(mlflow.pyfunc.PythonModel):
+class GarmentSegmenter(PythonModel):
     """Segments garments; the network comes from weights.safetensors and model.json."""
 
     def load_context(self, context: Any) -> None:

@@ -8,6 +8,7 @@ import lightning.pytorch as lightning
 import pandas as pd
 import segmentation_models_pytorch as smp
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.utils.data import DataLoader
 
 from pipelines.dataset.files import CURVES, MODEL
@@ -54,10 +55,10 @@ class Learner(lightning.LightningModule):
         logger.info("epoch %d: loss %.3f, val mIoU %.3f", self.current_epoch + 1, row["train_loss"], row["val_miou"])
         self._losses, self._confusion = [], Confusion(len(self._confusion.matrix))
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Use AdamW on a one-cycle schedule; the pretrained encoder learns at a third of the rate."""
         rate = self.params.learning_rate
-        encoder = list(self.network.encoder.parameters())  # type: ignore[union-attr,operator]
+        encoder = list(self.network.encoder.parameters())  # type: ignore[union-attr]
         ids = {id(p) for p in encoder}
         head = [p for p in self.network.parameters() if id(p) not in ids]
         groups = [{"params": encoder, "lr": rate / 3}, {"params": head, "lr": rate}]
@@ -79,7 +80,8 @@ def train(params: Params) -> None:
     # Batch normalisation needs two photos per batch; the last, smaller batch is dropped when there are others.
     size = min(options.batch_size, max(2, len(train_side)))
     loader = DataLoader(
-        train_side, size, shuffle=True, drop_last=len(train_side) > size, generator=torch.Generator().manual_seed(options.seed)
+        train_side, size, shuffle=True, drop_last=len(train_side) > size,
+        generator=torch.Generator().manual_seed(options.seed)
     )  # fmt: skip
     learner = Learner(network, options, steps=len(loader) * options.epochs, channels=len(card.index_of_channel))
     trainer = lightning.Trainer(
