@@ -55,7 +55,7 @@ class SegmentAnything:
         version = self.segmenter.version
         try:
             request = parse_request(body)
-            if not request.context:
+            if not request.context or not request.tasks:
                 return {"results": [{}] * max(1, len(request.tasks)), "model_version": version}
             uri, generation = image_uri(request.tasks[0]), generation_of(request.tasks[0])
             photo = self.photos.read(uri, generation)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -161,14 +162,14 @@ class Demo:
 
 
 def _results(rounds: list[Round]) -> Table:
-    table = Table(title="What each round gave", title_justify="left")
+    table = Table(title="What each round gave", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in (
-        "round", "tasks", "annotations", "dataset", "model", "test mIoU", "pre-label mIoU", "accepted untouched",
-        "s/photo",
+        "round", "tasks", "annota-\ntions", "dataset", "model", "test\nmIoU", "pre-label\nmIoU", "accepted\nuntouched",
+        "s per\nphoto",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for number, one in enumerate(rounds, start=1):
-        prelabel = "no model yet" if one.prelabel_miou is None else f"{one.prelabel_miou:.3f}"
+        prelabel = "no model" if one.prelabel_miou is None else f"{one.prelabel_miou:.3f}"
         table.add_row(
             str(number), str(one.tasks), str(one.annotations), one.dataset, one.model, f"{one.test_miou:.3f}", prelabel,
             f"{one.untouched_share:.0%}", f"{one.seconds_per_photo:.0f}",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -166,9 +167,9 @@ def addresses(settings: Settings) -> Table:
         "label-studio": (settings.label_studio_email, settings.label_studio_password.get_secret_value()),
         "airflow": (settings.airflow_user, settings.airflow_password.get_secret_value()),
     }
-    table = Table(title="Open in a browser", title_justify="left")
+    table = Table(title="Open in a browser", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("address", "what for", "login", "password"):
-        table.add_column(heading, no_wrap=heading == "address", overflow="fold")
+        table.add_column(heading, no_wrap=heading != "what for")
     for service in services_in(settings):
         if service.page:
             user, password = logins.get(service.name, ("–", "–"))

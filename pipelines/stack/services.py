@@ -36,11 +36,11 @@ class Service:
 _AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 SERVICES = (
     Service("storage", ("storage",), "storage", "/_internal/healthcheck", "photos, labels and datasets (local bucket)"),
-    Service("label-studio", ("label-studio",), "label_studio", "/health", "labelers correct masks here", "/projects"),
-    Service("mlflow", ("mlflow",), "mlflow", "/health", "engineers judge models here", "/#/experiments"),
+    Service("label-studio", ("label-studio",), "label_studio", "/health", "labelling", "/projects"),
+    Service("mlflow", ("mlflow",), "mlflow", "/health", "models", "/#/experiments"),
     Service("segmentation", ("segmentation",), "segmentation", "/health", "pre-labels photos with the champion"),
     Service("segment-anything", ("segment-anything",), "segment_anything", "/health", "answers the labelers' clicks"),
-    Service("airflow", _AIRFLOW, "airflow", "/api/v2/monitor/health", "runs and shows the loop", "/"),
+    Service("airflow", _AIRFLOW, "airflow", "/api/v2/monitor/health", "the runs of the loop", "/"),
 )
 
 

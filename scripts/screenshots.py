@@ -1,0 +1,110 @@
+"""Take the README's pictures from the running stack with headless Chromium: `make screenshots`."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pipelines.errors import ConfigurationError
+from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.tasks import list_tasks
+from pipelines.params import load_params
+from pipelines.settings import PROJECT_ROOT, Settings, get_settings
+from pipelines.stack.airflow import Airflow
+from pipelines.training.registry import Registry
+
+PICTURES = PROJECT_ROOT / "docs" / "pictures"
+QUIET = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the system's Chromium, or Playwright's own when there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("MASKLOOP_CHROMIUM") or next((found for name in names if (found := shutil.which(name))), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def log_in_to_label_studio(page: Page, settings: Settings) -> None:
+    """Fill the login form."""
+    page.goto(settings.url("label_studio") + "/user/login/")
+    page.fill("input[name=email]", settings.label_studio_email)
+    page.fill("input[name=password]", settings.label_studio_password.get_secret_value())
+    page.click("button[type=submit]")
+    page.wait_for_url("**/projects**")
+
+
+def open_task(page: Page, settings: Settings, project: int, task: int) -> None:
+    """Open a task in the editor and wait until photo and masks are drawn."""
+    page.goto(f"{settings.url('label_studio')}/projects/{project}/data?task={task}")
+    page.wait_for_selector(".konvajs-content canvas", timeout=60_000)
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('img')].some(i => i.complete && i.naturalWidth > 300)", timeout=60_000
+    )
+    page.wait_for_timeout(2500)  # the editor draws strokes after the photo, without any sign of being done
+
+
+def label_studio(page: Page, settings: Settings) -> None:
+    """Show an open task with the champion's masks."""
+    labels, params = connect(settings), load_params(settings.params_path)
+    project = find_project(labels, params)
+    waiting = [task for task in list_tasks(labels, project) if not task.opened and task.prediction_versions]
+    if not waiting:
+        raise ConfigurationError("no open task has a pre-label; run `make demo` first")
+    log_in_to_label_studio(page, settings)
+    open_task(page, settings, project, waiting[0].id)
+    page.screenshot(path=PICTURES / "label-studio.png")
+
+
+def airflow(page: Page, settings: Settings) -> None:
+    """Show the newest retraining run as a grid."""
+    run = Airflow(settings).runs("retrain_model")[0]["dag_run_id"]
+    page.goto(settings.url("airflow") + "/auth/login/")
+    page.wait_for_selector("input[name=username]")
+    page.fill("input[name=username]", settings.airflow_user)
+    page.fill("input[name=password]", settings.airflow_password.get_secret_value())
+    page.click("button[type=submit]")
+    page.wait_for_url(settings.url("airflow") + "/**")
+    page.wait_for_timeout(1500)
+    page.goto(f"{settings.url('airflow')}/dags/retrain_model/runs/{run}")
+    page.wait_for_timeout(4000)
+    page.screenshot(path=PICTURES / "airflow.png")
+
+
+def mlflow(page: Page, settings: Settings) -> None:
+    """Show the champion's run."""
+    registry = Registry(settings)
+    champion = registry.champion()
+    if champion is None:
+        raise ConfigurationError("there is no champion; run `make demo` first")
+    experiment = registry.client.get_run(champion.run_id).info.experiment_id
+    page.goto(f"{settings.url('mlflow')}/#/experiments/{experiment}/runs/{champion.run_id}/model-metrics")
+    page.wait_for_timeout(6000)
+    page.screenshot(path=PICTURES / "mlflow.png")
+
+
+def main() -> None:
+    """Take all pictures."""
+    settings = get_settings()
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with chromium() as browser:
+        for take in (label_studio, airflow, mlflow):
+            page = browser.new_page(viewport={"width": 1400, "height": 860})
+            take(page, settings)
+            page.close()
+            print(f"docs/pictures/{take.__name__.replace('_', '-')}.png")
+
+
+if __name__ == "__main__":
+    main()
