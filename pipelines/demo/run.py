@@ -162,14 +162,14 @@ class Demo:
 
 
 def _results(rounds: list[Round]) -> Table:
-    table = Table(title="What each round gave", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title="What each round gave", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     for heading in (
         "round", "tasks", "annota-\ntions", "dataset", "model", "test\nmIoU", "pre-label\nmIoU", "accepted\nuntouched",
         "s per\nphoto",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for number, one in enumerate(rounds, start=1):
-        prelabel = "no model" if one.prelabel_miou is None else f"{one.prelabel_miou:.3f}"
+        prelabel = "–" if one.prelabel_miou is None else f"{one.prelabel_miou:.3f}"
         table.add_row(
             str(number), str(one.tasks), str(one.annotations), one.dataset, one.model, f"{one.test_miou:.3f}", prelabel,
             f"{one.untouched_share:.0%}", f"{one.seconds_per_photo:.0f}",

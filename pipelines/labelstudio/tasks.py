@@ -15,8 +15,8 @@ _IMPORT_BATCH = 500
 _UNNEEDED = [
     f"tasks:{name}"
     for name in (
-        "annotations_results", "predictions_results", "predictions_score", "annotations_ids", "annotators", "updated_by",
-        "completed_at", "avg_lead_time", "file_upload", "storage_filename",
+        "annotations_results", "predictions_results", "predictions_score", "annotations_ids", "annotators",
+        "updated_by", "completed_at", "avg_lead_time", "file_upload", "storage_filename",
     )
 ]  # fmt: skip
 _IDENTITY = ("generation", "sha256", "height", "width")
@@ -109,7 +109,7 @@ def pages(
     page, seen, total = 1, 0, 1
     while seen < total:
         answer = client.get(
-            "/api/tasks", project=project_id, page=page, page_size=page_size, query=query,
+            "/api/tasks", project=project_id, page=page, page_size=page_size, query=json.dumps(query),
             fields="task_only", resolve_uri="false",  # task data as it was written, not as a browser needs it
         )  # fmt: skip
         total = int(answer["total"])

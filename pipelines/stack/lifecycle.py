@@ -167,7 +167,7 @@ def addresses(settings: Settings) -> Table:
         "label-studio": (settings.label_studio_email, settings.label_studio_password.get_secret_value()),
         "airflow": (settings.airflow_user, settings.airflow_password.get_secret_value()),
     }
-    table = Table(title="Open in a browser", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title="Open in a browser", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     for heading in ("address", "what for", "login", "password"):
         table.add_column(heading, no_wrap=heading != "what for")
     for service in services_in(settings):
