@@ -1,5 +1,6 @@
 """Tasks of Label Studio to and from records: the task data is the ledger of which photo, at which generation."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
