@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
+from station import fails_at_once_when_people_must_act
 
 
 @dag(
@@ -35,7 +36,8 @@ def ingest_images() -> None:
 
         settings = get_settings()
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
-        report = ingest(bucket, connect(settings), settings, load_params(settings.params_path))
+        with fails_at_once_when_people_must_act():
+            report = ingest(bucket, connect(settings), settings, load_params(settings.params_path))
         print(report)  # noqa: T201 - the report is this task's log
         if not report.created + report.updated:
             raise AirflowSkipException("no new and no changed photo: nobody needs to be woken")

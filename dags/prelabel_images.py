@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import dag, task
+from station import fails_at_once_when_people_must_act
 
 RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=15), "retry_exponential_backoff": True}
 
@@ -27,7 +28,8 @@ def prelabel_images() -> None:
         from pipelines.settings import get_settings
 
         settings = get_settings()
-        return plan_batches(connect(settings), settings, load_params(settings.params_path))
+        with fails_at_once_when_people_must_act():
+            return plan_batches(connect(settings), settings, load_params(settings.params_path))
 
     @task(
         execution_timeout=timedelta(minutes=15),  # a dozen photos take seconds; minutes mean a hung service
@@ -41,7 +43,8 @@ def prelabel_images() -> None:
         from pipelines.settings import get_settings
 
         settings = get_settings()
-        report = prelabel_batch(connect(settings), settings, load_params(settings.params_path), task_ids)
+        with fails_at_once_when_people_must_act():
+            report = prelabel_batch(connect(settings), settings, load_params(settings.params_path), task_ids)
         print(f"{report.asked} tasks, {report.created} predictions, {len(report.problems)} problems")  # noqa: T201
         return report.created
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
+from station import fails_at_once_when_people_must_act
 
 
 @dag(
@@ -37,7 +38,8 @@ def sync_annotations() -> None:
 
         settings = get_settings()
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
-        version = sync(bucket, connect(settings), settings)
+        with fails_at_once_when_people_must_act():
+            version = sync(bucket, connect(settings), settings)
         if version is None:
             raise AirflowSkipException("nothing changed since the last dataset version")
         print(f"{version.tag}: {version.summary}")  # noqa: T201 - this task's log

@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from google.api_core.exceptions import (
     Forbidden,
@@ -20,13 +21,21 @@ from google.api_core.exceptions import (
     Unauthorized,
 )
 from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError
+from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
 from google.cloud.storage import Blob, Client
-from requests.exceptions import ConnectionError as RequestsConnectionError
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.exceptions import RequestException
 
 from pipelines.errors import ConfigurationError, CredentialsError, ObjectChangedError, StorageError
 from pipelines.records import ObjectRef
 from pipelines.settings import Settings
+
+# The client library would try for two minutes when nobody answers; hiccups are over sooner, and the DAGs try again.
+_REQUEST: dict[str, Any] = {
+    "retry": DEFAULT_RETRY.with_delay(initial=0.25, multiplier=2, maximum=2).with_timeout(6),
+    "timeout": (5, 60),  # seconds to connect and between two pieces of an answer
+}
 
 
 def connect(settings: Settings) -> Client:
@@ -58,7 +67,7 @@ def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterab
     """List objects below `prefix` in name order, those with one of `suffixes` (lower case) if any are given."""
     wanted = tuple(suffixes)
     with _explained(f"gs://{bucket}/{prefix}", bucket):
-        for blob in client.list_blobs(bucket, prefix=prefix):
+        for blob in client.list_blobs(bucket, prefix=prefix, **_REQUEST):
             if not wanted or blob.name.lower().endswith(wanted):
                 yield _reference(blob)
 
@@ -71,7 +80,7 @@ def read(client: Client, ref: ObjectRef) -> bytes:
     blob = client.bucket(ref.bucket).blob(ref.name, generation=ref.generation or None)
     with _explained(ref.uri, ref.bucket):
         try:
-            data = blob.download_as_bytes()
+            data = blob.download_as_bytes(**_REQUEST)
         except NotFound as error:
             raise ObjectChangedError(
                 f"{ref.uri} at generation {ref.generation} is gone: it was deleted or overwritten; "
@@ -85,7 +94,7 @@ def read(client: Client, ref: ObjectRef) -> bytes:
 def stat(client: Client, bucket: str, name: str) -> ObjectRef | None:
     """Look up the object as it is now; None when there is none."""
     with _explained(f"gs://{bucket}/{name}", bucket):
-        blob = client.bucket(bucket).get_blob(name)
+        blob = client.bucket(bucket).get_blob(name, **_REQUEST)
     return _reference(blob) if blob else None
 
 
@@ -98,7 +107,9 @@ def write(client: Client, bucket: str, name: str, data: bytes, content_type: str
     blob = client.bucket(bucket).blob(name)
     with _explained(f"gs://{bucket}/{name}", bucket):
         try:
-            blob.upload_from_string(data, content_type=content_type, if_generation_match=replaces, checksum="md5")
+            blob.upload_from_string(
+                data, content_type=content_type, if_generation_match=replaces, checksum="md5", **_REQUEST
+            )
         except PreconditionFailed as error:
             there = stat(client, bucket, name)
             if there is None or there.md5 != md5_base64(data):
@@ -119,7 +130,7 @@ def delete(client: Client, ref: ObjectRef) -> None:
     """Delete the object at this generation; an object that is already gone is fine."""
     with _explained(ref.uri, ref.bucket):
         try:
-            client.bucket(ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation)
+            client.bucket(ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation, **_REQUEST)
         except NotFound:
             return
 
@@ -127,16 +138,16 @@ def delete(client: Client, ref: ObjectRef) -> None:
 def ensure_bucket(client: Client, bucket: str) -> bool:
     """Create the bucket if it does not exist; True when it was created."""
     with _explained(f"gs://{bucket}", bucket):
-        if client.lookup_bucket(bucket) is not None:
+        if client.lookup_bucket(bucket, **_REQUEST) is not None:
             return False
-        client.create_bucket(bucket)
+        client.create_bucket(bucket, **_REQUEST)
         return True
 
 
 def require_bucket(client: Client, bucket: str) -> None:
     """Raise StorageError with the remedy when the bucket does not exist."""
     with _explained(f"gs://{bucket}", bucket):
-        if client.lookup_bucket(bucket) is None:
+        if client.lookup_bucket(bucket, **_REQUEST) is None:
             raise _missing_bucket(bucket)
 
 
@@ -168,7 +179,13 @@ def _explained(uri: str, bucket: str) -> Iterator[None]:
             f"Google Cloud Storage refuses access to {uri}: {error.message}; give this identity the role "
             "roles/storage.objectViewer (objectAdmin for the target and dataset buckets)"
         ) from error
-    except (RequestsConnectionError, RetryError) as error:
+    except RefreshError as error:
+        raise CredentialsError(
+            f"Google's credentials cannot be renewed ({error}); run `gcloud auth application-default login` again"
+        ) from error
+    except DataCorruption as error:
+        raise StorageError(f"{uri}: the bytes were damaged on the way ({error}); run again") from error
+    except (RequestException, RetryError, TransportError) as error:
         raise StorageError(f"cannot reach the bucket server for {uri}; is it up? (`maskloop doctor`)") from error
     except GoogleAPICallError as error:
         raise StorageError(f"{uri}: {error.message}; try again, then see `maskloop doctor`") from error

@@ -42,7 +42,7 @@ def log_in_to_label_studio(page: Page, settings: Settings) -> None:
     page.fill("input[name=email]", settings.label_studio_email)
     page.fill("input[name=password]", settings.label_studio_password.get_secret_value())
     page.click("button[type=submit]")
-    page.wait_for_url("**/projects**")
+    page.wait_for_url(lambda url: "/user/login" not in url, wait_until="domcontentloaded")
 
 
 def open_task(page: Page, settings: Settings, project: int, task: int) -> None:
@@ -89,7 +89,9 @@ def mlflow(page: Page, settings: Settings) -> None:
     if champion is None:
         raise ConfigurationError("there is no champion; run `make demo` first")
     experiment = registry.client.get_run(champion.run_id).info.experiment_id
-    page.goto(f"{settings.url('mlflow')}/#/experiments/{experiment}/runs/{champion.run_id}/model-metrics")
+    report = registry.client.list_artifacts(champion.run_id, "report")
+    overlay = next(file.path for file in report if "overlay" in file.path)
+    page.goto(f"{settings.url('mlflow')}/#/experiments/{experiment}/runs/{champion.run_id}/artifacts/{overlay}")
     page.wait_for_timeout(6000)
     page.screenshot(path=PICTURES / "mlflow.png")
 

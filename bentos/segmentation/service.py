@@ -1,6 +1,7 @@
 """Pre-labels photos with the champion: Label Studio's ML backend protocol over `pipelines.segmentation`."""
 
 import logging
+import os
 import threading
 import time
 from typing import Any
@@ -32,6 +33,8 @@ class Segmentation:
         settings = get_settings()
         params = load_params(settings.params_path)
         self.photos = PhotoReader(connect(settings), settings.source_bucket, params.ingest.max_megapixels)
+        # The champion is asked for every few seconds: the next poll is the retry, and it must come within seconds.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         kept = settings.var / "champion"
         self.champion = Champion(settings.model_name, settings.url("mlflow"), kept, params.prelabel.min_region_share)
         self.busy = threading.Lock()  # one batch at a time: torch already uses every thread it was given

@@ -35,9 +35,8 @@ def parse_request(body: Any) -> PredictRequest:
     params = body.get("params")
     context = (params.get("context") if isinstance(params, Mapping) else None) or {}
     regions = context.get("result") if isinstance(context, Mapping) else None
-    smart = [
-        r for r in regions or [] if isinstance(r, Mapping) and r.get("type") in ("keypointlabels", "rectanglelabels")
-    ]
+    regions = regions if isinstance(regions, list) else []
+    smart = [r for r in regions if isinstance(r, Mapping) and r.get("type") in ("keypointlabels", "rectanglelabels")]
     return PredictRequest(tuple(task["data"] for task in tasks), tuple(smart))
 
 

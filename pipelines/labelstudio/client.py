@@ -56,7 +56,7 @@ class LabelStudioClient:
         with self.explained():
             answer = self._http.request(method, path, **arguments)
         if answer.is_success:
-            return answer.json() if answer.content else None
+            return _json(answer) if answer.content else None
         raise _explain(self.url, answer.status_code, f"{method} {path}: {answer.text[:400]}")
 
     @contextmanager
@@ -122,6 +122,16 @@ def _claims(token: str) -> dict[str, Any]:
     except (IndexError, ValueError, binascii.Error):
         return {}
     return claims if isinstance(claims, dict) else {}
+
+
+def _json(answer: httpx.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError as error:
+        raise ServiceError(
+            f"{answer.request.url} answered with a page instead of JSON; is MASKLOOP_LABEL_STUDIO_URL the address of "
+            "Label Studio itself?"
+        ) from error
 
 
 def _explain(url: str, status: int, detail: str) -> ServiceError:

@@ -16,20 +16,26 @@ def labeling_interface(params: Params) -> str:
     if params.project.metadata:
         text = "  ·  ".join(f"${column}" for column in params.project.metadata)
         xml.SubElement(view, "Header", value=text, size="5")
-    xml.SubElement(
-        view, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true", brightnessControl="true",
-        contrastControl="true", crossOrigin="anonymous", smoothing="true",
-    )  # fmt: skip
-    _labels(view, "BrushLabels", BRUSH, params.labels, smart="false")
-    xml.SubElement(view, "MagicWand", name="wand", toName=IMAGE)
+    desk = xml.SubElement(view, "View", style="display: flex; gap: 12px")
+    labels = xml.SubElement(desk, "View", style="flex: 0 0 170px; max-height: 66vh; overflow-y: auto")
+    _labels(labels, "Brush", "BrushLabels", BRUSH, params.labels, smart="false")
     # Smart prompts ask the interactive service and are never annotations themselves.
-    _labels(view, "KeyPointLabels", POINT, params.labels, smart="true", smartOnly="true")
-    _labels(view, "RectangleLabels", BOX, params.labels, smart="true", smartOnly="true")
+    _labels(labels, "Smart point", "KeyPointLabels", POINT, params.labels, smart="true", smartOnly="true")
+    _labels(labels, "Smart box", "RectangleLabels", BOX, params.labels, smart="true", smartOnly="true")
+    photo = xml.SubElement(desk, "View", style="flex: 1 1 auto; min-width: 0")
+    xml.SubElement(
+        photo, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true", brightnessControl="true",
+        contrastControl="true", crossOrigin="anonymous", smoothing="true", maxHeight="66vh",
+    )  # fmt: skip
+    xml.SubElement(photo, "MagicWand", name="wand", toName=IMAGE)
     xml.indent(view)
     return xml.tostring(view, encoding="unicode")
 
 
-def _labels(view: xml.Element, tag: str, name: str, labels: tuple[Label, ...], **attributes: str) -> None:
-    group = xml.SubElement(view, tag, {"name": name, "toName": IMAGE, "showInline": "true", **attributes})
+def _labels(
+    column: xml.Element, heading: str, tag: str, name: str, labels: tuple[Label, ...], **attributes: str
+) -> None:
+    xml.SubElement(column, "Header", value=heading, size="6")
+    group = xml.SubElement(column, tag, {"name": name, "toName": IMAGE, "showInline": "false", **attributes})
     for label in labels:
         xml.SubElement(group, "Label", value=label.name, background=label.color)

@@ -30,13 +30,13 @@ class Champion:
         """Bring the model in line with the registry's alias; True when another model serves now."""
         with self._lock:
             before = self.model.version if self.model else ""
+            self._serve_last_good()  # first: MLflow's client needs minutes to find out that its server is down
             try:
                 self._follow_registry()
                 self.problem = ""
             except MaskloopError as error:
                 self.problem = str(error)
                 logger.warning("%s", error)
-                self._serve_last_good()
             return (self.model.version if self.model else "") != before
 
     def _follow_registry(self) -> None:

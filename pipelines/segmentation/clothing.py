@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -34,6 +35,8 @@ class ModelCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     labels: Mapping[str, int]  # name → pixel value in index masks
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # `load_card` checks types: a card may come from anywhere
 
     @property
     def index_of_channel(self) -> np.ndarray:
@@ -85,7 +88,7 @@ def build_network(card: ModelCard) -> torch.nn.Module:
         return smp.create_model(
             card.architecture, encoder_name=card.encoder, encoder_weights=None, classes=len(card.labels) + 1
         )
-    except KeyError as error:
+    except (KeyError, RuntimeError) as error:  # timm raises RuntimeError for `tu-` encoders that it does not know
         raise ModelError(
             f"segmentation-models-pytorch has no architecture {card.architecture!r} with encoder {card.encoder!r}; "
             "see train.architecture and train.encoder in docs/params.md"
@@ -144,8 +147,8 @@ def load_card(folder: Path) -> ModelCard:
     """Read a model's card; raises ModelError naming the file when it cannot be used."""
     try:
         fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        return ModelCard(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return TypeAdapter(ModelCard).validate_python(fields)
+    except (OSError, ValueError) as error:
         raise ModelError(
             f"{folder / CARD} is no model card ({error!r}); retrain or download the model again"
         ) from error

@@ -25,12 +25,13 @@ def grabcut_mask(image: np.ndarray, prompts: Prompts) -> tuple[np.ndarray, float
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
     trimap = _trimap(small.shape[:2], prompts, scale)
-    if (trimap == cv2.GC_PR_BGD).any() or (trimap == cv2.GC_BGD).any():
+    chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    if chosen.any() and not chosen.all():  # GrabCut needs samples of both; negative points may cover a small box
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.setRNGSeed(0)
         nowhere = (0, 0, 0, 0)  # the trimap says where to look
         cv2.grabCut(small, trimap, nowhere, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+        chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
     chosen = _keep_prompted_parts(chosen, prompts, scale)
     score = _contrast(small, chosen)
     enlarged = cv2.resize(chosen.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

@@ -27,7 +27,12 @@ class Prompts:
 
 
 def to_pixels(x_percent: float, y_percent: float, height: int, width: int) -> tuple[float, float]:
-    """Convert percent of the photo (0..100) to pixel coordinates, clipped to the photo."""
+    """Convert percent of the photo (0..100) to pixel coordinates, clipped to the photo.
+
+    Raises PromptError for NaN and infinity, which JSON readers let through.
+    """
+    if not np.isfinite([x_percent, y_percent]).all():
+        raise PromptError(f"({x_percent}, {y_percent}) is no place on the photo")
     return (
         float(np.clip(x_percent / 100 * width, 0, width - 1)),
         float(np.clip(y_percent / 100 * height, 0, height - 1)),

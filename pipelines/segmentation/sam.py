@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from urllib.error import URLError
 
 import numpy as np
@@ -70,7 +71,8 @@ class SegmentAnythingModel:
 def load_sam(checkpoint: str, cache: Path) -> SegmentAnythingModel:
     """Load an official checkpoint given as a path or as vit_b, vit_l or vit_h (downloaded into `cache` once).
 
-    Raises ModelError when the file is missing, cannot be downloaded, or its SHA-256 is not the one in its name.
+    Raises ModelError when the file is missing, cannot be downloaded, is not of the SHA-256 in its name, or holds
+    another network.
     """
     import torch
     from segment_anything import sam_model_registry
@@ -79,7 +81,10 @@ def load_sam(checkpoint: str, cache: Path) -> SegmentAnythingModel:
     kind, expected = _official_name(path)
     _require_hash(path, expected)
     network = sam_model_registry[kind]()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    try:
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (UnpicklingError, EOFError, RuntimeError, TypeError) as error:
+        raise ModelError(f"{path} holds no weights of {kind} ({error}); use an official checkpoint") from error
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     return SegmentAnythingModel(network, f"{kind}-{expected}")
 

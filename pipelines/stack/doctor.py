@@ -175,9 +175,9 @@ def _workspace(settings: Settings) -> Answer:
     if not (path / ".git").exists():
         return Ill(f"there is no workspace {path}", "`maskloop up` makes it")
     workspace, project = Workspace(path, settings), Workspace(PROJECT_ROOT, settings)
-    uncommitted = project.git("status", "--porcelain", "--", "params.yaml", "dvc.yaml", "pipelines")
+    uncommitted = project.git("diff", "--name-only", "HEAD", "--", "params.yaml", "dvc.yaml", "pipelines")
     if uncommitted:
-        names = ", ".join(line[3:] for line in uncommitted.splitlines()[:3])
+        names = ", ".join(uncommitted.splitlines()[:3])
         return Ill(f"the project has changes that no dataset version will see: {names}", "git commit them")
     if "bucket" not in (path / ".dvc" / "config.local").read_text(encoding="utf-8"):
         return Ill("DVC has no remote", "`maskloop up` writes it")

@@ -1,0 +1,67 @@
+"""Label Studio in a real browser: a labeler opens a photo and sees the pre-label drawn where it belongs."""
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import storage
+from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.tasks import list_tasks
+from pipelines.params import load_params
+from pipelines.photos import PhotoReader
+from scripts.screenshots import chromium, log_in_to_label_studio, open_task
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+
+
+def test_a_pre_label_is_drawn_at_its_pixels(stack_after_two_rounds, tmp_path):
+    settings = stack_after_two_rounds.settings
+    labels, params = connect(settings), load_params(settings.params_path)
+    project = find_project(labels, params)
+    task = next(
+        t for t in list_tasks(labels, project) if not t.opened and t.prediction_versions and t.image.width == 400
+    )
+    photo = PhotoReader(storage.connect(settings), settings.source_bucket, 100).read(task.image.uri)
+
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        log_in_to_label_studio(page, settings)
+        open_task(page, settings, project, task.id)
+        shown = page.locator(".konvajs-content").first.bounding_box()
+        shot = page.screenshot(path=Path(os.environ.get("MASKLOOP_TEST_ARTEFACTS", tmp_path)) / "labeling.png")
+        assert page.get_by_text("Submit", exact=True).is_visible()
+        for tool in ("brush", "eraser"):
+            assert page.locator(f"[aria-label*={tool} i]").count() > 0, tool
+
+    drawn = crop_to_photo(shot, shown, photo)
+    change = np.abs(drawn.astype(int) - photo).mean(axis=2)
+    mask = predicted_mask(labels, task.id, task.image.height, task.image.width)
+    inside, outside = (
+        cv2.erode(mask.astype(np.uint8), np.ones((9, 9))) > 0,
+        cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))) == 0,
+    )
+    assert inside.mean() > 0.01
+    assert np.median(change[inside]) > 3 * np.median(change[outside])
+
+
+def predicted_mask(labels, task_id: int, height: int, width: int) -> np.ndarray:
+    """Unite the regions of the task's prediction."""
+    [prediction] = labels.get("/api/predictions/", task=task_id)
+    masks = [rle_to_mask(region["value"]["rle"], height, width) for region in prediction["result"]]
+    return np.any(masks, axis=0)
+
+
+def crop_to_photo(shot: bytes, box: dict[str, float], photo: np.ndarray) -> np.ndarray:
+    """Cut the canvas out of a screenshot and bring it to the photo's size."""
+    picture = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
+    x, y = round(box["x"]), round(box["y"])
+    height = round(box["height"])
+    width = round(height * photo.shape[1] / photo.shape[0])
+    return cv2.resize(picture[y : y + height, x : x + width], photo.shape[1::-1], interpolation=cv2.INTER_AREA)

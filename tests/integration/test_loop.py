@@ -1,0 +1,237 @@
+"""The whole loop on real servers: what two rounds leave behind, and what happens when stations run again."""
+
+import io
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipelines import storage
+from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, SPLIT
+from pipelines.dataset.workspace import Workspace
+from pipelines.images import sha256_hex
+from pipelines.ingest import ingest
+from pipelines.labelstudio.annotations import list_annotations
+from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.project import ensure_project, find_project, list_backends
+from pipelines.labelstudio.tasks import list_tasks
+from pipelines.params import load_params
+from pipelines.prelabel import plan_batches, prelabel_batch, serving_model
+from pipelines.stack.airflow import Airflow
+from pipelines.sync import sync
+from pipelines.training.registry import Registry
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def loop(stack_after_two_rounds):
+    return stack_after_two_rounds
+
+
+@pytest.fixture
+def settings(loop):
+    return loop.settings
+
+
+@pytest.fixture
+def workspace_params(settings):
+    return load_params(settings.params_path)
+
+
+@pytest.fixture
+def labels(settings):
+    return connect(settings)
+
+
+@pytest.fixture
+def bucket(settings):
+    return storage.connect(settings)
+
+
+@pytest.fixture
+def project(labels, workspace_params):
+    return find_project(labels, workspace_params)
+
+
+def test_two_rounds_give_two_datasets_and_two_models(settings):
+    summary = json.loads((settings.var / "demo" / "summary.json").read_text())
+    first, second = summary["rounds"]
+    assert (first["tasks"], second["tasks"]) == (20, 20)
+    assert (first["annotations"], second["annotations"]) == (20, 20)
+    assert (first["dataset"], second["dataset"]) == ("dataset-0001", "dataset-0002")
+    assert (first["model"], second["model"]) == ("clothing:v1", "clothing:v2")
+    assert first["prelabel_miou"] is None
+    assert second["prelabel_miou"] > 0.1
+    assert Workspace(settings.workspace_path, settings).dataset_tags() == ["dataset-0001", "dataset-0002"]
+
+
+def test_every_dag_ran_and_none_failed(settings):
+    airflow = Airflow(settings)
+    for dag, at_least in {"ingest_images": 3, "prelabel_images": 3, "sync_annotations": 2, "retrain_model": 2}.items():
+        states = [run["state"] for run in airflow.runs(dag)]
+        assert len(states) >= at_least, dag
+        assert "failed" not in states, dag
+
+
+def test_open_tasks_have_exactly_the_champions_prediction(settings, labels, project):
+    champion = Registry(settings).champion()
+    waiting = [task for task in list_tasks(labels, project) if not task.opened]
+    assert len(waiting) == 8
+    assert {task.prediction_versions for task in waiting} == {(champion.served_as,)}
+    assert serving_model(settings)[0] == champion.served_as
+
+
+def test_a_model_names_its_dataset_and_loads_in_a_clean_process(settings, tmp_path):
+    version = Registry(settings).version_trained_on("dataset-0002")
+    assert version.dataset == "dataset-0002"
+    run = Registry(settings).client.get_run(version.run_id)
+    assert run.data.tags["maskloop.dataset_revision"] == Workspace(settings.workspace_path, settings).git(
+        "rev-parse", "dataset-0002^{commit}"
+    )
+    program = (
+        "import mlflow, numpy as np, sys;"
+        f"model = mlflow.pyfunc.load_model('models:/{version.name}/{version.version}');"
+        "masks = model.predict(np.zeros((2, 96, 64, 3), np.uint8)); print(masks.shape, masks.dtype)"
+    )
+    done = subprocess.run(
+        [Path(subprocess.sys.executable), "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"MLFLOW_TRACKING_URI": settings.url("mlflow"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert "(2, 96, 64) uint8" in done.stdout, done.stderr[-2000:]
+
+
+def test_a_fresh_clone_pulls_the_dataset_byte_for_byte(settings, tmp_path):
+    source = Workspace(settings.workspace_path, settings)
+    elsewhere = settings.model_copy(update={"var": tmp_path / "var"})
+    clone = Workspace(tmp_path / "clone", elsewhere)
+    clone.ensure(source.path)
+    clone.git("checkout", "--quiet", "--detach", "dataset-0001")
+    clone.dvc("pull", "data/annotations.dvc", "data/images.dvc", "compile", "split")
+    manifest = pd.read_parquet(clone.path / MANIFEST)
+    assert len(manifest) == 20
+    for row in manifest.itertuples():
+        assert sha256_hex((clone.path / IMAGES / row.sha256).read_bytes()) == row.sha256
+        assert sha256_hex((clone.path / MASKS / f"{row.sha256}.png").read_bytes()) == row.mask_sha256
+    before = {path: path.read_bytes() for path in sorted((clone.path / "data").rglob("*.p*")) if path.is_file()}
+    clone.dvc("repro", "--force", "split")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_photos_keep_their_side_from_version_to_version(settings):
+    workspace = Workspace(settings.workspace_path, settings)
+    newer = pd.read_parquet(workspace.path / SPLIT).set_index("sha256")["split"]
+    assert set(newer) <= {"train", "val", "test"}
+    assert len(newer) == 40
+
+
+def test_each_annotation_lies_in_the_target_bucket(settings, bucket, labels, project):
+    there = {ref.name for ref in storage.list_objects(bucket, settings.target_bucket, "annotations/")}
+    assert there == {f"annotations/{annotation.uuid}.json" for annotation in list_annotations(labels, project)}
+    assert len(there) == 40
+
+
+def test_setting_up_again_changes_nothing(settings, labels, workspace_params):
+    assert ensure_project(labels, workspace_params, settings) == []
+
+
+def test_the_segmentation_service_is_the_first_backend(settings, labels, project):
+    backends = list_backends(labels, project)
+    assert [backend["url"] for backend in backends] == [settings.url("segmentation"), settings.url("segment_anything")]
+    assert [backend["is_interactive"] for backend in backends] == [False, True]
+    assert {backend["state"] for backend in backends} == {"CO"}
+
+
+def test_ingest_again_creates_and_changes_nothing(settings, bucket, labels, workspace_params):
+    report = ingest(bucket, labels, settings, workspace_params)
+    assert (report.created, report.updated, report.problems) == (0, 0, ())
+    assert report.unchanged == report.listed == 48
+
+
+def test_prelabel_again_has_nothing_to_do(settings, labels, workspace_params):
+    assert plan_batches(labels, settings, workspace_params) == []
+
+
+def test_sync_again_makes_no_version(settings, bucket, labels):
+    assert sync(bucket, labels, settings) is None
+
+
+def test_a_bad_photo_is_reported_and_the_rest_goes_on(settings, bucket, labels, workspace_params, project):
+    prefix = settings.source_prefix
+    storage.put(bucket, settings.source_bucket, prefix + "page.jpg", b"<html>not a photo</html>", "image/jpeg")
+    storage.put(bucket, settings.source_bucket, prefix + "empty.jpg", b"", "image/jpeg")
+    storage.put(bucket, settings.source_bucket, prefix + "notes.txt", b"hello", "text/plain")
+    storage.put(bucket, settings.source_bucket, prefix + "good.png", png(90, 60, (200, 40, 40)), "image/png")
+    try:
+        report = ingest(bucket, labels, settings, workspace_params)
+        assert {problem.reason for problem in report.problems} == {"not-an-image", "empty"}
+        assert (report.created, report.ignored) == (1, 1)
+        assert report.listed == report.created + report.unchanged + report.ignored + len(report.problems)
+        assert any(task.image.uri.endswith("good.png") for task in list_tasks(labels, project))
+    finally:
+        for name in ("page.jpg", "empty.jpg", "notes.txt"):
+            storage.delete(bucket, storage.stat(bucket, settings.source_bucket, prefix + name))
+
+
+def test_an_overwritten_photo_takes_over_its_unopened_task(settings, bucket, labels, workspace_params, project):
+    uri = f"gs://{settings.source_bucket}/{settings.source_prefix}good.png"
+    [before] = [task for task in list_tasks(labels, project) if task.image.uri == uri]
+    storage.put(
+        bucket, settings.source_bucket, settings.source_prefix + "good.png", png(80, 50, (9, 9, 200)), "image/png"
+    )
+    report = ingest(bucket, labels, settings, workspace_params)
+    [after] = [task for task in list_tasks(labels, project) if task.image.uri == uri]
+    assert (report.created, report.updated) == (0, 1)
+    assert after.id == before.id
+    assert after.image.generation > before.image.generation
+    assert (after.image.height, after.image.width) == (80, 50)
+    assert after.prediction_versions == ()
+    for batch in plan_batches(labels, settings, workspace_params):
+        assert prelabel_batch(labels, settings, workspace_params, batch).problems == {}
+
+
+def test_a_click_in_label_studio_gives_the_garment(labels, project, workspace_params):
+    task = next(task for task in list_tasks(labels, project) if not task.opened and task.image.width == 400)
+    backend = next(backend for backend in list_backends(labels, project) if backend["is_interactive"])
+    point = {
+        "type": "keypointlabels", "from_name": "point", "to_name": "image", "original_width": task.image.width,
+        "original_height": task.image.height, "image_rotation": 0, "is_positive": True,
+        "value": {"x": 50, "y": 45, "width": 0.4, "keypointlabels": ["coat"]},
+    }  # fmt: skip
+    answer = labels.post(
+        f"/api/ml/{backend['id']}/interactive-annotating", {"task": task.id, "context": {"result": [point]}}
+    )
+    [region] = answer["data"]["result"]
+    from pipelines.labelstudio.brush import rle_to_mask
+
+    mask = rle_to_mask(region["value"]["rle"], task.image.height, task.image.width)
+    assert region["value"]["brushlabels"] == ["coat"]
+    assert mask[int(task.image.height * 0.45), task.image.width // 2]
+    assert 0.001 < mask.mean() < 0.6
+
+
+def test_a_deleted_annotation_leaves_the_next_version_and_the_bucket(settings, bucket, labels, project):
+    gone = next(list_annotations(labels, project))
+    labels.delete(f"/api/annotations/{gone.raw['id']}/")
+    version = sync(bucket, labels, settings)
+    assert version.tag == "dataset-0003"
+    assert "1 removed" in version.summary
+    manifest = pd.read_parquet(settings.workspace_path / MANIFEST)
+    assert gone.uuid not in set(manifest["annotation"])
+    assert storage.stat(bucket, settings.target_bucket, f"annotations/{gone.uuid}.json") is None
+
+
+def test_doctor_finds_nothing_wrong(loop):
+    loop.run("doctor")
+    assert "champion" in loop.run("status") or "clothing:v" in loop.run("status")
+
+
+def png(height: int, width: int, color: tuple[int, int, int]) -> bytes:
+    """Make a plain picture."""
+    data = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), color, np.uint8)).save(data, "PNG")
+    return data.getvalue()
