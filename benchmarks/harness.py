@@ -20,12 +20,15 @@ _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6}
 
 @dataclass(frozen=True)
 class Row:
-    """One measured quantity; `ours` and `peer` in `unit`, `ratio` = how many times better ours is."""
+    """One measured quantity; `ours` and `peer` in `unit`, `ratio` = how many times better ours is.
+
+    `peer` and `ratio` are None for figures that nothing can be compared with, such as the start of our own stack.
+    """
 
     metric: str
     ours: float
-    peer: float
-    ratio: float
+    peer: float | None
+    ratio: float | None
     unit: str
     rounds: int
 
@@ -83,8 +86,10 @@ def write_rows(name: str, rows: list[Row], folder: Path = RESULTS_DIR) -> Path:
     return path
 
 
-def format_value(value: float) -> str:
-    """Write a measured value with three significant digits and no exponent."""
+def format_value(value: float | None) -> str:
+    """Write a measured value with three significant digits and no exponent; a dash for none."""
+    if value is None:
+        return "–"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

@@ -6,15 +6,26 @@ everywhere.
 
 import hashlib
 import io
+import struct
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image
 
 from pipelines.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MIME_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for bytes it cannot read
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def decode_image(data: bytes, *, max_megapixels: float = 100) -> np.ndarray:
@@ -28,9 +39,8 @@ def decode_image(data: bytes, *, max_megapixels: float = 100) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture.load()
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(_to_rgb(upright))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombWarning) as error:
+            return np.asarray(_to_rgb(_upright(picture)))
+    except (*_DAMAGE, Image.DecompressionBombWarning) as error:
         raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
 
 
@@ -48,7 +58,7 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ImageError("too-large", f"{error}; upload a smaller version") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except _DAMAGE as error:
         raise ImageError("not-an-image", f"the bytes are none of {', '.join(FORMATS)}; convert or remove it") from error
     megapixels = picture.width * picture.height / 1e6
     if megapixels > max_megapixels:
@@ -58,6 +68,12 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
             "params.yaml (ingest.max_megapixels)",
         )
     return picture
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn as EXIF says; unlike Pillow's own function this does not write EXIF anew, which damaged tags make fail."""
+    turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -1,8 +1,8 @@
 """The one seam to Google Cloud Storage: list, read at a generation, write with preconditions.
 
 Every function takes a `google.cloud.storage.Client`; Airflow tasks pass the one of their `GCSHook`, everything else
-the one of `connect`. The emulator ignores preconditions on reads and deletions, and sends no checksums, so contents are compared with
-the listed MD5 here.
+the one of `connect`. The emulator ignores preconditions on reads and deletions and sends no checksums, so contents are
+compared with the listed MD5 here.
 """
 
 import base64

@@ -2,10 +2,12 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +67,7 @@ class Demo:
     """The hands of the demo: uploads photos, starts runs, and lets labelers work."""
 
     def __init__(self, console: Console, settings: Settings, source: tuple[Path, Path, Path] | None) -> None:
-        self.console, self.settings = console, settings
+        self.console, self.settings, self.source = console, settings, source
         self.params: Params = load_params(settings.params_path)
         self.folder = settings.var / "demo"
         self.archive: Archive = (
@@ -117,6 +119,15 @@ class Demo:
         self.folder.mkdir(parents=True, exist_ok=True)
         summary = {"rounds": [vars(one) for one in rounds], "seconds": round(seconds, 1)}
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        name = f"demo-{self.source[0].parent.name}" if self.source else "demo"
+        command = f"make demo{_make_arguments(self.source)} COUNT={sum(one.tasks for one in rounds)}"
+        measured = {
+            "name": name, "command": command, "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "cpu_count": os.cpu_count(), **summary,
+        }  # fmt: skip
+        bench = self.settings.var / "bench" / f"{name}.json"
+        bench.parent.mkdir(exist_ok=True)
+        bench.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
 
     def _bring_photos(self, count: int) -> None:
         known = self._known("prelabel_images")
@@ -159,6 +170,12 @@ class Demo:
 
             yield tick
         self.console.print(f"[green]✓[/] {text} ({time.monotonic() - started:.0f} s)", highlight=False)
+
+
+def _make_arguments(source: tuple[Path, Path, Path] | None) -> str:
+    """Give the PHOTOS, MASKS and LABELS of a `make demo`, without the folders above them."""
+    names = ("PHOTOS", "MASKS", "LABELS")
+    return "".join(f" {name}=…/{path.parent.name}/{path.name}" for name, path in zip(names, source or (), strict=False))
 
 
 def _results(rounds: list[Round]) -> Table:

@@ -1,4 +1,4 @@
-"""What people meet when something is wrong: the message names the thing and the remedy, on the command line and in Airflow."""
+"""What people meet when something is wrong: a message that names the thing and the remedy, wherever they look."""
 
 import pytest
 

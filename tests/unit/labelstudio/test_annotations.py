@@ -1,0 +1,104 @@
+"""Annotations: whose, of which photo at which generation, started from which model."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from pipelines.labelstudio.annotations import annotated_tasks, list_annotations, parse_annotation
+from pipelines.labelstudio.tasks import task_data
+from pipelines.records import ImageRef
+
+PHOTO = ImageRef("gs://archive/photos/a.jpg", 1700000000000000, "ab" * 32, 4, 6)
+EXPORT = "GET /api/projects/7/export"
+
+
+def submitted(**changes: Any) -> dict[str, Any]:
+    return {
+        "id": 12,
+        "unique_id": "7d0f3a2e-0000-4000-8000-000000000001",
+        "completed_by": 5,
+        "result": [{"id": "r1"}],
+        "was_cancelled": False,
+        "updated_at": "2026-01-02T03:04:05.678Z",
+        "lead_time": 12.5,
+        "parent_prediction": 99,
+        "prediction": {"model_version": "clothing:v2", "result": [{"id": "r0"}]},
+        **changes,
+    }
+
+
+def task(task_id: int = 4, *annotations: dict[str, Any]) -> dict[str, Any]:
+    return {"id": task_id, "data": task_data(PHOTO, {"year": "1999"}), "annotations": list(annotations)}
+
+
+def test_an_annotation_carries_photo_person_time_and_model() -> None:
+    annotation = parse_annotation(submitted(), task(), {5: "ada@archive.test"})
+
+    assert annotation.uuid == "7d0f3a2e-0000-4000-8000-000000000001"
+    assert (annotation.image, annotation.metadata) == (PHOTO, {"year": "1999"})
+    assert (annotation.annotator, annotation.lead_time_s) == ("ada@archive.test", 12.5)
+    assert annotation.updated_at == datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)
+    assert annotation.prediction_version == "clothing:v2"
+
+
+def test_the_strokes_are_kept_whole_and_those_of_the_prediction_are_not() -> None:
+    raw = submitted()
+
+    annotation = parse_annotation(raw, task(), {})
+
+    assert annotation.raw == {key: value for key, value in raw.items() if key != "prediction"}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"parent_prediction": None}, {"prediction": None}, {"prediction": {}}, {"prediction": {"result": []}}]
+)
+def test_drawn_from_nothing_names_no_model(changes: dict[str, Any]) -> None:
+    assert parse_annotation(submitted(**changes), task(), {}).prediction_version == ""
+
+
+@pytest.mark.parametrize(("who", "name"), [({"id": 5}, "ada@archive.test"), (5, "ada@archive.test"), (6, "user 6")])
+def test_annotators_are_known_by_address_or_number(who: Any, name: str) -> None:
+    assert parse_annotation(submitted(completed_by=who), task(), {5: "ada@archive.test"}).annotator == name
+
+
+def test_a_skipped_task_is_a_cancelled_annotation() -> None:
+    annotation = parse_annotation(submitted(was_cancelled=True, lead_time=None), task(), {})
+
+    assert annotation.cancelled
+    assert annotation.lead_time_s == 0
+
+
+@pytest.fixture
+def studio_with_two_annotated_of_three(label_studio):
+    listed = [{**task(number), "total_annotations": number % 2} for number in (1, 2, 3)]
+    answers = {
+        "GET /api/users": [[{"id": 5, "email": "ada@archive.test"}]],
+        "GET /api/tasks": [{"total": 3, "tasks": listed}],
+        EXPORT: [[task(1, submitted()), task(3, submitted(was_cancelled=True))]],
+    }
+    return label_studio(answers)
+
+
+def test_only_annotated_tasks_are_exported(studio_with_two_annotated_of_three) -> None:
+    client, server = studio_with_two_annotated_of_three
+
+    annotations = list(list_annotations(client, 7))
+
+    assert [(annotation.task_id, annotation.cancelled) for annotation in annotations] == [(1, False), (3, True)]
+    assert [where for where, _, _ in server.asked].count(EXPORT) == 1
+
+
+def test_only_the_ids_that_were_asked_for_are_exported(studio_with_two_annotated_of_three) -> None:
+    client, server = studio_with_two_annotated_of_three
+
+    list(annotated_tasks(client, 7, only={3}))
+
+    assert server.asked[-1][1]["ids[]"] == "3"
+
+
+def test_without_annotations_nothing_is_exported(label_studio) -> None:
+    client, server = label_studio({"GET /api/tasks": [{"total": 1, "tasks": [task(1)]}]})
+
+    assert list(annotated_tasks(client, 7)) == []
+    assert EXPORT not in [where for where, _, _ in server.asked]

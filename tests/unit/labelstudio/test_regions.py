@@ -1,0 +1,98 @@
+"""Regions to index masks: what people drew decides every pixel, and what cannot be read is named."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.errors import AnnotationError, BrushError
+from pipelines.labelstudio.predictions import region_json
+from pipelines.labelstudio.regions import CompiledMask, compile_regions
+from pipelines.records import RegionMask
+
+IDS = {"coat": 3, "dress": 7}
+SIZE = (4, 6)
+
+
+def drawn(label: str, rows: slice, columns: slice, **changes: Any) -> dict[str, Any]:
+    mask = np.zeros(SIZE, bool)
+    mask[rows, columns] = True
+    return {**region_json(RegionMask(label, mask, 1.0), f"r-{label}"), **changes}
+
+
+def compiled(*regions: dict[str, Any]) -> CompiledMask:
+    return compile_regions(list(regions), IDS, *SIZE, alpha_threshold=128)
+
+
+COAT = drawn("coat", slice(0, 3), slice(0, 4))
+DRESS = drawn("dress", slice(2, 4), slice(2, 6))
+
+
+def test_the_region_drawn_last_wins_and_the_overlap_is_counted() -> None:
+    dress_on_top, coat_on_top = compiled(COAT, DRESS), compiled(DRESS, COAT)
+
+    assert dress_on_top.mask[2].tolist() == [3, 3, 7, 7, 7, 7]
+    assert coat_on_top.mask[2].tolist() == [3, 3, 3, 3, 7, 7]
+    assert dress_on_top.overlap_pixels == coat_on_top.overlap_pixels == 2
+
+
+def test_pixels_without_a_region_are_background() -> None:
+    assert compiled(COAT).mask[3].tolist() == [0] * 6
+    assert not compiled().mask.any()
+
+
+def test_regions_of_one_label_unite() -> None:
+    mask = compiled(COAT, drawn("coat", slice(3, 4), slice(0, 1))).mask
+
+    assert np.count_nonzero(mask == 3) == 13
+
+
+def test_origins_are_counted_and_an_unknown_one_is_manual() -> None:
+    untold = {key: value for key, value in DRESS.items() if key != "origin"}
+
+    assert compiled(COAT, COAT, {**COAT, "origin": "prediction-changed"}, untold).origins == {
+        "prediction": 2,
+        "prediction-changed": 1,
+        "manual": 1,
+    }
+
+
+@pytest.mark.parametrize("kind", ["keypointlabels", "rectanglelabels"])
+def test_smart_prompts_leave_no_trace(kind: str) -> None:
+    prompt = {"id": "p", "type": kind, "value": {"x": 1, "y": 1, kind: ["coat"]}}
+
+    result = compiled(prompt, COAT)
+
+    assert result.origins == {"prediction": 1}
+    np.testing.assert_array_equal(result.mask, compiled(COAT).mask)
+
+
+@pytest.mark.parametrize(("threshold", "pixels"), [(1, 3), (128, 2), (255, 1)])
+def test_soft_edges_belong_to_the_region_from_the_threshold_on(threshold: int, pixels: int) -> None:
+    # A 2×3 layer drawn in the browser, of alphas 0 64 255 / 254 0 0.
+    soft = [0, 0, 0, 24, 57, 27, 252, 96, 6, 194, 66, 1, 208, 2, 66, 1, 255, 194, 66, 1, 254, 231, 0]
+    region = {**COAT, "original_height": 2, "original_width": 3, "value": {"brushlabels": ["coat"], "rle": soft}}
+
+    assert np.count_nonzero(compile_regions([region], IDS, 2, 3, threshold).mask) == pixels
+
+
+@pytest.mark.parametrize(
+    ("region", "words"),
+    [
+        ({**COAT, "value": {**COAT["value"], "brushlabels": ["cape"]}}, "region r-coat .*'cape'.*params.yaml"),
+        ({**COAT, "original_width": 7}, "7×4 pixels, the photo has 6×4"),
+        ({"id": "p1", "type": "polygonlabels"}, "region p1 is a polygonlabels.*brush"),
+        ({**COAT, "value": {"rle": []}}, "region r-coat lacks label"),
+        ({**COAT, "value": {"rle": [], "brushlabels": []}}, "region r-coat lacks label"),
+        ({"id": "r1", "type": "brushlabels"}, "region r1 lacks label"),
+        ({**COAT, "original_height": None}, "region r-coat lacks label, stroke or size"),
+    ],
+)
+def test_what_cannot_be_compiled_is_named(region: dict[str, Any], words: str) -> None:
+    with pytest.raises(AnnotationError, match=words):
+        compiled(region)
+
+
+def test_a_damaged_stroke_is_an_error_not_an_empty_mask() -> None:
+    with pytest.raises(BrushError, match="truncated"):
+        compiled({**COAT, "value": {**COAT["value"], "rle": COAT["value"]["rle"][:8]}})

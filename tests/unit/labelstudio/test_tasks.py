@@ -1,0 +1,136 @@
+"""Tasks: the photo's identity survives the way into Label Studio and back, and other people's tasks are left alone."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import DataError
+from pipelines.labelstudio.tasks import (
+    create_tasks,
+    delete_tasks,
+    list_tasks,
+    parse_image,
+    parse_metadata,
+    parse_task,
+    task_data,
+    update_task,
+)
+from pipelines.records import ImageRef
+
+PHOTO = ImageRef("gs://archive/photos/a.jpg", 1712345678901234567, "ab" * 32, 1280, 853)
+METADATA = {"name": "Look 1", "year": "1999"}
+
+
+def task_json(task_id: int = 1, **fields: Any) -> dict[str, Any]:
+    return {"id": task_id, "data": task_data(PHOTO, METADATA), **fields}
+
+
+def test_the_generation_is_text_because_javascript_would_round_it() -> None:
+    assert task_data(PHOTO, {})["generation"] == "1712345678901234567"
+
+
+words = st.text(min_size=1, max_size=20)
+photos = st.builds(
+    ImageRef,
+    uri=words.map("gs://archive/{}".format),
+    generation=st.integers(0, 2**63 - 1),
+    sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
+    height=st.integers(1, 20_000),
+    width=st.integers(1, 20_000),
+)
+catalogue_rows = st.dictionaries(st.sampled_from(["name", "year", "season", "typology.sub"]), words)
+
+
+@given(photo=photos, metadata=catalogue_rows)
+def test_identity_and_metadata_survive_json(photo: ImageRef, metadata: dict[str, str]) -> None:
+    data = json.loads(json.dumps(task_data(photo, metadata)))
+
+    assert (parse_image(data), parse_metadata(data)) == (photo, metadata)
+
+
+def test_metadata_never_overwrites_the_identity() -> None:
+    assert parse_image(task_data(PHOTO, {"image": "x", "sha256": "y", "generation": "0"})) == PHOTO
+
+
+@pytest.mark.parametrize("bad", [{"generation": "new"}, {"height": None}, {"width": "wide"}])
+def test_a_damaged_identity_is_named(bad: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="re-create it with ingest"):
+        parse_image({**task_data(PHOTO, {}), **bad})
+
+
+@pytest.mark.parametrize(
+    ("fields", "opened"),
+    [
+        ({}, False),
+        ({"total_annotations": 1}, True),
+        ({"cancelled_annotations": 1}, True),
+        ({"draft_exists": True}, True),
+        ({"drafts": [{"id": 5}]}, True),
+    ],
+)
+def test_a_task_somebody_worked_on_counts_as_opened(fields: dict[str, Any], opened: bool) -> None:
+    assert parse_task(task_json(**fields)).opened is opened
+
+
+def test_a_task_lists_the_models_that_predicted_it() -> None:
+    assert parse_task(task_json(predictions_model_versions="clothing:v1,clothing:v2")).prediction_versions == (
+        "clothing:v1",
+        "clothing:v2",
+    )
+    assert parse_task(task_json(predictions_model_versions="")).prediction_versions == ()
+
+
+def test_tasks_of_other_makers_are_left_alone(label_studio) -> None:
+    by_hand = {"id": 2, "data": {"image": "/data/upload/1/holiday.jpg"}}
+    text_only = {"id": 3, "data": {"text": "hello"}}
+    client, _ = label_studio({"GET /api/tasks": [{"total": 3, "tasks": [by_hand, task_json(1), text_only]}]})
+
+    assert [task.id for task in list_tasks(client, 7)] == [1]
+
+
+def test_all_pages_are_read(label_studio) -> None:
+    pages = [{"total": 3, "tasks": [task_json(1), task_json(2)]}, {"total": 3, "tasks": [task_json(3)]}]
+    client, server = label_studio({"GET /api/tasks": pages})
+
+    assert [task.id for task in list_tasks(client, 7)] == [1, 2, 3]
+    assert [query["page"] for _, query, _ in server.asked] == ["1", "2"]
+
+
+def test_tasks_deleted_meanwhile_end_the_reading(label_studio) -> None:
+    pages = [{"total": 3, "tasks": [task_json(1)]}, {"total": 3, "tasks": []}]
+    client, _ = label_studio({"GET /api/tasks": pages})
+
+    assert [task.id for task in list_tasks(client, 7)] == [1]
+
+
+def test_only_the_ids_that_were_asked_for_are_selected(label_studio) -> None:
+    client, server = label_studio({"GET /api/tasks": [{"total": 0, "tasks": []}]})
+
+    assert list(list_tasks(client, 7, only=[4, 5])) == []
+    assert json.loads(server.asked[0][1]["query"])["selectedItems"] == {"all": False, "included": [4, 5]}
+
+
+def test_tasks_are_created_in_bulk_and_counted(label_studio) -> None:
+    client, server = label_studio({"POST /api/projects/7/import": [{"task_count": 500}, {"task_count": 1}]})
+
+    assert create_tasks(client, 7, [(PHOTO, METADATA)] * 501) == 501
+    assert [len(body) for _, _, body in server.asked] == [500, 1]
+
+
+def test_a_task_is_pointed_at_another_generation(label_studio) -> None:
+    client, server = label_studio({"PATCH /api/tasks/4/": [{}]})
+
+    update_task(client, 4, PHOTO, METADATA)
+
+    assert server.asked[0][2] == {"data": task_data(PHOTO, METADATA)}
+
+
+def test_doubles_are_deleted_one_by_one(label_studio) -> None:
+    client, server = label_studio({"DELETE /api/tasks/4/": [None], "DELETE /api/tasks/5/": [None]})
+
+    delete_tasks(client, [4, 5])
+
+    assert [where for where, _, _ in server.asked] == ["DELETE /api/tasks/4/", "DELETE /api/tasks/5/"]
