@@ -16,10 +16,10 @@ Measured by the commands named, and written here by `make results`. Where Masklo
 doing the same work, both are measured in one run, taking turns, and the tables hold medians; «times better» is the
 peer's value divided by ours.
 
-In the tables of the demo, labelers are simulated: they know the true mask, keep a pre-label that overlaps it by an IoU of
-0.85 or more as it is, correct one from 0.4 on, and draw the rest by hand; «s per photo» adds up assumed times for each of
-these. «test mIoU» is taken over the labels that occur in the test photos, background included; «pre-label mIoU» compares
-the champion's masks with what was submitted in that round.
+In the tables of the demo, labelers are simulated: they know the true mask, keep a pre-label that overlaps it by an IoU
+of 0.85 or more as it is, correct one from 0.4 on, and draw the rest by hand; «s per photo» adds up assumed times for
+each of these. «test mIoU» is taken over the labels that occur in the test photos, background included; «pre-label
+mIoU» compares the champion's masks with what was submitted in that round.
 
 {BEGIN}
 {END}
@@ -53,7 +53,7 @@ def render_demo(result: dict[str, Any]) -> str:
         f"`{result['command']}`, measured {result['measured_at'][:10]} on {result['cpu_count']} CPUs: "
         f"{result['seconds'] / 60:.1f} min in all.",
         "",
-        "| round | tasks | annotations | dataset | model | test mIoU | pre-label mIoU | accepted untouched | s per photo |",
+        "| round | tasks | annotations | dataset | model | test mIoU | pre-label mIoU | untouched | s per photo |",
         "|--:|--:|--:|---|---|--:|--:|--:|--:|",
     ]
     for number, one in enumerate(result["rounds"], start=1):
