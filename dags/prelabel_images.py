@@ -48,7 +48,7 @@ def prelabel_images() -> None:
         print(f"{report.asked} tasks, {report.created} predictions, {len(report.problems)} problems")  # noqa: T201
         return report.created
 
-    @task(outlets=[assets.predictions])
+    @task(outlets=[assets.predictions], execution_timeout=timedelta(minutes=5), **RETRIES)
     def total(created: list[int]) -> int:
         return sum(created)
 

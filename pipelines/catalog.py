@@ -1,6 +1,8 @@
 """The archive's catalogue CSV: several rows per photo, checked, folded into one set of metadata per photo."""
 
 import io
+import logging
+import warnings
 
 import pandas as pd
 
@@ -12,12 +14,13 @@ COLUMNS = (
     "id_file", "year", "collection", "season", "subject", "media_type", "name", "theme", "typology", "typology.sub",
 )  # fmt: skip
 SEPARATOR = " · "
+logger = logging.getLogger(__name__)
 
 
 def read_catalog(data: bytes, source: str) -> dict[str, Metadata]:
     """Read the catalogue and give, per `id_file`, each column's distinct values joined by ` · `.
 
-    `source` names the file in messages. Raises CatalogError, before anything is changed, when a needed column is
+    `source` names the file in messages; a rule that is not critical is logged. Raises CatalogError, before anything is changed, when a needed column is
     missing, the encoding is not UTF-8, or a rule of Great Expectations does not hold.
     """
     table = _parse(data, source)
@@ -29,6 +32,9 @@ def read_catalog(data: bytes, source: str) -> dict[str, Metadata]:
         )
     table = table[list(COLUMNS)].fillna("").map(str.strip)
     findings = find_violations(table.replace("", None), _rules())
+    for finding in findings:
+        if not finding.rule.critical:
+            logger.warning("%s: %s", source, finding)
     critical = [str(finding) for finding in findings if finding.rule.critical]
     if critical:
         raise CatalogError(f"{source}: {'; '.join(critical)}. Mend these rows and upload the file again")
@@ -41,8 +47,11 @@ def _parse(data: bytes, source: str) -> pd.DataFrame:
     except UnicodeDecodeError as error:
         raise CatalogError(f"{source} is not UTF-8 (byte {error.start}); save it as «CSV UTF-8»") from error
     try:
-        return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_values=[""])
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        with warnings.catch_warnings():
+            # When every row has a cell more than the header, pandas would shift the columns or drop a cell.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, na_values=[""], index_col=False)
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise CatalogError(f"{source} is no CSV table with a header row: {error}") from error
 
 

@@ -3,7 +3,6 @@
 Nothing here changes data bytes or weights; that is params.yaml's business.
 """
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -101,9 +100,10 @@ def get_settings() -> Settings:
 
     Raises ConfigurationError naming each variable that has a bad value.
     """
-    var = PROJECT_ROOT / os.environ.get("MASKLOOP_VAR", "var")
+    dotenv = PROJECT_ROOT / ".env"
     try:
-        return Settings(_env_file=(var / SECRETS_FILE, PROJECT_ROOT / ".env"))  # type: ignore[call-arg]
+        var = Settings(_env_file=dotenv).var  # type: ignore[call-arg]
+        return Settings(_env_file=(var / SECRETS_FILE, dotenv))  # type: ignore[call-arg]
     except ValidationError as error:
         problems = "; ".join(f"MASKLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"bad settings in the environment or .env: {problems}") from error

@@ -32,6 +32,11 @@ class Workspace:
         Raises ConfigurationError when `source` is no git repository with a commit.
         """
         if not (self.path / ".git").exists():
+            if not (source / ".git").exists():
+                raise ConfigurationError(
+                    f"{source} is no git repository, and datasets are versioned in a clone of it; "
+                    "get it with git clone, or run: git init && git add -A && git commit -m start"
+                )
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.path.parent) as part:
                 clone = Path(part) / "clone"
@@ -66,7 +71,7 @@ class Workspace:
         with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as private:
             environment = {
                 **os.environ,
-                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
                 "PYTHONPATH": str(self.path),
                 "DVC_SITE_CACHE_DIR": private,
                 "DVC_NO_ANALYTICS": "1",
@@ -77,7 +82,7 @@ class Workspace:
 
     def dataset_tags(self) -> list[str]:
         """Give the tags of published datasets, oldest first."""
-        return self.git("tag", "--list", "dataset-*", "--sort=refname").split()
+        return self.git("tag", "--list", "dataset-*", "--sort=version:refname").split()
 
     def read(self, path: str) -> str:
         """Give a file's text as it is now, or an empty text when it is not there."""

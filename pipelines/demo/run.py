@@ -2,6 +2,7 @@
 
 import json
 import math
+import mimetypes
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -149,7 +150,8 @@ class Demo:
         for name in [*sorted(there), *names]:
             self._name_of[sha256_hex(self.archive.photo(name))] = name
         for name in names:
-            storage.put(self.bucket, bucket, prefix + name, self.archive.photo(name), "image/jpeg")
+            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            storage.put(self.bucket, bucket, prefix + name, self.archive.photo(name), kind)
         storage.put(self.bucket, bucket, self.settings.catalog, self.archive.catalog(), "text/csv")
 
     def _truth(self, sha256: str) -> np.ndarray:

@@ -80,7 +80,7 @@ def _ill(parts: dict[str, str], name: str) -> bool:
 def environment(settings: Settings) -> dict[str, str]:
     """Give the whole environment of the services: settings, third-party switches and generated secrets."""
     own = {f"MASKLOOP_{name.upper()}": _text(settings, name) for name in type(settings).model_fields}
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     common = {
         "PATH": path,
         "PYTHONUNBUFFERED": "1",

@@ -4,6 +4,7 @@ supervisord restarts a service that dies and keeps one rotated log per service; 
 """
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -146,7 +147,7 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
     return head + "".join(
         f"""
 [program:{name}]
-command=sh -c '{command.replace("%", "%%")}'
+command=sh -c {shlex.quote(command).replace("%", "%%")}
 directory={PROJECT_ROOT}
 autorestart=true
 startsecs=5

@@ -82,9 +82,7 @@ class Registry:
             self._ensure_name()
             if not (found := self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")):
                 tags = {_FINGERPRINT: fingerprint, _DATASET: trained.dataset}
-                self.client.create_model_version(
-                    self.name, f"runs:/{run.info.run_id}/model", run.info.run_id, tags=tags
-                )
+                self._create_version(run.info.run_id, tags)
                 found = self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")
         except MlflowException as error:
             raise self._unreachable(error) from error
@@ -152,6 +150,13 @@ class Registry:
             if np.isfinite(value)
         ]
         self.client.log_batch(run_id, metrics=points)
+
+    def _create_version(self, run_id: str, tags: dict[str, str]) -> None:
+        outputs = self.client.get_run(run_id).outputs
+        if not outputs or not outputs.model_outputs:
+            raise ModelError(f"run {run_id} in {self.url} holds no model; delete the run and register again")
+        model = outputs.model_outputs[0].model_id
+        self.client.create_model_version(self.name, f"models:/{model}", run_id, tags=tags, model_id=model)
 
     def _finished_run(self, fingerprint: str) -> Run | None:
         experiment = self.client.get_experiment_by_name(self.name)

@@ -100,7 +100,10 @@ def test_a_model_names_its_dataset_and_loads_in_a_clean_process(settings, tmp_pa
     )
     done = subprocess.run(
         [Path(subprocess.sys.executable), "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
-        env={"MLFLOW_TRACKING_URI": settings.url("mlflow"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+        env={
+            "MLFLOW_TRACKING_URI": settings.url("mlflow"), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path),
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        },
     )  # fmt: skip
     assert "(2, 96, 64) uint8" in done.stdout, done.stderr[-2000:]
 
