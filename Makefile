@@ -54,7 +54,7 @@ clean: ## End the stack and delete its state; environments stay
 	@-maskloop down
 	rm -rf var
 
-tools:
+tools: ## Check that git and Python are there
 	@command -v git >/dev/null || { echo "git is missing: sudo apt-get install git"; exit 1; }
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: sudo apt-get install python3.11 python3.11-venv (or PYTHON=/path/to/python3.11)"; exit 1; }
 	@$(PYTHON) -c "import ensurepip" 2>/dev/null || { echo "$(PYTHON) has no venv: sudo apt-get install python3.11-venv"; exit 1; }
@@ -77,5 +77,5 @@ $(STUDIO)/.installed: requirements/label-studio.txt | $(VENV)/.bootstrapped
 	@$(UV) pip sync --python $(STUDIO)/bin/python requirements/label-studio.txt
 	@touch $@
 
-chromium: $(VENV)/.installed
+chromium: $(VENV)/.installed ## Install the browser that tests and pictures use
 	@scripts/ensure-chromium

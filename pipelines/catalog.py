@@ -20,8 +20,8 @@ logger = logging.getLogger(__name__)
 def read_catalog(data: bytes, source: str) -> dict[str, Metadata]:
     """Read the catalogue and give, per `id_file`, each column's distinct values joined by ` · `.
 
-    `source` names the file in messages; a rule that is not critical is logged. Raises CatalogError, before anything is changed, when a needed column is
-    missing, the encoding is not UTF-8, or a rule of Great Expectations does not hold.
+    `source` names the file in messages. Raises CatalogError, before anything is changed, when a needed column is
+    missing, the encoding is not UTF-8, or a critical rule of Great Expectations does not hold; others are logged.
     """
     table = _parse(data, source)
     missing = [column for column in COLUMNS if column not in table.columns]

@@ -71,8 +71,11 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Turn as EXIF says; unlike Pillow's own function this does not write EXIF anew, which damaged tags make fail."""
-    turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    """Turn as EXIF says; damaged EXIF costs its turn, not the photo (Pillow's own function raises for it)."""
+    try:
+        turn = _TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:
+        turn = None
     return picture if turn is None else picture.transpose(turn)
 
 

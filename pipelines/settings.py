@@ -20,7 +20,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="MASKLOOP_", extra="ignore", frozen=True)
 
-    var: Path = Field(PROJECT_ROOT / "var", description="State of the local stack: databases, logs, buckets, workspace")
+    var: Path = Field(
+        Path("var"), validate_default=True, description="State of the local stack: databases, logs, buckets, workspace"
+    )
     workspace: Path | None = Field(None, description="Git and DVC workspace of the datasets; var/workspace if unset")
     host: str = Field("127.0.0.1", description="Address every local service binds to and is reached at")
 

@@ -55,6 +55,7 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
         _build(workspace)
         if not _differs(workspace):
             logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
+            _push_git(workspace)  # in case the last run was killed just before
             return None
         _mirror_bucket(bucket, settings.target_bucket, files)
         logger.info("%d objects verified on the remote", push_and_audit(workspace, bucket))
@@ -129,12 +130,16 @@ def _publish(workspace: Workspace, annotations: int) -> DatasetVersion:
     workspace.git("add", "data", "dvc.lock")
     if workspace.git("diff", "--cached", "--name-only"):
         workspace.git("commit", "--quiet", "-m", f"{tag}: {summary}")
-    if workspace.settings.git_remote:
-        workspace.git("push", "--quiet", workspace.settings.git_remote, "HEAD")
+    _push_git(workspace)
     workspace.git("tag", "--annotate", tag, "-m", summary)
-    if workspace.settings.git_remote:
-        workspace.git("push", "--quiet", workspace.settings.git_remote, tag)
+    _push_git(workspace)
     return DatasetVersion(tag, workspace.git("rev-parse", "HEAD"), len(table), annotations, summary)
+
+
+def _push_git(workspace: Workspace) -> None:
+    """Push commits and tags to the settings' git remote, if there is one; never by force."""
+    if remote := workspace.settings.git_remote:
+        workspace.git("push", "--quiet", "--follow-tags", remote, "HEAD")
 
 
 def _manifest_at(workspace: Workspace, tag: str) -> pd.DataFrame | None:

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipelines.dataset.files import ANNOTATIONS, MANIFEST, MASKS, mask_path, parse_annotation_json, write_mask
+from pipelines.dataset.files import (
+    ANNOTATIONS,
+    MANIFEST,
+    MASKS,
+    fresh,
+    mask_path,
+    parse_annotation_json,
+    write_mask,
+)
 from pipelines.errors import AnnotationError, DatasetError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
@@ -44,7 +52,7 @@ def compile_dataset(params: Params) -> pd.DataFrame:
     if not rows:
         raise DatasetError("there is no usable annotation yet: submit some in Label Studio, then run `maskloop sync`")
     table = pd.DataFrame(rows).sort_values("uri", ignore_index=True)
-    table.to_parquet(MANIFEST, index=False)
+    table.to_parquet(fresh(MANIFEST), index=False)
     return table
 
 

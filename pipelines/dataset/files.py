@@ -42,6 +42,16 @@ def mask_path(sha256: str) -> Path:
     return MASKS / f"{sha256}.png"
 
 
+def fresh(path: Path) -> Path:
+    """Give the path with its folder made and any old file gone.
+
+    DVC may have linked the old file into its cache: writing into it would damage the version that is kept there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    return path
+
+
 def annotation_json(annotation: Annotation) -> bytes:
     """Serialise an annotation; the same annotation always gives the same bytes."""
     fields: dict[str, Any] = {
@@ -82,8 +92,7 @@ def write_mask(path: Path, mask: np.ndarray) -> bytes:
     """Write a (H, W) uint8 index mask as PNG and give the bytes; equal masks give equal bytes."""
     done, encoded = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     assert done, f"OpenCV cannot encode a {mask.dtype} mask of shape {mask.shape}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded.tobytes())
+    fresh(path).write_bytes(encoded.tobytes())
     return encoded.tobytes()
 
 

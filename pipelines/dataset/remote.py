@@ -26,14 +26,15 @@ _DATASET_STAGES = ("compile", "check", "split")
 def push_and_audit(workspace: Workspace, bucket: Client) -> int:
     """Push the workspace's data and verify it object by object; gives how many objects the version needs.
 
-    When objects are missing, the directory objects that vouch for them are removed and everything is pushed once more.
+    When objects are missing, the directory objects that vouch for them are removed, and so are objects with other
+    content; then everything is pushed once more.
     Raises DatasetError when the remote is still incomplete.
     """
     workspace.dvc("push")
     missing = missing_objects(workspace, bucket)
     if missing:
         logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
-        _forget_directories(workspace, bucket)
+        _forget(workspace, bucket, missing)
         workspace.dvc("push")
         missing = missing_objects(workspace, bucket)
     if missing:
@@ -82,9 +83,11 @@ def _directory(settings: Settings, name: str) -> list[dict[str, str]]:
         raise DatasetError(f"the DVC cache has no readable {path}; run `dvc fetch` in the workspace") from error
 
 
-def _forget_directories(workspace: Workspace, bucket: Client) -> None:
-    for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX, suffixes=(".dir",)):
-        if ref.name.removeprefix(_PREFIX).replace("/", "") in output_hashes(workspace.read):
+def _forget(workspace: Workspace, bucket: Client, missing: set[str]) -> None:
+    """Remove what would make DVC believe that a file is there: directory objects, and files with other content."""
+    doubtful = missing | {name for name in output_hashes(workspace.read) if name.endswith(".dir")}
+    for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX):
+        if ref.name.removeprefix(_PREFIX).replace("/", "") in doubtful:
             delete(bucket, ref)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipelines.dataset.files import MANIFEST, SPLIT
+from pipelines.dataset.files import MANIFEST, SPLIT, fresh
 from pipelines.log import configure_logging
 from pipelines.params import SplitParams, load_params
 
@@ -39,7 +39,7 @@ def main() -> None:
     """Run the stage in the current folder."""
     configure_logging()
     table = split_photos(pd.read_parquet(MANIFEST), load_params(Path("params.yaml")).split)
-    table.to_parquet(SPLIT, index=False)
+    table.to_parquet(fresh(SPLIT), index=False)
     logger.info("split: %s", table["split"].value_counts().to_dict())
 
 

@@ -139,6 +139,8 @@ def save_model(network: torch.nn.Module, card: ModelCard, folder: Path) -> None:
     """Write weights and card; the folder is created."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    for name in (WEIGHTS, CARD):
+        (folder / name).unlink(missing_ok=True)  # may be linked into DVC's cache
     save_file(state, folder / WEIGHTS)
     (folder / CARD).write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8")
 

@@ -11,7 +11,8 @@ from pipelines.segmentation.prompts import Prompts
 
 _LONG_SIDE = 512  # pixels; the cut's time grows with the area, its use hardly
 _ITERATIONS = 4
-_REACH = 0.22  # a lone point's garment is looked for within this share of the long side
+_REACH = 0.3  # a lone point's garment is looked for within this share of the long side
+_CORE = 0.035  # what is this near to a point shows the garment's colours; a larger disc often holds other colours too
 _DOT = 0.012  # a point vouches for a disc of this share of the long side
 
 
@@ -40,18 +41,21 @@ def grabcut_mask(image: np.ndarray, prompts: Prompts) -> tuple[np.ndarray, float
 
 def _trimap(shape: tuple[int, int], prompts: Prompts, scale: float) -> np.ndarray:
     long_side = max(shape)
+    positive = _scaled(prompts.points[prompts.positive], scale)
+    trimap = np.full(shape, cv2.GC_BGD, np.uint8)
     if prompts.box is not None:
-        trimap = np.full(shape, cv2.GC_BGD, np.uint8)
         x1, y1, x2, y2 = (prompts.box * scale).round().astype(int)
-        trimap[y1 : y2 + 1, x1 : x2 + 1] = cv2.GC_PR_FGD
+        # Points that say both «this» and «not this» tell the garments in a box apart better than the box itself.
+        told_apart = positive and not prompts.positive.all()
+        trimap[y1 : y2 + 1, x1 : x2 + 1] = cv2.GC_PR_BGD if told_apart else cv2.GC_PR_FGD
     else:
-        trimap = np.full(shape, cv2.GC_BGD, np.uint8)
-        for x, y in _scaled(prompts.points[prompts.positive], scale):
-            cv2.circle(trimap, (x, y), round(_REACH * long_side), cv2.GC_PR_BGD, -1)
-        for x, y in _scaled(prompts.points[prompts.positive], scale):
-            cv2.circle(trimap, (x, y), round(_REACH * long_side / 3), cv2.GC_PR_FGD, -1)
-    for (x, y), positive in zip(_scaled(prompts.points, scale), prompts.positive, strict=True):
-        cv2.circle(trimap, (x, y), max(1, round(_DOT * long_side)), cv2.GC_FGD if positive else cv2.GC_BGD, -1)
+        for place in positive:
+            cv2.circle(trimap, place, round(_REACH * long_side), cv2.GC_PR_BGD, -1)
+    for place in positive:
+        cv2.circle(trimap, place, round(_CORE * long_side), cv2.GC_PR_FGD, -1)
+    for place, is_positive in zip(_scaled(prompts.points, scale), prompts.positive, strict=True):
+        value = cv2.GC_FGD if is_positive else cv2.GC_BGD
+        cv2.circle(trimap, place, max(1, round(_DOT * long_side)), value, -1)
     return trimap
 
 

@@ -1,6 +1,8 @@
 """States that tests of several packages start from: labels, tiny models, an empty MLflow."""
 
 import shutil
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ COAT, DRESS = Label(id=3, name="coat", color="#1f77b4"), Label(id=7, name="dress
 
 
 @pytest.fixture
-def params() -> Params:
+def two_labels() -> Params:
     """The project's parameters with two labels whose ids have gaps, as after some labels were removed."""
     return load_params(PROJECT_ROOT / "params.yaml").model_copy(update={"labels": (COAT, DRESS)})
 
@@ -62,3 +64,11 @@ def empty_mlflow(mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.Monk
     """The address of an MLflow without runs and models; its files go into the test's folder."""
     monkeypatch.chdir(tmp_path)
     return f"sqlite:///{shutil.copy(mlflow_database, tmp_path / 'mlflow.db')}"
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port that is taken but not listened on: connections are refused, and nobody else gets it meanwhile."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

@@ -1,8 +1,7 @@
 """A Label Studio that answers from a dictionary, for the modules above the client."""
 
 import json
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -38,11 +37,3 @@ def label_studio() -> Callable[[dict[str, list[Any]]], tuple[LabelStudioClient, 
         return LabelStudioClient("http://label-studio.test", "token", transport=transport), server
 
     return make
-
-
-@pytest.fixture
-def free_port() -> Iterator[int]:
-    """A port that is taken but not listened on: connections are refused, and nobody else gets it meanwhile."""
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        yield held.getsockname()[1]

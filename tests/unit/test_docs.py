@@ -1,0 +1,95 @@
+"""Documents name what there is: every setting, parameter, command and target, with its true default."""
+
+import re
+
+import pytest
+import typer
+import yaml
+from pydantic import SecretStr
+
+from pipelines.cli import app
+from pipelines.params import Params, Section
+from pipelines.settings import PROJECT_ROOT, Settings
+
+
+def read(name: str) -> str:
+    return (PROJECT_ROOT / name).read_text(encoding="utf-8")
+
+
+def as_dotenv(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def test_env_example_has_every_setting_with_its_description_and_default() -> None:
+    found = re.findall(r"^# (.+)\n# (MASKLOOP_\w+)=(.*)$", read(".env.example"), re.MULTILINE)
+    wanted = [
+        (field.description, f"MASKLOOP_{name.upper()}", as_dotenv(field.default))
+        for name, field in Settings.model_fields.items()
+    ]
+    assert found == wanted
+
+
+def test_env_example_sets_nothing_and_holds_no_secret() -> None:
+    text = read(".env.example")
+    assert [line for line in text.splitlines() if line and not line.startswith("#")] == []
+    for name in re.findall(r"MASKLOOP_(\w+)=", text):
+        default = Settings.model_fields[name.lower()].default
+        assert not isinstance(default, SecretStr) or default.get_secret_value() == ""
+
+
+def documented_params() -> dict[str, dict[str, str]]:
+    sections = re.split(r"^## ", read("docs/params.md"), flags=re.MULTILINE)[1:]
+    rows = {
+        text.split("\n", 1)[0]: re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", text, re.MULTILINE) for text in sections
+    }
+    return {section: dict(found) for section, found in rows.items() if found}
+
+
+def test_params_md_has_a_table_for_each_section_with_each_key() -> None:
+    wanted = {}
+    for name, field in Params.model_fields.items():
+        [section] = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if is_section(t)]
+        wanted[name] = set(section.model_fields)
+    assert {name: set(rows) for name, rows in documented_params().items()} == wanted
+
+
+def test_params_md_gives_the_values_of_params_yaml() -> None:
+    document = yaml.safe_load(read("params.yaml"))
+    for section, rows in documented_params().items():
+        if section != "labels":
+            assert {key: yaml.safe_load(text.strip("`")) for key, text in rows.items()} == document[section]
+
+
+def is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Section)
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+def test_cli_md_names_each_command_with_its_options(name: str) -> None:
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    [line] = [line for line in read("docs/cli.md").splitlines() if line.startswith(f"| `maskloop {name}` |")]
+    for option in (part for param in command.params for part in param.opts if part != "--help"):
+        assert f"`{option}`" in line
+    assert command.help
+
+
+def test_cli_md_names_no_command_that_is_gone() -> None:
+    named = set(re.findall(r"^\| `maskloop (\w+)` \|", read("docs/cli.md"), re.MULTILINE))
+    assert named == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def test_every_target_of_the_makefile_says_what_it_does() -> None:
+    text = read("Makefile")
+    [phony] = re.findall(r"^\.PHONY: (.+)$", text, re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):(?!=)", text, re.MULTILINE)
+    explained = re.findall(r"^([a-z-]+):.*## [A-Z].+$", text, re.MULTILINE)
+    assert sorted(explained) == sorted(targets) == sorted(phony.split())
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    folder = (PROJECT_ROOT / name).parent
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", read(name))
+    assert [link for link in links if not (folder / link).exists()] == []

@@ -1,0 +1,85 @@
+"""Who may import whom, read from the source; see docs/architecture.md."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.settings import PROJECT_ROOT
+
+HEAVY = ("torch", "mlflow", "great_expectations")
+
+
+def imports(path: Path, *, everywhere: bool = True) -> set[str]:
+    """Give the full names that a file imports, in the whole file or at module level only."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if everywhere else module_level(tree.body)
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{path} has a relative import"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def module_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        yield node
+        if isinstance(node, (ast.If, ast.Try, ast.With)):
+            yield from module_level(node.body)
+
+
+def is_below(name: str, parents: tuple[str, ...] | frozenset[str]) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def files(folder: str) -> list[Path]:
+    found = sorted((PROJECT_ROOT / folder).rglob("*.py"))
+    assert found
+    return found
+
+
+def strangers(folder: str, allowed: tuple[str, ...], *, everywhere: bool = True) -> dict[str, set[str]]:
+    """Give, per file, the imports that are neither allowed nor of the standard library."""
+    known = (*allowed, *sys.stdlib_module_names)
+    found = {
+        path.name: {name for name in imports(path, everywhere=everywhere) if not is_below(name, known)}
+        for path in files(folder)
+    }
+    return {name: names for name, names in found.items() if names}
+
+
+def forbidden(folder: str, names: tuple[str, ...]) -> dict[str, set[str]]:
+    found = {path.name: {name for name in imports(path) if is_below(name, names)} for path in files(folder)}
+    return {name: hits for name, hits in found.items() if hits}
+
+
+def test_dags_import_nothing_heavy_at_module_level() -> None:
+    assert strangers("dags", ("airflow", "assets", "station"), everywhere=False) == {}
+
+
+def test_bentos_import_only_what_serving_needs() -> None:
+    parts = ("segmentation", "records", "params", "settings", "errors", "storage", "photos", "labelstudio.backend")
+    allowed = ("bentoml", "fastapi", *(f"pipelines.{part}" for part in parts))
+    assert strangers("bentos", allowed) == {}
+
+
+def test_pipelines_know_nothing_of_airflow_and_bentoml() -> None:
+    assert forbidden("pipelines", ("airflow", "bentoml", "dags", "bentos", "assets", "station")) == {}
+
+
+def test_segmentation_knows_nothing_of_dvc_label_studio_and_great_expectations() -> None:
+    strange = ("dvc", "label_studio_sdk", "great_expectations", "pipelines.labelstudio", "pipelines.dataset")
+    assert forbidden("pipelines/segmentation", strange) == {}
+
+
+@pytest.mark.parametrize("module", ["cli", "settings", "storage", "labelstudio.client", "stack.doctor"])
+def test_light_modules_stay_light(module: str) -> None:
+    program = f"import sys, pipelines.{module}; print(*({set(HEAVY)} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
