@@ -59,5 +59,11 @@ def find_violations(table: pd.DataFrame, rules: Sequence[Rule]) -> list[Finding]
             assert result.expectation_config is not None
             number = result.expectation_config.meta["rule"]
             examples = (result.result or {}).get("partial_unexpected_list") or []
-            findings.append((number, Finding(rules[number], tuple(map(str, examples[:5])))))
+            findings.append((number, Finding(rules[number], _shown(examples))))
     return [finding for _, finding in sorted(findings, key=lambda pair: pair[0])]
+
+
+def _shown(examples: Sequence[Any]) -> tuple[str, ...]:
+    """Write up to five values as text: empty ones say nothing, and pairs are set against each other."""
+    pairs = (example if isinstance(example, tuple) else (example,) for example in examples)
+    return tuple(" ≠ ".join(map(str, pair)) for pair in pairs if not any(pd.isna(value) for value in pair))[:5]

@@ -13,11 +13,10 @@ from pipelines.labelstudio.predictions import delete_predictions, push_predictio
 from pipelines.labelstudio.project import find_project, require_same_labels, show_predictions_of
 from pipelines.labelstudio.tasks import list_tasks, task_data
 from pipelines.params import Params
-from pipelines.records import Task
+from pipelines.records import NO_MODEL, Task
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
-NO_MODEL = "no-champion"
 _PREDICT_TIMEOUT_S = 300
 
 

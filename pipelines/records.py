@@ -6,12 +6,12 @@ JSON of Label Studio, rows of Parquet and objects of MLflow stay in their own ro
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 Metadata = Mapping[str, str]
-Origin = Literal["manual", "prediction", "prediction-changed"]
+NO_MODEL = "no-champion"  # the segmentation service's model version while there is nothing to predict with
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,19 @@ class ImageRef:
     sha256: str
     height: int
     width: int
+
+
+@dataclass(frozen=True)
+class PhotoAddress:
+    """A photo as task data names it; generation 0 is the object as it is now (tasks that Maskloop did not make)."""
+
+    uri: str
+    generation: int
+
+    @property
+    def key(self) -> str:
+        """Identify the photo's content."""
+        return f"{self.uri}#{self.generation}"
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,19 @@
 """Answers labelers' clicks: Label Studio's ML backend protocol over `pipelines.segmentation.interactive`."""
 
-import logging
 from typing import Any
 
 import bentoml
-from fastapi import Body, FastAPI, HTTPException
 
-from pipelines.errors import DataError, MaskloopError, PromptError
-from pipelines.labelstudio.backend import click_answer, empty_answer, image_uri, parse_prompts, parse_request
+from bentos.protocol import backend_app
+from pipelines.errors import PromptError
+from pipelines.labelstudio.backend import batch_answer, click_answer, empty_answer, parse_prompts, parse_request
 from pipelines.params import load_params
-from pipelines.photos import PhotoReader, generation_of
+from pipelines.photos import PhotoReader
 from pipelines.segmentation.interactive import choose_segmenter
 from pipelines.settings import get_settings
 from pipelines.storage import connect
 
-logger = logging.getLogger("maskloop.segment_anything")
-app = FastAPI(title="Maskloop Segment Anything")
+app = backend_app("Maskloop Segment Anything")
 
 
 @bentoml.service(name="maskloop_segment_anything", workers=1, traffic={"timeout": 90})
@@ -44,28 +42,17 @@ class SegmentAnything:
         """List what can be asked for: the segmenter in use."""
         return {"versions": [self.segmenter.version]}
 
-    @app.post("/webhook")
-    def webhook(self) -> dict[str, str]:
-        """Accept Label Studio's events; nothing is learned from them here."""
-        return {"status": "ok"}
-
     @app.post("/predict")
-    def predict(self, body: dict[str, Any] = Body(...)) -> dict[str, Any]:  # noqa: B008
-        """Answer one click with one region; without a click (a batch) there is nothing to say."""
-        version = self.segmenter.version
+    def predict(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Answer one click with one region; a batch has no clicks, so there is nothing to say."""
+        request, version = parse_request(body), self.segmenter.version
+        if not request.context:
+            return batch_answer([None] * len(request.photos), version)
+        address = request.photos[0]
+        photo = self.photos.read(address)
         try:
-            request = parse_request(body)
-            if not request.context or not request.tasks:
-                return {"results": [{}] * max(1, len(request.tasks)), "model_version": version}
-            uri, generation = image_uri(request.tasks[0]), generation_of(request.tasks[0])
-            photo = self.photos.read(uri, generation)
             prompts = parse_prompts(request.context, *photo.shape[:2])
-            mask, score = self.segmenter.segment(self.photos.key(uri, generation), lambda: photo, prompts)
-        except PromptError as error:
-            logger.info("click without a selection: %s", error)
+        except PromptError:
             return empty_answer(version)
-        except DataError as error:
-            raise HTTPException(400, str(error)) from error
-        except MaskloopError as error:
-            raise HTTPException(502, str(error)) from error
+        mask, score = self.segmenter.segment(address.key, lambda: photo, prompts)
         return click_answer(mask, prompts.label, score, version)

@@ -13,15 +13,15 @@ import numpy as np
 from pipelines.errors import DataError, PromptError
 from pipelines.labelstudio.interface import IMAGE
 from pipelines.labelstudio.predictions import prediction_json, region_json
-from pipelines.records import Prediction, RegionMask
+from pipelines.records import PhotoAddress, Prediction, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """A `/predict` body: task data by position, and the smart regions of a click (empty for batches)."""
+    """A `/predict` body: the tasks' photos by position, and the smart regions of a click (empty for batches)."""
 
-    tasks: tuple[Mapping[str, Any], ...]
+    photos: tuple[PhotoAddress, ...]
     context: tuple[Mapping[str, Any], ...]
 
 
@@ -37,7 +37,7 @@ def parse_request(body: Any) -> PredictRequest:
     regions = context.get("result") if isinstance(context, Mapping) else None
     regions = regions if isinstance(regions, list) else []
     smart = [r for r in regions if isinstance(r, Mapping) and r.get("type") in ("keypointlabels", "rectanglelabels")]
-    return PredictRequest(tuple(task["data"] for task in tasks), tuple(smart))
+    return PredictRequest(tuple(_photo_address(task["data"]) for task in tasks), tuple(smart))
 
 
 def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int) -> Prompts:
@@ -92,9 +92,6 @@ def empty_answer(model_version: str) -> dict[str, Any]:
     return {"results": [{"result": [], "score": 0.0, "model_version": model_version}], "model_version": model_version}
 
 
-def image_uri(data: Mapping[str, Any]) -> str:
-    """Give the photo's address in task data; raises DataError when there is none."""
-    uri = data.get(IMAGE)
-    if not isinstance(uri, str) or not uri:
-        raise DataError(f"task data has no «{IMAGE}»; it has {sorted(data)}")
-    return uri
+def _photo_address(data: Mapping[str, Any]) -> PhotoAddress:
+    generation = str(data.get("generation", ""))
+    return PhotoAddress(str(data.get(IMAGE) or ""), int(generation) if generation.isdecimal() else 0)

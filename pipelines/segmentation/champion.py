@@ -5,12 +5,15 @@ works.
 """
 
 import logging
+import os
 import shutil
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 from pipelines.errors import MaskloopError, ModelError
+from pipelines.records import NO_MODEL
 from pipelines.segmentation.clothing import ClothingModel, load_model
 
 logger = logging.getLogger(__name__)
@@ -25,6 +28,28 @@ class Champion:
         self.problem = ""  # why the latest champion is not the one that serves; empty when it is
         self._name, self._uri, self._folder, self._share = name, tracking_uri, folder, min_region_share
         self._lock = threading.Lock()
+
+    @property
+    def version(self) -> str:
+        """Give the version that predictions carry, or `no-champion`."""
+        return self.model.version if self.model else NO_MODEL
+
+    @property
+    def labels(self) -> list[str]:
+        """Give the labels that the serving model knows."""
+        return list(self.model.card.labels) if self.model else []
+
+    def follow(self, every_s: float = 5) -> None:
+        """Look for a new champion every few seconds, in a thread of its own."""
+        # The next look is the retry, and it must come within seconds; MLflow's client would retry for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+
+        def look() -> None:
+            while True:
+                self.refresh()
+                time.sleep(every_s)
+
+        threading.Thread(target=look, name="champion", daemon=True).start()
 
     def refresh(self) -> bool:
         """Bring the model in line with the registry's alias; True when another model serves now."""

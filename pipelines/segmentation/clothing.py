@@ -4,7 +4,8 @@ A model is a folder of two files, `weights.safetensors` and `model.json`; no pic
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipelines.errors import ModelError
+from pipelines.errors import MaskloopError, ModelError
 from pipelines.params import TrainParams
 from pipelines.records import Prediction
 from pipelines.segmentation.masks import image_score, regions_from_classes
@@ -53,6 +54,7 @@ class ClothingModel:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
         self.card, self.version, self.min_region_share = card, version, min_region_share
+        self._busy = threading.Lock()  # one photo at a time: torch uses every thread it was given already
 
     def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Give class probabilities at the network's size: (N, C, h, w) float32 for N (H, W, 3) uint8 RGB photos."""
@@ -78,6 +80,26 @@ class ClothingModel:
             regions = regions_from_classes(index, confidence, names, self.min_region_share)
             predictions.append(Prediction(regions, image_score(index, confidence), self.version, height, width))
         return predictions
+
+    def predict_each(
+        self, loaders: Sequence[Callable[[], np.ndarray]]
+    ) -> tuple[list[Prediction | None], dict[int, str]]:
+        """Predict photos one by one, each read by its loader; a photo that cannot be read stops no other.
+
+        Gives a prediction or None per photo, and the problems by position.
+        """
+        predictions: list[Prediction | None] = []
+        problems: dict[int, str] = {}
+        for position, load in enumerate(loaders):
+            try:
+                photo = load()
+            except MaskloopError as error:
+                problems[position] = str(error)
+                predictions.append(None)
+                continue
+            with self._busy:
+                predictions += self.predict([photo])
+        return predictions, problems
 
 
 def build_network(card: ModelCard) -> torch.nn.Module:

@@ -13,7 +13,8 @@ from pipelines.errors import MaskloopError
 from pipelines.labelstudio.client import connect, is_personal_token
 from pipelines.labelstudio.project import find_project, list_backends, project_labels
 from pipelines.params import load_params
-from pipelines.prelabel import NO_MODEL, serving_model
+from pipelines.prelabel import serving_model
+from pipelines.records import NO_MODEL
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.stack.airflow import WORKSPACE_POOL, Airflow
 from pipelines.stack.lifecycle import DAGS

@@ -16,6 +16,7 @@ from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import load_params
 from pipelines.photos import PhotoReader
+from pipelines.records import PhotoAddress
 from scripts.screenshots import chromium, log_in_to_label_studio, open_task
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
@@ -28,7 +29,7 @@ def test_a_pre_label_is_drawn_at_its_pixels(stack_after_two_rounds, tmp_path):
     task = next(
         t for t in list_tasks(labels, project) if not t.opened and t.prediction_versions and t.image.width == 400
     )
-    photo = PhotoReader(storage.connect(settings), settings.source_bucket, 100).read(task.image.uri)
+    photo = PhotoReader(storage.connect(settings), settings.source_bucket, 100).read(PhotoAddress(task.image.uri, task.image.generation))
 
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})

@@ -12,7 +12,6 @@ from pipelines.labelstudio.backend import (
     batch_answer,
     click_answer,
     empty_answer,
-    image_uri,
     parse_prompts,
     parse_request,
 )
@@ -53,7 +52,7 @@ def test_a_body_without_tasks_is_refused(body: Any) -> None:
 def test_without_a_click_it_is_a_batch(params: Any) -> None:
     request = parse_request({"tasks": [{"data": {"image": "a"}}, {"data": {"image": "b"}}], "params": params})
 
-    assert [data["image"] for data in request.tasks] == ["a", "b"]
+    assert [photo.uri for photo in request.photos] == ["a", "b"]
     assert request.context == ()
 
 
@@ -168,7 +167,18 @@ def test_results_are_never_an_empty_list(answer: dict[str, Any]) -> None:
     assert answer["model_version"] == "v1"
 
 
-@pytest.mark.parametrize("data", [{}, {"image": ""}, {"image": None}, {"image": 5}, {"photo": "gs://a/b"}])
-def test_task_data_without_a_photo_names_what_it_has(data: dict[str, Any]) -> None:
-    with pytest.raises(DataError, match="no «image»"):
-        image_uri(data)
+def test_a_photo_is_named_with_its_generation() -> None:
+    ours = {"image": "gs://archive/a.jpg", "generation": "1795384427604770"}
+
+    [photo] = parse_request({"tasks": [{"data": ours}]}).photos
+
+    assert (photo.uri, photo.generation) == ("gs://archive/a.jpg", 1795384427604770)
+
+
+@pytest.mark.parametrize("data", [{}, {"image": ""}, {"image": None}, {"image": "gs://a/b", "generation": "x"}])
+def test_task_data_of_other_makers_is_read_as_far_as_it_goes(data: dict[str, Any]) -> None:
+    [photo] = parse_request({"tasks": [{"data": data}]}).photos
+
+    assert photo.uri == (data.get("image") or "")
+    assert photo.generation == 0
+
