@@ -33,14 +33,15 @@ class Workspace:
         """
         if not (self.path / ".git").exists():
             if not (source / ".git").exists():
-                raise ConfigurationError(
-                    f"{source} is no git repository, and datasets are versioned in a clone of it; "
-                    "get it with git clone, or run: git init && git add -A && git commit -m start"
-                )
+                raise _no_repository(source)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.path.parent) as part:
                 clone = Path(part) / "clone"
                 _run(["git", "clone", "--quiet", "--no-hardlinks", str(source), str(clone)], self.path.parent)
+                try:
+                    _run(["git", "rev-parse", "--quiet", "--verify", "HEAD"], clone)
+                except DatasetError as error:
+                    raise _no_repository(source) from error
                 _run(["git", "checkout", "--quiet", "-B", BRANCH], clone)
                 clone.rename(self.path)
         self._write_dvc_config()
@@ -117,6 +118,13 @@ class Workspace:
         path = self.path / ".dvc" / "config.local"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
+
+
+def _no_repository(source: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{source} is no git repository with a commit, and datasets are versioned in a clone of it; "
+        "get it with git clone, or run: git init && git add -A && git commit -m start"
+    )
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None, *, show: bool = False) -> str:

@@ -29,7 +29,15 @@ class Ill:
     remedy: str
 
 
-Answer = str | Ill  # good news as text, or what is wrong
+@dataclass(frozen=True)
+class Note:
+    """What works, but may surprise, and what to do about it."""
+
+    what: str
+    remedy: str
+
+
+Answer = str | Note | Ill  # good news as text, something to know, or what is wrong
 Check = Callable[[Settings], Answer]
 
 
@@ -43,6 +51,8 @@ def examine(settings: Settings, console: Console) -> bool:
         if isinstance(answer, Ill):
             well = False
             table.add_row("[red]✗", name, answer.what, answer.remedy)
+        elif isinstance(answer, Note):
+            table.add_row("[yellow]!", name, answer.what, answer.remedy)
         else:
             table.add_row("[green]✓", name, answer, "")
     console.print(table)
@@ -176,12 +186,12 @@ def _workspace(settings: Settings) -> Answer:
     if not (path / ".git").exists():
         return Ill(f"there is no workspace {path}", "`maskloop up` makes it")
     workspace, project = Workspace(path, settings), Workspace(PROJECT_ROOT, settings)
+    if "bucket" not in (path / ".dvc" / "config.local").read_text(encoding="utf-8"):
+        return Ill("DVC has no remote", "`maskloop up` writes it")
     uncommitted = project.git("diff", "--name-only", "HEAD", "--", "params.yaml", "dvc.yaml", "pipelines")
     if uncommitted:
         names = ", ".join(uncommitted.splitlines()[:3])
-        return Ill(f"the project has changes that no dataset version will see: {names}", "git commit them")
-    if "bucket" not in (path / ".dvc" / "config.local").read_text(encoding="utf-8"):
-        return Ill("DVC has no remote", "`maskloop up` writes it")
+        return Note(f"the project has changes that no dataset version will see: {names}", "git commit them")
     dirty = workspace.git("status", "--porcelain", "--", "data", "params.yaml")
     tags = workspace.dataset_tags()
     note = "; an unfinished sync is taken up by the next one" if dirty else ""

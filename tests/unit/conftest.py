@@ -2,13 +2,18 @@
 
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
+from pipelines.images import sha256_hex
 from pipelines.params import Label, Params, load_params
+from pipelines.records import Annotation, ImageRef, RegionMask
 from pipelines.settings import PROJECT_ROOT
 
 if TYPE_CHECKING:
@@ -72,3 +77,23 @@ def free_port() -> Iterator[int]:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield held.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def annotate() -> Callable[..., Annotation]:
+    """Make an annotation of a 30×20 photo; each label covers a range of rows, and the last one drawn wins."""
+    from pipelines.labelstudio.predictions import region_json
+
+    def make(uuid: str, rows: Mapping[str, slice], **changes: Any) -> Annotation:
+        masks = {label: np.zeros((30, 20), bool) for label in rows}
+        for label, where in rows.items():
+            masks[label][where] = True
+        regions = [region_json(RegionMask(label, mask, 1.0), f"region-{label}") for label, mask in masks.items()]
+        image = ImageRef(f"gs://archive/photos/{uuid}.png", 1, sha256_hex(uuid.encode()), 30, 20)
+        annotation = Annotation(
+            uuid, 1, image, {"collection": "Autumn"}, "ada@example.org", datetime(2026, 1, 1, tzinfo=UTC), 12.5, False,
+            "clothing:v1", {"result": regions},
+        )  # fmt: skip
+        return replace(annotation, **changes)
+
+    return make

@@ -1,4 +1,4 @@
-"""The catalogue CSV: several rows per photo, folded; and every way it can be broken is named before anything changes."""
+"""The catalogue CSV: several rows per photo are folded, and every way it can be broken is named."""
 
 import logging
 
@@ -83,7 +83,7 @@ def test_columns_may_stand_in_any_order() -> None:
         (catalog(ROW, header=HEADER.replace("season", "saison")), "lacks the column season; it has id_file, year,"),
         (catalog(ROW.replace(",", ";"), header=HEADER.replace(",", ";")), "lacks the columns id_file, year"),
         (catalog(ROW, "  ,2001,,,,,,,,"), "id_file is empty in some rows"),
-        (catalog(ROW.replace("Autumn", "Été")).decode().encode("latin-1"), "is not UTF-8 (byte 94)"),
+        (catalog(ROW.replace("Autumn", "Été")).decode().encode("latin-1"), "is not UTF-8 (byte 95)"),
         (catalog(ROW).decode().encode("utf-16"), "is not UTF-8 (byte 0)"),
         (catalog(ROW, ROW + ",one,more"), "no CSV table"),
         (catalog(ROW + ",lost", ROW + ",lost"), "no CSV table"),

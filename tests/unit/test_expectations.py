@@ -34,6 +34,17 @@ def test_five_examples_are_enough() -> None:
     assert len(finding.examples) == 5
 
 
+def test_missing_values_are_no_examples(table_with_faults: pd.DataFrame) -> None:
+    [finding] = find_violations(table_with_faults, [FILLED])
+    assert str(finding) == "name is empty"
+
+
+def test_pairs_are_set_against_each_other() -> None:
+    rule = Rule("ExpectColumnPairValuesToBeEqual", {"column_A": "a", "column_B": "b"}, "a is not b")
+    [finding] = find_violations(pd.DataFrame({"a": [1, 2, 3], "b": [1, 2, 4]}), [rule])
+    assert str(finding) == "a is not b (for example 3 ≠ 4)"
+
+
 def test_a_finding_about_the_whole_column_has_no_examples(table_with_faults: pd.DataFrame) -> None:
     [finding] = find_violations(table_with_faults, [SMALL])
     assert str(finding) == "too large"

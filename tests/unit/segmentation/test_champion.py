@@ -1,13 +1,13 @@
 """The champion follows the registry, and a good model keeps serving whatever happens there."""
 
 import shutil
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
-import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from pipelines.segmentation.champion import Champion
 from pipelines.segmentation.clothing import WEIGHTS
@@ -131,19 +131,24 @@ def test_the_last_good_model_serves_while_the_registry_is_down(
 
 
 def test_the_kept_model_serves_before_the_registry_answers(
-    shelf: ModelShelf, model_that_sees_coats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shelf: ModelShelf, model_that_sees_coats: Path, tmp_path: Path
 ) -> None:
     shelf.promote(model_that_sees_coats)
     champion_of(shelf.address, tmp_path / "kept").refresh()
-    restarted = champion_of(shelf.address, tmp_path / "kept")
     served_while_asking = []
 
-    def slow_answer(*_: object) -> None:
-        served_while_asking.append(served(restarted))
-        raise MlflowException("timed out")
+    class SlowRegistry(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            served_while_asking.append(served(restarted))
+            self.send_error(400)
 
-    monkeypatch.setattr(mlflow.MlflowClient, "get_model_version_by_alias", slow_answer)
-    restarted.refresh()
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), SlowRegistry) as server:
+        Thread(target=server.handle_request).start()
+        restarted = champion_of(f"http://127.0.0.1:{server.server_port}", tmp_path / "kept")
+        restarted.refresh()
 
     assert served_while_asking == ["clothing:v1"]
 
