@@ -34,9 +34,7 @@ class PhotoReader:
                 return self._photos[address.key]
         bucket, name = split_uri(address.uri)
         if bucket != self._bucket:
-            raise StorageError(
-                f"{address.uri} is not in gs://{self._bucket}; only its photos are read"
-            )
+            raise StorageError(f"{address.uri} is not in gs://{self._bucket}; only its photos are read")
         data = read(self._client, ObjectRef(bucket, name, address.generation))
         photo = decode_image(data, max_megapixels=self._max_megapixels)
         if address.generation:

@@ -9,7 +9,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from google.api_core.exceptions import (
@@ -133,6 +133,24 @@ def delete(client: Client, ref: ObjectRef) -> None:
             client.bucket(ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation, **_REQUEST)
         except NotFound:
             return
+
+
+class BucketShelf:
+    """A folder of a bucket for things that are made once and shared; see `segmentation.embeddings.Shelf`."""
+
+    def __init__(self, client: Client, bucket: str, prefix: str) -> None:
+        self._client, self._bucket, self._prefix = client, bucket, prefix
+
+    def fetch(self, name: str) -> bytes | None:
+        """Give what was stored under a name, or None; raises StorageError when the bucket cannot be read."""
+        there = stat(self._client, self._bucket, self._prefix + name)
+        return read(self._client, there) if there else None
+
+    def store(self, name: str, data: bytes) -> None:
+        """Store under a name; what is there already stays. Raises StorageError when it cannot be written."""
+        if stat(self._client, self._bucket, self._prefix + name) is None:
+            with suppress(ObjectChangedError):  # somebody stored theirs in this moment: as good as ours
+                write(self._client, self._bucket, self._prefix + name, data, "application/octet-stream")
 
 
 def ensure_bucket(client: Client, bucket: str) -> bool:

@@ -11,7 +11,7 @@ from pipelines.params import load_params
 from pipelines.photos import PhotoReader
 from pipelines.segmentation.interactive import choose_segmenter
 from pipelines.settings import get_settings
-from pipelines.storage import connect
+from pipelines.storage import BucketShelf, connect
 
 app = backend_app("Maskloop Segment Anything")
 
@@ -24,8 +24,13 @@ class SegmentAnything:
     def __init__(self) -> None:
         settings = get_settings()
         params = load_params(settings.params_path)
-        self.photos = PhotoReader(connect(settings), settings.source_bucket, params.ingest.max_megapixels)
-        self.segmenter, self.reason = choose_segmenter(settings.sam_checkpoint, settings.var / "checkpoints")
+        client = connect(settings)
+        self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels)
+        self.segmenter, self.reason = choose_segmenter(
+            settings.sam_checkpoint,
+            settings.var / "segment-anything",
+            BucketShelf(client, settings.target_bucket, "embeddings/"),
+        )
 
     @app.get("/health")
     def health(self) -> dict[str, str]:
@@ -46,7 +51,7 @@ class SegmentAnything:
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
         """Answer one click with one region; a batch has no clicks, so there is nothing to say."""
         request, version = parse_request(body), self.segmenter.version
-        if not request.context:
+        if not request.context or not request.photos:
             return batch_answer([None] * len(request.photos), version)
         address = request.photos[0]
         photo = self.photos.read(address)

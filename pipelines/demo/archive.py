@@ -83,9 +83,9 @@ class MaskedPhotos:
         path = self.masks / f"{Path(name).stem}.png"
         with Image.open(path) as mask:
             values = np.asarray(mask)
-        if values.ndim != 2:
+        if values.ndim != 2 or values.min() < 0 or values.max() > 255:
             raise ConfigurationError(
-                f"{path} is no index mask: it has {values.ndim} dimensions; save it as 8-bit palette PNG"
+                f"{path} is no index mask with values from 0 to 255; save it as 8-bit palette or grey PNG"
             )
         return self.label_of_value[values.astype(np.uint8)]
 
@@ -105,18 +105,34 @@ def masked_photos(photos: Path, masks: Path, labels: Path, params: Params) -> Ma
     `labels` is a CSV with columns `index` (mask value) and `label` (a label of params.yaml, empty for background).
     Raises ConfigurationError naming what is missing or unknown.
     """
-    for what, path in (("PHOTOS", photos), ("MASKS", masks), ("LABELS", labels)):
-        if not path.exists():
+    for what, path, there in (
+        ("PHOTOS", photos, photos.is_dir()), ("MASKS", masks, masks.is_dir()), ("LABELS", labels, labels.is_file())
+    ):  # fmt: skip
+        if not there:
             raise ConfigurationError(
                 f"{what}={path} does not exist; give a folder of photos, one of index masks, and a CSV"
             )
-    table = pd.read_csv(labels, keep_default_na=False)
+    found = MaskedPhotos(photos, masks, _read_labels(labels, params))
+    if not found.take(0, 1):
+        raise ConfigurationError(f"no photo of {photos} has a mask in {masks}; masks are PNG and named like the photos")
+    return found
+
+
+def _read_labels(labels: Path, params: Params) -> np.ndarray:
+    """Read what mask values mean: (256,) uint8 ids of params.yaml."""
+    try:
+        table = pd.read_csv(labels, dtype=str, keep_default_na=False, index_col=False)
+    except ValueError as error:  # pandas' own errors are such, and so are bytes that are no text
+        raise ConfigurationError(f"{labels} is no CSV table with a header row: {error}") from error
     if not {"index", "label"} <= set(table.columns):
         raise ConfigurationError(f"{labels} needs the columns index and label; it has {', '.join(table.columns)}")
+    bad = [text for text in table["index"] if not (text.strip().isdecimal() and int(text) <= 255)]
+    if bad:
+        raise ConfigurationError(f"{labels} has an index that is no mask value from 0 to 255: {', '.join(bad)}")
     unknown = sorted(set(table["label"]) - {""} - set(params.label_ids))
     if unknown:
         raise ConfigurationError(f"{labels} names labels that params.yaml does not have: {', '.join(unknown)}")
     lookup = np.zeros(256, np.uint8)
     for value, label in zip(table["index"], table["label"], strict=True):
         lookup[int(value)] = params.label_ids.get(label, 0)
-    return MaskedPhotos(photos, masks, lookup)
+    return lookup

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from pipelines.errors import ModelError
+from pipelines.segmentation.embeddings import Shelf
 from pipelines.segmentation.grabcut import grabcut_mask
 from pipelines.segmentation.prompts import Prompts
 
@@ -33,7 +34,7 @@ class GrabCutSegmenter:
         return grabcut_mask(load(), prompts)
 
 
-def choose_segmenter(checkpoint: str, cache: Path) -> tuple[InteractiveSegmenter, str]:
+def choose_segmenter(checkpoint: str, folder: Path, shelf: Shelf | None = None) -> tuple[InteractiveSegmenter, str]:
     """Give the segmenter and, when it is the fallback, why.
 
     An empty `checkpoint` asks for GrabCut. A checkpoint that cannot be had or is damaged is logged and answered by
@@ -47,7 +48,7 @@ def choose_segmenter(checkpoint: str, cache: Path) -> tuple[InteractiveSegmenter
     from pipelines.segmentation.sam import load_sam
 
     try:
-        return load_sam(checkpoint, cache), ""
+        return load_sam(checkpoint, folder, shelf), ""
     except ModelError as error:
         logger.exception("Segment Anything is not available; GrabCut answers instead")
         return GrabCutSegmenter(), str(error)

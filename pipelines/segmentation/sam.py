@@ -6,16 +6,21 @@ An official file's name ends with the first hex digits of its SHA-256 (`sam_vit_
 import hashlib
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import numpy as np
 
 from pipelines.errors import ModelError
+from pipelines.segmentation.embeddings import Embedding, EmbeddingCache, Shelf
 from pipelines.segmentation.prompts import Prompts
+
+if TYPE_CHECKING:
+    from segment_anything import SamPredictor
+    from segment_anything.modeling import Sam
 
 CHECKPOINTS = {
     "vit_b": "sam_vit_b_01ec64.pth",
@@ -24,52 +29,67 @@ CHECKPOINTS = {
 }
 _ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything/"
 _NAME = re.compile(r"sam_(vit_[blh])_([0-9a-f]{6,64})\.pth$")
-_EMBEDDINGS_KEPT = 32  # 4 MiB each
 
 
 class SegmentAnythingModel:
-    """A loaded SAM; embeddings of the last photos are kept, and one photo is encoded once however many ask."""
+    """A loaded SAM. A photo is encoded once, which takes seconds; clicks on photos that are ready never wait for it."""
 
-    def __init__(self, network: object, name: str) -> None:
-        from segment_anything import SamPredictor
-
+    def __init__(self, network: "Sam", name: str, embeddings: EmbeddingCache) -> None:
         self.version = f"sam:{name}"
-        self._predictor = SamPredictor(network)
-        self._lock = threading.Lock()  # SamPredictor keeps the photo in attributes: one caller at a time
-        self._embeddings: OrderedDict[str, tuple[object, tuple[int, int], tuple[int, int]]] = OrderedDict()
+        self._network, self._embeddings = network, embeddings
+        self._encoding = threading.Lock()  # one photo at a time: the encoder uses every core it may
 
     def segment(self, key: str, load: Callable[[], np.ndarray], prompts: Prompts) -> tuple[np.ndarray, float]:
         """Give a (H, W) bool mask and the model's own quality estimate, 0..1.
 
         `key` identifies the photo's content; `load` gives its (H, W, 3) uint8 RGB pixels and is called only when the
-        photo's embedding is not kept.
+        photo has no embedding yet.
         """
-        with self._lock:
-            self._restore(key, load)
-            single = len(prompts.points) == 1 and prompts.box is None
-            masks, scores, _ = self._predictor.predict(
-                point_coords=prompts.points if len(prompts.points) else None,
-                point_labels=prompts.positive.astype(int) if len(prompts.points) else None,
-                box=prompts.box,
-                multimask_output=single,  # one point is ambiguous: take the best of three
-            )
+        predictor = self._prepared(self.embed(key, load))
+        masks, scores, _ = predictor.predict(
+            point_coords=prompts.points if len(prompts.points) else None,
+            point_labels=prompts.positive.astype(int) if len(prompts.points) else None,
+            box=prompts.box,
+            multimask_output=len(prompts.points) == 1 and prompts.box is None,  # ambiguous: take the best of three
+        )
         best = int(np.argmax(scores))
         return masks[best].astype(bool), float(np.clip(scores[best], 0, 1))
 
-    def _restore(self, key: str, load: Callable[[], np.ndarray]) -> None:
-        predictor = self._predictor
-        if key not in self._embeddings:
-            predictor.set_image(load())
-            self._embeddings[key] = (predictor.features, predictor.original_size, predictor.input_size)
-            while len(self._embeddings) > _EMBEDDINGS_KEPT:
-                self._embeddings.popitem(last=False)
-        self._embeddings.move_to_end(key)
-        predictor.features, predictor.original_size, predictor.input_size = self._embeddings[key]
+    def embed(self, key: str, load: Callable[[], np.ndarray]) -> Embedding:
+        """Give the photo's embedding, encoding the photo if nobody did before."""
+        return self._embeddings.get(key, lambda: self._encode(load()))
+
+    def is_ready(self, key: str) -> bool:
+        """Tell whether a click on this photo needs no encoder."""
+        return self._embeddings.is_ready(key)
+
+    def _encode(self, photo: np.ndarray) -> Embedding:
+        from segment_anything import SamPredictor
+
+        with self._encoding:
+            predictor = SamPredictor(self._network)
+            predictor.set_image(photo)
+        features = predictor.features[0].half().cpu().numpy()
+        return Embedding(features, *photo.shape[:2])
+
+    def _prepared(self, embedding: Embedding) -> "SamPredictor":
+        """Give a predictor of its own to each click; it shares the network, which clicks only read."""
+        import torch
+        from segment_anything import SamPredictor
+
+        predictor = SamPredictor(self._network)
+        predictor.features = torch.from_numpy(embedding.features).float()[None].to(predictor.device)
+        size = embedding.height, embedding.width
+        predictor.original_size = size
+        predictor.input_size = predictor.transform.get_preprocess_shape(*size, self._network.image_encoder.img_size)
         predictor.is_image_set = True
+        return predictor
 
 
-def load_sam(checkpoint: str, cache: Path) -> SegmentAnythingModel:
-    """Load an official checkpoint given as a path or as vit_b, vit_l or vit_h (downloaded into `cache` once).
+def load_sam(checkpoint: str, folder: Path, shelf: Shelf | None = None) -> SegmentAnythingModel:
+    """Load an official checkpoint given as a path or as vit_b, vit_l or vit_h (downloaded once).
+
+    Checkpoints and embeddings are kept in `folder`; embeddings are shared through `shelf`, if there is one.
 
     Raises ModelError when the file is missing, cannot be downloaded, is not of the SHA-256 in its name, or holds
     another network.
@@ -77,7 +97,7 @@ def load_sam(checkpoint: str, cache: Path) -> SegmentAnythingModel:
     import torch
     from segment_anything import sam_model_registry
 
-    path = _download(CHECKPOINTS[checkpoint], cache) if checkpoint in CHECKPOINTS else Path(checkpoint)
+    path = _download(CHECKPOINTS[checkpoint], folder / "checkpoints") if checkpoint in CHECKPOINTS else Path(checkpoint)
     kind, expected = _official_name(path)
     _require_hash(path, expected)
     network = sam_model_registry[kind]()
@@ -86,7 +106,8 @@ def load_sam(checkpoint: str, cache: Path) -> SegmentAnythingModel:
     except (UnpicklingError, EOFError, RuntimeError, TypeError) as error:
         raise ModelError(f"{path} holds no weights of {kind} ({error}); use an official checkpoint") from error
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    return SegmentAnythingModel(network, f"{kind}-{expected}")
+    embeddings = EmbeddingCache(f"{kind}-{expected}", folder / "embeddings", shelf=shelf)
+    return SegmentAnythingModel(network, f"{kind}-{expected}", embeddings)
 
 
 def _official_name(path: Path) -> tuple[str, str]:

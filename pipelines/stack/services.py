@@ -139,6 +139,8 @@ def _label_studio(settings: Settings) -> dict[str, str]:
     return {
         "LABEL_STUDIO_BASE_DATA_DIR": str(settings.var / "label-studio"),
         "LABEL_STUDIO_USERNAME": settings.label_studio_email,
+        "LABEL_STUDIO_PASSWORD": settings.label_studio_password.get_secret_value(),  # arguments show in `ps`
+        "LABEL_STUDIO_USER_TOKEN": settings.label_studio_token.get_secret_value(),
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",  # the account's first token; people still use personal ones
         "LABEL_STUDIO_HOST": settings.url("label_studio"),
         "SENTRY_DSN": "",

@@ -35,18 +35,27 @@ def is_running(settings: Settings) -> bool:
 
 
 def require_free_ports(settings: Settings) -> None:
-    """Raise ConfigurationError naming every port that somebody else listens on, before anything is started."""
-    taken = []
+    """Raise ConfigurationError naming every port that is taken or given out twice, before anything is started."""
+    taken, owner = [], dict[int, str]()
     for service in services_in(settings):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((settings.host, service.port(settings)))
-            except OSError as error:
-                variable = f"MASKLOOP_{service.setting.upper()}_PORT"
-                taken.append(f"{service.port(settings)} ({service.name}: {error.strerror}; set {variable})")
+        port = service.port(settings)
+        first = owner.setdefault(port, service.name)
+        problem = _why_not(settings.host, port) if first == service.name else f"{first} has it as well"
+        if problem:
+            taken.append(f"{port} ({service.name}: {problem}; set MASKLOOP_{service.setting.upper()}_PORT)")
     if taken:
         raise ConfigurationError(f"these ports are not free: {', '.join(taken)}. Nothing was started")
+
+
+def _why_not(host: str, port: int) -> str:
+    """Give the reason why nobody can listen there, or an empty text."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def start(settings: Settings) -> None:
@@ -93,26 +102,29 @@ def states(settings: Settings) -> dict[str, tuple[str, int]]:
     """Give each process's state (RUNNING, BACKOFF, FATAL, …) and process id; empty when nothing runs."""
     if not is_running(settings):
         return {}
-    answer = _rpc(settings).supervisor.getAllProcessInfo()
+    with _rpc(settings) as server:
+        answer = server.supervisor.getAllProcessInfo()
     assert isinstance(answer, list)
     return {str(info["name"]): (str(info["statename"]), int(info["pid"])) for info in answer}
 
 
 def restart(settings: Settings, process: str) -> None:
     """Restart one process of the Procfile."""
-    server = _rpc(settings).supervisor
-    server.stopProcess(process)
-    server.startProcess(process)
+    with _rpc(settings) as server:
+        server.supervisor.stopProcess(process)
+        server.supervisor.startProcess(process)
 
 
 def memory_mb(settings: Settings) -> dict[str, float]:
     """Measure the memory of each process and its children in MB, shared pages counted once (PSS)."""
-    usage = {}
-    for name, (_, pid) in states(settings).items():
-        if pid:
-            family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-            usage[name] = sum(_pss(process) for process in family) / 1e6
-    return usage
+    return {name: sum(map(_pss, _family(pid))) / 1e6 for name, (_, pid) in states(settings).items() if pid}
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:  # it ended meanwhile
+        return []
 
 
 def _pss(process: psutil.Process) -> int:

@@ -1,17 +1,21 @@
-"""States that tests of several packages start from: labels, tiny models, an empty MLflow."""
+"""States that tests of several packages start from: labels, tiny models, a scripted Label Studio, an empty MLflow."""
 
+import json
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import numpy as np
 import pytest
 
 from pipelines.images import sha256_hex
+from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Label, Params, load_params
 from pipelines.records import Annotation, ImageRef, RegionMask
 from pipelines.settings import PROJECT_ROOT
@@ -20,6 +24,42 @@ if TYPE_CHECKING:
     from pipelines.segmentation.clothing import ModelCard
 
 COAT, DRESS = Label(id=3, name="coat", color="#1f77b4"), Label(id=7, name="dress", color="#d62728")
+
+
+@pytest.fixture(autouse=True)
+def one_torch_thread() -> None:
+    """Tiny networks: threads that wait for each other, and for busy processors, make them several times slower."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+class Answers:
+    """Answers each `METHOD path` with its list of JSON values in turn; the last one repeats. Notes what was asked."""
+
+    def __init__(self, answers: dict[str, list[Any]]) -> None:
+        self.answers = {where: list(values) for where, values in answers.items()}
+        self.asked: list[tuple[str, dict[str, str], Any]] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        where = f"{request.method} {request.url.path}"
+        body = json.loads(request.content) if request.content else None
+        self.asked.append((where, dict(request.url.params), body))
+        if where not in self.answers:
+            return httpx.Response(404, text=f"nothing at {where}")
+        values = self.answers[where]
+        return httpx.Response(200, json=values.pop(0) if len(values) > 1 else values[0])
+
+
+@pytest.fixture
+def label_studio() -> Callable[[dict[str, list[Any]]], tuple[LabelStudioClient, Answers]]:
+    """Make a client of a Label Studio with these answers."""
+
+    def make(answers: dict[str, list[Any]]) -> tuple[LabelStudioClient, Answers]:
+        server = Answers(answers)
+        transport = httpx.MockTransport(server)
+        return LabelStudioClient("http://label-studio.test", "token", transport=transport), server
+
+    return make
 
 
 @pytest.fixture

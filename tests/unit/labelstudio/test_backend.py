@@ -115,7 +115,7 @@ def test_negative_points_alone_select_nothing() -> None:
         {"type": "keypointlabels", "value": None},
         {"type": "keypointlabels", "value": {"x": 1, "y": 1, "keypointlabels": []}},
         {"type": "keypointlabels", "value": {"x": 1, "keypointlabels": ["coat"]}},
-        point("left", 3),  # type: ignore[arg-type]
+        point("left", 3),
         point(float("nan"), 3),
         box(1, 1, float("inf"), 5),
     ],
@@ -181,4 +181,3 @@ def test_task_data_of_other_makers_is_read_as_far_as_it_goes(data: dict[str, Any
 
     assert photo.uri == (data.get("image") or "")
     assert photo.generation == 0
-

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 
 from pipelines.errors import ModelError
 from pipelines.segmentation import sam
+from pipelines.segmentation.embeddings import EmbeddingCache
 from pipelines.segmentation.prompts import Prompts
 from pipelines.segmentation.sam import SegmentAnythingModel, load_sam
 
@@ -21,7 +23,7 @@ BOX = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, bool), np.array([4, 4, 2
 
 
 @pytest.fixture
-def tiny_sam() -> SegmentAnythingModel:
+def tiny_sam(tmp_path: Path) -> SegmentAnythingModel:
     """A Segment Anything of the real parts, a few channels wide, with random weights."""
     torch.manual_seed(0)
     wide, grid = 16, 4
@@ -36,7 +38,7 @@ def tiny_sam() -> SegmentAnythingModel:
             transformer_dim=wide, transformer=TwoWayTransformer(depth=1, embedding_dim=wide, num_heads=2, mlp_dim=8)
         ),
     )
-    return SegmentAnythingModel(network.eval(), "tiny")
+    return SegmentAnythingModel(network.eval(), "tiny", EmbeddingCache("tiny", tmp_path))
 
 
 class Photo:
@@ -81,14 +83,30 @@ def test_photos_are_not_mixed_up(tiny_sam: SegmentAnythingModel) -> None:
     assert (first != second).any()
 
 
-def test_the_photo_longest_unused_is_forgotten(tiny_sam: SegmentAnythingModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sam, "_EMBEDDINGS_KEPT", 2)
-    photos = {key: Photo(number) for number, key in enumerate("abc")}
+def test_many_people_click_on_many_photos_at_once(tiny_sam: SegmentAnythingModel) -> None:
+    photos = [Photo(number) for number in range(3)]
+    alone = [tiny_sam.segment(f"photo {number}", photo, POINT)[0] for number, photo in enumerate(photos)]
 
-    for key in "abacab":
-        tiny_sam.segment(key, photos[key], POINT)
+    with ThreadPoolExecutor(8) as people:
+        clicks = [
+            (number % 3, people.submit(tiny_sam.segment, f"photo {number % 3}", photos[number % 3], POINT))
+            for number in range(48)
+        ]
 
-    assert {key: photo.reads for key, photo in photos.items()} == {"a": 1, "b": 2, "c": 1}
+    for number, click in clicks:
+        np.testing.assert_array_equal(click.result()[0], alone[number])
+    assert [photo.reads for photo in photos] == [1, 1, 1]
+
+
+def test_an_embedding_from_disk_gives_the_same_mask(tiny_sam: SegmentAnythingModel, tmp_path: Path) -> None:
+    mask, _ = tiny_sam.segment("a", Photo(0), POINT)
+    restarted = SegmentAnythingModel(tiny_sam._network, "tiny", EmbeddingCache("tiny", tmp_path))
+
+    again, _ = restarted.segment("a", Photo(1), POINT)
+
+    np.testing.assert_array_equal(mask, again)
+    assert restarted.is_ready("a")
+    assert not restarted.is_ready("b")
 
 
 @pytest.fixture
@@ -125,7 +143,8 @@ def test_a_damaged_file_is_told_by_its_hash(checkpoint: Callable[[bytes], Path],
 
 
 def test_a_file_in_the_cache_is_checked_as_well(tmp_path: Path) -> None:
-    (tmp_path / sam.CHECKPOINTS["vit_b"]).write_bytes(b"half a download")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / sam.CHECKPOINTS["vit_b"]).write_bytes(b"half a download")
 
     with pytest.raises(ModelError, match="it is damaged; download it again"):
         load_sam("vit_b", tmp_path)

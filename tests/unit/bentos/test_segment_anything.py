@@ -1,0 +1,107 @@
+"""The service behind labelers' clicks, over HTTP as Label Studio speaks it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from bentos.segment_anything.service import SegmentAnything
+from pipelines.labelstudio.brush import rle_to_mask
+
+Tasks = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def service(start: Callable[[Any], TestClient]) -> TestClient:
+    return start(SegmentAnything)
+
+
+def point(x: float, y: float, *, positive: bool = True) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": 0.5, "keypointlabels": ["coat"]}
+    return {"type": "keypointlabels", "value": value, "is_positive": positive}
+
+
+def box(x: float, y: float, width: float, height: float) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": ["coat"]}
+    return {"type": "rectanglelabels", "value": value}
+
+
+def click(task: dict[str, Any], *regions: dict[str, Any]) -> dict[str, Any]:
+    return {"tasks": [task], "params": {"context": {"result": list(regions)}}}
+
+
+def mask_of(answer: dict[str, Any]) -> np.ndarray:
+    ((region,),) = [item["result"] for item in answer["results"]]
+    return rle_to_mask(region["value"]["rle"], region["original_height"], region["original_width"])
+
+
+def test_it_says_who_answers_and_why(service: TestClient) -> None:
+    health = service.get("/health").json()
+
+    assert (health["status"], health["model_version"]) == ("UP", "grabcut")
+    assert "MASKLOOP_SAM_CHECKPOINT" in health["fallback"]
+    assert service.post("/setup", json={"project": "1"}).json() == {"model_version": "grabcut"}
+    assert service.get("/versions").json() == {"versions": ["grabcut"]}
+    assert service.post("/webhook", json={"action": "ANNOTATION_CREATED"}).json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize("prompt", [point(29, 28), box(3, 6, 55, 45)], ids=["a point", "a box"])
+@pytest.mark.parametrize("photo", ["upright", "turned"])
+def test_a_click_gives_the_garment_on_the_upright_photo(
+    service: TestClient, tasks: Tasks, photo: str, prompt: dict[str, Any]
+) -> None:
+    answer = service.post("/predict", json=click(tasks[photo], prompt)).json()
+
+    mask, coat = mask_of(answer), np.zeros((360, 240), bool)
+    coat[40:160, 20:120] = True
+    assert mask.shape == coat.shape
+    assert (mask & coat).sum() / (mask | coat).sum() > 0.9
+    assert answer["model_version"] == answer["results"][0]["model_version"] == "grabcut"
+    assert answer["results"][0]["result"][0]["value"]["brushlabels"] == ["coat"]
+
+
+@pytest.mark.parametrize("regions", [[point(29, 28, positive=False)], [box(3, 6, 0, 0)], [{"type": "keypointlabels"}]])
+def test_a_click_that_selects_nothing_gets_an_empty_result(
+    service: TestClient, tasks: Tasks, regions: list[dict[str, Any]]
+) -> None:
+    answer = service.post("/predict", json=click(tasks["upright"], *regions))
+
+    assert answer.status_code == 200
+    assert [item["result"] for item in answer.json()["results"]] == [[]]
+
+
+def test_a_batch_gets_no_masks_but_an_item_per_task(service: TestClient, tasks: Tasks) -> None:
+    answer = service.post("/predict", json={"tasks": [tasks["upright"], tasks["missing"]]}).json()
+
+    assert answer["results"] == [{}, {}]
+
+
+@pytest.mark.parametrize("body", [{"tasks": []}, {"tasks": [], "params": {"context": {"result": [point(1, 1)]}}}])
+def test_without_tasks_the_results_are_still_no_empty_list(service: TestClient, body: dict[str, Any]) -> None:
+    assert service.post("/predict", json=body).json()["results"] == [{}]
+
+
+@pytest.mark.parametrize(
+    ("photo", "status", "words"),
+    [
+        ("missing", 502, "photos/none.jpg at generation 1 is gone"),
+        ("elsewhere", 502, "is not in gs://bento-photos"),
+        ("no photo", 400, "JPEG, PNG, WEBP"),
+        ("empty", 400, "no bytes"),
+        ("without photo", 502, "gs://"),
+    ],
+)
+def test_a_photo_that_cannot_be_read_is_an_error_with_its_reason(
+    service: TestClient, tasks: Tasks, photo: str, status: int, words: str
+) -> None:
+    answer = service.post("/predict", json=click(tasks[photo], point(50, 50)))
+
+    assert answer.status_code == status
+    assert words in answer.json()["detail"]
+
+
+def test_a_body_that_is_no_request_is_refused(service: TestClient) -> None:
+    assert service.post("/predict", json={"task": 1}).status_code == 400
+    assert service.post("/predict", content=b"no JSON").status_code == 422

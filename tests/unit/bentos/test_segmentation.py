@@ -1,0 +1,98 @@
+"""The service that pre-labels, over HTTP as Label Studio and the prelabel station speak it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from starlette.testclient import TestClient
+
+from bentos.segmentation.service import Segmentation
+from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.records import NO_MODEL
+
+Tasks = dict[str, dict[str, Any]]
+
+
+@pytest.fixture
+def service_without_champion(start: Callable[[Any], TestClient]) -> TestClient:
+    return start(Segmentation)
+
+
+@pytest.fixture
+def service(
+    start: Callable[[Any], TestClient], empty_mlflow: str, model_that_sees_coats: Path, tmp_path: Path
+) -> TestClient:
+    """The service with a champion that sees coats everywhere, and which it has just loaded."""
+    client = MlflowClient(empty_mlflow)
+    run = client.create_run(client.create_experiment("clothing", str(tmp_path / "artifacts"))).info.run_id
+    client.log_artifacts(run, str(model_that_sees_coats), "network")
+    client.create_registered_model("clothing")
+    client.create_model_version("clothing", f"runs:/{run}/network", run)
+    client.set_registered_model_alias("clothing", "champion", "1")
+    running = start(Segmentation)
+    assert running.post("/reload").json()["model_version"] == "clothing:v1"
+    return running
+
+
+def test_without_a_champion_it_is_up_and_says_so(service_without_champion: TestClient) -> None:
+    service = service_without_champion
+
+    assert service.get("/health").json() == {"status": "UP", "model_version": NO_MODEL, "problem": ""}
+    assert service.post("/setup", json={}).json() == {"model_version": NO_MODEL, "labels": []}
+    assert service.get("/versions").json() == {"versions": [NO_MODEL]}
+    assert service.post("/reload").json()["changed"] is False
+
+
+def test_without_a_champion_tasks_get_items_without_result(service_without_champion: TestClient, tasks: Tasks) -> None:
+    answer = service_without_champion.post("/predict", json={"tasks": [tasks["upright"], tasks["turned"]]}).json()
+
+    assert answer == {"results": [{}, {}], "model_version": NO_MODEL}
+
+
+def test_the_champion_is_announced_with_its_labels(service: TestClient) -> None:
+    assert service.get("/health").json() == {"status": "UP", "model_version": "clothing:v1", "problem": ""}
+    assert service.post("/setup", json={}).json() == {"model_version": "clothing:v1", "labels": ["coat", "dress"]}
+    assert service.get("/versions").json() == {"versions": ["clothing:v1"]}
+    assert service.post("/webhook", json={"action": "START_TRAINING"}).json() == {"status": "ok"}
+    assert service.post("/reload").json()["changed"] is False
+
+
+def test_predictions_carry_the_version_that_setup_announced(service: TestClient, tasks: Tasks) -> None:
+    answer = service.post("/predict", json={"tasks": [tasks["upright"]]}).json()
+
+    (item,) = answer["results"]
+    assert item["model_version"] == answer["model_version"] == service.post("/setup").json()["model_version"]
+
+
+@pytest.mark.parametrize("photo", ["upright", "turned"])
+def test_masks_have_the_size_of_the_upright_photo(service: TestClient, tasks: Tasks, photo: str) -> None:
+    (item,) = service.post("/predict", json={"tasks": [tasks[photo]]}).json()["results"]
+
+    (region,) = item["result"]
+    assert (region["original_height"], region["original_width"]) == (360, 240)
+    assert region["value"]["brushlabels"] == ["coat"]
+    assert rle_to_mask(region["value"]["rle"], 360, 240).all()
+
+
+def test_photos_that_cannot_be_read_are_listed_and_stop_nothing(service: TestClient, tasks: Tasks) -> None:
+    order = ["missing", "upright", "no photo", "elsewhere", "turned", "empty", "without photo"]
+
+    answer = service.post("/predict", json={"tasks": [tasks[what] for what in order]}).json()
+
+    assert ["result" in item for item in answer["results"]] == [what in ("upright", "turned") for what in order]
+    assert {order[int(position)] for position in answer["problems"]} == set(order) - {"upright", "turned"}
+    assert "is gone" in answer["problems"]["0"]
+    assert "JPEG, PNG, WEBP" in answer["problems"]["2"]
+
+
+def test_no_tasks_still_give_no_empty_list(service: TestClient) -> None:
+    assert service.post("/predict", json={"tasks": []}).json()["results"] == [{}]
+
+
+def test_a_body_that_is_no_request_is_refused(service: TestClient) -> None:
+    answer = service.post("/predict", json={"task": 1})
+
+    assert answer.status_code == 400
+    assert "«tasks»" in answer.json()["detail"]

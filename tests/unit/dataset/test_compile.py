@@ -1,0 +1,133 @@
+"""Annotations to masks and manifest: the newest per photo, the same bytes every time, one bad one stops nothing."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.dataset.compile import compile_dataset, latest_per_photo
+from pipelines.dataset.files import ANNOTATIONS, MANIFEST, MASKS, annotation_json, mask_path, read_mask
+from pipelines.errors import DatasetError
+from pipelines.images import sha256_hex
+from pipelines.params import Params
+from pipelines.records import Annotation
+
+Annotate = Callable[..., Annotation]
+COAT, DRESS = slice(0, 10), slice(8, 30)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty workspace, which is the current folder as in a DVC stage."""
+    monkeypatch.chdir(tmp_path)
+    ANNOTATIONS.mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def workspace_with_two(workspace: Path, annotate: Annotate) -> list[Annotation]:
+    """Two photos: a coat below a dress, and a photo without any garment."""
+    both = [annotate("b", {"coat": COAT, "dress": DRESS}), annotate("a", {})]
+    save(*both)
+    return both
+
+
+def save(*annotations: Annotation) -> None:
+    for annotation in annotations:
+        (ANNOTATIONS / f"{annotation.uuid}.json").write_bytes(annotation_json(annotation))
+
+
+def at(minute: int) -> datetime:
+    return datetime(2026, 1, 1, 12, minute, tzinfo=UTC)
+
+
+def test_masks_hold_label_ids_and_the_region_drawn_last_wins(
+    workspace_with_two: list[Annotation], two_labels: Params
+) -> None:
+    compile_dataset(two_labels)
+    mask = read_mask(mask_path(workspace_with_two[0].image.sha256))
+    assert [set(np.unique(rows)) for rows in (mask[:8], mask[8:])] == [{3}, {7}]
+
+
+def test_the_manifest_has_a_row_per_photo_in_order_of_address(
+    workspace_with_two: list[Annotation], two_labels: Params
+) -> None:
+    table = compile_dataset(two_labels)
+    pd.testing.assert_frame_equal(pd.read_parquet(MANIFEST), table)
+    assert list(table["annotation"]) == ["a", "b"]
+    empty, row = table.to_dict("records")
+    assert (row["height"], row["width"], row["mask_height"], row["mask_width"]) == (30, 20, 30, 20)
+    assert list(row["class_ids"]) == [3, 7]
+    assert json.loads(row["label_pixels"]) == {"coat": 160, "dress": 440}
+    assert (row["overlap_pixels"], row["regions_untouched"], row["regions_manual"]) == (40, 2, 0)
+    assert row["mask_sha256"] == sha256_hex(mask_path(row["sha256"]).read_bytes())
+    assert (row["annotator"], row["meta_collection"]) == ("ada@example.org", "Autumn")
+    assert (list(empty["class_ids"]), empty["label_pixels"]) == ([], "{}")
+
+
+def test_the_same_annotations_give_the_same_bytes(workspace_with_two: list[Annotation], two_labels: Params) -> None:
+    def everything() -> dict[Path, bytes]:
+        compile_dataset(two_labels)
+        return {path: path.read_bytes() for path in [MANIFEST, *MASKS.iterdir()]}
+
+    before = everything()
+    for path in ANNOTATIONS.iterdir():
+        path.unlink()
+    save(*reversed(workspace_with_two))
+    assert everything() == before
+
+
+def test_of_one_photos_annotations_the_newest_counts(annotate: Annotate) -> None:
+    older = annotate("a", {}, updated_at=at(1))
+    newer, newest = (replace(older, uuid=uuid, updated_at=at(minute)) for uuid, minute in (("c", 2), ("b", 3)))
+    for order in permutations([older, newer, newest]):
+        assert latest_per_photo(list(order)) == [newest]
+
+
+def test_a_tie_goes_to_the_larger_uuid_whatever_the_order(annotate: Annotate) -> None:
+    one = annotate("a", {})
+    two = replace(one, uuid="b")
+    assert latest_per_photo([one, two]) == latest_per_photo([two, one]) == [two]
+
+
+def test_photos_are_told_apart_by_content_not_by_address(annotate: Annotate) -> None:
+    one = annotate("a", {})
+    overwritten = replace(one, uuid="b", image=replace(one.image, generation=2, sha256="ff"))
+    assert len(latest_per_photo([one, overwritten])) == 2
+
+
+def test_an_annotation_that_cannot_be_read_is_left_out_and_named(
+    workspace_with_two: list[Annotation], annotate: Annotate, two_labels: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    unknown = annotate("c", {"toga": COAT})
+    other_size = annotate("d", {"coat": COAT})
+    save(unknown, replace(other_size, image=replace(other_size.image, height=31)))
+    with caplog.at_level(logging.WARNING, "pipelines.dataset.compile"):
+        table = compile_dataset(two_labels)
+    assert list(table["annotation"]) == ["a", "b"]
+    assert (
+        "annotation c of gs://archive/photos/c.png is left out: region region-toga has the label 'toga'" in caplog.text
+    )
+    assert "annotation d of gs://archive/photos/d.png is left out" in caplog.text
+    assert {path.stem for path in MASKS.iterdir()} == set(table["sha256"])
+
+
+def test_masks_of_photos_that_are_gone_are_removed(workspace_with_two: list[Annotation], two_labels: Params) -> None:
+    compile_dataset(two_labels)
+    (ANNOTATIONS / "b.json").unlink()
+    compile_dataset(two_labels)
+    assert [path.stem for path in MASKS.iterdir()] == [workspace_with_two[1].image.sha256]
+
+
+def test_no_usable_annotation_makes_no_dataset(workspace: Path, annotate: Annotate, two_labels: Params) -> None:
+    save(annotate("c", {"toga": COAT}))
+    with pytest.raises(DatasetError, match="no usable annotation yet: submit some"):
+        compile_dataset(two_labels)
+    assert not MANIFEST.exists()

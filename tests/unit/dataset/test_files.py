@@ -1,0 +1,60 @@
+"""What is written is read back the same, and the same content always gives the same bytes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis.extra import numpy as hnp
+
+from pipelines.dataset.files import annotation_json, parse_annotation_json, read_mask, write_mask
+from pipelines.errors import DatasetError
+from pipelines.records import Annotation
+
+
+@pytest.fixture
+def annotation(annotate: Callable[..., Annotation]) -> Annotation:
+    return annotate("uuid-1", {"coat": slice(5, 20)}, metadata={"name": "Été", "collection": "Autumn"})
+
+
+def test_an_annotation_is_read_back_whole(annotation: Annotation) -> None:
+    assert parse_annotation_json(annotation_json(annotation), "uuid-1.json") == annotation
+
+
+def test_the_order_of_keys_does_not_show(annotation: Annotation) -> None:
+    turned = replace(
+        annotation,
+        metadata=dict(reversed(annotation.metadata.items())),
+        raw={"result": [dict(reversed(region.items())) for region in annotation.raw["result"]]},
+    )
+    assert annotation_json(turned) == annotation_json(annotation)
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"uuid": "a", "image": {}}', b"\xff"])
+def test_a_damaged_annotation_file_is_named(data: bytes) -> None:
+    with pytest.raises(DatasetError, match=r"^uuid-1\.json is no annotation file .*run `maskloop sync` again"):
+        parse_annotation_json(data, "uuid-1.json")
+
+
+@given(mask=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=20)))
+def test_a_mask_is_read_back_pixel_for_pixel(mask: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("masks") / "deep" / "mask.png"
+    assert write_mask(path, mask) == write_mask(path, mask) == path.read_bytes()
+    assert np.array_equal(read_mask(path), mask)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture"])
+def test_a_missing_or_damaged_mask_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "mask.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"mask\.png is missing or no 8-bit index mask; run `dvc pull`"):
+        read_mask(path)
+
+
+def test_a_coloured_mask_is_refused(tmp_path: Path) -> None:
+    write_mask(tmp_path / "mask.png", np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(DatasetError, match="no 8-bit index mask"):
+        read_mask(tmp_path / "mask.png")

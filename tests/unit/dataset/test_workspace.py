@@ -1,0 +1,158 @@
+"""The workspace: a clone that follows the project's commits, has one writer, and is never left half merged."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.dataset.workspace import BRANCH, Workspace
+from pipelines.errors import ConfigurationError, DatasetError
+from pipelines.settings import Settings
+
+Commit = Callable[..., str]
+
+
+@pytest.fixture
+def workspace_with_a_dataset(workspace: Workspace) -> Workspace:
+    """A workspace that is one dataset commit ahead of the project."""
+    commit_here(workspace, "dvc.lock", "schema: '2.0'\n")
+    workspace.git("tag", "--annotate", "dataset-0001", "-m", "+3 photos")
+    return workspace
+
+
+def commit_here(workspace: Workspace, name: str, text: str) -> None:
+    (workspace.path / name).write_text(text, encoding="utf-8")
+    workspace.git("add", "--all")
+    workspace.git("commit", "--quiet", "-m", f"Change {name}")
+
+
+class TestEnsure:
+    def test_a_clone_on_its_own_branch_with_dvc_pointed_at_the_bucket(
+        self, workspace: Workspace, settings: Settings
+    ) -> None:
+        assert workspace.git("branch", "--show-current") == BRANCH
+        assert workspace.git("status", "--porcelain") == ""
+        config = workspace.read(".dvc/config.local")
+        assert f"url = gs://{settings.dvc_bucket}/dvc\n    endpointurl = {settings.storage_endpoint}" in config
+        assert f"dir = {settings.var / 'dvc-cache'}" in config
+
+    def test_a_second_time_changes_nothing(self, workspace_with_a_dataset: Workspace, project: Path) -> None:
+        before = workspace_with_a_dataset.git("rev-parse", "HEAD")
+        workspace_with_a_dataset.ensure(project)
+        assert workspace_with_a_dataset.git("rev-parse", "HEAD") == before
+
+    def test_another_bucket_is_followed(self, workspace: Workspace, project: Path, settings: Settings) -> None:
+        moved = settings.model_copy(update={"dvc_bucket": "elsewhere", "storage_emulator": False})
+        Workspace(workspace.path, moved).ensure(project)
+        assert "url = gs://elsewhere/dvc\n" in workspace.read(".dvc/config.local")
+        assert "endpointurl" not in workspace.read(".dvc/config.local")
+
+    def test_a_folder_without_git_is_refused_and_leaves_nothing(self, settings: Settings, tmp_path: Path) -> None:
+        (tmp_path / "plain").mkdir()
+        with pytest.raises(ConfigurationError, match=r"plain is no git repository with a commit, .*git init"):
+            Workspace(settings.workspace_path, settings).ensure(tmp_path / "plain")
+        assert not settings.workspace_path.exists()
+
+    def test_a_project_without_a_commit_is_refused(self, settings: Settings, tmp_path: Path) -> None:
+        subprocess.run(["git", "init", "--quiet", tmp_path / "new"], check=True)
+        with pytest.raises(ConfigurationError, match="no git repository with a commit"):
+            Workspace(settings.workspace_path, settings).ensure(tmp_path / "new")
+        assert not settings.workspace_path.exists()
+
+    def test_a_checkout_of_a_commit_will_do(self, settings: Settings, project: Path) -> None:
+        subprocess.run(["git", "checkout", "--quiet", "--detach"], cwd=project, check=True)
+        workspace = Workspace(settings.workspace_path, settings)
+        workspace.ensure(project)
+        assert workspace.git("branch", "--show-current") == BRANCH
+
+
+class TestTakeCode:
+    def test_nothing_new_moves_nothing(self, workspace: Workspace, project: Path) -> None:
+        assert not workspace.take_code(project)
+
+    def test_commits_are_merged_beside_datasets(
+        self, workspace_with_a_dataset: Workspace, project: Path, commit: Commit
+    ) -> None:
+        theirs = commit("params.yaml", "train: {epochs: 3}\n")
+        assert workspace_with_a_dataset.take_code(project)
+        assert workspace_with_a_dataset.read("params.yaml") == "train: {epochs: 3}\n"
+        assert workspace_with_a_dataset.read("dvc.lock") == "schema: '2.0'\n"
+        assert workspace_with_a_dataset.git("merge-base", "HEAD", theirs) == theirs
+
+    def test_uncommitted_changes_do_not_count(self, workspace: Workspace, project: Path) -> None:
+        (project / "params.yaml").write_text("unsaved: true\n", encoding="utf-8")
+        assert not workspace.take_code(project)
+
+    def test_a_conflict_is_named_and_leaves_the_workspace_as_it_was(
+        self, workspace: Workspace, project: Path, commit: Commit
+    ) -> None:
+        commit_here(workspace, "params.yaml", "train: {epochs: 5}\n")
+        before = workspace.git("rev-parse", "HEAD")
+        commit("params.yaml", "train: {epochs: 3}\n")
+        with pytest.raises(DatasetError, match=r"(?s)cannot be merged into .*params\.yaml.*merge them there by hand"):
+            workspace.take_code(project)
+        assert workspace.git("rev-parse", "HEAD") == before
+        assert workspace.git("status", "--porcelain") == ""
+        assert workspace.read("params.yaml") == "train: {epochs: 5}\n"
+
+    def test_what_an_unfinished_sync_left_stays(self, workspace: Workspace, project: Path, commit: Commit) -> None:
+        (workspace.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
+        commit("params.yaml", "train: {epochs: 3}\n")
+        assert workspace.take_code(project)
+        assert workspace.read("dvc.lock") == "half: done\n"
+
+
+class TestTags:
+    def test_tags_come_oldest_first_even_beyond_four_digits(self, workspace: Workspace) -> None:
+        for number in (2, 10_000, 9_999, 1):
+            workspace.git("tag", f"dataset-{number:04d}")
+        workspace.git("tag", "v1.0")
+        assert workspace.dataset_tags() == ["dataset-0001", "dataset-0002", "dataset-9999", "dataset-10000"]
+
+    def test_a_file_is_read_as_it_was_at_a_tag(self, workspace_with_a_dataset: Workspace) -> None:
+        commit_here(workspace_with_a_dataset, "dvc.lock", "newer\n")
+        assert workspace_with_a_dataset.show("dataset-0001", "dvc.lock") == "schema: '2.0'"
+        assert workspace_with_a_dataset.read("dvc.lock") == "newer\n"
+
+    def test_a_file_that_is_not_there_is_empty(self, workspace: Workspace) -> None:
+        assert workspace.read("nothing") == workspace.show("HEAD", "nothing") == ""
+
+
+class TestLock:
+    PROGRAM = (
+        "import sys; from pathlib import Path; from pipelines.dataset.workspace import Workspace\n"
+        "with Workspace(Path(sys.argv[1]), None).locked(): print('in', flush=True); sys.stdin.read()"
+    )
+
+    def test_a_second_process_waits_until_the_first_is_done(self, tmp_path: Path, settings: Settings) -> None:
+        ours = Workspace(tmp_path / "workspace", settings)
+        with self.other_process(ours) as other:
+            with ours.locked():
+                other.stdin.close()
+                with pytest.raises(subprocess.TimeoutExpired):
+                    other.wait(0.7)
+            assert other.stdout.read() == "in\n"
+
+    def test_a_killed_process_leaves_no_lock(self, tmp_path: Path, settings: Settings) -> None:
+        ours = Workspace(tmp_path / "workspace", settings)
+        with self.other_process(ours) as other:
+            assert other.stdout.readline() == "in\n"
+            other.kill()
+            with ours.locked():
+                pass
+
+    def other_process(self, workspace: Workspace) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", self.PROGRAM, str(workspace.path)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_failure_carries_gits_own_words(workspace: Workspace) -> None:
+    with pytest.raises(DatasetError, match=r"`checkout nowhere` failed in .*workspace: error: pathspec 'nowhere'"):
+        workspace.git("checkout", "nowhere")
+
+
+def test_a_failure_carries_dvcs_own_words(workspace: Workspace) -> None:
+    with pytest.raises(DatasetError, match=r"dvc checkout nowhere` failed in .*nowhere"):
+        workspace.dvc("checkout", "nowhere")

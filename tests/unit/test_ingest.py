@@ -1,0 +1,209 @@
+"""Station 1 against a real bucket server and a Label Studio that answers from lists."""
+
+import io
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from uuid import uuid4
+
+import httpx
+import numpy as np
+import pytest
+from google.cloud.storage import Client
+from PIL import Image
+
+from pipelines import storage
+from pipelines.catalog import COLUMNS
+from pipelines.errors import CatalogError, StorageError
+from pipelines.ingest import IngestReport, Problem, _without_doubles, ingest
+from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.params import Params
+from pipelines.records import ImageRef, Task
+from pipelines.settings import Settings
+
+Run = Callable[[], IngestReport]
+PHOTO = ImageRef("gs://archive/photos/a.png", 1, "aa", 30, 20)
+
+
+class LabelStudio:
+    """Keeps tasks the way Label Studio's API shows them; counts deleted predictions."""
+
+    def __init__(self, title: str) -> None:
+        self.title, self.tasks, self.predictions_deleted = title, [], []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else None
+        match request.method, request.url.path:
+            case "GET", "/api/projects/":
+                answer = {"results": [{"id": 1, "title": self.title}], "next": None}
+            case "GET", "/api/tasks":
+                answer = {"tasks": self.tasks, "total": len(self.tasks)}
+            case "POST", "/api/projects/1/import":
+                first = len(self.tasks) + 1
+                self.tasks += [{"id": first + place, "data": one["data"]} for place, one in enumerate(body)]
+                answer = {"task_count": len(body)}
+            case "PATCH", path if path.startswith("/api/tasks/"):
+                [task] = [task for task in self.tasks if str(task["id"]) == path.split("/")[3]]
+                task["data"] = body["data"]
+                answer = task
+            case "POST", "/api/dm/actions":
+                self.predictions_deleted += body["selectedItems"]["included"]
+                answer = {"processed_items": 1}
+            case _:
+                return httpx.Response(404)
+        return httpx.Response(200, json=answer)
+
+
+def png(shade: int, height: int = 30, width: int = 20) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(np.full((height, width, 3), shade, np.uint8)).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(_env_file=None, source_bucket=f"archive-{uuid4().hex[:12]}", source_prefix="photos/")
+
+
+@pytest.fixture
+def archive_of_two(bucket_client: Client, settings: Settings) -> Settings:
+    """A bucket with a catalogue, two photos, a text among them, and a photo elsewhere; gives its settings."""
+    storage.ensure_bucket(bucket_client, settings.source_bucket)
+    rows = [",".join(COLUMNS), "a,1999,Autumn,,,,Look 1,,,", "a,,,,,,,,,coat"]
+    put(bucket_client, settings, settings.catalog, "\n".join(rows).encode())
+    put(bucket_client, settings, "photos/a.png", png(10))
+    put(bucket_client, settings, "photos/b.PNG", png(20, 50, 40))
+    put(bucket_client, settings, "photos/notes.txt", b"hello")
+    put(bucket_client, settings, "elsewhere/c.png", png(30))
+    return settings
+
+
+@pytest.fixture
+def label_studio(params: Params) -> LabelStudio:
+    return LabelStudio(params.project.title)
+
+
+@pytest.fixture
+def labels(label_studio: LabelStudio) -> LabelStudioClient:
+    return LabelStudioClient("http://label-studio.test", "token", transport=httpx.MockTransport(label_studio))
+
+
+@pytest.fixture
+def run(bucket_client: Client, labels: LabelStudioClient, archive_of_two: Settings, params: Params) -> Run:
+    """Ingest the archive of two."""
+    return lambda: ingest(bucket_client, labels, archive_of_two, params)
+
+
+def put(client: Client, settings: Settings, name: str, data: bytes) -> None:
+    storage.put(client, settings.source_bucket, name, data, "application/octet-stream")
+
+
+def counts(report: IngestReport) -> tuple[int, int, int, int, int]:
+    """Give new, changed, unchanged, set aside and ignored, and check that they add up to what was listed."""
+    found = (report.created, report.updated, report.unchanged, len(report.problems), report.ignored)
+    assert report.listed == sum(found)
+    return found
+
+
+class TestIngest:
+    def test_photos_become_tasks_with_identity_and_metadata(
+        self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings
+    ) -> None:
+        assert counts(run()) == (2, 0, 0, 0, 1)
+        first, second = (task["data"] for task in label_studio.tasks)
+        ref = storage.stat(bucket_client, archive_of_two.source_bucket, "photos/a.png")
+        assert (first["image"], first["generation"]) == (ref.uri, str(ref.generation))
+        assert (first["height"], first["width"], len(first["sha256"])) == (30, 20, 64)
+        assert (first["collection"], first["typology.sub"], first["theme"]) == ("Autumn", "coat", "–")
+        assert second["collection"] == "–"
+
+    def test_a_second_run_changes_nothing(self, run: Run) -> None:
+        run()
+        assert counts(run()) == (0, 0, 2, 0, 1)
+
+    def test_bad_photos_are_set_aside_with_a_reason_and_stop_nothing(
+        self, run: Run, bucket_client: Client, archive_of_two: Settings
+    ) -> None:
+        put(bucket_client, archive_of_two, "photos/page.jpg", b"<html>")
+        put(bucket_client, archive_of_two, "photos/empty.jpg", b"")
+        put(bucket_client, archive_of_two, "photos/half.png", png(40)[:60])
+        put(bucket_client, archive_of_two, "photos/z-again.png", png(10))
+        report = run()
+        assert counts(report) == (2, 0, 0, 4, 1)
+        assert {problem.uri.rpartition("/")[2]: problem.reason for problem in report.problems} == {
+            "page.jpg": "not-an-image",
+            "empty.jpg": "empty",
+            "half.png": "truncated",
+            "z-again.png": "duplicate",
+        }
+
+    def test_an_overwritten_photo_takes_over_a_task_that_nobody_opened(
+        self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings
+    ) -> None:
+        run()
+        put(bucket_client, archive_of_two, "photos/a.png", png(99, 70, 60))
+        assert counts(run()) == (0, 1, 1, 0, 1)
+        assert [task["data"]["height"] for task in label_studio.tasks] == [70, 50]
+        assert label_studio.predictions_deleted == [1]
+
+    def test_an_overwritten_photo_that_somebody_worked_on_gets_a_new_task(
+        self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        run()
+        label_studio.tasks[0]["total_annotations"] = 1
+        put(bucket_client, archive_of_two, "photos/a.png", png(99, 70, 60))
+        with caplog.at_level(logging.WARNING, "pipelines.ingest"):
+            assert counts(run()) == (1, 0, 1, 0, 1)
+        assert [task["data"]["height"] for task in label_studio.tasks] == [30, 50, 70]
+        assert "photos/a.png was overwritten after somebody worked on it" in caplog.text
+
+    def test_a_missing_catalogue_stops_before_any_task(
+        self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings
+    ) -> None:
+        storage.delete(bucket_client, storage.stat(bucket_client, archive_of_two.source_bucket, "catalogue.csv"))
+        with pytest.raises(CatalogError, match=r"no catalogue gs://.+/catalogue\.csv; upload it, or set MASKLOOP_"):
+            run()
+        assert label_studio.tasks == []
+
+    def test_a_missing_bucket_is_named(
+        self, bucket_client: Client, labels: LabelStudioClient, settings: Settings, params: Params
+    ) -> None:
+        with pytest.raises(StorageError, match=f"gs://{settings.source_bucket} does not exist"):
+            ingest(bucket_client, labels, settings, params)
+
+
+class TestDoubles:
+    def test_the_first_of_equal_photos_is_kept(self) -> None:
+        again = replace(PHOTO, uri="gs://archive/photos/b.png")
+        kept, doubles = _without_doubles([PHOTO, again], [])
+        assert kept == [PHOTO]
+        assert doubles == [Problem(again.uri, "duplicate", f"same bytes as {PHOTO.uri}, which has the task")]
+
+    def test_a_photo_that_has_a_task_owns_its_bytes(self) -> None:
+        again = replace(PHOTO, uri="gs://archive/photos/0.png")
+        kept, doubles = _without_doubles([again], [Task(1, PHOTO)])
+        assert (kept, [double.uri for double in doubles]) == ([], [again.uri])
+
+    def test_a_new_generation_with_the_old_bytes_is_no_double(self) -> None:
+        newer = replace(PHOTO, generation=2)
+        assert _without_doubles([newer], [Task(1, PHOTO)]) == ([newer], [])
+
+    def test_other_bytes_are_no_doubles(self) -> None:
+        other = replace(PHOTO, uri="gs://archive/photos/b.png", sha256="bb")
+        assert _without_doubles([PHOTO, other], []) == ([PHOTO, other], [])
+
+
+class TestReport:
+    def test_one_line_adds_up_and_problems_follow(self) -> None:
+        problems = (Problem("gs://a/x", "empty", "upload it again"), Problem("gs://a/y", "empty", "upload it again"))
+        report = IngestReport(listed=9, created=3, updated=1, unchanged=2, ignored=1, problems=problems)
+        first, *rest = str(report).splitlines()
+        assert first == "9 listed = 3 new + 1 changed + 2 unchanged + 2 set aside (2 empty) + 1 not photos"
+        assert rest == ["  empty: gs://a/x: upload it again", "  empty: gs://a/y: upload it again"]
+
+    def test_no_problem_needs_no_reasons(self) -> None:
+        assert (
+            str(IngestReport(1, created=1)) == "1 listed = 1 new + 0 changed + 0 unchanged + 0 set aside + 0 not photos"
+        )

@@ -1,0 +1,166 @@
+"""The prelabel station between a scripted Label Studio and a scripted segmentation service."""
+
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from pipelines.errors import ContractError, ServiceError
+from pipelines.labelstudio.tasks import task_data
+from pipelines.params import Params
+from pipelines.prelabel import plan_batches, prelabel_batch
+from pipelines.records import ImageRef
+from pipelines.settings import Settings
+
+IMPORT = "POST /api/projects/7/import/predictions"
+DELETE = "POST /api/dm/actions"
+Serve = Callable[..., Settings]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a segmentation service that announces a version and labels and answers /predict as told."""
+    servers = []
+
+    def start(version: str, labels: tuple[str, ...] = ("coat", "dress"), predict: Any = None) -> Settings:
+        answers = {"/setup": {"model_version": version, "labels": labels}, "/predict": predict}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                body = json.dumps(answers[self.path]).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        servers.append(HTTPServer(("127.0.0.1", 0), Handler))
+        Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.01}).start()
+        return Settings(segmentation_url=f"http://127.0.0.1:{servers[-1].server_port}")
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def task(task_id: int, versions: str = "", **fields: Any) -> dict[str, Any]:
+    photo = ImageRef(f"gs://archive/{task_id}.jpg", 1, "ab" * 32, 4, 6)
+    return {"id": task_id, "data": task_data(photo, {}), "predictions_model_versions": versions, **fields}
+
+
+@pytest.fixture
+def studio_with(label_studio, two_labels: Params):
+    """Make a Label Studio whose project has the two labels and these tasks."""
+
+    def make(*tasks: dict[str, Any], created: int = 0):
+        project = {"id": 7, "title": two_labels.project.title, "model_version": "old"}
+        offered = {"tag": {"labels": list(two_labels.label_ids)}}
+        return label_studio(
+            {
+                "GET /api/projects/": [{"results": [project], "next": None}],
+                "GET /api/projects/7/": [{**project, "parsed_label_config": offered}],
+                "PATCH /api/projects/7/": [{}],
+                "GET /api/tasks": [{"total": len(tasks), "tasks": list(tasks)}],
+                IMPORT: [{"created": created}],
+                DELETE: [{"processed_items": 1}],
+            }
+        )
+
+    return make
+
+
+def prediction(version: str = "clothing:v2") -> dict[str, Any]:
+    return {"result": [], "score": 0.5, "model_version": version}
+
+
+def test_without_a_champion_nothing_waits_and_label_studio_is_not_asked(
+    serve: Serve, studio_with, two_labels: Params
+) -> None:
+    client, server = studio_with(task(1))
+
+    assert plan_batches(client, serve("no-champion", ()), two_labels) == []
+    assert server.asked == []
+
+
+def test_unopened_tasks_without_this_models_prediction_wait(serve: Serve, studio_with, two_labels: Params) -> None:
+    client, _ = studio_with(
+        task(1),
+        task(2, "clothing:v1"),
+        task(3, "clothing:v2"),
+        task(4, total_annotations=1),
+        task(5, draft_exists=True),
+    )
+
+    assert plan_batches(client, serve("clothing:v2"), two_labels) == [[1, 2]]
+
+
+def test_batches_have_the_size_of_the_parameters(serve: Serve, studio_with, two_labels: Params) -> None:
+    two = two_labels.model_copy(update={"prelabel": two_labels.prelabel.model_copy(update={"batch_size": 2})})
+    client, _ = studio_with(*(task(number) for number in range(1, 6)))
+
+    assert plan_batches(client, serve("clothing:v2"), two) == [[1, 2], [3, 4], [5]]
+
+
+def test_a_model_with_labels_that_are_no_more_would_lose_masks(serve: Serve, studio_with, two_labels: Params) -> None:
+    client, _ = studio_with(task(1))
+
+    with pytest.raises(ContractError, match=r"params.yaml does not have: cape\."):
+        plan_batches(client, serve("clothing:v2", ("coat", "cape")), two_labels)
+
+
+def test_a_label_that_the_model_does_not_know_yet_is_no_obstacle(serve: Serve, studio_with, two_labels: Params) -> None:
+    client, _ = studio_with(task(1))
+
+    assert plan_batches(client, serve("clothing:v2", ("coat",)), two_labels) == [[1]]
+
+
+def test_predictions_replace_older_ones_and_problems_are_reported(
+    serve: Serve, studio_with, two_labels: Params
+) -> None:
+    client, server = studio_with(task(1), task(2, "clothing:v1"), task(3, "clothing:v1"), created=2)
+    answer = {
+        "results": [prediction(), prediction(), {}],
+        "model_version": "clothing:v2",
+        "problems": {"2": "the photo is gone"},
+    }
+
+    report = prelabel_batch(client, serve("clothing:v2", predict=answer), two_labels, [1, 2, 3])
+
+    assert (report.asked, report.created, report.problems) == (3, 2, {3: "the photo is gone"})
+    changes = [(where, body) for where, _, body in server.asked if not where.startswith("GET")]
+    assert [where for where, _ in changes] == [DELETE, IMPORT, "PATCH /api/projects/7/"]
+    assert changes[0][1]["selectedItems"]["included"] == [2], "task 3 keeps what it has"
+    assert [item["task"] for item in changes[1][1]] == [1, 2]
+    assert changes[2][1] == {"model_version": "clothing:v2"}
+
+
+def test_tasks_that_were_opened_meanwhile_are_left_as_they_are(serve: Serve, studio_with, two_labels: Params) -> None:
+    client, server = studio_with(task(1, total_annotations=1), task(2, "clothing:v2"))
+
+    report = prelabel_batch(client, serve("clothing:v2"), two_labels, [1, 2])
+
+    assert (report.asked, report.created) == (2, 0)
+    assert all(where.startswith("GET") for where, _, _ in server.asked)
+
+
+def test_an_answer_of_the_wrong_length_changes_nothing(serve: Serve, studio_with, two_labels: Params) -> None:
+    client, server = studio_with(task(1, "clothing:v1"), task(2))
+    settings = serve("clothing:v2", predict={"results": [prediction()], "model_version": "clothing:v2"})
+
+    with pytest.raises(ServiceError, match="answered 1 results for 2 tasks"):
+        prelabel_batch(client, settings, two_labels, [1, 2])
+    assert all(where.startswith("GET") for where, _, _ in server.asked)
+
+
+def test_a_service_that_is_down_is_named_with_the_remedy(free_port: int, studio_with, two_labels: Params) -> None:
+    client, _ = studio_with(task(1))
+
+    with pytest.raises(ServiceError, match="MASKLOOP_SEGMENTATION_URL"):
+        plan_batches(client, Settings(segmentation_url=f"http://127.0.0.1:{free_port}"), two_labels)

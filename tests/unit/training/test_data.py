@@ -1,0 +1,83 @@
+"""Photos as tensors: read like the services read them, and never torn from their masks."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipelines.dataset.files import SPLIT
+from pipelines.errors import DatasetError
+from pipelines.segmentation.clothing import ModelCard
+from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
+from pipelines.training.data import Photos, photos_of, read_photo
+
+Sides = dict[str, list[str]]
+
+
+def test_sides_are_read_in_a_fixed_order(workspace: Sides) -> None:
+    assert {side: photos_of(side) for side in workspace} == workspace
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_a_side_that_is_needed_and_empty_says_what_to_do(workspace: Sides, side: str) -> None:
+    table = pd.read_parquet(SPLIT)
+    table[table["split"] != side].to_parquet(SPLIT)
+
+    with pytest.raises(DatasetError, match=f"no photo is on the {side} side yet; label more photos"):
+        photos_of(side)
+
+
+def test_validation_may_be_empty(workspace: Sides) -> None:
+    table = pd.read_parquet(SPLIT)
+    table[table["split"] != "val"].to_parquet(SPLIT)
+
+    assert photos_of("val") == []
+
+
+def test_items_are_what_the_services_would_see(workspace: Sides, tiny_card: ModelCard) -> None:
+    photos = Photos(workspace["train"], tiny_card, augment=False)
+
+    values, channels = photos[2]
+
+    photo, mask = read_photo(workspace["train"][2])
+    small = resize_image(photo, 32, 32)
+    np.testing.assert_array_equal(values.numpy(), normalize(small, tiny_card.mean, tiny_card.std))
+    np.testing.assert_array_equal(channels.numpy(), np.searchsorted([0, 3, 7], resize_mask(mask, 32, 32)))
+    assert (values.dtype, channels.dtype) == (torch.float32, torch.int64)
+    assert len(photos) == 5
+
+
+def test_labels_that_the_model_does_not_know_are_background(workspace: Sides, tiny_card: ModelCard) -> None:
+    coats_only = ModelCard(**{**vars(tiny_card), "labels": {"coat": 3}})
+
+    photos = Photos(workspace["train"], coats_only, augment=False)
+
+    assert all(set(np.unique(channels)) <= {0, 1} for _, channels in (photos[i] for i in range(len(photos))))
+
+
+def test_augmentation_moves_photo_and_mask_together(workspace: Sides, tiny_card: ModelCard) -> None:
+    """The drawn coat is the only red thing, so redness must stay under its mask however both are moved."""
+    torch.manual_seed(0)
+    photos = Photos(workspace["train"], tiny_card, augment=True)
+    kept, moved = [], 0
+    plain = Photos(workspace["train"], tiny_card, augment=False)
+    for _ in range(6):
+        for position in range(len(photos)):
+            values, channels = photos[position]
+            red, coat = (values[0] - values[2] > 0.3).numpy(), (channels == 1).numpy()
+            kept.append((red & coat).sum() / (red | coat).sum())
+            moved += bool((channels != plain[position][1]).any())
+
+    assert moved == len(kept)
+    assert np.mean(kept) > 0.85
+    assert min(kept) > 0.7
+
+
+def test_augmentation_invents_no_class(workspace: Sides, tiny_card: ModelCard) -> None:
+    torch.manual_seed(0)
+    photos = Photos(workspace["train"], tiny_card, augment=True)
+
+    for position in range(len(photos)):
+        values, channels = photos[position]
+        assert values.shape == (3, 32, 32)
+        assert set(np.unique(channels)) <= {0, 1, 2}
