@@ -1,5 +1,6 @@
 """What pre-labels were worth: each submitted annotation against the prediction it started from."""
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.errors import AnnotationError
 from pipelines.labelstudio.annotations import annotated_tasks
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
 from pipelines.labelstudio.tasks import parse_image
 from pipelines.params import Params
 from pipelines.training.metrics import Confusion
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,11 @@ def measure_effort(
         for annotation in task["annotations"]:
             if annotation["was_cancelled"]:
                 continue
-            submitted = _compiled(annotation["result"], task, params)
+            try:
+                submitted = _compiled(annotation["result"], task, params)
+            except AnnotationError as error:
+                logger.warning("annotation %s is left out: %s", annotation["unique_id"], error)
+                continue
             origins.update(submitted.origins)
             seconds.append(float(annotation["lead_time"] or 0))
             if annotation["parent_prediction"] and annotation["prediction"]:

@@ -6,10 +6,10 @@ from collections import OrderedDict
 import numpy as np
 from google.cloud.storage import Client
 
-from pipelines.errors import StorageError
+from pipelines.errors import DataError, ObjectChangedError, StorageError
 from pipelines.images import decode_image
 from pipelines.records import ObjectRef, PhotoAddress
-from pipelines.storage import read, split_uri
+from pipelines.storage import read, split_uri, stat
 
 
 class PhotoReader:
@@ -23,23 +23,37 @@ class PhotoReader:
         self._photos: OrderedDict[str, np.ndarray] = OrderedDict()
         self._lock = threading.Lock()
 
+    def resolve(self, address: PhotoAddress) -> PhotoAddress:
+        """Give the address with the object's present generation where it names none.
+
+        Raises DataError for a task without a photo, StorageError for photos outside of the bucket or gone.
+        """
+        if not address.uri:
+            raise DataError("the task's data has no «image»; photos become tasks with `maskloop ingest`")
+        bucket, name = split_uri(address.uri)
+        if bucket != self._bucket:
+            raise StorageError(f"{address.uri} is not in gs://{self._bucket}; only its photos are read")
+        if address.generation:
+            return address
+        there = stat(self._client, bucket, name)
+        if there is None:
+            raise ObjectChangedError(f"{address.uri} is gone; delete its task, or upload the photo again")
+        return PhotoAddress(address.uri, there.generation)
+
     def read(self, address: PhotoAddress) -> np.ndarray:
         """Give a photo as (H, W, 3) uint8 RGB, upright.
 
-        Raises StorageError for addresses outside of the bucket, ImageError for bytes that are no photo.
+        Raises DataError or StorageError like `resolve`, and ImageError for bytes that are no photo.
         """
+        address = self.resolve(address)
         with self._lock:
             if address.key in self._photos:
                 self._photos.move_to_end(address.key)
                 return self._photos[address.key]
-        bucket, name = split_uri(address.uri)
-        if bucket != self._bucket:
-            raise StorageError(f"{address.uri} is not in gs://{self._bucket}; only its photos are read")
-        data = read(self._client, ObjectRef(bucket, name, address.generation))
+        data = read(self._client, ObjectRef(*split_uri(address.uri), address.generation))
         photo = decode_image(data, max_megapixels=self._max_megapixels)
-        if address.generation:
-            with self._lock:
-                self._photos[address.key] = photo
-                while len(self._photos) > self._kept:
-                    self._photos.popitem(last=False)
+        with self._lock:
+            self._photos[address.key] = photo
+            while len(self._photos) > self._kept:
+                self._photos.popitem(last=False)
         return photo

@@ -106,7 +106,7 @@ def _decide(settings: Settings, registry: "Registry", version: ModelVersion, par
         registry.promote(version, decision.reason)
         reload_service(settings)
     else:
-        registry.note_refusal(version, decision.reason)
+        registry.note_decision(version, decision.reason)
     return replace(version, promoted=decision.promote, reason=decision.reason)
 
 

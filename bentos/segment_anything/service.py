@@ -53,7 +53,7 @@ class SegmentAnything:
         request, version = parse_request(body), self.segmenter.version
         if not request.context or not request.photos:
             return batch_answer([None] * len(request.photos), version)
-        address = request.photos[0]
+        address = self.photos.resolve(request.photos[0])
         photo = self.photos.read(address)
         try:
             prompts = parse_prompts(request.context, *photo.shape[:2])

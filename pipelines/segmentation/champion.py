@@ -46,7 +46,11 @@ class Champion:
 
         def look() -> None:
             while True:
-                self.refresh()
+                try:
+                    self.refresh()
+                except Exception as error:  # a full disk, a registry's bug: the model at hand goes on serving
+                    self.problem = f"looking for a new champion failed: {error!r}; it is tried again every few seconds"
+                    logger.exception("looking for a new champion failed")
                 time.sleep(every_s)
 
         threading.Thread(target=look, name="champion", daemon=True).start()
@@ -72,6 +76,7 @@ class Champion:
         elif self.model is None or self.model.version != f"{self._name}:v{version}":
             self.model = self._load(version)
             self._remember(version)
+            self._forget_all_but(version)
 
     def _champion_version(self) -> int | None:
         from mlflow import MlflowClient
@@ -86,9 +91,15 @@ class Champion:
 
     def _load(self, version: int) -> ClothingModel:
         folder = self._folder / f"v{version}"
-        if not folder.exists():
-            self._download(version, folder)
-        return load_model(folder, version=f"{self._name}:v{version}", min_region_share=self._share)
+        name = f"{self._name}:v{version}"
+        if folder.exists():
+            try:
+                return load_model(folder, version=name, min_region_share=self._share)
+            except ModelError as error:
+                logger.warning("the copy on disk is damaged and is downloaded again: %s", error)
+                shutil.rmtree(folder)
+        self._download(version, folder)
+        return load_model(folder, version=name, min_region_share=self._share)
 
     def _download(self, version: int, folder: Path) -> None:
         from mlflow import MlflowClient
@@ -108,6 +119,12 @@ class Champion:
         part = self._folder / f"{_POINTER}.part"
         part.write_text(str(version), encoding="utf-8")
         part.replace(self._folder / _POINTER)
+
+    def _forget_all_but(self, version: int) -> None:
+        """Delete models on disk but this one and the one before, which a roll-back would ask for."""
+        kept = sorted(self._folder.glob("v*"), key=lambda path: path.stat().st_mtime)[-2:]
+        for path in set(self._folder.glob("v*")) - {*kept, self._folder / f"v{version}"}:
+            shutil.rmtree(path)
 
     def _serve_last_good(self) -> None:
         pointer = self._folder / _POINTER

@@ -6,7 +6,8 @@ is made.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,17 @@ class Registry:
         before = self.champion()
         if before and before.version == version.version:
             return
-        self.client.set_model_version_tag(self.name, str(version.version), "maskloop.decision", reason[:4000])
-        if before:
-            self.client.set_model_version_tag(self.name, str(version.version), "maskloop.previous", str(before.version))
-        self.client.set_registered_model_alias(self.name, CHAMPION, str(version.version))
+        self.note_decision(version, reason)
+        number = str(version.version)
+        with self._explained():
+            if before:
+                self.client.set_model_version_tag(self.name, number, "maskloop.previous", str(before.version))
+            self.client.set_registered_model_alias(self.name, CHAMPION, number)
 
-    def note_refusal(self, version: ModelVersion, reason: str) -> None:
-        """Write why a challenger did not become champion."""
-        self.client.set_model_version_tag(self.name, str(version.version), "maskloop.decision", reason[:4000])
+    def note_decision(self, version: ModelVersion, reason: str) -> None:
+        """Write why a challenger became champion or did not."""
+        with self._explained():
+            self.client.set_model_version_tag(self.name, str(version.version), "maskloop.decision", reason[:4000])
 
     def download(self, version: ModelVersion, folder: Path) -> Path:
         """Fetch a version's network into `folder`; gives the folder that holds weights and card."""
@@ -114,8 +118,9 @@ class Registry:
 
     def add_metrics(self, run_id: str, values: Mapping[str, float]) -> None:
         """Add figures to a run."""
-        for name, value in values.items():
-            self.client.log_metric(run_id, name, value)
+        with self._explained():
+            for name, value in values.items():
+                self.client.log_metric(run_id, name, value)
 
     def _log_run(self, trained: TrainedModel, params: Params, example: np.ndarray) -> Run:
         """Log parameters, curves, figures, pictures and the model; a run that breaks off is marked FAILED."""
@@ -190,6 +195,13 @@ class Registry:
             miou=float(run.data.metrics.get("test_miou", float("nan"))),
             reason=version.tags.get("maskloop.decision", ""),
         )
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except MlflowException as error:
+            raise self._unreachable(error) from error
 
     def _unreachable(self, error: MlflowException) -> ServiceError:
         return ServiceError(

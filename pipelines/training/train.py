@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.utils.data import DataLoader
 
 from pipelines.dataset.files import CURVES, MODEL
+from pipelines.errors import DatasetError
 from pipelines.log import configure_logging
 from pipelines.params import Params, TrainParams, load_params
 from pipelines.segmentation.clothing import new_network, save_model
@@ -76,6 +77,8 @@ def train(params: Params) -> None:
     network, card = new_network(options, params.label_ids)
     train_side = Photos(photos_of("train"), card, augment=True)
     val_side = Photos(photos_of("val"), card, augment=False)
+    if len(train_side) < 2:
+        raise DatasetError("training needs at least two photos on the train side; label more, then run `maskloop sync`")
     logger.info("training on %d photos, validating on %d", len(train_side), len(val_side))
     # Batch normalisation needs two photos per batch; the last, smaller batch is dropped when there are others.
     size = min(options.batch_size, max(2, len(train_side)))

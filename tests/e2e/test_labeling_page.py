@@ -29,7 +29,8 @@ def test_a_pre_label_is_drawn_at_its_pixels(stack_after_two_rounds, tmp_path):
     task = next(
         t for t in list_tasks(labels, project) if not t.opened and t.prediction_versions and t.image.width == 400
     )
-    photo = PhotoReader(storage.connect(settings), settings.source_bucket, 100).read(PhotoAddress(task.image.uri, task.image.generation))
+    reader = PhotoReader(storage.connect(settings), settings.source_bucket, 100)
+    photo = reader.read(PhotoAddress(task.image.uri, task.image.generation))
 
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})

@@ -1,6 +1,7 @@
 """States that tests of several packages start from: labels, tiny models, a scripted Label Studio, an empty MLflow."""
 
 import json
+import os
 import shutil
 import socket
 import sys
@@ -60,6 +61,13 @@ def label_studio() -> Callable[[dict[str, list[Any]]], tuple[LabelStudioClient, 
         return LabelStudioClient("http://label-studio.test", "token", transport=transport), server
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever runs the tests may have set MASKLOOP_ variables for a stack of their own."""
+    for name in [name for name in os.environ if name.startswith("MASKLOOP_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

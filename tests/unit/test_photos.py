@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from google.cloud.storage import Client
 
-from pipelines.errors import ConfigurationError, ImageError, ObjectChangedError, StorageError
+from pipelines.errors import ConfigurationError, DataError, ImageError, ObjectChangedError, StorageError
 from pipelines.photos import PhotoReader
 from pipelines.records import ObjectRef, PhotoAddress
 from pipelines.storage import delete, ensure_bucket, put
@@ -78,10 +78,15 @@ def test_other_buckets_are_out_of_reach(reader: PhotoReader, bucket: Client) -> 
         reader.read(address_of(ref))
 
 
-@pytest.mark.parametrize("uri", ["", "/etc/passwd", "http://127.0.0.1/a.png", "file:///etc/passwd", "gs://"])
+@pytest.mark.parametrize("uri", ["/etc/passwd", "http://127.0.0.1/a.png", "file:///etc/passwd", "gs://"])
 def test_what_is_no_bucket_address_is_refused(reader: PhotoReader, uri: str) -> None:
     with pytest.raises(ConfigurationError, match="is no bucket address"):
         reader.read(PhotoAddress(uri, 0))
+
+
+def test_a_task_without_a_photo_is_told_so(reader: PhotoReader) -> None:
+    with pytest.raises(DataError, match="no «image»"):
+        reader.read(PhotoAddress("", 0))
 
 
 def test_a_photo_beyond_the_limit_is_refused(bucket: Client) -> None:

@@ -1,6 +1,6 @@
 """Settings come from the environment, `.env` and the generated secrets, in that order of weight."""
 
-import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,8 @@ from pipelines.settings import PROJECT_ROOT, SECRETS_FILE, Settings, get_setting
 
 
 @pytest.fixture(autouse=True)
-def project_without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project folder without `.env`, a process without MASKLOOP_ variables, and nothing read yet."""
-    for name in [name for name in os.environ if name.startswith("MASKLOOP_")]:
-        monkeypatch.delenv(name)
+def project_without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project folder without `.env`, and nothing read yet."""
     monkeypatch.setattr(module, "PROJECT_ROOT", tmp_path)
     get_settings.cache_clear()
     yield tmp_path

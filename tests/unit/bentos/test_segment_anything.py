@@ -90,7 +90,7 @@ def test_without_tasks_the_results_are_still_no_empty_list(service: TestClient, 
         ("elsewhere", 502, "is not in gs://bento-photos"),
         ("no photo", 400, "JPEG, PNG, WEBP"),
         ("empty", 400, "no bytes"),
-        ("without photo", 502, "gs://"),
+        ("without photo", 400, "«image»"),
     ],
 )
 def test_a_photo_that_cannot_be_read_is_an_error_with_its_reason(

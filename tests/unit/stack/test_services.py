@@ -55,8 +55,6 @@ class TestProcfile:
 
 class TestEnvironment:
     def test_a_service_reads_the_same_settings(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in [name for name in os.environ if name.startswith("MASKLOOP_")]:
-            monkeypatch.delenv(name)
         for name, value in environment(settings).items():
             monkeypatch.setenv(name, value)
         assert Settings(_env_file=None) == settings

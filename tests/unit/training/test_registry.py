@@ -161,7 +161,7 @@ def test_the_champion_moves_with_its_reason_and_its_predecessor(
 def test_a_refused_challenger_says_why(registry: Registry, trained: TrainedModel, params: Params) -> None:
     version = registry.register(trained, params, EXAMPLE)
 
-    registry.note_refusal(version, "no gain")
+    registry.note_decision(version, "no gain")
 
     assert registry.version_trained_on("dataset-0003").reason == "no gain"
     assert registry.champion() is None
