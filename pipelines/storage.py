@@ -127,12 +127,17 @@ def put(client: Client, bucket: str, name: str, data: bytes, content_type: str) 
 
 
 def delete(client: Client, ref: ObjectRef) -> None:
-    """Delete the object at this generation; an object that is already gone is fine."""
+    """Delete the object at this generation; an object that is already gone is fine.
+
+    Raises ObjectChangedError when the object was overwritten since it was listed.
+    """
     with _explained(ref.uri, ref.bucket):
         try:
             client.bucket(ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation, **_REQUEST)
         except NotFound:
             return
+        except PreconditionFailed as error:
+            raise ObjectChangedError(f"{ref.uri} was overwritten since it was listed; run again") from error
 
 
 class BucketShelf:

@@ -141,7 +141,11 @@ def log_tail(settings: Settings, process: str, lines: int = 15) -> str:
 
 
 def _configuration(settings: Settings) -> str:
-    folder, logs = settings.var / "supervisor", settings.var / "logs"
+    # supervisord expands %(…)s in every value
+    folder, logs, root, socket_path = (
+        str(path).replace("%", "%%")
+        for path in (settings.var / "supervisor", settings.var / "logs", PROJECT_ROOT, _socket(settings))
+    )
     head = f"""[supervisord]
 logfile={logs}/supervisord.log
 pidfile={folder}/supervisord.pid
@@ -149,7 +153,7 @@ childlogdir={logs}
 identifier=maskloop
 
 [unix_http_server]
-file={_socket(settings)}
+file={socket_path}
 chmod=0700
 
 [rpcinterface:supervisor]
@@ -160,7 +164,7 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
         f"""
 [program:{name}]
 command=sh -c {shlex.quote(command).replace("%", "%%")}
-directory={PROJECT_ROOT}
+directory={root}
 autorestart=true
 startsecs=5
 startretries=3

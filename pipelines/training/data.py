@@ -1,5 +1,6 @@
 """Photos and masks of a dataset workspace as tensors, read the way the services read them."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,8 @@ def photos_of(split: str) -> list[str]:
 
 
 def read_photo(sha256: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read one photo, (H, W, 3) uint8 RGB upright, and its (H, W) uint8 index mask."""
-    return decode_image(Path(image_path(sha256)).read_bytes()), read_mask(mask_path(sha256))
+    """Read one photo, (H, W, 3) uint8 RGB upright, and its (H, W) uint8 index mask; ingest has checked its size."""
+    return decode_image(Path(image_path(sha256)).read_bytes(), max_megapixels=math.inf), read_mask(mask_path(sha256))
 
 
 class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pipelines.dataset.files import CURVES, MODEL, SPLIT
+from pipelines.errors import DatasetError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import WEIGHTS, load_model
 from pipelines.training.train import train
@@ -32,12 +33,20 @@ def test_a_training_leaves_a_model_and_its_curve_and_again_the_same(workspace: S
     assert (MODEL / WEIGHTS).read_bytes() == weights
 
 
-def test_one_photo_without_validation_is_enough(workspace: Sides, small_training: Params) -> None:
+def test_two_photos_without_validation_are_enough(workspace: Sides, small_training: Params) -> None:
     table = pd.read_parquet(SPLIT)
-    table[table["sha256"] == workspace["train"][0]].to_parquet(SPLIT)
+    table[table["sha256"].isin(workspace["train"][:2])].to_parquet(SPLIT)
     one_epoch = {"epochs": 1, "image_height": 64, "image_width": 64}
 
     train(small_training.model_copy(update={"train": small_training.train.model_copy(update=one_epoch)}))
 
     assert load_model(MODEL).card.height == 64
     assert pd.read_csv(CURVES)["val_miou"].isna().all()
+
+
+def test_one_photo_is_too_few_and_said_so(workspace: Sides, small_training: Params) -> None:
+    table = pd.read_parquet(SPLIT)
+    table[table["sha256"] == workspace["train"][0]].to_parquet(SPLIT)
+
+    with pytest.raises(DatasetError, match="at least two photos"):
+        train(small_training)
