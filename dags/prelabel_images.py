@@ -18,7 +18,7 @@ RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=15), "retry_exponentia
     tags=["maskloop"],
 )
 def prelabel_images() -> None:
-    """Plan batches, predict them side by side, and tell who waits for predictions."""
+    """Plan batches, predict them side by side, and get the next photos ready for clicks."""
 
     @task(execution_timeout=timedelta(minutes=10), **RETRIES)
     def plan() -> list[list[int]]:
@@ -52,7 +52,25 @@ def prelabel_images() -> None:
     def total(created: list[int]) -> int:
         return sum(created)
 
+    @task(
+        pool="embeddings",  # encoding takes every core the service has: one run at a time
+        execution_timeout=timedelta(hours=2),
+        **RETRIES,
+    )
+    def embed() -> int:
+        from pipelines.embed import embed_ahead
+        from pipelines.labelstudio.client import connect
+        from pipelines.params import load_params
+        from pipelines.settings import get_settings
+
+        settings = get_settings()
+        with fails_at_once_when_people_must_act():
+            report = embed_ahead(connect(settings), settings, load_params(settings.params_path))
+        print(f"{report.ready} of the next {report.queued} photos are ready for clicks")  # noqa: T201
+        return report.ready
+
     total(predict.expand(task_ids=plan()))
+    embed()
 
 
 prelabel_images()

@@ -51,6 +51,12 @@ class PrelabelParams(Section):
     min_region_share: Share
 
 
+class EmbedParams(Section):
+    """How many of the next photos are kept ready for clicks."""
+
+    ahead: Annotated[int, Field(ge=0)]
+
+
 class CompileParams(Section):
     """How annotations become index masks."""
 
@@ -110,6 +116,7 @@ class Params(Section):
     project: ProjectParams
     ingest: IngestParams
     prelabel: PrelabelParams
+    embed: EmbedParams
     compile: CompileParams
     check: CheckParams
     split: SplitParams

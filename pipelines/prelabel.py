@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import delete_predictions, push_predictions
@@ -14,6 +12,7 @@ from pipelines.labelstudio.project import find_project, require_same_labels, sho
 from pipelines.labelstudio.tasks import list_tasks, task_data
 from pipelines.params import Params
 from pipelines.records import NO_MODEL, Task
+from pipelines.serving import ask_service
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ def prelabel_batch(
 
 def serving_model(settings: Settings) -> tuple[str, tuple[str, ...]]:
     """Ask the segmentation service for its model version and that model's labels."""
-    answer = _post(settings, "/setup", {}, timeout_s=10)
+    answer = ask_service(settings, "segmentation", "/setup", {}, timeout_s=10)
     return str(answer["model_version"]), tuple(answer["labels"])
 
 
@@ -98,21 +97,7 @@ def _require_known_labels(version: str, known: Sequence[str], params: Params) ->
 
 def _ask(settings: Settings, tasks: Sequence[Task]) -> Any:
     body = {"tasks": [{"id": task.id, "data": task_data(task.image, {})} for task in tasks]}
-    answer = _post(settings, "/predict", body, timeout_s=_PREDICT_TIMEOUT_S)
+    answer = ask_service(settings, "segmentation", "/predict", body, timeout_s=_PREDICT_TIMEOUT_S)
     if len(answer["results"]) != len(tasks):
         raise ServiceError(f"the segmentation service answered {len(answer['results'])} results for {len(tasks)} tasks")
     return answer
-
-
-def _post(settings: Settings, path: str, body: Any, timeout_s: float) -> Any:
-    url = settings.url("segmentation") + path
-    try:
-        answer = httpx.post(url, json=body, timeout=httpx.Timeout(timeout_s, connect=5))
-    except httpx.HTTPError as error:
-        raise ServiceError(
-            f"cannot reach the segmentation service at {url} ({error}); start it with `maskloop up` or set "
-            "MASKLOOP_SEGMENTATION_URL"
-        ) from error
-    if not answer.is_success:
-        raise ServiceError(f"the segmentation service at {url} answered HTTP {answer.status_code}: {answer.text[:300]}")
-    return answer.json()

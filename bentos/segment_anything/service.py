@@ -1,11 +1,12 @@
 """Answers labelers' clicks: Label Studio's ML backend protocol over `pipelines.segmentation.interactive`."""
 
+from functools import partial
 from typing import Any
 
 import bentoml
 
 from bentos.protocol import backend_app
-from pipelines.errors import PromptError
+from pipelines.errors import MaskloopError, PromptError
 from pipelines.labelstudio.backend import batch_answer, click_answer, empty_answer, parse_prompts, parse_request
 from pipelines.params import load_params
 from pipelines.photos import PhotoReader
@@ -46,6 +47,21 @@ class SegmentAnything:
     def versions(self) -> dict[str, list[str]]:
         """List what can be asked for: the segmenter in use."""
         return {"versions": [self.segmenter.version]}
+
+    @app.post("/embed")
+    def embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Make photos ready for clicks, or, without `compute`, tell which are; one bad photo stops no other."""
+        ready, problems = [], {}
+        for position, address in enumerate(parse_request(body).photos):
+            try:
+                found = self.photos.resolve(address)
+                if body.get("compute"):
+                    self.segmenter.embed(found.key, partial(self.photos.read, found))
+                ready.append(self.segmenter.is_ready(found.key))
+            except MaskloopError as error:
+                problems[position] = str(error)
+                ready.append(False)
+        return {"ready": ready, "problems": problems}
 
     @app.post("/predict")
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,12 @@ class InteractiveSegmenter(Protocol):
     def segment(self, key: str, load: Callable[[], np.ndarray], prompts: Prompts) -> tuple[np.ndarray, float]:
         """Give a (H, W) bool mask and a score 0..1 for the photo that `load` reads and `key` identifies."""
 
+    def embed(self, key: str, load: Callable[[], np.ndarray]) -> object:
+        """Do now what the first click on this photo would have to wait for."""
+
+    def is_ready(self, key: str) -> bool:
+        """Tell whether a click on this photo is answered without such preparation."""
+
 
 class GrabCutSegmenter:
     """GrabCut behind the same interface."""
@@ -32,6 +38,13 @@ class GrabCutSegmenter:
     def segment(self, key: str, load: Callable[[], np.ndarray], prompts: Prompts) -> tuple[np.ndarray, float]:
         """Segment with colour statistics alone; see `grabcut_mask`."""
         return grabcut_mask(load(), prompts)
+
+    def embed(self, key: str, load: Callable[[], np.ndarray]) -> None:
+        """Do nothing: GrabCut starts anew with every click."""
+
+    def is_ready(self, key: str) -> bool:
+        """Say yes: there is nothing to prepare."""
+        return True
 
 
 def choose_segmenter(checkpoint: str, folder: Path, shelf: Shelf | None = None) -> tuple[InteractiveSegmenter, str]:

@@ -12,6 +12,7 @@ from pipelines.settings import Settings
 
 _FINAL = ("success", "failed", "skipped")
 WORKSPACE_POOL = "workspace"
+POOLS = {WORKSPACE_POOL: "One writer per dataset workspace", "embeddings": "One run at a time encodes photos"}
 
 
 class Airflow:

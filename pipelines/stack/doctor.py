@@ -16,7 +16,7 @@ from pipelines.params import load_params
 from pipelines.prelabel import serving_model
 from pipelines.records import NO_MODEL
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.stack.airflow import WORKSPACE_POOL, Airflow
+from pipelines.stack.airflow import POOLS, Airflow
 from pipelines.stack.lifecycle import DAGS
 from pipelines.stack.services import get_health, is_healthy, services_in
 
@@ -148,9 +148,9 @@ def _airflow(settings: Settings) -> Answer:
         return Ill("; ".join(errors), "mend the DAG file named")
     if missing := DAGS - airflow.dags():
         return Ill(f"Airflow has not read {', '.join(sorted(missing))}", "wait half a minute; see var/logs")
-    if not airflow.has_pool(WORKSPACE_POOL):
-        return Ill(f"there is no pool {WORKSPACE_POOL}", "`maskloop setup` creates it")
-    return f"{len(DAGS)} DAGs, pool {WORKSPACE_POOL}"
+    if missing_pools := [name for name in POOLS if not airflow.has_pool(name)]:
+        return Ill(f"there is no pool {', '.join(missing_pools)}", "`maskloop setup` creates it")
+    return f"{len(DAGS)} DAGs, pools {', '.join(POOLS)}"
 
 
 def _champion(settings: Settings) -> Answer:

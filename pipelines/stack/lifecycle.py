@@ -22,7 +22,7 @@ from pipelines.labelstudio.project import ensure_project
 from pipelines.params import load_params
 from pipelines.settings import Settings, get_settings
 from pipelines.stack import supervisor
-from pipelines.stack.airflow import WORKSPACE_POOL, Airflow
+from pipelines.stack.airflow import POOLS, Airflow
 from pipelines.stack.secrets import ensure_secrets, write_airflow_passwords
 from pipelines.stack.services import Service, environment, is_healthy, services_in
 
@@ -61,8 +61,7 @@ def set_up(settings: Settings) -> list[str]:
                 changes.append(f"created bucket gs://{name}")
     changes += ensure_project(connect(settings), load_params(settings.params_path), settings)
     airflow = Airflow(settings)
-    if airflow.ensure_pool(WORKSPACE_POOL, 1, "One writer per dataset workspace"):
-        changes.append(f"created Airflow pool {WORKSPACE_POOL}")
+    changes += [f"created Airflow pool {name}" for name, why in POOLS.items() if airflow.ensure_pool(name, 1, why)]
     deadline = time.monotonic() + 60
     while not airflow.dags() >= DAGS:
         if time.monotonic() > deadline:

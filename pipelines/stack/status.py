@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.dataset.workspace import Workspace
+from pipelines.embed import count_ready
 from pipelines.errors import MaskloopError
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
@@ -67,4 +68,7 @@ def _model(settings: Settings) -> str:
 
 def _segmenter(settings: Settings) -> str:
     answer = get_health(settings.url("segment_anything"))
-    return f"{answer['model_version']} ({answer['fallback']})" if answer["fallback"] else str(answer["model_version"])
+    if answer["fallback"]:
+        return f"{answer['model_version']} ({answer['fallback']})"
+    report = count_ready(connect(settings), settings, load_params(settings.params_path))
+    return f"{answer['model_version']}; {report.ready} of the next {report.queued} photos are ready"

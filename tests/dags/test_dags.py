@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipelines.settings import PROJECT_ROOT
-from pipelines.stack.airflow import WORKSPACE_POOL
+from pipelines.stack.airflow import POOLS, WORKSPACE_POOL
 from pipelines.stack.lifecycle import DAGS
 
 FILES = sorted((PROJECT_ROOT / "dags").glob("*.py"))
@@ -97,6 +97,11 @@ def test_every_task_is_retried_and_ends_before_its_run_must(dags: dict[str, Any]
 
 def test_whoever_writes_datasets_waits_for_the_pool_of_one(dags: dict[str, Any]) -> None:
     assert dags["sync_annotations"]["tasks"]["publish"]["pool"] == WORKSPACE_POOL
+
+
+def test_every_pool_that_a_task_waits_for_is_set_up(dags: dict[str, Any]) -> None:
+    named = {task["pool"] for dag in dags.values() for task in dag["tasks"].values()} - {"default_pool"}
+    assert named == set(POOLS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)

@@ -105,3 +105,10 @@ def test_a_photo_that_cannot_be_read_is_an_error_with_its_reason(
 def test_a_body_that_is_no_request_is_refused(service: TestClient) -> None:
     assert service.post("/predict", json={"task": 1}).status_code == 400
     assert service.post("/predict", content=b"no JSON").status_code == 422
+
+
+def test_photos_are_made_ready_and_a_bad_one_is_reported(service: TestClient, tasks: Tasks) -> None:
+    answer = service.post("/embed", json={"tasks": [tasks["without photo"], tasks["upright"]], "compute": True}).json()
+
+    assert answer["ready"] == [False, True]
+    assert "«image»" in answer["problems"]["0"]
