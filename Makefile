@@ -50,9 +50,9 @@ lock: setup ## Resolve requirements/*.txt anew
 	@uv pip compile --quiet --upgrade $(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
 LOCK := --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
-clean: ## End the stack and delete its state; environments stay
-	@-maskloop down
-	rm -rf var
+clean: setup ## End the stack and delete its state, with all labels, datasets and models; environments stay
+	@maskloop down
+	rm -rf "$(or $(MASKLOOP_VAR),var)"
 
 tools: ## Check that git and Python are there
 	@command -v git >/dev/null || { echo "git is missing: sudo apt-get install git"; exit 1; }

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import dag, task
+from station import fails_at_once_when_people_must_act
 
 
 @dag(
@@ -28,7 +29,8 @@ def retrain_model() -> None:
         dataset = dataset_to_train(settings)
         if dataset is None:
             raise AirflowSkipException("the newest dataset was trained on already")
-        train(settings, dataset)
+        with fails_at_once_when_people_must_act():
+            train(settings, dataset)
         return dataset
 
     @task(
@@ -44,7 +46,8 @@ def retrain_model() -> None:
         from pipelines.retrain import register
         from pipelines.settings import get_settings
 
-        version = register(get_settings(), dataset)
+        with fails_at_once_when_people_must_act():
+            version = register(get_settings(), dataset)
         if not version.promoted:
             raise AirflowSkipException(f"{version.served_as} stays challenger: {version.reason}")
         outlet_events[assets.model].extra = {"model": version.served_as, "dataset": dataset}

@@ -119,7 +119,7 @@ def retrain(
     if dataset is None:
         console.print("the newest dataset was trained on already; --again trains once more")
         return
-    train(settings, dataset)
+    train(settings, dataset, again=again)
     version = register(settings, dataset)
     console.print(f"{version.served_as}: {'promoted' if version.promoted else 'not promoted'}: {version.reason}")
 
@@ -132,7 +132,7 @@ def demo(
         str, typer.Option(help="CSV with columns index and label: mask value → label of params.yaml")
     ] = "",
     count: Annotated[int, typer.Option(help="How many photos in all")] = 96,
-    rounds: Annotated[int, typer.Option(help="How many rounds")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="How many rounds")] = 2,
 ) -> None:
     """Run whole rounds of the loop with simulated labelers, on synthetic or on your own masked photos."""
     from pathlib import Path

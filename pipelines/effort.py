@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import AnnotationError
+from pipelines.errors import AnnotationError, ContractError
 from pipelines.labelstudio.annotations import annotated_tasks
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
@@ -51,7 +51,7 @@ def measure_effort(
                 continue
             try:
                 submitted = _compiled(annotation["result"], task, params)
-            except AnnotationError as error:
+            except (AnnotationError, ContractError) as error:
                 logger.warning("annotation %s is left out: %s", annotation["unique_id"], error)
                 continue
             origins.update(submitted.origins)

@@ -15,7 +15,6 @@ from PIL import ExifTags, Image
 from pipelines.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-MIME_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for bytes it cannot read
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

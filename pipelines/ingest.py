@@ -27,6 +27,7 @@ from pipelines.storage import list_objects, read, require_bucket, stat
 
 logger = logging.getLogger(__name__)
 _READERS = 8
+_CHUNK = 500  # photos read between two imports
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,25 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
     fresh = [o for o in objects if (o.uri, o.generation) not in known]
     logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh))
 
-    photos, problems = _read_photos(bucket, fresh, params)
-    photos, doubles = _without_doubles(photos, tasks)
-    created, updated = _publish(labels, project, photos, tasks, catalog)
+    problems: list[Problem] = []
+    photos: list[ImageRef] = []
+    created = updated = 0
+    owner = {task.image.sha256: task.image.uri for task in tasks}
+    for start in range(0, len(fresh), _CHUNK):  # published chunk by chunk: a killed first run has not worked in vain
+        read_now, bad = _read_photos(bucket, fresh[start : start + _CHUNK], params)
+        usable, doubles = _without_doubles(read_now, owner)
+        new, changed = _publish(labels, project, usable, tasks, catalog)
+        created, updated = created + new, updated + changed
+        problems += [*bad, *doubles]
+        photos += usable
+        logger.info("%d of %d read", min(start + _CHUNK, len(fresh)), len(fresh))
     report = IngestReport(
         listed=len(everything),
         created=created,
         updated=updated,
         unchanged=len(objects) - len(fresh),
         ignored=len(everything) - len(objects),
-        problems=(*problems, *doubles),
+        problems=tuple(problems),
     )
     missing = [photo.uri for photo in photos if _catalog_key(photo.uri) not in catalog]
     if missing:
@@ -120,9 +130,8 @@ def _read_photo(bucket: Client, ref: ObjectRef, params: Params) -> ImageRef | Pr
     return ImageRef(ref.uri, ref.generation, sha256_hex(data), height, width)
 
 
-def _without_doubles(photos: list[ImageRef], tasks: Iterable[Task]) -> tuple[list[ImageRef], list[Problem]]:
-    """Keep one photo per content; the others are reported as `duplicate`."""
-    owner = {task.image.sha256: task.image.uri for task in tasks}
+def _without_doubles(photos: list[ImageRef], owner: dict[str, str]) -> tuple[list[ImageRef], list[Problem]]:
+    """Keep one photo per content; the others are reported as `duplicate`. `owner` maps sha256 to address and grows."""
     kept, doubles = [], []
     for photo in photos:
         first = owner.setdefault(photo.sha256, photo.uri)
@@ -136,20 +145,25 @@ def _without_doubles(photos: list[ImageRef], tasks: Iterable[Task]) -> tuple[lis
 def _publish(
     labels: LabelStudioClient, project: int, photos: list[ImageRef], tasks: list[Task], catalog: Mapping[str, Metadata]
 ) -> tuple[int, int]:
-    """Create tasks for new photos; overwritten photos take over their task unless somebody worked on it."""
-    untouched = {task.image.uri: task for task in tasks if not task.opened}
-    opened = {task.image.uri for task in tasks if task.opened}
+    """Create tasks for new photos, and bring the tasks of overwritten ones in line; gives both counts.
+
+    The same bytes uploaded again only get the new generation noted. Other bytes take over the photo's task unless
+    somebody worked on it: that is looked up at this moment, because reading the photos may have taken hours.
+    """
+    wanted = {photo.uri for photo in photos}
+    before = {task.image.uri: task.id for task in tasks if task.image.uri in wanted}
+    now = {task.image.uri: task for task in list_tasks(labels, project, only=sorted(before.values()))} if before else {}
     created: list[tuple[ImageRef, Metadata]] = []
     updated = 0
     for photo in photos:
-        metadata = _metadata(photo.uri, catalog)
-        if photo.uri in untouched:
-            task = untouched[photo.uri]
-            delete_predictions(labels, project, [task.id])
+        task, metadata = now.get(photo.uri), _metadata(photo.uri, catalog)
+        if task and (task.image.sha256 == photo.sha256 or not task.opened):
+            if task.image.sha256 != photo.sha256:
+                delete_predictions(labels, project, [task.id])
             update_task(labels, task.id, photo, metadata)
             updated += 1
         else:
-            if photo.uri in opened:
+            if task:
                 logger.warning("%s was overwritten after somebody worked on it: it gets a new task", photo.uri)
             created.append((photo, metadata))
     return create_tasks(labels, project, created), updated

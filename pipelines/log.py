@@ -1,6 +1,10 @@
 """Logging of commands and stages: Maskloop's own lines at INFO, everybody else's from WARNING on."""
 
 import logging
+import sys
+from collections.abc import Callable
+
+from pipelines.errors import MaskloopError
 
 
 def configure_logging(*handlers: logging.Handler) -> None:
@@ -13,3 +17,12 @@ def configure_logging(*handlers: logging.Handler) -> None:
         logging.getLogger(ours).setLevel(logging.INFO)
     for noisy in ("py.warnings", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
+def run_stage(name: str, stage: Callable[[], None]) -> None:
+    """Run a DVC stage as a program: errors that Maskloop knows end it with their message, not with a traceback."""
+    configure_logging()
+    try:
+        stage()
+    except MaskloopError as error:
+        sys.exit(f"{name}: {error}")

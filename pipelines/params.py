@@ -25,7 +25,7 @@ class Label(Section):
     """One garment label; `id` is its pixel value in index masks (1..254), `color` is #rrggbb."""
 
     id: Annotated[int, Field(ge=1, le=254)]
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(pattern=r"^[\w .:/-]+$")]  # what MLflow allows in the names of metrics
     color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 

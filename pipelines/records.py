@@ -63,7 +63,7 @@ class Task:
     metadata: Metadata = field(default_factory=dict)
     prediction_versions: tuple[str, ...] = ()
     annotation_count: int = 0
-    opened: bool = False  # somebody has a draft, a lock or an annotation on it
+    opened: bool = False  # somebody has a draft or an annotation on it
 
 
 @dataclass(frozen=True)

@@ -42,14 +42,17 @@ def dataset_to_train(settings: Settings, *, again: bool = False) -> str | None:
 
     tag = latest_dataset(settings)
     trained = Registry(settings).version_trained_on(tag)
-    if trained and not again:
+    if trained and trained.reason and not again:  # without a reason it was never compared with the champion
         logger.info("%s was trained on %s already", trained.served_as, tag)
         return None
     return tag
 
 
-def train(settings: Settings, dataset: str) -> None:
-    """Run `dvc repro evaluate` at a dataset's tag; killed and run again it goes on with the stages that are missing."""
+def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
+    """Run `dvc repro evaluate` at a dataset's tag; killed and run again it goes on with the stages that are missing.
+
+    With `again` the network is fitted anew even if DVC remembers the result.
+    """
     clone = _training_clone(settings)
     with clone.locked():
         clone.ensure(settings.workspace_path)
@@ -60,7 +63,7 @@ def train(settings: Settings, dataset: str) -> None:
         except DatasetError:
             logger.info("the local cache lacks files of %s; pulling them", dataset)
             clone.dvc("pull", "--force", *_DATASET)
-        clone.dvc("repro", "evaluate", show=True)
+        clone.dvc("repro", *(("--force", "--downstream", "train") if again else ("evaluate",)), show=True)
 
 
 def register(settings: Settings, dataset: str) -> ModelVersion:
@@ -74,9 +77,12 @@ def register(settings: Settings, dataset: str) -> ModelVersion:
 
     clone, registry = _training_clone(settings), Registry(settings)
     with clone.locked(), _inside(clone.path):
+        revision = clone.git("rev-parse", f"{dataset}^{{commit}}")
+        if clone.git("rev-parse", "HEAD") != revision:
+            raise DatasetError(f"{clone.path} no longer holds the training on {dataset}; run `maskloop retrain`")
         params = load_params(Path("params.yaml"))
         summary = clone.git("tag", "--list", "--format=%(contents:subject)", dataset)
-        trained = TrainedModel(clone.path, dataset, clone.git("rev-parse", f"{dataset}^{{commit}}"), summary)
+        trained = TrainedModel(clone.path, dataset, revision, summary)
         photo, _ = read_photo(photos_of("test")[0])
         version = registry.register(trained, params, resize_image(photo, 96, 64)[None])
         return _decide(settings, registry, version, params)

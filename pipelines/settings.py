@@ -18,7 +18,7 @@ SECRETS_FILE = "secrets.env"
 class Settings(BaseSettings):
     """Every setting is MASKLOOP_<NAME>; `.env.example` lists and explains them all."""
 
-    model_config = SettingsConfigDict(env_prefix="MASKLOOP_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="MASKLOOP_", env_ignore_empty=True, extra="ignore", frozen=True)
 
     var: Path = Field(
         Path("var"), validate_default=True, description="State of the local stack: databases, logs, buckets, workspace"

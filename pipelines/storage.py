@@ -48,7 +48,7 @@ def connect(settings: Settings) -> Client:
         return Client(project="maskloop", credentials=AnonymousCredentials())
     try:
         return Client()
-    except DefaultCredentialsError as error:
+    except (DefaultCredentialsError, OSError) as error:  # OSError: credentials without a project
         raise CredentialsError(
             "no Google credentials found; run `gcloud auth application-default login`, set "
             "GOOGLE_APPLICATION_CREDENTIALS to a key file, or set MASKLOOP_STORAGE_EMULATOR=true for a local bucket"

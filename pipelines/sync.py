@@ -34,6 +34,7 @@ _MIRROR = "annotations/"
 def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> DatasetVersion | None:
     """Bring workspace, remote and target bucket in line with Label Studio; None when nothing changed.
 
+    A project without any annotation deletes nothing: that is more often a lost database than a wish.
     Raises DatasetError when the checks stop the version; the last good one then stays as it is.
     """
     for name in (settings.target_bucket, settings.dvc_bucket):
@@ -50,7 +51,10 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
         files = {f"{annotation.uuid}.json": annotation_json(annotation) for annotation in kept}
         _mirror_folder(workspace.path / ANNOTATIONS, files)
         if not files:
-            logger.info("nothing is labelled yet")
+            if workspace.dataset_tags():
+                logger.warning("Label Studio holds no annotation any more; the newest dataset and its bucket copy stay")
+            else:
+                logger.info("nothing is labelled yet")
             return None
         _build(workspace)
         if not _differs(workspace):

@@ -17,7 +17,7 @@ from pipelines.storage import BucketShelf, connect
 app = backend_app("Maskloop Segment Anything")
 
 
-@bentoml.service(name="maskloop_segment_anything", workers=1, traffic={"timeout": 90})
+@bentoml.service(name="maskloop_segment_anything", workers=1, traffic={"timeout": 300})
 @bentoml.asgi_app(app, path="/")
 class SegmentAnything:
     """Segment Anything with an official checkpoint; GrabCut, and it says so, where none can be had."""

@@ -17,7 +17,7 @@ from pipelines.storage import connect
 app = backend_app("Maskloop segmentation")
 
 
-@bentoml.service(name="maskloop_segmentation", workers=1, traffic={"timeout": 90})
+@bentoml.service(name="maskloop_segmentation", workers=1, traffic={"timeout": 300})
 @bentoml.asgi_app(app, path="/")
 class Segmentation:
     """One champion per process, reloaded when the registry's alias moves."""

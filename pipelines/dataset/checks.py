@@ -2,15 +2,14 @@
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import pandas as pd
 
 from pipelines.dataset.files import CHECKS, MANIFEST
-from pipelines.errors import DatasetError, MaskloopError
+from pipelines.errors import DatasetError
 from pipelines.expectations import Rule, find_violations
-from pipelines.log import configure_logging
+from pipelines.log import run_stage
 from pipelines.params import Params, load_params
 
 logger = logging.getLogger(__name__)
@@ -73,13 +72,9 @@ def _measured(table: pd.DataFrame, params: Params) -> pd.DataFrame:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    configure_logging()
-    try:
-        summary = check_dataset(pd.read_parquet(MANIFEST), load_params(Path("params.yaml")))
-    except MaskloopError as error:
-        sys.exit(f"check: {error}")
+    summary = check_dataset(pd.read_parquet(MANIFEST), load_params(Path("params.yaml")))
     CHECKS.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("check", main)

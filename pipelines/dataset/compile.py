@@ -19,7 +19,7 @@ from pipelines.dataset.files import (
 from pipelines.errors import AnnotationError, DatasetError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
-from pipelines.log import configure_logging
+from pipelines.log import run_stage
 from pipelines.params import Params, load_params
 from pipelines.records import Annotation
 
@@ -30,7 +30,8 @@ def compile_dataset(params: Params) -> pd.DataFrame:
     """Compile data/annotations into data/masks and data/manifest.parquet; gives the manifest.
 
     Of several annotations of one photo the one updated last counts. An annotation that cannot be read is reported, left
-    out, and stops nothing.
+    out, and stops nothing. Raises ContractError when one has a label that params.yaml does not know: leaving
+    all of these out would shrink the dataset silently.
     """
     shutil.rmtree(MASKS, ignore_errors=True)
     MASKS.mkdir(parents=True)
@@ -98,10 +99,9 @@ def _row(annotation: Annotation, compiled: CompiledMask, png: bytes, params: Par
 
 def main() -> None:
     """Run the stage in the current folder."""
-    configure_logging()
     table = compile_dataset(load_params(Path("params.yaml")))
     logger.info("compiled %d photos", len(table))
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("compile", main)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipelines.dataset.files import MANIFEST, SPLIT, fresh
-from pipelines.log import configure_logging
+from pipelines.log import run_stage
 from pipelines.params import SplitParams, load_params
 
 logger = logging.getLogger(__name__)
@@ -37,11 +37,10 @@ def _group(row: Mapping[Hashable, object], params: SplitParams) -> str:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    configure_logging()
     table = split_photos(pd.read_parquet(MANIFEST), load_params(Path("params.yaml")).split)
     table.to_parquet(fresh(SPLIT), index=False)
     logger.info("split: %s", table["split"].value_counts().to_dict())
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("split", main)

@@ -6,6 +6,7 @@ private, fresh site cache, because a kill during `dvc push` leaves one that make
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,9 @@ class Workspace:
 
         Raises DatasetError when the merge conflicts; the workspace is left as it was.
         """
+        # A kill may have left staged files, and a person may have checked out an older dataset here.
+        self.git("symbolic-ref", "HEAD", f"refs/heads/{BRANCH}")
+        self.git("reset", "--quiet")
         before = self.git("rev-parse", "HEAD")
         self.git("fetch", "--quiet", str(source), "HEAD")
         try:
@@ -133,20 +137,25 @@ def _run(command: list[str], folder: Path, environment: dict[str, str] | None = 
     try:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT if show else subprocess.PIPE, text=True,
+            stderr=subprocess.STDOUT if show else subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise ConfigurationError(f"{command[0]} is not installed: sudo apt-get install {command[0]}") from error
-    with process:
-        errors = ""
+    errors = ""
+    try:
         if show:
             assert process.stdout is not None
             for line in process.stdout:
                 sys.stdout.write(line)
                 lines.append(line)
+            process.wait()
         else:
             output, errors = process.communicate()
             lines.append(output)
+    except BaseException:  # a timeout or Ctrl-C: nothing may go on writing after the lock is released
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+        raise
     if process.returncode:
         shown = " ".join(part for part in command[1:] if part not in _IDENTITY)
         tail = "\n".join(text for text in ("".join(lines).strip(), errors.strip()) if text)[-1500:]

@@ -27,7 +27,7 @@ from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import Params, load_params
-from pipelines.settings import Settings
+from pipelines.settings import Settings, get_settings
 from pipelines.stack.airflow import Airflow
 from pipelines.stack.lifecycle import addresses, up
 
@@ -51,6 +51,11 @@ class Round:
 
 def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: int, rounds: int) -> None:
     """Bring the stack up, run `rounds` rounds on `count` photos, show the table, and leave everything running."""
+    if not get_settings().storage_emulator:
+        raise ConfigurationError(
+            "the demo fills buckets and a project with simulated work; it runs on the local bucket server only "
+            "(MASKLOOP_STORAGE_EMULATOR=true)"
+        )
     started = time.monotonic()
     demo = Demo(console, up(console), source)
     sizes = [count // rounds + (number < count % rounds) for number in range(rounds)]
@@ -142,6 +147,11 @@ class Demo:
     def _upload(self, count: int) -> None:
         bucket, prefix = self.settings.source_bucket, self.settings.source_prefix
         there = {ref.name.removeprefix(prefix) for ref in storage.list_objects(self.bucket, bucket, prefix)}
+        if strangers := sorted(there - set(self.archive.take(0, len(there)))):
+            raise ConfigurationError(
+                f"gs://{bucket}/{prefix} holds photos of somewhere else, such as {strangers[0]}, whose true masks the "
+                "demo does not know; run it with another MASKLOOP_VAR, or `make clean` first"
+            )
         names = self.archive.take(len(there), count)
         if not names:
             raise ConfigurationError(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.errors import AnnotationError
+from pipelines.errors import AnnotationError, ContractError
 from pipelines.labelstudio.brush import rle_to_mask
 
 _SMART = ("keypointlabels", "rectanglelabels")  # prompts for the interactive service, never labels
@@ -26,8 +26,8 @@ def compile_regions(
 ) -> CompiledMask:
     """Paint the brush regions of one annotation in drawing order; the region drawn last wins a pixel.
 
-    Raises AnnotationError naming the region when its label is unknown, its size is not the photo's, or its stroke
-    cannot be decoded.
+    Raises AnnotationError naming the region when its size is not the photo's or its stroke cannot be decoded, and
+    ContractError when params.yaml does not know its label: then no photo with that label could be trusted.
     """
     mask = np.zeros((height, width), np.uint8)
     origins: dict[str, int] = {}
@@ -58,7 +58,7 @@ def _read_brush(
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise AnnotationError(f"{where} lacks label, stroke or size ({error!r}); draw it again") from error
     if label not in label_ids:
-        raise AnnotationError(
+        raise ContractError(
             f"{where} has the label {label!r}, unknown to params.yaml; add it to `labels` or relabel the region"
         )
     if size != (height, width):

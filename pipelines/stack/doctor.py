@@ -69,6 +69,8 @@ def findings(settings: Settings) -> list[tuple[str, Answer]]:
             answers.append((name, check(settings)))
         except MaskloopError as error:
             answers.append((name, Ill(str(error), "see the finding")))
+        except (LookupError, ValueError, OSError) as error:  # an answer of another program, or a file that is gone
+            answers.append((name, Ill(f"{type(error).__name__}: {error}", "see what runs at the addresses above")))
     return answers
 
 

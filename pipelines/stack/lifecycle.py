@@ -54,6 +54,11 @@ def up(console: Console) -> Settings:
 def set_up(settings: Settings) -> list[str]:
     """Create or mend buckets, Label Studio project and Airflow pool; gives a line per change."""
     changes = []
+    workspace = Workspace(settings.workspace_path, settings)
+    with workspace.locked():
+        workspace.ensure()
+        if workspace.take_code():
+            changes.append("took the project's latest commit into the workspace")
     if settings.storage_emulator:
         client = storage.connect(settings)
         for name in (settings.source_bucket, settings.target_bucket, settings.dvc_bucket):

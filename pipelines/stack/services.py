@@ -59,8 +59,13 @@ def is_healthy(service: Service, settings: Settings, timeout_s: float = 2.0) -> 
     if not answer.is_success:
         return False, f"{url}: HTTP {answer.status_code}"
     if service.name == "airflow":
-        parts = {name: part["status"] for name, part in answer.json().items() if part.get("status") is not None}
-        ill = [name for name in ("metadatabase", "scheduler", "triggerer", "dag_processor") if _ill(parts, name)]
+        try:
+            parts = {name: part["status"] for name, part in answer.json().items()}
+        except (ValueError, AttributeError, KeyError, TypeError):
+            return False, f"{url} is not Airflow's; another program has the port"
+        ill = [
+            part for part in ("metadatabase", "scheduler", "triggerer", "dag_processor") if parts.get(part) != "healthy"
+        ]
         return not ill, f"{', '.join(ill)} not healthy yet" if ill else ""
     return True, ""
 
@@ -69,12 +74,8 @@ def get_health(url: str) -> dict[str, str]:
     """Fetch a model service's /health; raises ServiceError when it does not answer."""
     try:
         return dict(httpx.get(f"{url}/health", timeout=5).raise_for_status().json())
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, ValueError) as error:
         raise ServiceError(f"no answer from {url}: {error}; start it with `maskloop up`") from error
-
-
-def _ill(parts: dict[str, str], name: str) -> bool:
-    return parts.get(name) != "healthy"
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -156,8 +157,9 @@ def _label_studio(settings: Settings) -> dict[str, str]:
 
 def _airflow(settings: Settings) -> dict[str, str]:
     home = settings.var / "airflow"
-    connection = {"conn_type": "google_cloud_platform", "extra": {"is_anonymous": True, "project": "maskloop"}}
-    local = {f"AIRFLOW_CONN_{settings.google_connection.upper()}": json.dumps(connection)}
+    extra = {"is_anonymous": True, "project": "maskloop"} if settings.storage_emulator else {}
+    name = f"AIRFLOW_CONN_{settings.google_connection.upper()}"
+    connection = os.environ.get(name) or json.dumps({"conn_type": "google_cloud_platform", "extra": extra})
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(PROJECT_ROOT / "dags"),
@@ -175,5 +177,5 @@ def _airflow(settings: Settings) -> dict[str, str]:
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
-        **(local if settings.storage_emulator else {}),
+        name: connection,
     }

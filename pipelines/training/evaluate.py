@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.dataset.files import METRICS, MODEL, REPORT
-from pipelines.log import configure_logging
+from pipelines.log import run_stage
 from pipelines.params import Params, load_params
 from pipelines.segmentation.clothing import ClothingModel, load_model
 from pipelines.training.data import photos_of, read_photo
@@ -54,9 +54,8 @@ def evaluate(params: Params) -> None:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    configure_logging()
     evaluate(load_params(Path("params.yaml")))
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("evaluate", main)

@@ -6,6 +6,7 @@ is made.
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,22 +54,24 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.name, self.url = settings.model_name, settings.url("mlflow")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default keeps people waiting for minutes
         mlflow.set_tracking_uri(self.url)
         self.client = MlflowClient(self.url)
 
     def champion(self) -> ModelVersion | None:
         """Give the version that the alias points to; None while there is none."""
         try:
-            return self._describe(self.client.get_model_version_by_alias(self.name, CHAMPION))
+            version = self.client.get_model_version_by_alias(self.name, CHAMPION)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise self._unreachable(error) from error
+        return self._describe(version)
 
     def version_trained_on(self, dataset: str) -> ModelVersion | None:
         """Give the newest version that was trained on this dataset tag."""
         found = self._search(f"tags.`{_DATASET}` = '{dataset}'")
-        return self._describe(found[0]) if found else None
+        return self._describe(found[-1]) if found else None
 
     def register(self, trained: TrainedModel, params: Params, example: np.ndarray) -> ModelVersion:
         """Log a training as one run and register its model; gives the existing version when both were done before.
@@ -88,7 +91,8 @@ class Registry:
         except MlflowException as error:
             raise self._unreachable(error) from error
         for double in found[1:]:  # a repeated request made it; the lowest number stays
-            self.client.delete_model_version(self.name, str(double.version))
+            with self._explained():
+                self.client.delete_model_version(self.name, str(double.version))
         return self._describe(found[0])
 
     def promote(self, version: ModelVersion, reason: str) -> None:
@@ -96,12 +100,12 @@ class Registry:
         before = self.champion()
         if before and before.version == version.version:
             return
-        self.note_decision(version, reason)
         number = str(version.version)
         with self._explained():
             if before:
                 self.client.set_model_version_tag(self.name, number, "maskloop.previous", str(before.version))
             self.client.set_registered_model_alias(self.name, CHAMPION, number)
+        self.note_decision(version, reason)  # last: a version without a decision is compared once more
 
     def note_decision(self, version: ModelVersion, reason: str) -> None:
         """Write why a challenger became champion or did not."""
@@ -186,7 +190,8 @@ class Registry:
         return sorted(found, key=lambda version: int(version.version))
 
     def _describe(self, version: Any) -> ModelVersion:
-        run = self.client.get_run(version.run_id)
+        with self._explained():
+            run = self.client.get_run(version.run_id)
         return ModelVersion(
             name=self.name,
             version=int(version.version),

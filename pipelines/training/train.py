@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from pipelines.dataset.files import CURVES, MODEL
 from pipelines.errors import DatasetError
-from pipelines.log import configure_logging
+from pipelines.log import run_stage
 from pipelines.params import Params, TrainParams, load_params
 from pipelines.segmentation.clothing import new_network, save_model
 from pipelines.training.data import Photos, photos_of
@@ -74,6 +74,7 @@ def train(params: Params) -> None:
     """Train on the workspace in the current folder and write model/ and curves.csv."""
     options = params.train
     lightning.seed_everything(options.seed, workers=True, verbose=False)
+    photos_of("test")  # better to hear now than after the training that nothing can be evaluated
     network, card = new_network(options, params.label_ids)
     train_side = Photos(photos_of("train"), card, augment=True)
     val_side = Photos(photos_of("val"), card, augment=False)
@@ -107,10 +108,9 @@ def train(params: Params) -> None:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    configure_logging()
     torch.set_num_threads(os.cpu_count() or 1)
     train(load_params(Path("params.yaml")))
 
 
 if __name__ == "__main__":
-    main()
+    run_stage("train", main)

@@ -197,6 +197,18 @@ def test_an_overwritten_photo_takes_over_its_unopened_task(settings, bucket, lab
         assert prelabel_batch(labels, settings, workspace_params, batch).problems == {}
 
 
+def test_the_same_bytes_uploaded_again_only_move_the_generation(settings, bucket, labels, workspace_params, project):
+    before = next(iter(list_annotations(labels, project)))
+    ref = storage.stat(bucket, *storage.split_uri(before.image.uri))
+    data = storage.read(bucket, ref)
+    storage.write(bucket, ref.bucket, ref.name, data, "image/jpeg", replaces=ref.generation)
+    report = ingest(bucket, labels, settings, workspace_params)
+    assert (report.created, report.updated) == (0, 1)
+    [after] = [task for task in list_tasks(labels, project) if task.image.uri == before.image.uri]
+    assert (after.id, after.annotation_count) == (before.task_id, 1)
+    assert after.image.generation > before.image.generation
+
+
 def test_a_click_in_label_studio_gives_the_garment(labels, project, workspace_params):
     task = next(task for task in list_tasks(labels, project) if not task.opened and task.image.width == 400)
     backend = next(backend for backend in list_backends(labels, project) if backend["is_interactive"])

@@ -19,7 +19,7 @@ from pipelines.errors import CatalogError, StorageError
 from pipelines.ingest import IngestReport, Problem, _without_doubles, ingest
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Params
-from pipelines.records import ImageRef, Task
+from pipelines.records import ImageRef
 from pipelines.settings import Settings
 
 Run = Callable[[], IngestReport]
@@ -177,22 +177,22 @@ class TestIngest:
 class TestDoubles:
     def test_the_first_of_equal_photos_is_kept(self) -> None:
         again = replace(PHOTO, uri="gs://archive/photos/b.png")
-        kept, doubles = _without_doubles([PHOTO, again], [])
+        kept, doubles = _without_doubles([PHOTO, again], {})
         assert kept == [PHOTO]
         assert doubles == [Problem(again.uri, "duplicate", f"same bytes as {PHOTO.uri}, which has the task")]
 
     def test_a_photo_that_has_a_task_owns_its_bytes(self) -> None:
         again = replace(PHOTO, uri="gs://archive/photos/0.png")
-        kept, doubles = _without_doubles([again], [Task(1, PHOTO)])
+        kept, doubles = _without_doubles([again], {PHOTO.sha256: PHOTO.uri})
         assert (kept, [double.uri for double in doubles]) == ([], [again.uri])
 
     def test_a_new_generation_with_the_old_bytes_is_no_double(self) -> None:
         newer = replace(PHOTO, generation=2)
-        assert _without_doubles([newer], [Task(1, PHOTO)]) == ([newer], [])
+        assert _without_doubles([newer], {PHOTO.sha256: PHOTO.uri}) == ([newer], [])
 
     def test_other_bytes_are_no_doubles(self) -> None:
         other = replace(PHOTO, uri="gs://archive/photos/b.png", sha256="bb")
-        assert _without_doubles([PHOTO, other], []) == ([PHOTO, other], [])
+        assert _without_doubles([PHOTO, other], {}) == ([PHOTO, other], [])
 
 
 class TestReport:

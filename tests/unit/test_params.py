@@ -43,7 +43,7 @@ def test_the_projects_own_file_is_good() -> None:
         (lambda d: d["labels"][0].update(color="red"), "labels.0.color", "should match pattern"),
         (lambda d: d["labels"][0].update(id=255), "labels.0.id", "less than or equal to 254"),
         (lambda d: d["labels"][0].update(id=0), "labels.0.id", "greater than or equal to 1"),
-        (lambda d: d["labels"][0].update(name=""), "labels.0.name", "at least 1 character"),
+        (lambda d: d["labels"][0].update(name=""), "labels.0.name", "match pattern"),
         (lambda d: d["labels"][1].update(id=d["labels"][0]["id"]), "labels", "label id used twice: 1"),
         (lambda d: d["labels"][1].update(name="bag-belt"), "labels", "label name used twice: bag-belt"),
         (lambda d: d.update(labels=[]), "labels", "at least one label"),

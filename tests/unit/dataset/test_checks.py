@@ -11,6 +11,7 @@ from pipelines.dataset import checks
 from pipelines.dataset.checks import check_dataset
 from pipelines.dataset.files import CHECKS, MANIFEST
 from pipelines.errors import DatasetError
+from pipelines.log import run_stage
 from pipelines.params import Params
 from pipelines.settings import PROJECT_ROOT
 
@@ -102,5 +103,5 @@ class TestStage:
     def test_a_bad_version_ends_the_stage_and_leaves_none(self, workspace: None, good_manifest: pd.DataFrame) -> None:
         spoil(good_manifest, "uri", None).to_parquet(MANIFEST)
         with pytest.raises(SystemExit, match="check: the dataset is not published: uri is empty"):
-            checks.main()
+            run_stage("check", checks.main)
         assert not CHECKS.exists()

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.dataset.compile import compile_dataset, latest_per_photo
 from pipelines.dataset.files import ANNOTATIONS, MANIFEST, MASKS, annotation_json, mask_path, read_mask
-from pipelines.errors import DatasetError
+from pipelines.errors import ContractError, DatasetError
 from pipelines.images import sha256_hex
 from pipelines.params import Params
 from pipelines.records import Annotation
@@ -106,17 +106,21 @@ def test_photos_are_told_apart_by_content_not_by_address(annotate: Annotate) -> 
 def test_an_annotation_that_cannot_be_read_is_left_out_and_named(
     workspace_with_two: list[Annotation], annotate: Annotate, two_labels: Params, caplog: pytest.LogCaptureFixture
 ) -> None:
-    unknown = annotate("c", {"toga": COAT})
     other_size = annotate("d", {"coat": COAT})
-    save(unknown, replace(other_size, image=replace(other_size.image, height=31)))
+    save(replace(other_size, image=replace(other_size.image, height=31)))
     with caplog.at_level(logging.WARNING, "pipelines.dataset.compile"):
         table = compile_dataset(two_labels)
     assert list(table["annotation"]) == ["a", "b"]
-    assert (
-        "annotation c of gs://archive/photos/c.png is left out: region region-toga has the label 'toga'" in caplog.text
-    )
     assert "annotation d of gs://archive/photos/d.png is left out" in caplog.text
     assert {path.stem for path in MASKS.iterdir()} == set(table["sha256"])
+
+
+def test_a_label_that_params_do_not_know_stops_the_version(
+    workspace_with_two: list[Annotation], annotate: Annotate, two_labels: Params
+) -> None:
+    save(annotate("c", {"toga": COAT}))
+    with pytest.raises(ContractError, match="region region-toga has the label 'toga'"):
+        compile_dataset(two_labels)
 
 
 def test_masks_of_photos_that_are_gone_are_removed(workspace_with_two: list[Annotation], two_labels: Params) -> None:
@@ -127,7 +131,8 @@ def test_masks_of_photos_that_are_gone_are_removed(workspace_with_two: list[Anno
 
 
 def test_no_usable_annotation_makes_no_dataset(workspace: Path, annotate: Annotate, two_labels: Params) -> None:
-    save(annotate("c", {"toga": COAT}))
+    other_size = annotate("d", {"coat": COAT})
+    save(replace(other_size, image=replace(other_size.image, height=31)))
     with pytest.raises(DatasetError, match="no usable annotation yet: submit some"):
         compile_dataset(two_labels)
     assert not MANIFEST.exists()

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.errors import AnnotationError, BrushError
+from pipelines.errors import AnnotationError, BrushError, ContractError
 from pipelines.labelstudio.predictions import region_json
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
 from pipelines.records import RegionMask
@@ -79,7 +79,6 @@ def test_soft_edges_belong_to_the_region_from_the_threshold_on(threshold: int, p
 @pytest.mark.parametrize(
     ("region", "words"),
     [
-        ({**COAT, "value": {**COAT["value"], "brushlabels": ["cape"]}}, "region r-coat .*'cape'.*params.yaml"),
         ({**COAT, "original_width": 7}, "7×4 pixels, the photo has 6×4"),
         ({"id": "p1", "type": "polygonlabels"}, "region p1 is a polygonlabels.*brush"),
         ({**COAT, "value": {"rle": []}}, "region r-coat lacks label"),
@@ -96,3 +95,10 @@ def test_what_cannot_be_compiled_is_named(region: dict[str, Any], words: str) ->
 def test_a_damaged_stroke_is_an_error_not_an_empty_mask() -> None:
     with pytest.raises(BrushError, match="truncated"):
         compiled({**COAT, "value": {**COAT["value"], "rle": COAT["value"]["rle"][:8]}})
+
+
+def test_a_label_that_params_do_not_know_breaks_the_contract() -> None:
+    cape = {**COAT, "value": {**COAT["value"], "brushlabels": ["cape"]}}
+
+    with pytest.raises(ContractError, match=r"region r-coat .*'cape'.*params.yaml"):
+        compile_regions([cape], {"coat": 3}, 4, 6, 128)
