@@ -1,7 +1,7 @@
 """Tasks of Label Studio to and from records: the task data is the ledger of which photo, at which generation."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import DataError
@@ -45,12 +45,6 @@ def create_tasks(client: LabelStudioClient, project_id: int, photos: Sequence[tu
 def update_task(client: LabelStudioClient, task_id: int, image: ImageRef, metadata: Metadata) -> None:
     """Point an existing task at another generation of its photo."""
     client.patch(f"/api/tasks/{task_id}/", {"data": task_data(image, metadata)})
-
-
-def delete_tasks(client: LabelStudioClient, task_ids: Iterable[int]) -> None:
-    """Delete tasks one by one; used for tasks that turned out to be doubles, never for annotated ones."""
-    for task_id in task_ids:
-        client.delete(f"/api/tasks/{task_id}/")
 
 
 def task_data(image: ImageRef, metadata: Metadata) -> dict[str, Any]:

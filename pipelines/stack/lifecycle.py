@@ -129,14 +129,14 @@ def _wait_until_healthy(console: Console, settings: Settings) -> None:
                 if service.name not in ready and is_healthy(service, settings)[0]:
                     ready[service.name] = time.monotonic() - started
             live.update(_progress(settings, ready))
-            _require_alive(settings, ready)
+            _require_alive(settings)
             if time.monotonic() - started > _START_TIMEOUT_S:
                 slow = [s for s in services_in(settings) if s.name not in ready]
                 raise ServiceError("; ".join(f"{s.name}: {is_healthy(s, settings)[1]}" for s in slow))
             time.sleep(0.5)
 
 
-def _require_alive(settings: Settings, ready: dict[str, float]) -> None:
+def _require_alive(settings: Settings) -> None:
     for name, (state, _) in supervisor.states(settings).items():
         if state == "FATAL":
             tail = supervisor.log_tail(settings, name)

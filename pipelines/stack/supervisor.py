@@ -108,13 +108,6 @@ def states(settings: Settings) -> dict[str, tuple[str, int]]:
     return {str(info["name"]): (str(info["statename"]), int(info["pid"])) for info in answer}
 
 
-def restart(settings: Settings, process: str) -> None:
-    """Restart one process of the Procfile."""
-    with _rpc(settings) as server:
-        server.supervisor.stopProcess(process)
-        server.supervisor.startProcess(process)
-
-
 def memory_mb(settings: Settings) -> dict[str, float]:
     """Measure the memory of each process and its children in MB, shared pages counted once (PSS)."""
     return {name: sum(map(_pss, _family(pid))) / 1e6 for name, (_, pid) in states(settings).items() if pid}

@@ -19,7 +19,10 @@ from pipelines.photos import PhotoReader
 from pipelines.records import PhotoAddress
 from scripts.screenshots import chromium, log_in_to_label_studio, open_task
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.stack,
+    pytest.mark.timeout(900),
+]  # the first test to ask for the stack waits for its start and both rounds
 
 
 def test_a_pre_label_is_drawn_at_its_pixels(stack_after_two_rounds, tmp_path):

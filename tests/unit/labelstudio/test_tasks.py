@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from pipelines.errors import DataError
 from pipelines.labelstudio.tasks import (
     create_tasks,
-    delete_tasks,
     list_tasks,
     parse_image,
     parse_metadata,
@@ -126,11 +125,3 @@ def test_a_task_is_pointed_at_another_generation(label_studio) -> None:
     update_task(client, 4, PHOTO, METADATA)
 
     assert server.asked[0][2] == {"data": task_data(PHOTO, METADATA)}
-
-
-def test_doubles_are_deleted_one_by_one(label_studio) -> None:
-    client, server = label_studio({"DELETE /api/tasks/4/": [None], "DELETE /api/tasks/5/": [None]})
-
-    delete_tasks(client, [4, 5])
-
-    assert [where for where, _, _ in server.asked] == ["DELETE /api/tasks/4/", "DELETE /api/tasks/5/"]
