@@ -28,7 +28,7 @@ def run() -> list[Row]:
     own = {"MASKLOOP_VAR": str(var), **_ports()}
     environment = {**os.environ, **own}
     fields = {name.removeprefix("MASKLOOP_").lower(): value for name, value in own.items()}
-    settings = Settings(**fields)  # type: ignore[arg-type]
+    settings = Settings(**fields)  # type: ignore[arg-type]  # pydantic turns text into types
     try:
         first = _timed(environment, "up")
         warm = []

@@ -38,7 +38,7 @@ def ingest_images() -> None:
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
         with fails_at_once_when_people_must_act():
             report = ingest(bucket, connect(settings), settings, load_params(settings.params_path))
-        print(report)  # noqa: T201 - the report is this task's log
+        print(report)
         if not report.created + report.updated:
             raise AirflowSkipException("no new and no changed photo: nobody needs to be woken")
         outlet_events[assets.tasks].extra = {"created": report.created, "updated": report.updated}

@@ -45,7 +45,7 @@ def prelabel_images() -> None:
         settings = get_settings()
         with fails_at_once_when_people_must_act():
             report = prelabel_batch(connect(settings), settings, load_params(settings.params_path), task_ids)
-        print(f"{report.asked} tasks, {report.created} predictions, {len(report.problems)} problems")  # noqa: T201
+        print(f"{report.asked} tasks, {report.created} predictions, {len(report.problems)} problems")
         return report.created
 
     @task(outlets=[assets.predictions], execution_timeout=timedelta(minutes=5), **RETRIES)
@@ -66,7 +66,7 @@ def prelabel_images() -> None:
         settings = get_settings()
         with fails_at_once_when_people_must_act():
             report = embed_ahead(connect(settings), settings, load_params(settings.params_path))
-        print(f"{report.ready} of the next {report.queued} photos are ready for clicks")  # noqa: T201
+        print(f"{report.ready} of the next {report.queued} photos are ready for clicks")
         return report.ready
 
     total(predict.expand(task_ids=plan()))

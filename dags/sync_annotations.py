@@ -42,7 +42,7 @@ def sync_annotations() -> None:
             version = sync(bucket, connect(settings), settings)
         if version is None:
             raise AirflowSkipException("nothing changed since the last dataset version")
-        print(f"{version.tag}: {version.summary}")  # noqa: T201 - this task's log
+        print(f"{version.tag}: {version.summary}")
         outlet_events[assets.dataset].extra = {"dataset": version.tag, "revision": version.revision}
         return {"dataset": version.tag, "revision": version.revision, "photos": version.photos}
 

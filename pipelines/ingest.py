@@ -111,12 +111,9 @@ def _read_catalog(bucket: Client, settings: Settings) -> Mapping[str, Metadata]:
 
 
 def _read_photos(bucket: Client, objects: Iterable[ObjectRef], params: Params) -> tuple[list[ImageRef], list[Problem]]:
-    photos: list[ImageRef] = []
-    problems: list[Problem] = []
     with ThreadPoolExecutor(_READERS) as pool:
-        for found in pool.map(lambda ref: _read_photo(bucket, ref, params), objects):
-            (problems if isinstance(found, Problem) else photos).append(found)  # type: ignore[arg-type]
-    return photos, problems
+        found = list(pool.map(lambda ref: _read_photo(bucket, ref, params), objects))
+    return [one for one in found if isinstance(one, ImageRef)], [one for one in found if isinstance(one, Problem)]
 
 
 def _read_photo(bucket: Client, ref: ObjectRef, params: Params) -> ImageRef | Problem:

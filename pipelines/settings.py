@@ -104,8 +104,9 @@ def get_settings() -> Settings:
     """
     dotenv = PROJECT_ROOT / ".env"
     try:
-        var = Settings(_env_file=dotenv).var  # type: ignore[call-arg]
-        return Settings(_env_file=(var / SECRETS_FILE, dotenv))  # type: ignore[call-arg]
+        # mypy does not know pydantic-settings' own argument _env_file.
+        var = Settings(_env_file=dotenv).var  # type: ignore[call-arg]  # as said above
+        return Settings(_env_file=(var / SECRETS_FILE, dotenv))  # type: ignore[call-arg]  # as said above
     except ValidationError as error:
         problems = "; ".join(f"MASKLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"bad settings in the environment or .env: {problems}") from error

@@ -106,7 +106,7 @@ class EmbeddingCache:
                 while len(self._memory) > self._memory_items:
                     self._memory.popitem(last=False)
             future.set_result(embedding)
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, those who wait must hear of it instead of waiting for ever
             future.set_exception(error)
         finally:
             with self._lock:

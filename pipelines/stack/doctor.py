@@ -18,7 +18,7 @@ from pipelines.records import NO_MODEL
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.stack.airflow import POOLS, Airflow
 from pipelines.stack.lifecycle import DAGS
-from pipelines.stack.services import get_health, is_healthy, services_in
+from pipelines.stack.services import Service, get_health, is_healthy, services_in
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def findings(settings: Settings) -> list[tuple[str, Answer]]:
     return answers
 
 
-def _service(settings: Settings, service: object) -> Answer:
-    healthy, why = is_healthy(service, settings)  # type: ignore[arg-type]
+def _service(settings: Settings, service: Service) -> Answer:
+    healthy, why = is_healthy(service, settings)
     return "healthy" if healthy else Ill(why, "`maskloop up`; its log is in var/logs")
 
 

@@ -59,7 +59,7 @@ class Learner(lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Use AdamW on a one-cycle schedule; the pretrained encoder learns at a third of the rate."""
         rate = self.params.learning_rate
-        encoder = list(self.network.encoder.parameters())  # type: ignore[union-attr]
+        encoder = list(self.network.get_submodule("encoder").parameters())
         ids = {id(p) for p in encoder}
         head = [p for p in self.network.parameters() if id(p) not in ids]
         groups = [{"params": encoder, "lr": rate / 3}, {"params": head, "lr": rate}]

@@ -66,9 +66,9 @@ def is_section(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, Section)
 
 
-@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))  # type: ignore[attr-defined]  # several commands: a group
 def test_cli_md_names_each_command_with_its_options(name: str) -> None:
-    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]  # several commands: a group
     [line] = [line for line in read("docs/cli.md").splitlines() if line.startswith(f"| `maskloop {name}` |")]
     for option in (part for param in command.params for part in param.opts if part != "--help"):
         assert f"`{option}`" in line
@@ -77,7 +77,7 @@ def test_cli_md_names_each_command_with_its_options(name: str) -> None:
 
 def test_cli_md_names_no_command_that_is_gone() -> None:
     named = set(re.findall(r"^\| `maskloop (\w+)` \|", read("docs/cli.md"), re.MULTILINE))
-    assert named == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert named == set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]  # several commands: a group
 
 
 def test_every_target_of_the_makefile_says_what_it_does() -> None:

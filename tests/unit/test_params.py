@@ -92,4 +92,4 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_params_are_frozen(params: Params) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        params.train.epochs = 1  # type: ignore[misc]
+        params.train.epochs = 1  # type: ignore[misc]  # frozen: that is what is tested

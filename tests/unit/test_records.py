@@ -22,4 +22,4 @@ def test_the_same_photo_is_the_same_record() -> None:
 def test_records_are_frozen() -> None:
     task = Task(1, ImageRef("gs://a/b", 1, "ff", 30, 20))
     with pytest.raises(FrozenInstanceError):
-        task.opened = True  # type: ignore[misc]
+        task.opened = True  # type: ignore[misc]  # frozen: that is what is tested

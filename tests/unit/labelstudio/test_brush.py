@@ -202,7 +202,7 @@ class TestMalformedStreams:
     )
     def test_fault_is_named(self, rle: object, message: str) -> None:
         with pytest.raises(BrushError, match=message):
-            rle_to_alpha(rle, 2, 3)  # type: ignore[arg-type]
+            rle_to_alpha(rle, 2, 3)  # type: ignore[arg-type]  # wrong types are what is tested
 
     @pytest.mark.parametrize("size", [(0, 3), (-2, 3), (2.0, 3), (None, 3), (2, "3")])
     def test_unusable_size_is_refused(self, size: tuple) -> None:
