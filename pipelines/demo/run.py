@@ -66,6 +66,8 @@ def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: in
     console.print(_results(done))
     console.print(f"{seconds / 60:.1f} min; figures in {demo.folder / 'summary.json'}")
     console.print(addresses(demo.settings))
+    people = ", ".join(labeler.email for labeler in demo.labelers)
+    console.print(f"The simulated labelers ({people}) have Label Studio's password as well.", highlight=False)
     console.print("Everything is still running. `maskloop status` looks at it, `maskloop down` ends it.")
 
 

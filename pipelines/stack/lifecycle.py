@@ -166,16 +166,15 @@ def _step(console: Console, text: str) -> Iterator[None]:
 
 
 def addresses(settings: Settings) -> Table:
-    """Give a table of what can be opened, what for, and with which login."""
+    """Give a table of every address, what it is for, and its login."""
     logins = {
         "label-studio": (settings.label_studio_email, settings.label_studio_password.get_secret_value()),
         "airflow": (settings.airflow_user, settings.airflow_password.get_secret_value()),
     }
-    table = Table(title="Open in a browser", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table = Table(title="Addresses", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     for heading in ("address", "what for", "login", "password"):
         table.add_column(heading, no_wrap=heading != "what for")
     for service in services_in(settings):
-        if service.page:
-            user, password = logins.get(service.name, ("–", "–"))
-            table.add_row(service.url(settings) + service.page, service.purpose, user, password)
+        user, password = logins.get(service.name, ("–", "–"))
+        table.add_row(service.url(settings) + service.page, service.purpose, user, password)
     return table

@@ -35,7 +35,7 @@ class Service:
 
 _AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 SERVICES = (
-    Service("storage", ("storage",), "storage", "/_internal/healthcheck", "photos, labels and datasets (local bucket)"),
+    Service("storage", ("storage",), "storage", "/_internal/healthcheck", "the local buckets"),
     Service("label-studio", ("label-studio",), "label_studio", "/health", "labelling", "/projects"),
     Service("mlflow", ("mlflow",), "mlflow", "/health", "models", "/#/experiments"),
     Service("segmentation", ("segmentation",), "segmentation", "/health", "pre-labels photos with the champion"),
