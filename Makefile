@@ -49,6 +49,8 @@ lock: setup ## Resolve requirements/*.txt anew
 	@uv pip compile --quiet --upgrade $(LOCK) requirements/label-studio.in -o requirements/label-studio.txt
 	@uv pip compile --quiet --upgrade $(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
 LOCK := --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
+# Without this package OpenVINO's converter reports its use to nobody; it is not needed for anything else.
+LOCK += --no-emit-package openvino-telemetry
 
 clean: setup ## End the stack and delete its state, with all labels, datasets and models; environments stay
 	@maskloop down

@@ -1,25 +1,48 @@
-"""What both services share of Label Studio's ML backend protocol: events, and errors as clear answers."""
+"""What both services share of Label Studio's ML backend protocol: events, logins, and errors as clear answers."""
 
-from fastapi import FastAPI, Request
+import base64
+import secrets
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
-from pipelines.errors import DataError, MaskloopError
+from pipelines.errors import BusyError, ContractError, DataError, MaskloopError
+from pipelines.settings import get_settings
+
+_STATUS = ((DataError, 400), (ContractError, 409), (BusyError, 503))
 
 
 def backend_app(title: str) -> FastAPI:
-    """Make an app that accepts Label Studio's events and answers Maskloop's errors with their message.
+    """Make an app that asks for the services' login, accepts Label Studio's events, and answers errors with a message.
 
-    Unusable input is HTTP 400; what lies with another server is HTTP 502.
+    Unusable input is HTTP 400, labels that disagree 409, too much at once 503; what lies with another server is 502.
+    `/health` needs no login.
     """
     app = FastAPI(title=title)
 
+    @app.middleware("http")
+    async def require_login(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path == "/health" or _is_welcome(request.headers.get("authorization", "")):
+            return await go_on(request)
+        detail = "this service asks for a login: MASKLOOP_SERVICE_USER and MASKLOOP_SERVICE_PASSWORD, as basic auth"
+        return JSONResponse({"detail": detail}, 401, {"WWW-Authenticate": 'Basic realm="maskloop"'})
+
     @app.post("/webhook")
-    def webhook() -> dict[str, str]:
+    async def webhook() -> dict[str, str]:
         """Accept events; stations read the state of the stores themselves."""
         return {"status": "ok"}
 
     @app.exception_handler(MaskloopError)
-    def explain(request: Request, error: MaskloopError) -> JSONResponse:
-        return JSONResponse({"detail": str(error)}, 400 if isinstance(error, DataError) else 502)
+    async def explain(request: Request, error: MaskloopError) -> JSONResponse:
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 502)
+        return JSONResponse({"detail": str(error)}, status, {"Retry-After": "5"} if status == 503 else None)
 
     return app
+
+
+def _is_welcome(authorization: str) -> bool:
+    settings = get_settings()
+    password = settings.service_password.get_secret_value()
+    wanted = base64.b64encode(f"{settings.service_user}:{password}".encode()).decode()
+    return not password or secrets.compare_digest(authorization.encode(), f"Basic {wanted}".encode())

@@ -1,16 +1,18 @@
-"""Station 2: tasks that nobody opened get the champion's masks; when tasks are new, or when the champion is."""
+"""Station 2: the next tasks get the champion's masks; when tasks or the champion are new, and every ten minutes."""
 
 from datetime import timedelta
 
 import assets
-from airflow.sdk import dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from station import fails_at_once_when_people_must_act
 
 RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=15), "retry_exponential_backoff": True}
 
 
 @dag(
-    schedule=(assets.tasks | assets.model),
+    schedule=AssetOrTimeSchedule(  # by the clock as well, because people take tasks out of the queue
+        timetable=CronTriggerTimetable("*/10 * * * *", timezone="UTC"), assets=(assets.tasks | assets.model)
+    ),
     catchup=False,
     max_active_runs=1,  # two runs would predict the same tasks
     dagrun_timeout=timedelta(hours=12),

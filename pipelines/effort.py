@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import AnnotationError, ContractError
-from pipelines.labelstudio.annotations import annotated_tasks
+from pipelines.labelstudio.annotations import annotated_tasks, started_from_its_prediction
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
 from pipelines.labelstudio.tasks import parse_image
@@ -56,7 +56,7 @@ def measure_effort(
                 continue
             origins.update(submitted.origins)
             seconds.append(float(annotation["lead_time"] or 0))
-            if annotation["parent_prediction"] and annotation["prediction"]:
+            if started_from_its_prediction(annotation):
                 proposed = _compiled(annotation["prediction"]["result"], task, params)
                 confusion.add(_channels(proposed.mask, params), _channels(submitted.mask, params))
     total = sum(origins.values())

@@ -43,6 +43,7 @@ def count_ready(labels: LabelStudioClient, settings: Settings, params: Params) -
 
 def _queue(labels: LabelStudioClient, params: Params) -> list[Task]:
     waiting = [task for task in list_tasks(labels, find_project(labels, params)) if not task.opened]
+    waiting.sort(key=lambda task: not task.prediction_versions)  # what the labeling stream serves comes first
     return waiting[: params.embed.ahead]
 
 

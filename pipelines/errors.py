@@ -4,7 +4,8 @@ MaskloopError
 ├── ConfigurationError      params.yaml, the environment or a missing system tool
 │   └── ContractError       labels of the project, params.yaml and the model disagree
 ├── ServiceError            a server does not answer, or answers with a failure
-│   └── CredentialsError    a server refuses the credentials
+│   ├── CredentialsError    a server refuses the credentials
+│   └── BusyError           a service has as much to do as it can hold
 ├── StorageError            a bucket or an object cannot be read or written
 │   └── ObjectChangedError  the object is no longer at the generation that was asked for
 ├── DataError               input that cannot be used (also a ValueError)
@@ -38,6 +39,10 @@ class ServiceError(MaskloopError):
 
 class CredentialsError(ServiceError):
     """Raise when a server refuses the credentials it was given."""
+
+
+class BusyError(ServiceError):
+    """Raise when a service has as much waiting work as it can hold."""
 
 
 class StorageError(MaskloopError):

@@ -43,6 +43,12 @@ def decode_image(data: bytes, *, max_megapixels: float = 100) -> np.ndarray:
         raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
 
 
+def image_megapixels(data: bytes, *, max_megapixels: float = 100) -> float:
+    """Tell a photo's size from its first bytes; raises ImageError like `decode_image`, but never for `truncated`."""
+    picture = _open(data, max_megapixels)
+    return picture.width * picture.height / 1e6
+
+
 def sha256_hex(data: bytes) -> str:
     """Hash bytes to 64 lower-case hex digits: the identity of a photo's content."""
     return hashlib.sha256(data).hexdigest()

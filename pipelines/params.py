@@ -45,10 +45,19 @@ class IngestParams(Section):
 
 
 class PrelabelParams(Section):
-    """How many tasks go into one request, and which regions are too small to be shown (share of the photo)."""
+    """Which photos come next and how they are pre-labelled.
 
+    `ahead` unopened tasks hold the serving model's masks, a `random_share` of them chosen by chance and the others the
+    least certain of `pool` scored ones. Regions below `min_region_share` of the photo are dropped. `cold_start` maps
+    classes of a SegFormer checkpoint to labels.
+    """
+
+    ahead: Annotated[int, Field(ge=1)]
+    random_share: Share
+    pool: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     min_region_share: Share
+    cold_start: dict[str, str]
 
 
 class EmbedParams(Section):

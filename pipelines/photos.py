@@ -1,35 +1,46 @@
-"""Photos of the source bucket as pixels, for services and stations: read at their generation, decoded once."""
+"""Photos as pixels for both services: read at their generation, a bounded number of pixels in memory at a time."""
 
 import threading
-from collections import OrderedDict
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 from google.cloud.storage import Client
 
 from pipelines.errors import DataError, ObjectChangedError, StorageError
-from pipelines.images import decode_image
+from pipelines.images import decode_image, image_megapixels
 from pipelines.records import ObjectRef, PhotoAddress
 from pipelines.storage import read, split_uri, stat
 
+_MOST_BYTES = 256 << 20  # of a photo from a web server; who sends more is not answering with a photo
+_TIMEOUT = httpx.Timeout(30, connect=5)
+
 
 class PhotoReader:
-    """Read photos named by task data; the last few are kept, because labelers click several times on each.
+    """Open photos named by task data, whichever thread asks.
 
-    Only objects of `bucket` are read: task data comes from people and must not reach other places.
+    Task data comes from people and must not reach other places: only objects of `bucket` are read, and https addresses
+    of the `hosts` that the environment allows. Photos in use never have more than `max_megapixels` together, so a
+    photo of that size is worked on alone and small ones side by side.
     """
 
-    def __init__(self, client: Client, bucket: str, max_megapixels: float, kept: int = 8) -> None:
-        self._client, self._bucket, self._max_megapixels, self._kept = client, bucket, max_megapixels, kept
-        self._photos: OrderedDict[str, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
+    def __init__(self, client: Client, bucket: str, max_megapixels: float, hosts: Collection[str] = ()) -> None:
+        self._client, self._bucket, self._hosts = client, bucket, frozenset(hosts)
+        self._max_megapixels, self._budget = max_megapixels, _Budget(max_megapixels)
 
     def resolve(self, address: PhotoAddress) -> PhotoAddress:
-        """Give the address with the object's present generation where it names none.
+        """Give the address with the photo's present generation or ETag where it names none.
 
-        Raises DataError for a task without a photo, StorageError for photos outside of the bucket or gone.
+        Raises DataError for a task without a photo, StorageError for photos that are elsewhere or gone.
         """
         if not address.uri:
             raise DataError("the task's data has no «image»; photos become tasks with `maskloop ingest`")
+        if address.uri.startswith("https://"):
+            return replace(address, etag=address.etag or self._etag(address.uri))
         bucket, name = split_uri(address.uri)
         if bucket != self._bucket:
             raise StorageError(f"{address.uri} is not in gs://{self._bucket}; only its photos are read")
@@ -40,20 +51,77 @@ class PhotoReader:
             raise ObjectChangedError(f"{address.uri} is gone; delete its task, or upload the photo again")
         return PhotoAddress(address.uri, there.generation)
 
-    def read(self, address: PhotoAddress) -> np.ndarray:
-        """Give a photo as (H, W, 3) uint8 RGB, upright.
+    @contextmanager
+    def open(self, address: PhotoAddress) -> Iterator[np.ndarray]:
+        """Give a photo as (H, W, 3) uint8 RGB, upright; its memory is counted until the block ends.
 
         Raises DataError or StorageError like `resolve`, and ImageError for bytes that are no photo.
         """
-        address = self.resolve(address)
-        with self._lock:
-            if address.key in self._photos:
-                self._photos.move_to_end(address.key)
-                return self._photos[address.key]
-        data = read(self._client, ObjectRef(*split_uri(address.uri), address.generation))
-        photo = decode_image(data, max_megapixels=self._max_megapixels)
-        with self._lock:
-            self._photos[address.key] = photo
-            while len(self._photos) > self._kept:
-                self._photos.popitem(last=False)
-        return photo
+        data = self._read(self.resolve(address))
+        with self._budget.held(image_megapixels(data, max_megapixels=self._max_megapixels)):
+            yield decode_image(data, max_megapixels=self._max_megapixels)
+
+    def _read(self, address: PhotoAddress) -> bytes:
+        if address.uri.startswith("https://"):
+            return self._download(address.uri)
+        return read(self._client, ObjectRef(*split_uri(address.uri), address.generation))
+
+    def _etag(self, url: str) -> str:
+        with self._asked("HEAD", url) as answer:
+            headers = answer.headers
+        # Without either, every look is taken for another photo: slow, but never the wrong picture.
+        return headers.get("etag") or headers.get("last-modified") or uuid.uuid4().hex
+
+    def _download(self, url: str) -> bytes:
+        data = bytearray()
+        with self._asked("GET", url) as answer:
+            for part in answer.iter_bytes():
+                data += part
+                if len(data) > _MOST_BYTES:
+                    raise StorageError(f"{_plain(url)} sends more than {_MOST_BYTES >> 20} MB; upload a smaller photo")
+        return bytes(data)
+
+    @contextmanager
+    def _asked(self, method: str, url: str) -> Iterator[httpx.Response]:
+        if urlsplit(url).netloc not in self._hosts:
+            raise StorageError(
+                f"{_plain(url)}: this host is not allowed; name it in MASKLOOP_IMAGE_HOSTS, or bring the photo into "
+                f"gs://{self._bucket}"
+            )
+        try:
+            # A redirect could lead anywhere, so it is not followed.
+            with httpx.stream(method, url, timeout=_TIMEOUT, follow_redirects=False) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    raise StorageError(
+                        f"{_plain(url)} answered HTTP {answer.status_code}; give the task an address that answers with "
+                        "the photo itself"
+                    )
+                yield answer
+        except httpx.HTTPError as error:
+            raise StorageError(f"cannot read {_plain(url)} ({error}); try again, or upload the photo") from error
+
+
+class _Budget:
+    """Lets holders in while their megapixels fit; who needs more than there is waits to be alone."""
+
+    def __init__(self, megapixels: float) -> None:
+        self._free = self._all = megapixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def held(self, megapixels: float) -> Iterator[None]:
+        taken = min(megapixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= taken)
+            self._free -= taken
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += taken
+                self._changed.notify_all()
+
+
+def _plain(url: str) -> str:
+    """Leave out what may hold a signature."""
+    return url.partition("?")[0]

@@ -43,15 +43,19 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class PhotoAddress:
-    """A photo as task data names it; generation 0 is the object as it is now (tasks that Maskloop did not make)."""
+    """A photo as task data names it; generation 0 is the object as it is now (tasks that Maskloop did not make).
+
+    A photo of a web server has an `etag` instead.
+    """
 
     uri: str
     generation: int
+    etag: str = ""
 
     @property
     def key(self) -> str:
-        """Identify the photo's content."""
-        return f"{self.uri}#{self.generation}"
+        """Identify the photo's content; signatures in an address change with every look and do not count."""
+        return f"{self.uri.partition('?')[0]}#{self.etag or self.generation}"
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Task:
 
 @dataclass(frozen=True)
 class RegionMask:
-    """One region of a prediction: `mask` is (height, width) bool, `score` 0..1."""
+    """One region by itself, as a click gives it: `mask` is (height, width) bool, `score` 0..1."""
 
     label: str
     mask: np.ndarray
@@ -76,14 +80,26 @@ class RegionMask:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a model says of one photo; `score` 0..1 is the mean confidence over the garment pixels."""
+class RegionScore:
+    """One label of a prediction; `score` 0..1 is the mean probability of the label over its pixels."""
 
-    regions: tuple[RegionMask, ...]
+    label: str
+    label_id: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one photo.
+
+    `mask` is (height, width) uint8, one label id per pixel, 0 = background; `regions` names the ids in it. `score` 0..1
+    is the mean probability of the winning class over the garment pixels, or over all pixels where there is no garment.
+    """
+
+    mask: np.ndarray
+    regions: tuple[RegionScore, ...]
     score: float
     model_version: str
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)

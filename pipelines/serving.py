@@ -1,11 +1,19 @@
-"""Requests of the stations to the two model services, with one way of saying that they failed."""
+"""Requests to the two model services, with one way of logging in and one way of saying that they failed."""
 
+import base64
+import logging
+import zlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import httpx
+import numpy as np
 
 from pipelines.errors import ServiceError
+from pipelines.records import PhotoAddress
 from pipelines.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def ask_service(settings: Settings, service: str, path: str, body: Any, *, timeout_s: float) -> Any:
@@ -15,8 +23,10 @@ def ask_service(settings: Settings, service: str, path: str, body: Any, *, timeo
     """
     url = settings.url(service) + path
     name = service.replace("_", "-")
+    password = settings.service_password.get_secret_value()
+    login = httpx.BasicAuth(settings.service_user, password) if password else None
     try:
-        answer = httpx.post(url, json=body, timeout=httpx.Timeout(timeout_s, connect=5))
+        answer = httpx.post(url, json=body, auth=login, timeout=httpx.Timeout(timeout_s, connect=5))
     except httpx.HTTPError as error:
         raise ServiceError(
             f"cannot reach the {name} service at {url} ({error}); start it with `maskloop up` or set "
@@ -28,3 +38,30 @@ def ask_service(settings: Settings, service: str, path: str, body: Any, *, timeo
         return answer.json()
     except ValueError as error:
         raise ServiceError(f"{url} answered no JSON; is MASKLOOP_{service.upper()}_URL right?") from error
+
+
+def pack_probabilities(probabilities: np.ndarray, labels: Collection[str]) -> dict[str, Any]:
+    """Write class probabilities as small JSON: (C, h, w) float32 0..1, background first, then one plane per label."""
+    planes = np.rint(probabilities[1:] * 255).astype(np.uint8)
+    data = base64.b64encode(zlib.compress(planes.tobytes(), 1)).decode()
+    return {"labels": list(labels), "shape": planes.shape, "data": data}
+
+
+def unpack_probabilities(packed: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Read what `pack_probabilities` wrote: (h, w) uint8 by label, 255 = certain; labels seen nowhere are left out.
+
+    Raises ValueError or KeyError for anything else.
+    """
+    planes = np.frombuffer(zlib.decompress(base64.b64decode(packed["data"])), np.uint8).reshape(packed["shape"])
+    return {label: plane for label, plane in zip(packed["labels"], planes, strict=True) if plane.max() > 127}
+
+
+def ask_probabilities(settings: Settings, address: PhotoAddress) -> dict[str, np.ndarray]:
+    """Ask what the champion thinks of a photo; nothing while there is none, or when it cannot be asked."""
+    body = {"tasks": [{"data": {"image": address.uri, "generation": str(address.generation)}}]}
+    try:
+        packed = ask_service(settings, "segmentation", "/probabilities", body, timeout_s=10)
+        return unpack_probabilities(packed) if packed else {}
+    except (ServiceError, ValueError, KeyError, zlib.error) as error:
+        logger.warning("this photo's clicks do without the champion: %s", error)
+        return {}

@@ -51,6 +51,18 @@ class Settings(BaseSettings):
     segmentation_url: str = Field("", description="Address of the segmentation service; the local one if empty")
     segment_anything_port: int = Field(9090, description="Port of the Segment Anything service")
     segment_anything_url: str = Field("", description="Address of the Segment Anything service; the local one if empty")
+    service_user: str = Field("maskloop", description="Login that both model services ask for (basic auth)")
+    service_password: SecretStr = Field(
+        SecretStr(""), description="Its password; generated on the first start, and a service without one asks nobody"
+    )
+    image_hosts: str = Field(
+        "", description="Hosts, separated by commas, whose https photos the model services may read besides the bucket"
+    )
+    cold_start: str = Field(
+        "",
+        description="SegFormer that pre-labels while there is no champion: a folder or a Hugging Face name, such as "
+        "mattmdjaga/segformer_b2_clothes; empty: none",
+    )
     sam_checkpoint: str = Field(
         "", description="Official SAM checkpoint: a path, vit_b, vit_l or vit_h; empty: GrabCut"
     )
@@ -78,6 +90,11 @@ class Settings(BaseSettings):
     def url(self, service: str) -> str:
         """Give the base URL of `label_studio`, `mlflow`, `segmentation`, `segment_anything` or `airflow`."""
         return getattr(self, f"{service}_url").rstrip("/") or f"http://{self.host}:{getattr(self, f'{service}_port')}"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Give the hosts, with ports where they have one, whose https photos may be read."""
+        return frozenset(host.strip() for host in self.image_hosts.split(",") if host.strip())
 
     @property
     def storage_endpoint(self) -> str | None:

@@ -10,9 +10,13 @@ from pipelines.errors import MaskloopError, PromptError
 from pipelines.labelstudio.backend import batch_answer, click_answer, empty_answer, parse_prompts, parse_request
 from pipelines.params import load_params
 from pipelines.photos import PhotoReader
+from pipelines.segmentation.batching import Admission
 from pipelines.segmentation.interactive import choose_segmenter
+from pipelines.serving import ask_probabilities
 from pipelines.settings import get_settings
 from pipelines.storage import BucketShelf, connect
+
+_MOST_CLICKS = 32  # in work at a time; nine people do not click faster than this is answered
 
 app = backend_app("Maskloop Segment Anything")
 
@@ -26,25 +30,27 @@ class SegmentAnything:
         settings = get_settings()
         params = load_params(settings.params_path)
         client = connect(settings)
-        self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels)
+        self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels, settings.hosts)
+        self.door = Admission(_MOST_CLICKS, "clicks")
         self.segmenter, self.reason = choose_segmenter(
             settings.sam_checkpoint,
             settings.var / "segment-anything",
             BucketShelf(client, settings.target_bucket, "embeddings/"),
+            partial(ask_probabilities, settings),
         )
 
     @app.get("/health")
-    def health(self) -> dict[str, str]:
+    async def health(self) -> dict[str, str]:
         """Answer when the model is loaded; `fallback` says why it is not Segment Anything."""
         return {"status": "UP", "model_version": self.segmenter.version, "fallback": self.reason}
 
     @app.post("/setup")
-    def setup(self) -> dict[str, str]:
+    async def setup(self) -> dict[str, str]:
         """Tell Label Studio which segmenter answers."""
         return {"model_version": self.segmenter.version}
 
     @app.get("/versions")
-    def versions(self) -> dict[str, list[str]]:
+    async def versions(self) -> dict[str, list[str]]:
         """List what can be asked for: the segmenter in use."""
         return {"versions": [self.segmenter.version]}
 
@@ -56,8 +62,8 @@ class SegmentAnything:
             try:
                 found = self.photos.resolve(address)
                 if body.get("compute"):
-                    self.segmenter.embed(found.key, partial(self.photos.read, found))
-                ready.append(self.segmenter.is_ready(found.key))
+                    self.segmenter.ready(found, partial(self.photos.open, found))
+                ready.append(self.segmenter.is_ready(found))
             except MaskloopError as error:
                 problems[position] = str(error)
                 ready.append(False)
@@ -69,11 +75,12 @@ class SegmentAnything:
         request, version = parse_request(body), self.segmenter.version
         if not request.context or not request.photos:
             return batch_answer([None] * len(request.photos), version)
-        address = self.photos.resolve(request.photos[0])
-        photo = self.photos.read(address)
-        try:
-            prompts = parse_prompts(request.context, *photo.shape[:2])
-        except PromptError:
-            return empty_answer(version)
-        mask, score = self.segmenter.segment(address.key, lambda: photo, prompts)
-        return click_answer(mask, prompts.label, score, version)
+        with self.door.admitted(1):
+            address = self.photos.resolve(request.photos[0])
+            photo = self.segmenter.ready(address, partial(self.photos.open, address))
+            try:
+                prompts = parse_prompts(request.context, photo.height, photo.width)
+            except PromptError:
+                return empty_answer(version)
+            mask, score = photo.segment(prompts)
+            return click_answer(mask, prompts.label, score, version)

@@ -1,18 +1,28 @@
 """Pre-labels photos with the champion: Label Studio's ML backend protocol over `pipelines.segmentation`."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import bentoml
+from pipelines.segmentation.coldstart import load_cold_start
 
 from bentos.protocol import backend_app
-from pipelines.labelstudio.backend import batch_answer, parse_request
+from pipelines.errors import MaskloopError
+from pipelines.labelstudio.backend import batch_answer, parse_request, require_same_labels_in
+from pipelines.labelstudio.predictions import prediction_json
 from pipelines.params import load_params
 from pipelines.photos import PhotoReader
-from pipelines.records import NO_MODEL
+from pipelines.records import NO_MODEL, PhotoAddress
+from pipelines.segmentation.batching import Admission
 from pipelines.segmentation.champion import Champion
+from pipelines.segmentation.clothing import ClothingModel
+from pipelines.serving import pack_probabilities
 from pipelines.settings import get_settings
 from pipelines.storage import connect
+
+_MOST_PHOTOS = 256  # in work at a time; Label Studio itself sends up to 100 in one request
+_SIDE_BY_SIDE = 8  # photos read and drawn at once; the network takes what is ready as one batch
 
 app = backend_app("Maskloop segmentation")
 
@@ -23,39 +33,86 @@ class Segmentation:
     """One champion per process, reloaded when the registry's alias moves."""
 
     def __init__(self) -> None:
-        settings = get_settings()
+        self.settings = settings = get_settings()
         params = load_params(settings.params_path)
-        self.photos = PhotoReader(connect(settings), settings.source_bucket, params.ingest.max_megapixels)
-        kept = settings.var / "champion"
-        self.champion = Champion(settings.model_name, settings.url("mlflow"), kept, params.prelabel.min_region_share)
+        share = params.prelabel.min_region_share
+        client = connect(settings)
+        self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels, settings.hosts)
+        self.door = Admission(_MOST_PHOTOS, "photos")
+        self.pool = ThreadPoolExecutor(_SIDE_BY_SIDE, "photo")
+        classes = params.prelabel.cold_start
+        cold_start = partial(load_cold_start, settings.cold_start, classes, params.label_ids, min_region_share=share)
+        self.champion = Champion(
+            settings.model_name, settings.url("mlflow"), settings.var / "champion", share,
+            cold_start if settings.cold_start else None,
+        )  # fmt: skip
         self.champion.follow()
 
     @app.get("/health")
-    def health(self) -> dict[str, str]:
+    async def health(self) -> dict[str, str]:
         """Answer as soon as the process serves; Label Studio waits one second for this."""
         return {"status": "UP", "model_version": self.champion.version, "problem": self.champion.problem}
 
     @app.post("/setup")
-    def setup(self) -> dict[str, Any]:
-        """Tell Label Studio the version that predictions will carry, and the labels the model knows."""
+    async def setup(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Tell Label Studio the version that predictions will carry, and the labels the model knows.
+
+        Labels of the project that are not those of params.yaml and the model are an error that names them.
+        """
+        require_same_labels_in(body, load_params(self.settings.params_path).label_ids, self.champion.labels)
         return {"model_version": self.champion.version, "labels": self.champion.labels}
 
     @app.get("/versions")
-    def versions(self) -> dict[str, list[str]]:
+    async def versions(self) -> dict[str, list[str]]:
         """List what can be asked for: the champion."""
         return {"versions": [self.champion.version]}
 
     @app.post("/reload")
     def reload(self) -> dict[str, Any]:
         """Follow the registry's alias now instead of at the next poll."""
-        return {"changed": self.champion.refresh(), **self.health()}
+        return {"changed": self.champion.refresh(), "model_version": self.champion.version}
 
     @app.post("/predict")
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
         """Pre-label a batch of tasks; a photo that cannot be read gets no prediction and stops nothing."""
-        request = parse_request(body)
-        model = self.champion.model
+        photos, model = parse_request(body).photos, self.champion.model
         if model is None:
-            return batch_answer([None] * len(request.photos), NO_MODEL)
-        predictions, problems = model.predict_each([partial(self.photos.read, photo) for photo in request.photos])
+            return batch_answer([None] * len(photos), NO_MODEL)
+        with self.door.admitted(len(photos)):
+            found = list(self.pool.map(partial(self._predict_one, model), photos))
+        problems = {position: text for position, text in enumerate(found) if isinstance(text, str)}
+        predictions = [None if isinstance(one, str) else one for one in found]
         return {**batch_answer(predictions, model.version), "problems": problems}
+
+    @app.post("/score")
+    def score(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Score photos without drawing masks; None for a photo that cannot be read."""
+        photos, model = parse_request(body).photos, self.champion.model
+        if model is None:
+            return {"scores": [None] * len(photos), "model_version": NO_MODEL}
+        with self.door.admitted(len(photos)):
+            found = list(self.pool.map(partial(self._score_one, model), photos))
+        return {"scores": found, "model_version": model.version}
+
+    @app.post("/probabilities")
+    def probabilities(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Give what the champion thinks of one photo, label by label, as the click service asks for it."""
+        address, model = parse_request(body).photos[0], self.champion.model
+        if model is None:
+            return {}
+        with self.door.admitted(1), self.photos.open(address) as photo:
+            return pack_probabilities(model.probabilities(photo), model.card.labels)
+
+    def _predict_one(self, model: ClothingModel, address: PhotoAddress) -> dict[str, Any] | str:
+        try:
+            with self.photos.open(address) as photo:
+                return prediction_json(model.predict(photo))
+        except MaskloopError as error:
+            return str(error)
+
+    def _score_one(self, model: ClothingModel, address: PhotoAddress) -> float | None:
+        try:
+            with self.photos.open(address) as photo:
+                return model.score(photo)
+        except MaskloopError:
+            return None  # the prediction that follows names the problem

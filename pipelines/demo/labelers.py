@@ -6,7 +6,6 @@ They see only what Label Studio's API shows a person in the labeling stream; not
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
 from typing import Any
 
 import httpx
@@ -103,15 +102,9 @@ def label_everything(
     `truth_of` maps a photo's sha256 to its (H, W) uint8 true index mask.
     """
 
-    taking = Lock()  # two people asking within the same milliseconds would get the same task
-
-    def take(labeler: Labeler) -> dict[str, Any] | None:
-        with taking:
-            return labeler.next_task(project_id)
-
     def work(labeler: Labeler) -> int:
         submitted = 0
-        while (task := take(labeler)) is not None:
+        while (task := labeler.next_task(project_id)) is not None:
             proposed = task["predictions"][0]["result"] if task["predictions"] else []
             result, seconds = correct(proposed, truth_of(task["data"]["sha256"]), params)
             labeler.submit(task, result, seconds)

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.predictions import version_of_region
 from pipelines.labelstudio.tasks import list_tasks, parse_image, parse_metadata
 from pipelines.records import Annotation
 
@@ -44,7 +45,6 @@ def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Ma
     """
     who = raw["completed_by"]
     user = int(who["id"] if isinstance(who, Mapping) else who)
-    prediction = raw.get("prediction") or {}
     return Annotation(
         uuid=str(raw["unique_id"]),
         task_id=int(task["id"]),
@@ -54,6 +54,24 @@ def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Ma
         updated_at=datetime.fromisoformat(str(raw["updated_at"]).replace("Z", "+00:00")),
         lead_time_s=float(raw["lead_time"] or 0),
         cancelled=bool(raw["was_cancelled"]),
-        prediction_version=str(prediction.get("model_version") or "") if raw["parent_prediction"] else "",
+        prediction_version=_prediction_version(raw),
         raw={key: value for key, value in raw.items() if key != "prediction"},
     )
+
+
+def started_from_its_prediction(raw: Mapping[str, Any]) -> bool:
+    """Tell whether the prediction that Label Studio kept beside an annotation is the one that was corrected."""
+    prediction = raw.get("prediction") or {}
+    return bool(prediction) and _prediction_version(raw) == prediction.get("model_version")
+
+
+def _prediction_version(raw: Mapping[str, Any]) -> str:
+    """Tell which model version an annotation started from.
+
+    A prediction can be brought up to date while somebody has the photo open, so what the regions say of themselves
+    comes before what Label Studio says of the prediction.
+    """
+    if not raw["parent_prediction"]:
+        return ""
+    drawn_by = {version_of_region(str(region.get("id", ""))) for region in raw["result"]} - {""}
+    return max(drawn_by) if drawn_by else str((raw.get("prediction") or {}).get("model_version") or "")

@@ -4,16 +4,16 @@ The regions that a click's request already holds are never decoded: only smart p
 """
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from pipelines.errors import DataError, PromptError
-from pipelines.labelstudio.interface import IMAGE
-from pipelines.labelstudio.predictions import prediction_json, region_json
-from pipelines.records import PhotoAddress, Prediction, RegionMask
+from pipelines.errors import ContractError, DataError, PromptError
+from pipelines.labelstudio.interface import IMAGE, brush_labels
+from pipelines.labelstudio.predictions import region_json
+from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels
 
 
@@ -67,12 +67,30 @@ def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int)
     return Prompts(np.array(points, np.float32).reshape(-1, 2), np.array(positive, bool), box, label)
 
 
-def batch_answer(predictions: Sequence[Prediction | None], model_version: str) -> dict[str, Any]:
-    """Answer a batch; a task without a prediction gets an empty item, which Label Studio skips."""
-    return {
-        "results": [prediction_json(p) if p else {} for p in predictions] or [{}],
-        "model_version": model_version,
-    }
+def require_same_labels_in(body: Any, ours: Collection[str], known: Collection[str]) -> None:
+    """Raise ContractError when the project of a `/setup` body has other labels than params.yaml (`ours`) or the model.
+
+    A model that does not know some labels yet is fine: these are drawn by hand until the next training.
+    """
+    schema = body.get("schema") if isinstance(body, Mapping) else None
+    if not schema:
+        return
+    there = brush_labels(str(schema))
+    if there != set(ours):
+        raise ContractError(
+            f"labels differ: only in Label Studio: {sorted(there - set(ours)) or 'none'}; only in params.yaml: "
+            f"{sorted(set(ours) - there) or 'none'}. Mend params.yaml or run `maskloop setup`"
+        )
+    if unknown := sorted(set(known) - there):
+        raise ContractError(
+            f"the model predicts labels that the project does not have: {', '.join(unknown)}. Put them back into "
+            "params.yaml, or retrain and promote a model for the labels as they are now"
+        )
+
+
+def batch_answer(predictions: Sequence[Mapping[str, Any] | None], model_version: str) -> dict[str, Any]:
+    """Answer a batch with predictions as JSON; a task without one gets an empty item, which Label Studio skips."""
+    return {"results": [prediction or {} for prediction in predictions] or [{}], "model_version": model_version}
 
 
 def click_answer(mask: np.ndarray, label: str, score: float, model_version: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from xml.etree import ElementTree as xml  # builds text only; nothing from outside is parsed
 
+from pipelines.errors import DataError
 from pipelines.params import Label, Params
 
 IMAGE = "image"  # name of the Image tag and of the task's data key
@@ -30,6 +31,17 @@ def labeling_interface(params: Params) -> str:
     xml.SubElement(photo, "MagicWand", name="wand", toName=IMAGE)
     xml.indent(view)
     return xml.tostring(view, encoding="unicode")
+
+
+def brush_labels(config: str) -> set[str]:
+    """Read the brush labels out of a labeling configuration; raises DataError when it is no XML."""
+    from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
+
+    try:
+        controls = parse_config(config)
+    except (xml.ParseError, ValueError) as error:
+        raise DataError(f"the labeling configuration cannot be read: {error}; run `maskloop setup`") from error
+    return set(controls.get(BRUSH, {}).get("labels", ()))
 
 
 def _labels(

@@ -1,38 +1,59 @@
 """Predictions into Label Studio, and counted: it drops what it finds invalid without saying so."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import ServiceError
-from pipelines.labelstudio.brush import mask_to_rle
+from pipelines.labelstudio.brush import label_map_to_rles, mask_to_rle
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.interface import BRUSH, IMAGE
 from pipelines.records import Prediction, RegionMask
 
+_OTHER = re.compile("[^A-Za-z0-9-]")  # signs that the editor might stumble over in an id
+
 
 def prediction_json(prediction: Prediction) -> dict[str, Any]:
     """Render a prediction as Label Studio's JSON: brush regions with scores, and the model version."""
+    rles = label_map_to_rles(prediction.mask, [region.label_id for region in prediction.regions])
     regions = [
-        region_json(region, f"{number:02d}-{region.label}".replace(" ", "-"))
-        for number, region in enumerate(prediction.regions)
-    ]
+        _region(
+            region_id(prediction.model_version, region.label), region.label, rles[region.label_id], region.score,
+            *prediction.mask.shape,
+        )
+        for region in prediction.regions
+    ]  # fmt: skip
     return {"result": regions, "score": prediction.score, "model_version": prediction.model_version}
 
 
-def region_json(region: RegionMask, region_id: str, *, control: str = BRUSH) -> dict[str, Any]:
-    """Render one region as a brush region; `control` names the brush tag of the interface."""
-    height, width = region.mask.shape
+def region_id(model_version: str, label: str) -> str:
+    """Name a predicted region so that it tells, wherever it ends up, which model drew it; see `version_of_region`."""
+    return f"{re.sub(_OTHER, lambda sign: f'_{ord(sign[0]):02x}', model_version)}--{re.sub(_OTHER, '-', label)}"
+
+
+def version_of_region(region_id: str) -> str:
+    """Give the model version that a region's id names; an empty text for regions that people drew."""
+    version, _, label = region_id.partition("--")
+    return re.sub("_([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), version) if label else ""
+
+
+def region_json(region: RegionMask, region_id: str) -> dict[str, Any]:
+    """Render one region as a brush region."""
+    return _region(region_id, region.label, mask_to_rle(region.mask), region.score, *region.mask.shape)
+
+
+def _region(region_id: str, label: str, rle: list[int], score: float, height: int, width: int) -> dict[str, Any]:
     return {
         "id": region_id,
-        "from_name": control,
+        "from_name": BRUSH,
         "to_name": IMAGE,
         "type": "brushlabels",
         "origin": "prediction",
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
-        "value": {"format": "rle", "rle": mask_to_rle(region.mask), "brushlabels": [region.label]},
-        "score": round(region.score, 4),
+        "value": {"format": "rle", "rle": rle, "brushlabels": [label]},
+        "score": round(score, 4),
     }
 
 
@@ -51,6 +72,19 @@ def push_predictions(client: LabelStudioClient, project_id: int, predictions: Ma
             "those that do not fit the labeling interface: compare labels with `maskloop doctor`"
         )
     return created
+
+
+def replace_predictions(client: LabelStudioClient, task_id: int, prediction: Mapping[str, Any]) -> int:
+    """Make this the task's only prediction, in the place of the newest there is; gives 1 when there was one.
+
+    Its id stays, because annotations under way name it as what they started from.
+    """
+    there = sorted(int(found["id"]) for found in client.get("/api/predictions/", task=task_id))
+    for double in there[:-1]:
+        client.delete(f"/api/predictions/{double}/")
+    if there:
+        client.patch(f"/api/predictions/{there[-1]}/", prediction)
+    return len(there[-1:])
 
 
 def delete_predictions(client: LabelStudioClient, project_id: int, task_ids: Sequence[int]) -> int:

@@ -3,6 +3,8 @@
 Only what differs is written, and nothing here ever touches tasks, predictions or annotations.
 """
 
+import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import ContractError, ServiceError
@@ -103,6 +105,7 @@ def _project_fields(params: Params) -> dict[str, Any]:
         "show_collab_predictions": True,
         "evaluate_predictions_automatically": False,  # the prelabel DAG pushes predictions; opening a list never waits
         "maximum_annotations": 1,
+        "sampling": "Uncertainty sampling",  # the tasks with current predictions first: see pipelines.queue
         "enable_empty_annotation": True,
         "show_skip_button": True,
     }
@@ -132,13 +135,38 @@ def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Setti
         (SEGMENTATION_TITLE, settings.url("segmentation"), False),
         (SEGMENT_ANYTHING_TITLE, settings.url("segment_anything"), True),
     )
+    password = settings.service_password.get_secret_value()
+    login = {"auth_method": "BASIC_AUTH", "basic_auth_user": settings.service_user, "basic_auth_pass": password}
+    mode = login if password else {"auth_method": "NONE"}
     there = list_backends(client, project_id)
-    if [(b["title"], b["url"].rstrip("/"), b["is_interactive"]) for b in there] == list(wanted):
-        return []
-    for backend in there:
-        if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE):
-            client.delete(f"/api/ml/{backend['id']}")
-    for title, url, interactive in wanted:
-        with client.explained():
-            client.sdk.ml.create(project=project_id, url=url, title=title, is_interactive=interactive)
-    return ["connected the segmentation and segment-anything services"]
+    changes = []
+    right = [(b["title"], b["url"].rstrip("/"), b["is_interactive"]) for b in there] == list(wanted)
+    if right and any(b["auth_method"] != mode["auth_method"] or b["state"] != "CO" for b in there):
+        for backend in there:
+            client.patch(f"/api/ml/{backend['id']}", {"project": project_id, "url": backend["url"], **mode})
+        changes.append("gave the model services' login to Label Studio")
+    if not right:
+        for backend in there:
+            if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE):
+                client.delete(f"/api/ml/{backend['id']}")
+        for title, url, interactive in wanted:
+            backend = {"project": project_id, "url": url, "title": title, "is_interactive": interactive}
+            client.post("/api/ml", {**backend, **mode})
+        changes.append("connected the segmentation and segment-anything services")
+    return changes + _ensure_webhooks(client, project_id, [url for _, url, _ in wanted], login if password else None)
+
+
+def _ensure_webhooks(
+    client: LabelStudioClient, project_id: int, services: Sequence[str], login: Mapping[str, str] | None
+) -> list[str]:
+    """Give the events that Label Studio sends to its backends the login that it leaves out."""
+    headers = {}
+    if login:
+        pair = base64.b64encode(f"{login['basic_auth_user']}:{login['basic_auth_pass']}".encode()).decode()
+        headers = {"Authorization": f"Basic {pair}"}
+    changed = False
+    for hook in client.get("/api/webhooks/", project=project_id):
+        if hook["url"] in {f"{url}/webhook" for url in services} and (hook["headers"] or {}) != headers:
+            client.patch(f"/api/webhooks/{hook['id']}/", {"headers": headers})
+            changed = True
+    return ["gave the events of Label Studio their login"] if changed else []

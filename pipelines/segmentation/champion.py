@@ -1,7 +1,7 @@
 """The champion as the service sees it: polled from MLflow, kept on disk, swapped without a restart.
 
 The last good model stays on disk and serves when MLflow is down; a model that cannot be loaded never replaces one that
-works.
+works. While there is no champion a cold-start model may serve, loaded once.
 """
 
 import logging
@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.errors import MaskloopError, ModelError
@@ -18,15 +19,21 @@ from pipelines.segmentation.clothing import ClothingModel, load_model
 
 logger = logging.getLogger(__name__)
 _POINTER = "champion.txt"
+_COLD_RETRY_S = 600  # a download that failed is not tried again with every poll
 
 
 class Champion:
     """Holds the model that serves; `model` is None while there is no champion."""
 
-    def __init__(self, name: str, tracking_uri: str, folder: Path, min_region_share: float) -> None:
+    def __init__(
+        self, name: str, tracking_uri: str, folder: Path, min_region_share: float,
+        cold_start: Callable[[], ClothingModel] | None = None,
+    ) -> None:  # fmt: skip
         self.model: ClothingModel | None = None
         self.problem = ""  # why the latest champion is not the one that serves; empty when it is
         self._name, self._uri, self._folder, self._share = name, tracking_uri, folder, min_region_share
+        self._cold_start, self._cold_retry_at = cold_start, 0.0
+        self._cold_model: ClothingModel | None = None
         self._lock = threading.Lock()
 
     @property
@@ -71,12 +78,19 @@ class Champion:
     def _follow_registry(self) -> None:
         version = self._champion_version()
         if version is None:
-            self.model = None
             (self._folder / _POINTER).unlink(missing_ok=True)
+            self.model = self._cold_model
+            self._load_cold_start()
         elif self.model is None or self.model.version != f"{self._name}:v{version}":
             self.model = self._load(version)
             self._remember(version)
             self._forget_all_but(version)
+
+    def _load_cold_start(self) -> None:
+        if self._cold_start is None or self._cold_model or time.monotonic() < self._cold_retry_at:
+            return
+        self._cold_retry_at = time.monotonic() + _COLD_RETRY_S
+        self.model = self._cold_model = self._cold_start()
 
     def _champion_version(self) -> int | None:
         from mlflow import MlflowClient

@@ -4,8 +4,7 @@ A model is a folder of two files, `weights.safetensors` and `model.json`; no pic
 """
 
 import json
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,11 +14,13 @@ from pydantic import ConfigDict, TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from pipelines.errors import MaskloopError, ModelError
+from pipelines.errors import ModelError
 from pipelines.params import TrainParams
 from pipelines.records import Prediction
-from pipelines.segmentation.masks import image_score, regions_from_classes
-from pipelines.segmentation.transforms import classes_at_photo_size, normalize, resize_image
+from pipelines.segmentation.batching import Batched
+from pipelines.segmentation.masks import classes_of_photo, score_regions, without_specks
+from pipelines.segmentation.runtime import Forward, compile_network
+from pipelines.segmentation.transforms import normalize, resize_image
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 _HALF = (0.5, 0.5, 0.5)  # what the TensorFlow-born EfficientNet weights were trained with
@@ -46,60 +47,37 @@ class ModelCard:
 
 
 class ClothingModel:
-    """A network with its card, ready to predict on CPU or GPU."""
+    """A network with its card, ready to predict from many threads at once.
 
-    def __init__(
-        self, network: torch.nn.Module, card: ModelCard, version: str = "", min_region_share: float = 0
-    ) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = network.eval().to(self.device).to(memory_format=torch.channels_last)
+    `forward` maps (N, 3, h, w) float32 photos as `normalize` makes them to (N, C, h, w) float32 class probabilities.
+    """
+
+    def __init__(self, forward: Forward, card: ModelCard, version: str = "", min_region_share: float = 0) -> None:
         self.card, self.version, self.min_region_share = card, version, min_region_share
-        self._busy = threading.Lock()  # one photo at a time: torch uses every thread it was given already
+        self._batched = Batched(forward)
 
-    def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """Give class probabilities at the network's size: (N, C, h, w) float32 for N (H, W, 3) uint8 RGB photos."""
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Give class probabilities at the network's size: (C, h, w) float32 for a (H, W, 3) uint8 RGB photo."""
         card = self.card
-        batch = np.stack([normalize(resize_image(i, card.height, card.width), card.mean, card.std) for i in images])
-        with torch.inference_mode():
-            tensor = torch.from_numpy(batch).to(self.device, memory_format=torch.channels_last)
-            return self.network(tensor).softmax(dim=1).cpu().numpy()
+        return self._batched(normalize(resize_image(image, card.height, card.width), card.mean, card.std))
+
+    def score(self, image: np.ndarray) -> float:
+        """Give the photo's score, as in `Prediction`, at the network's size and without drawing masks."""
+        probabilities = self.probabilities(image)
+        channel, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0)
+        return score_regions(channel.astype(np.uint8), confidence, {})[1]
 
     def index_mask(self, image: np.ndarray) -> np.ndarray:
         """Give the (H, W) uint8 index mask of one photo, specks included."""
-        channel, _ = classes_at_photo_size(self.probabilities([image])[0], *image.shape[:2])
+        channel, _ = classes_of_photo(self.probabilities(image), *image.shape[:2])
         return self.card.index_of_channel[channel]
 
-    def predict(self, images: Sequence[np.ndarray]) -> list[Prediction]:
-        """Predict garment regions with scores for (H, W, 3) uint8 RGB photos of any size."""
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Predict garment regions with scores for a (H, W, 3) uint8 RGB photo of any size."""
+        channel, confidence = classes_of_photo(self.probabilities(image), *image.shape[:2])
+        index = without_specks(self.card.index_of_channel[channel], self.min_region_share * channel.size)
         names = {label_id: name for name, label_id in self.card.labels.items()}
-        predictions = []
-        for image, probabilities in zip(images, self.probabilities(images), strict=True):
-            height, width = image.shape[:2]
-            channel, confidence = classes_at_photo_size(probabilities, height, width)
-            index = self.card.index_of_channel[channel]
-            regions = regions_from_classes(index, confidence, names, self.min_region_share)
-            predictions.append(Prediction(regions, image_score(index, confidence), self.version, height, width))
-        return predictions
-
-    def predict_each(
-        self, loaders: Sequence[Callable[[], np.ndarray]]
-    ) -> tuple[list[Prediction | None], dict[int, str]]:
-        """Predict photos one by one, each read by its loader; a photo that cannot be read stops no other.
-
-        Gives a prediction or None per photo, and the problems by position.
-        """
-        predictions: list[Prediction | None] = []
-        problems: dict[int, str] = {}
-        for position, load in enumerate(loaders):
-            try:
-                photo = load()
-            except MaskloopError as error:
-                problems[position] = str(error)
-                predictions.append(None)
-                continue
-            with self._busy:
-                predictions += self.predict([photo])
-        return predictions, problems
+        return Prediction(index, *score_regions(index, confidence, names), self.version)
 
 
 def build_network(card: ModelCard) -> torch.nn.Module:
@@ -188,4 +166,9 @@ def load_model(folder: Path, *, version: str = "", min_region_share: float = 0) 
         raise ModelError(f"{folder / WEIGHTS} cannot be loaded ({error}); download or train the model again") from error
     if any(not torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
         raise ModelError(f"{folder / WEIGHTS} holds values that are not finite; train the model again")
-    return ClothingModel(network, card, version, min_region_share)
+    return ClothingModel(ready_to_run(network, card), card, version, min_region_share)
+
+
+def ready_to_run(network: torch.nn.Module, card: ModelCard) -> Forward:
+    """Compile a network with its softmax, for `ClothingModel`."""
+    return compile_network(torch.nn.Sequential(network, torch.nn.Softmax(dim=1)), (3, card.height, card.width))

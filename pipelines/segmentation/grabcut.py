@@ -4,39 +4,75 @@ Rother, Kolmogorov, Blake: «GrabCut – interactive foreground extraction using
 implements it.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
+from pipelines.segmentation.masks import clean_region
 from pipelines.segmentation.prompts import Prompts
+from pipelines.segmentation.transforms import mask_at_photo_size
+
+Prior = Mapping[str, np.ndarray]  # by label: the champion's probabilities, (h, w) uint8, 255 = certain
 
 _LONG_SIDE = 512  # pixels; the cut's time grows with the area, its use hardly
 _ITERATIONS = 4
 _REACH = 0.3  # a lone point's garment is looked for within this share of the long side
 _CORE = 0.035  # what is this near to a point shows the garment's colours; a larger disc often holds other colours too
+_WORTH_BELIEVING = 0.15  # of a box; a champion that sees less than this in it has missed the garment
+_RIM = 0.012  # share of the long side by which the cut may move the champion's outline
+_UNSEEN = 26  # of 255: below this the champion does not see the label at all
 _DOT = 0.012  # a point vouches for a disc of this share of the long side
 
 
-def grabcut_mask(image: np.ndarray, prompts: Prompts) -> tuple[np.ndarray, float]:
-    """Segment the prompted garment of a (H, W, 3) uint8 RGB photo.
+@dataclass(frozen=True)
+class SmallPhoto:
+    """A photo at the size GrabCut works at: `image` is (h, w, 3) uint8 BGR; `height`, `width` are the photo's own."""
 
-    Gives a (H, W) bool mask and a score 0..1: how clearly colours inside and outside its border differ.
-    """
-    height, width = image.shape[:2]
+    image: np.ndarray
+    height: int
+    width: int
+    prior: Prior
+
+    def segment(self, prompts: Prompts) -> tuple[np.ndarray, float]:
+        """Answer one click.
+
+        Gives a (height, width) bool mask of one clean region and a score 0..1: how clearly colours inside and outside
+        its border differ.
+        """
+        scale = self.image.shape[1] / self.width
+        belief = self._belief(prompts.label)
+        trimap = _trimap(self.image.shape[:2], prompts, scale)
+        if belief is not None:
+            _believe(trimap, belief, prompts, scale)
+        chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+        if chosen.any() and not chosen.all():  # GrabCut needs samples of both; negative points may cover a small box
+            models = np.zeros((1, 65)), np.zeros((1, 65))
+            cv2.setRNGSeed(0)
+            nowhere = (0, 0, 0, 0)  # the trimap says where to look
+            cv2.grabCut(self.image, trimap, nowhere, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
+            chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
+        closed = cv2.morphologyEx(chosen.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(bool)
+        region = clean_region(closed, _scaled(prompts.points[prompts.positive], scale))
+        mask = mask_at_photo_size(region.astype(np.float32), 0.5, self.height, self.width)
+        return mask, _contrast(self.image, region)
+
+    def _belief(self, label: str) -> np.ndarray | None:
+        plane = self.prior.get(label)
+        if plane is None:
+            return None
+        height, width = self.image.shape[:2]
+        return cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def shrink(photo: np.ndarray, prior: Prior) -> SmallPhoto:
+    """Make a (H, W, 3) uint8 RGB photo ready for clicks; `prior` may be empty."""
+    height, width = photo.shape[:2]
     scale = min(1.0, _LONG_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
-    trimap = _trimap(small.shape[:2], prompts, scale)
-    chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    if chosen.any() and not chosen.all():  # GrabCut needs samples of both; negative points may cover a small box
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.setRNGSeed(0)
-        nowhere = (0, 0, 0, 0)  # the trimap says where to look
-        cv2.grabCut(small, trimap, nowhere, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
-        chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    chosen = _keep_prompted_parts(chosen, prompts, scale)
-    score = _contrast(small, chosen)
-    enlarged = cv2.resize(chosen.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    return enlarged > 0.5, score
+    small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    return SmallPhoto(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), height, width, prior)
 
 
 def _trimap(shape: tuple[int, int], prompts: Prompts, scale: float) -> np.ndarray:
@@ -59,16 +95,34 @@ def _trimap(shape: tuple[int, int], prompts: Prompts, scale: float) -> np.ndarra
     return trimap
 
 
-def _keep_prompted_parts(chosen: np.ndarray, prompts: Prompts, scale: float) -> np.ndarray:
-    """Keep the parts under positive points, or the largest part of a box; fill pinholes."""
-    chosen = cv2.morphologyEx(chosen.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(chosen, connectivity=8)
-    if count <= 1:
-        return chosen.astype(bool)
-    hit = {int(parts[y, x]) for x, y in _scaled(prompts.points[prompts.positive], scale)} - {0}
-    if not hit:
-        hit = {1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))}
-    return np.isin(parts, list(hit))
+def _believe(trimap: np.ndarray, belief: np.ndarray, prompts: Prompts, scale: float) -> None:
+    """Start the cut from where the champion sees the label too; where it does not, the prompts alone decide.
+
+    `belief` is (h, w) uint8, 255 = certain. What a point says stays as it is.
+    """
+    undecided = ~_dots(trimap.shape, prompts, scale)
+    points = _scaled(prompts.points[prompts.positive], scale)
+    seen = belief > 127
+    if prompts.box is not None:
+        undecided &= trimap != cv2.GC_BGD
+        seen &= undecided
+        if np.count_nonzero(seen) < _WORTH_BELIEVING * np.count_nonzero(undecided):
+            return
+    elif not any(seen[y, x] for x, y in points):
+        return
+    part = clean_region(seen, points) if points else seen
+    rim = np.ones((3, 3), np.uint8)
+    around = cv2.dilate(part.view(np.uint8), rim, iterations=max(1, round(_RIM * max(trimap.shape)))).view(bool)
+    trimap[undecided & (trimap == cv2.GC_PR_FGD) & (belief < _UNSEEN)] = cv2.GC_PR_BGD
+    trimap[undecided & (trimap == cv2.GC_BGD) & around] = cv2.GC_PR_BGD  # so that the cut may move the outline
+    trimap[undecided & part] = cv2.GC_PR_FGD
+
+
+def _dots(shape: tuple[int, ...], prompts: Prompts, scale: float) -> np.ndarray:
+    dots = np.zeros(shape, np.uint8)
+    for place in _scaled(prompts.points, scale):
+        cv2.circle(dots, place, max(1, round(_DOT * max(shape))), 1, -1)
+    return dots.view(bool)
 
 
 def _scaled(points: np.ndarray, scale: float) -> list[tuple[int, int]]:

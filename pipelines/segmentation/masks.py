@@ -1,51 +1,90 @@
-"""From a model's class map to the regions that people see: specks dropped, holes kept, scores that mean something."""
+"""From a network's class probabilities to what people see: specks dropped, holes kept, scores that mean something."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 
-from pipelines.records import RegionMask
+from pipelines.records import RegionScore
+from pipelines.segmentation.transforms import classes_at_size, decided_size
+
+_PINHOLE = 0.002  # a hole smaller than this share of a clicked region is the segmenter's noise
 
 
-def regions_from_classes(
-    index_mask: np.ndarray, confidence: np.ndarray, label_names: Mapping[int, str], min_region_share: float
-) -> tuple[RegionMask, ...]:
-    """Cut a (H, W) uint8 index mask into one region per label, in id order.
+def classes_of_photo(probabilities: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bring (C, h, w) float32 class probabilities back to the pixels of a (height, width) photo.
 
-    Connected parts smaller than `min_region_share` of the photo are specks and dropped; holes stay. A region's score
-    is the mean of `confidence` ((H, W) float32, probability of the winning class) over its pixels: 0..1.
+    Gives the most probable channel per pixel, (height, width) uint8, and its probability, (h2, w2) float32, at
+    `decided_size`.
     """
-    least = min_region_share * index_mask.size
-    regions = []
-    for label_id, name in sorted(label_names.items()):
-        binary = index_mask == label_id
-        if binary.any():
-            mask = without_specks(binary, least)
-            if mask.any():
-                regions.append(RegionMask(name, mask, float(confidence[mask].mean())))
-    return tuple(regions)
+    channel, confidence = classes_at_size(probabilities, *decided_size(height, width))
+    if channel.shape != (height, width):
+        channel = cv2.resize(channel, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return channel, confidence
 
 
-def without_specks(mask: np.ndarray, min_pixels: float) -> np.ndarray:
-    """Drop 8-connected parts of a (H, W) bool mask that have fewer than `min_pixels` pixels."""
+def score_regions(
+    index_mask: np.ndarray, confidence: np.ndarray, label_names: Mapping[int, str]
+) -> tuple[tuple[RegionScore, ...], float]:
+    """Score the labels of a (H, W) uint8 index mask, in id order, and the photo.
+
+    `confidence` is float32 0..1 at the mask's size or a smaller one. A label's score is the mean over its pixels; the
+    photo's is the mean over all garment pixels, or over all pixels where there is no garment.
+    """
+    if confidence.shape != index_mask.shape:
+        index_mask = cv2.resize(index_mask, confidence.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    flat = index_mask.ravel()
+    pixels = np.bincount(flat, minlength=256)
+    sums = np.bincount(flat, weights=confidence.ravel(), minlength=256)
+    regions = tuple(
+        RegionScore(name, label_id, float(sums[label_id] / pixels[label_id]))
+        for label_id, name in sorted(label_names.items())
+        if pixels[label_id]
+    )
+    garment = slice(1, None) if pixels[1:].any() else slice(None)
+    return regions, float(sums[garment].sum() / pixels[garment].sum())
+
+
+def without_specks(index_mask: np.ndarray, min_pixels: float) -> np.ndarray:
+    """Turn 8-connected parts of one label with fewer than `min_pixels` pixels into background; holes stay.
+
+    `index_mask` is (H, W) uint8 and is not changed.
+    """
+    cleaned = index_mask
+    for label_id in np.flatnonzero(np.bincount(index_mask.ravel(), minlength=256)):
+        if label_id == 0:
+            continue
+        binary = (index_mask == label_id).view(np.uint8)
+        x, y, width, height = cv2.boundingRect(binary)
+        box = np.s_[y : y + height, x : x + width]
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(np.ascontiguousarray(binary[box]), connectivity=8)
+        small = stats[:, cv2.CC_STAT_AREA] < min_pixels
+        small[0] = False
+        if small.any():
+            cleaned = index_mask.copy() if cleaned is index_mask else cleaned
+            cleaned[box][small[parts]] = 0
+    return cleaned
+
+
+def clean_region(mask: np.ndarray, points: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Make one clean region of a (H, W) bool mask that answers a click.
+
+    Keeps the 8-connected parts under `points` ((x, y) pixels), or the largest part where no point hits one, and fills
+    pinholes; holes that somebody would see stay.
+    """
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    if count <= 2 and mask.sum() >= min_pixels:
+    if count > 2:
+        hit = {int(parts[y, x]) for x, y in points} - {0}
+        kept = np.zeros(count, bool)
+        kept[list(hit) or [1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))]] = True
+        mask = kept[parts]
+    elif count < 2:
         return mask
-    keep = stats[:, cv2.CC_STAT_AREA] >= max(min_pixels, 1)
-    keep[0] = False
-    return keep[parts]
-
-
-def image_score(index_mask: np.ndarray, confidence: np.ndarray) -> float:
-    """Score a whole photo: mean confidence over the garment pixels, or over all pixels when there is no garment."""
-    garment = index_mask > 0
-    return float(confidence[garment].mean() if garment.any() else confidence.mean())
-
-
-def label_map(regions: tuple[RegionMask, ...], label_ids: Mapping[str, int], height: int, width: int) -> np.ndarray:
-    """Paint regions into one (height, width) uint8 index mask; later regions win."""
-    index_mask = np.zeros((height, width), np.uint8)
-    for region in regions:
-        index_mask[region.mask] = label_ids[region.label]
-    return index_mask
+    _, gaps, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    tiny = stats[:, cv2.CC_STAT_AREA] < _PINHOLE * np.count_nonzero(mask)
+    tiny[0] = False
+    for number in np.flatnonzero(tiny):
+        left, top, width, height = stats[number, : cv2.CC_STAT_AREA]
+        at_border = left == 0 or top == 0 or left + width == mask.shape[1] or top + height == mask.shape[0]
+        tiny[number] = not at_border
+    return mask | tiny[gaps] if tiny.any() else mask

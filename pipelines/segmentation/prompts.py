@@ -1,10 +1,14 @@
 """What a labeler points at: points and boxes, in pixels of the upright photo."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.errors import PromptError
+
+PhotoOpener = Callable[[], AbstractContextManager[np.ndarray]]  # opens a (H, W, 3) uint8 RGB photo, upright
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,25 @@ An official file's name ends with the first hex digits of its SHA-256 (`sam_vit_
 import hashlib
 import re
 import threading
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 from urllib.error import URLError
 
+import cv2
 import numpy as np
+from PIL import Image
 
 from pipelines.errors import ModelError
+from pipelines.records import PhotoAddress
 from pipelines.segmentation.embeddings import Embedding, EmbeddingCache, Shelf
-from pipelines.segmentation.prompts import Prompts
+from pipelines.segmentation.masks import clean_region
+from pipelines.segmentation.prompts import PhotoOpener, Prompts
+from pipelines.segmentation.runtime import Forward, compile_network
+from pipelines.segmentation.transforms import mask_at_photo_size
 
 if TYPE_CHECKING:
-    from segment_anything import SamPredictor
     from segment_anything.modeling import Sam
 
 CHECKPOINTS = {
@@ -32,58 +37,114 @@ _NAME = re.compile(r"sam_(vit_[blh])_([0-9a-f]{6,64})\.pth$")
 
 
 class SegmentAnythingModel:
-    """A loaded SAM. A photo is encoded once, which takes seconds; clicks on photos that are ready never wait for it."""
+    """A loaded SAM. A photo is encoded once, which takes seconds; clicks on photos that are ready never wait for it.
 
-    def __init__(self, network: "Sam", name: str, embeddings: EmbeddingCache) -> None:
+    `kept` is the folder where the encoder is kept as the runtime wants it; without one it is converted on every start.
+    """
+
+    def __init__(self, network: "Sam", name: str, embeddings: EmbeddingCache, kept: Path | None = None) -> None:
         self.version = f"sam:{name}"
-        self._network, self._embeddings = network, embeddings
+        self._network, self._embeddings = network.eval(), embeddings
+        self._side = int(network.image_encoder.img_size)  # photos are scaled to this long side, in pixels
+        self._kept = kept / f"{name}.xml" if kept else None
+        self._encoder: Forward | None = None
         self._encoding = threading.Lock()  # one photo at a time: the encoder uses every core it may
 
-    def segment(self, key: str, load: Callable[[], np.ndarray], prompts: Prompts) -> tuple[np.ndarray, float]:
-        """Give a (H, W) bool mask and the model's own quality estimate, 0..1.
+    def ready(self, address: PhotoAddress, open_photo: PhotoOpener) -> "SamPhoto":
+        """Give the photo ready for clicks, encoding it if nobody did before; only then it is opened."""
+        return SamPhoto(self, self._embeddings.get(address.key, lambda: self._encode(open_photo)))
 
-        `key` identifies the photo's content; `load` gives its (H, W, 3) uint8 RGB pixels and is called only when the
-        photo has no embedding yet.
-        """
-        predictor = self._prepared(self.embed(key, load))
-        masks, scores, _ = predictor.predict(
-            point_coords=prompts.points if len(prompts.points) else None,
-            point_labels=prompts.positive.astype(int) if len(prompts.points) else None,
-            box=prompts.box,
-            multimask_output=len(prompts.points) == 1 and prompts.box is None,  # ambiguous: take the best of three
-        )
-        best = int(np.argmax(scores))
-        return masks[best].astype(bool), float(np.clip(scores[best], 0, 1))
-
-    def embed(self, key: str, load: Callable[[], np.ndarray]) -> Embedding:
-        """Give the photo's embedding, encoding the photo if nobody did before."""
-        return self._embeddings.get(key, lambda: self._encode(load()))
-
-    def is_ready(self, key: str) -> bool:
+    def is_ready(self, address: PhotoAddress) -> bool:
         """Tell whether a click on this photo needs no encoder."""
-        return self._embeddings.is_ready(key)
+        return self._embeddings.is_ready(address.key)
 
-    def _encode(self, photo: np.ndarray) -> Embedding:
-        from segment_anything import SamPredictor
-
-        with self._encoding:
-            predictor = SamPredictor(self._network)
-            predictor.set_image(photo)
-        features = predictor.features[0].half().cpu().numpy()
-        return Embedding(features, *photo.shape[:2])
-
-    def _prepared(self, embedding: Embedding) -> "SamPredictor":
-        """Give a predictor of its own to each click; it shares the network, which clicks only read."""
+    def decode(self, embedding: Embedding, prompts: Prompts) -> tuple[np.ndarray, float]:
+        """Give a (H, W) bool mask of one clean region and the model's own estimate of its IoU, 0..1."""
         import torch
-        from segment_anything import SamPredictor
 
-        predictor = SamPredictor(self._network)
-        predictor.features = torch.from_numpy(embedding.features).float()[None].to(predictor.device)
-        size = embedding.height, embedding.width
-        predictor.original_size = size
-        predictor.input_size = predictor.transform.get_preprocess_shape(*size, self._network.image_encoder.img_size)
-        predictor.is_image_set = True
-        return predictor
+        network, height, width = self._network, embedding.height, embedding.width
+        scaled = _scaled_size(height, width, self._side)
+        scale = np.array([scaled[1] / width, scaled[0] / height], np.float32)
+        device = network.device
+        with torch.inference_mode():
+            sparse, dense = network.prompt_encoder(
+                points=(
+                    torch.from_numpy(prompts.points * scale)[None].to(device),
+                    torch.from_numpy(prompts.positive.astype(np.int32))[None].to(device),
+                )
+                if len(prompts.points)
+                else None,
+                boxes=None
+                if prompts.box is None
+                else torch.from_numpy(prompts.box.reshape(2, 2) * scale).reshape(1, 4).to(device),
+                masks=None,
+            )
+            logits, scores = network.mask_decoder(
+                image_embeddings=torch.from_numpy(embedding.features).float()[None].to(device),
+                image_pe=network.prompt_encoder.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                # One point is ambiguous: of three masks the best is taken.
+                multimask_output=len(prompts.points) == 1 and prompts.box is None,
+            )
+        best = int(scores[0].argmax())
+        # As Sam.postprocess_masks does, for the one mask that is used.
+        padded = cv2.resize(logits[0, best].float().cpu().numpy(), (self._side, self._side))
+        unpadded = np.ascontiguousarray(padded[: scaled[0], : scaled[1]])
+        mask = mask_at_photo_size(unpadded, network.mask_threshold, height, width)
+        points = prompts.points[prompts.positive].astype(int)
+        return clean_region(mask, [(int(x), int(y)) for x, y in points]), float(scores[0, best].clip(0, 1))
+
+    def _encode(self, open_photo: PhotoOpener) -> Embedding:
+        import torch
+
+        with open_photo() as photo:
+            height, width = photo.shape[:2]
+            scaled = _scaled_size(height, width, self._side)
+            small = np.asarray(Image.fromarray(photo).resize(scaled[::-1], Image.Resampling.BILINEAR))
+        mean, std = (value.flatten().cpu().numpy() for value in (self._network.pixel_mean, self._network.pixel_std))
+        padded = np.zeros((1, 3, self._side, self._side), np.float32)
+        padded[0, :, : scaled[0], : scaled[1]] = ((small - mean) / std).transpose(2, 0, 1)
+        with self._encoding:
+            if self._encoder is None:
+                self._encoder = self.compiled_encoder()
+                if not torch.cuda.is_available():
+                    del self._network.image_encoder  # the runtime has its own copy of these hundreds of megabytes
+            features = self._encoder(padded)[0]
+        return Embedding(features.astype(np.float16), height, width)
+
+    def compiled_encoder(self) -> Forward:
+        """Make the encoder ready to run: (1, 3, side, side) float32, normalised and padded, to (1, C, h, w) float32."""
+        shape = (3, self._side, self._side)
+        return compile_network(self._network.image_encoder, shape, batches=False, kept=self._kept)
+
+
+@dataclass(frozen=True)
+class SamPhoto:
+    """An encoded photo, ready for any number of clicks."""
+
+    model: SegmentAnythingModel
+    embedding: Embedding
+
+    @property
+    def height(self) -> int:
+        """Give the upright photo's height in pixels."""
+        return self.embedding.height
+
+    @property
+    def width(self) -> int:
+        """Give the upright photo's width in pixels."""
+        return self.embedding.width
+
+    def segment(self, prompts: Prompts) -> tuple[np.ndarray, float]:
+        """Answer one click; see `SegmentAnythingModel.decode`."""
+        return self.model.decode(self.embedding, prompts)
+
+
+def _scaled_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Give the size with `side` as its long side, rounded as ResizeLongestSide does."""
+    scale = side / max(height, width)
+    return int(height * scale + 0.5), int(width * scale + 0.5)
 
 
 def load_sam(checkpoint: str, folder: Path, shelf: Shelf | None = None) -> SegmentAnythingModel:
@@ -107,7 +168,7 @@ def load_sam(checkpoint: str, folder: Path, shelf: Shelf | None = None) -> Segme
         raise ModelError(f"{path} holds no weights of {kind} ({error}); use an official checkpoint") from error
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     embeddings = EmbeddingCache(f"{kind}-{expected}", folder / "embeddings", shelf=shelf)
-    return SegmentAnythingModel(network, f"{kind}-{expected}", embeddings)
+    return SegmentAnythingModel(network, f"{kind}-{expected}", embeddings, kept=folder / "runtime")
 
 
 def _official_name(path: Path) -> tuple[str, str]:

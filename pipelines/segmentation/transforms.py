@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 
 BACKGROUND = 0
+# What is decided for larger photos is decided at this many pixels and enlarged: a network sees far fewer, and memory
+# stays within bounds.
+_DECIDED_PIXELS = 16_000_000
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -25,8 +28,8 @@ def normalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) ->
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
 
-def classes_at_photo_size(probabilities: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bring class probabilities back to the photo's pixels.
+def classes_at_size(probabilities: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Enlarge class probabilities and give the winner of each pixel.
 
     `probabilities` is (C, h, w) float32 in 0..1. Gives the most probable channel per pixel, (height, width) uint8, and
     its probability, (height, width) float32. One channel is enlarged at a time, so memory is a few photo-sized planes
@@ -42,3 +45,18 @@ def classes_at_photo_size(probabilities: np.ndarray, height: int, width: int) ->
         channel[wins] = number
         best[wins] = enlarged[wins]
     return channel, best
+
+
+def decided_size(height: int, width: int) -> tuple[int, int]:
+    """Give the photo's own size, or of a photo of more than 16 megapixels a smaller one of the same shape."""
+    shrink = min(1.0, (_DECIDED_PIXELS / (height * width)) ** 0.5)
+    return max(1, int(height * shrink)), max(1, int(width * shrink))
+
+
+def mask_at_photo_size(likelihood: np.ndarray, threshold: float, height: int, width: int) -> np.ndarray:
+    """Enlarge a (h, w) float32 likelihood to a (height, width) bool mask of where it exceeds `threshold`."""
+    decided = decided_size(height, width)
+    mask = cv2.resize(likelihood, decided[::-1], interpolation=cv2.INTER_LINEAR) > threshold
+    if decided == (height, width):
+        return mask
+    return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT).view(bool)

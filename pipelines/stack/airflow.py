@@ -58,7 +58,7 @@ class Airflow:
         self, dag: str, timeout_s: float, *, run_id: str = "", ignore: frozenset[str] = frozenset(),
         tick: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Wait until a run has ended: the one of `run_id`, or the first that is not in `ignore`.
+        """Wait until a run has ended: the one of `run_id`, or the first that an event woke and that is not in `ignore`.
 
         Raises ServiceError with the failed task's last log lines when it failed, or when time is up.
         """
@@ -66,7 +66,8 @@ class Airflow:
         while time.monotonic() < deadline:
             tick()
             for run in reversed(self.runs(dag)):
-                wanted = run["dag_run_id"] == run_id if run_id else run["dag_run_id"] not in ignore
+                woken = run["run_type"] == "asset_triggered" and run["dag_run_id"] not in ignore
+                wanted = run["dag_run_id"] == run_id if run_id else woken
                 if wanted and run["state"] in _FINAL:
                     if run["state"] == "failed":
                         raise ServiceError(f"{dag} failed:\n{self._failure(dag, run['dag_run_id'])}")

@@ -10,6 +10,7 @@ from pipelines.settings import SECRETS_FILE, Settings
 _GENERATED = {
     "label_studio_password": lambda: secrets.token_urlsafe(12),
     "label_studio_token": lambda: secrets.token_hex(20),  # Label Studio wants 40 hex digits
+    "service_password": lambda: secrets.token_urlsafe(24),
     "airflow_password": lambda: secrets.token_urlsafe(12),
     "airflow_jwt_secret": lambda: secrets.token_urlsafe(32),
 }

@@ -113,6 +113,7 @@ def _programs(settings: Settings) -> dict[str, str]:
     label_studio = PROJECT_ROOT / ".venv-label-studio" / "bin" / "label-studio"
     return {
         "LABEL_STUDIO": str(label_studio),
+        "LABEL_STUDIO_SITE": str(PROJECT_ROOT / "pipelines" / "stack" / "label_studio"),
         "FAKE_GCS_SERVER": str(bucket_server()) if settings.storage_emulator else "",
     }
 

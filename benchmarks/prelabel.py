@@ -1,0 +1,216 @@
+"""Pre-labels from a photo's bytes to brush RLE, against a model loaded per request and against torch one by one.
+
+The model is the default one of params.yaml, trained for a minute on drawn photos so that its masks are garments and not
+noise. Both peers decode with Pillow, predict in eager torch and encode with the SDK; the first loads the champion from
+MLflow for each request, as a backend does that keeps nothing between requests, the second has it in memory. Memory is
+that of the service as it runs in the stack.
+"""
+
+import io
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from label_studio_sdk.converter.brush import mask2rle
+from PIL import Image
+from rich.progress import track
+
+from benchmarks._service import RunningService, bucket, free_ports, running, wait_for
+from benchmarks.clicks import drawn_photos
+from benchmarks.harness import Row, compare
+from pipelines.images import decode_image
+from pipelines.labelstudio.predictions import prediction_json
+from pipelines.params import Params, load_params
+from pipelines.segmentation.clothing import ClothingModel, ModelCard, build_network, load_model, new_network, save_model
+from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
+from pipelines.settings import PROJECT_ROOT
+
+_PHOTOS = 16
+_RELOADED = 4  # each costs the peer seconds
+_ROUNDS = 5
+_STEPS = 60
+_SIDE_BY_SIDE = 8  # as many as the service works on at once
+_MANY, _PER_REQUEST = 2000, 10
+_LARGEST = 12_000, 8_333  # pixels: 100 megapixels
+
+
+def run() -> list[Row]:
+    """Measure both comparisons, then the service's memory over many requests and one photo of 100 megapixels."""
+    params, photos = load_params(PROJECT_ROOT / "params.yaml"), drawn_photos(_PHOTOS)
+    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name:
+        folder = Path(name)
+        _train(params, folder / "model")
+        rows = _against_peers(params, folder / "model", photos)
+        with bucket(folder) as settings:
+            kept = folder / "champion"
+            kept.mkdir()
+            shutil.copytree(folder / "model", kept / "v1")
+            (kept / "champion.txt").write_text("1", encoding="utf-8")
+            with running(settings, "segmentation") as service:
+                return rows + _memory(service, photos)
+
+
+def _train(params: Params, folder: Path) -> None:
+    from pipelines.demo.photos import draw_photo
+
+    torch.manual_seed(7)
+    network, card = new_network(params.train, params.label_ids)
+    channel_of = np.zeros(256, np.uint8)
+    for channel, label_id in enumerate(card.index_of_channel):
+        channel_of[label_id] = channel
+    drawn = [draw_photo(seed, params.label_ids) for seed in range(100, 132)]
+    size = card.height, card.width
+    inputs = torch.from_numpy(np.stack([normalize(resize_image(d.image, *size), card.mean, card.std) for d in drawn]))
+    truth = torch.from_numpy(np.stack([channel_of[resize_mask(d.mask, *size)] for d in drawn])).long()
+    optimizer = torch.optim.AdamW(network.parameters(), params.train.learning_rate)
+    network.train()
+    for step in track(range(_STEPS), "a short training", transient=True):
+        part = torch.arange(step * 8, step * 8 + 8) % len(drawn)
+        loss = torch.nn.functional.cross_entropy(network(inputs[part]), truth[part])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    save_model(network, card, folder)
+
+
+def _against_peers(params: Params, folder: Path, photos: list[bytes]) -> list[Row]:
+    ours = load_model(folder, version="clothing:v1", min_region_share=params.prelabel.min_region_share)
+    card, once = ours.card, _eager_network(ours.card, folder)
+
+    def whole_path(data: bytes) -> object:
+        return prediction_json(ours.predict(decode_image(data)))
+
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+
+        def all_ours() -> object:
+            return list(pool.map(whole_path, photos))
+
+        eager = compare(
+            f"{_PHOTOS} photos 550x830 against eager", all_ours,
+            lambda: [_peer(once, card, data) for data in photos], rounds=_ROUNDS, unit="s",
+        )  # fmt: skip
+        with _registered(once, folder.parent) as champion:
+            reload = compare(
+                f"{_RELOADED} photos 550x830 against reload", lambda: list(pool.map(whole_path, photos[:_RELOADED])),
+                lambda: [_peer(champion(), card, data) for data in photos[:_RELOADED]], rounds=_ROUNDS, unit="s",
+            )  # fmt: skip
+        earlier = _earlier_tool(folder.parent / "segformer")
+        tool = compare(
+            f"{_RELOADED} photos 550x830 against reload of SegFormer-B2",
+            lambda: list(pool.map(whole_path, photos[:_RELOADED])),
+            lambda: [earlier(data) for data in photos[:_RELOADED]], rounds=_ROUNDS, unit="s",
+        )  # fmt: skip
+    theirs = eager.peer or float("nan")
+    per_second = Row("photos per second", _PHOTOS / eager.ours, _PHOTOS / theirs, eager.ratio, "1/s", _ROUNDS)
+    return [reload, tool, eager, per_second, _agreement(ours, once, photos)]
+
+
+@contextmanager
+def _registered(network: torch.nn.Module, folder: Path) -> Iterator[Callable[[], torch.nn.Module]]:
+    """Put the network into an MLflow server as its documentation shows; gives a function that loads the champion."""
+    import mlflow.pytorch
+
+    port = free_ports(1)[0]
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port),
+        "--workers", "1", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination", str(folder / "artifacts"),
+    ]  # fmt: skip
+    with (folder / "mlflow.log").open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            wait_for(f"{url}/health")
+            mlflow.set_tracking_uri(url)
+            with mlflow.start_run():
+                logged = mlflow.pytorch.log_model(
+                    network, name="model", registered_model_name="clothing", serialization_format="pickle"
+                )
+            version = str(logged.registered_model_version)
+            mlflow.MlflowClient().set_registered_model_alias("clothing", "champion", version)
+            yield lambda: mlflow.pytorch.load_model("models:/clothing@champion").eval()
+        finally:
+            server.terminate()
+
+
+def _earlier_tool(folder: Path) -> Callable[[bytes], object]:
+    """Make the backend that the archive had: SegFormer-B2 from a folder for each request (random weights here)."""
+    from transformers import SegformerConfig, SegformerForSemanticSegmentation, SegformerImageProcessor
+
+    b2 = SegformerConfig(depths=[3, 4, 6, 3], hidden_sizes=[64, 128, 320, 512], decoder_hidden_size=768)
+    b2.num_labels = 18
+    SegformerForSemanticSegmentation(b2).save_pretrained(folder)
+    SegformerImageProcessor().save_pretrained(folder)
+
+    def predict(data: bytes) -> object:
+        model = SegformerForSemanticSegmentation.from_pretrained(folder).eval()
+        photo = Image.open(io.BytesIO(data)).convert("RGB")
+        inputs = SegformerImageProcessor.from_pretrained(folder)(images=photo, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(**inputs).logits
+        index = torch.nn.functional.interpolate(logits, size=photo.size[::-1], mode="bilinear").argmax(dim=1)[0].numpy()
+        most = np.bincount(index.ravel()).argsort()[-5:]  # as many labels as a photo has garments
+        return {label: mask2rle((index == label).astype(np.uint8) * 255) for label in most}
+
+    return predict
+
+
+def _agreement(ours: ClothingModel, once: torch.nn.Module, photos: list[bytes]) -> Row:
+    same = []
+    for data in photos:
+        theirs = ours.card.index_of_channel[_channels(once, ours.card, data)]
+        same.append(np.mean(ours.index_mask(decode_image(data)) == theirs))
+    return Row("pixels with torch's label, worst photo", float(min(same)), None, None, "share", len(photos))
+
+
+def _eager_network(card: ModelCard, folder: Path) -> torch.nn.Module:
+    from safetensors.torch import load_file
+
+    network = build_network(card)
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    return network.eval()
+
+
+def _channels(network: torch.nn.Module, card: ModelCard, data: bytes) -> np.ndarray:
+    photo = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    batch = torch.from_numpy(normalize(resize_image(photo, card.height, card.width), card.mean, card.std))[None]
+    with torch.inference_mode():
+        shares = network(batch).softmax(dim=1)[0].numpy()
+    height, width = photo.shape[:2]
+    return np.stack([cv2.resize(plane, (width, height)) for plane in shares]).argmax(axis=0)
+
+
+def _peer(network: torch.nn.Module, card: ModelCard, data: bytes) -> object:
+    index = card.index_of_channel[_channels(network, card, data)]
+    return {label: mask2rle((index == label).astype(np.uint8) * 255) for label in np.unique(index) if label}
+
+
+def _memory(service: RunningService, photos: list[bytes]) -> list[Row]:
+    tasks = [service.upload(f"photos/{number}.jpg", data) for number, data in enumerate(photos)]
+    service.post("/predict", {"tasks": tasks})
+    before, begin = service.memory_mb(), time.perf_counter()
+    for number in track(range(_MANY // _PER_REQUEST), "many photos", transient=True):
+        service.post("/predict", {"tasks": [tasks[(number + i) % len(tasks)] for i in range(_PER_REQUEST)]})
+    served = _MANY / (time.perf_counter() - begin)
+    after = service.memory_mb()
+    service.post("/predict", {"tasks": [service.upload("photos/largest.jpg", _largest_photo())]})
+    return [
+        Row("service: photos per second", served, None, None, "1/s", _MANY),
+        Row("service: memory before", before, None, None, "MB", 1),
+        Row(f"service: memory after {_MANY} photos", after, None, None, "MB", 1),
+        Row("service: peak memory with one of 100 megapixels", service.memory_mb("peak_rss"), None, None, "MB", 1),
+    ]
+
+
+def _largest_photo() -> bytes:
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize(_LARGEST).convert("RGB").save(file, "JPEG", quality=80)
+    return file.getvalue()

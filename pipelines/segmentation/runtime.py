@@ -1,0 +1,87 @@
+"""How a network is run: OpenVINO on a CPU, where it measured fastest (`make bench NAME=prelabel`), torch on a GPU.
+
+Training, evaluation and serving run trained networks through here, so they see the same numbers.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+logger = logging.getLogger(__name__)
+
+Forward = Callable[[np.ndarray], np.ndarray]
+
+
+def compile_network(
+    network: torch.nn.Module, shape: tuple[int, int, int], *, batches: bool = True, kept: Path | None = None
+) -> Forward:
+    """Make a network ready to run on (N, *shape) float32 input; gives a function of arrays that any thread may call.
+
+    N is always 1 unless `batches`.
+
+    On a CPU the result equals torch's within rounding (32-bit floats, no reduced precision). `kept` names a file
+    (`.xml`; the weights go beside it) where the converted network is kept, because large ones take a minute to convert.
+    A network that OpenVINO cannot convert runs in torch, and a warning says so.
+    """
+    if torch.cuda.is_available():
+        return _in_torch(network)
+    from openvino.frontend import OpConversionFailure
+
+    try:
+        return _in_openvino(_convert(network, (-1 if batches else 1, *shape), kept))
+    except OpConversionFailure as error:
+        logger.warning("OpenVINO cannot run this network, so torch does, more slowly: %s", error)
+        return _in_torch(network)
+
+
+def _in_torch(network: torch.nn.Module) -> Forward:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.eval().to(device).to(memory_format=torch.channels_last)
+
+    def forward(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            tensor = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
+            return np.asarray(network(tensor).float().cpu().numpy())
+
+    return forward
+
+
+def _convert(network: torch.nn.Module, shape: tuple[int, ...], kept: Path | None) -> Any:
+    import openvino
+
+    if kept is not None and kept.exists():
+        return openvino.Core().read_model(kept)
+    example = torch.zeros(1, *shape[1:])
+    with torch.inference_mode():
+        converted = openvino.convert_model(network.eval().cpu(), example_input=example, input=[shape])
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        part = kept.with_name(f"{kept.stem}.part.xml")
+        openvino.save_model(converted, part, compress_to_fp16=False)
+        part.with_suffix(".bin").replace(kept.with_suffix(".bin"))
+        part.replace(kept)  # last: where the description is, the weights are complete
+    return converted
+
+
+def _in_openvino(converted: Any) -> Forward:
+    import openvino
+
+    options = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    compiled = openvino.Core().compile_model(converted, "CPU", options)
+    request, busy = compiled.create_infer_request(), threading.Lock()  # one at a time: each uses every thread
+
+    def forward(batch: np.ndarray) -> np.ndarray:
+        with busy:
+            request.infer({0: batch})
+            return np.array(request.get_output_tensor(0).data)
+
+    return forward
