@@ -1,0 +1,86 @@
+"""Label Studio's labeling editor as a labeler's hands use it, for the browser tests and the pictures of the guide."""
+
+from playwright.sync_api import Page
+
+from pipelines.labelstudio.interface import BOX, BRUSH, POINT
+from pipelines.params import Params
+
+_GROUPS = {BRUSH: 0, POINT: 1, BOX: 2}  # the order of the label lists beside the photo
+_TOOLS = {POINT: "key-point-tool", BOX: "rectangle-tool"}
+
+
+class Editor:
+    """An open task; places are shares (0..1) of the photo's width and height."""
+
+    def __init__(self, page: Page, params: Params, photo_size: tuple[int, int]) -> None:
+        self.page, self._params = page, params
+        self._height, self._width = photo_size
+
+    def auto_annotation(self, *, accept: bool) -> None:
+        """Switch smart tools on, and whether their answers become regions without being asked about."""
+        self.page.get_by_text("Auto-Annotation", exact=True).click()
+        if accept:
+            self.page.get_by_text("Auto-Accept Suggestions", exact=True).click()
+        self.page.wait_for_timeout(300)
+
+    def smart_tool(self, group: str) -> None:
+        """Take the smart point or the smart box out of the tool bar."""
+        self.page.locator(".lsf-tool_smart:visible").last.hover()
+        self.page.wait_for_timeout(400)
+        self.page.locator(f"[aria-label={_TOOLS[group]}]:visible").click()
+        self.page.mouse.move(5, 5)
+        self.page.wait_for_timeout(400)
+
+    def label(self, group: str, label: str) -> None:
+        """Pick a label from one of the three lists."""
+        names = [one.name for one in self._params.labels]
+        place = self.page.locator(".lsf-label").nth(_GROUPS[group] * len(names) + names.index(label))
+        place.scroll_into_view_if_needed()
+        place.click()
+        self.page.wait_for_timeout(200)
+
+    def click(self, x: float, y: float, *, negative: bool = False) -> None:
+        """Click into the photo, with Alt for «not this»."""
+        if negative:
+            self.page.keyboard.down("Alt")
+        self.page.mouse.click(*self.at(x, y))
+        if negative:
+            self.page.keyboard.up("Alt")
+
+    def drag(self, x1: float, y1: float, x2: float, y2: float) -> None:
+        """Draw a box."""
+        self.page.mouse.move(*self.at(x1, y1))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.at((x1 + x2) / 2, (y1 + y2) / 2), steps=4)
+        self.page.mouse.move(*self.at(x2, y2), steps=4)
+        self.page.mouse.up()
+
+    def accept(self) -> None:
+        """Take the smart tool's answer as a region."""
+        self.page.wait_for_timeout(500)
+        self.page.locator(".lsf-auto-accept__action_type_accept").click()
+        self.page.wait_for_timeout(500)
+
+    def delete_all_regions(self) -> None:
+        """Start from an empty photo."""
+        while (rows := self.page.locator(".lsf-outliner-item:visible")).count():
+            rows.first.click()
+            self.page.keyboard.press("Backspace")
+            self.page.wait_for_timeout(300)
+
+    def regions(self) -> list[str]:
+        """Give the labels of the regions in the list, in order."""
+        titles = self.page.locator(".lsf-outliner-item:visible .lsf-outliner-item__title")
+        return [text.strip() for text in titles.all_inner_texts()]
+
+    def submit(self) -> None:
+        """Submit, and wait until Label Studio has it."""
+        with self.page.expect_response(lambda answer: "/annotations" in answer.url and answer.request.method == "POST"):
+            self.page.get_by_text("Submit", exact=True).click()
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Give the place on the screen."""
+        shown = self.page.locator(".konvajs-content").first.bounding_box()
+        assert shown is not None
+        height = shown["height"]
+        return shown["x"] + x * height * self._width / self._height, shown["y"] + y * height

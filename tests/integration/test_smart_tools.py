@@ -1,0 +1,134 @@
+"""A labeler's tools in a real browser: smart point, «not this», smart box, brush, and submit; then the sync has it."""
+
+import io
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import storage
+from pipelines.dataset.files import mask_path, read_mask
+from pipelines.demo.photos import draw_photo
+from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.interface import BOX, POINT
+from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.tasks import list_tasks
+from pipelines.params import load_params
+from scripts.editor import Editor
+from scripts.screenshots import chromium, log_in_to_label_studio, open_task
+
+pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
+
+SEED = 4242
+TURN_BACK = {1: None, 6: Image.Transpose.ROTATE_90}  # EXIF orientation → how the pixels lie in the file
+
+
+@pytest.fixture
+def settings(stack_after_two_rounds):
+    return stack_after_two_rounds.settings
+
+
+@pytest.fixture
+def params(settings):
+    return load_params(settings.params_path)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_labeler_corrects_a_photo_and_the_dataset_has_it(
+    stack_after_two_rounds, settings, params, orientation, tmp_path
+):
+    drawn = draw_photo(SEED + orientation, params.label_ids)
+    labels, project = connect(settings), find_project(connect(settings), params)
+    name = f"{settings.source_prefix}smart-{orientation}.jpg"
+    there = storage.put(
+        storage.connect(settings), settings.source_bucket, name, jpeg(drawn.image, orientation), "image/jpeg"
+    )
+    stack_after_two_rounds.run("ingest")
+    stack_after_two_rounds.run("prelabel")
+    [task] = [t for t in list_tasks(labels, project) if t.image.uri == there.uri]
+    assert (task.image.height, task.image.width) == drawn.mask.shape
+    largest, second = garments(drawn.mask)
+    names = params.label_names
+
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        log_in_to_label_studio(page, settings)
+        open_task(page, settings, project, task.id)
+        editor = Editor(page, params, drawn.mask.shape)
+        assert editor.regions(), "the pre-label is there"
+        for tool in ("brush-tool", "eraser", "magicwand"):
+            assert page.locator(f"[aria-label={tool}]").first.is_visible(), tool
+        editor.delete_all_regions()
+
+        editor.auto_annotation(accept=False)
+        editor.smart_tool(POINT)
+        editor.label(POINT, names[largest])
+        with page.expect_response("**/interactive-annotating*") as first:
+            editor.click(*inside(drawn.mask == largest))
+        editor.label(POINT, names[largest])
+        with page.expect_response("**/interactive-annotating*") as narrowed:
+            editor.click(*inside(drawn.mask == second), negative=True)
+        page.screenshot(path=artefact(tmp_path, f"smart-point-{orientation}.png"))
+        editor.accept()
+        editor.smart_tool(BOX)
+        editor.label(BOX, names[second])
+        with page.expect_response("**/interactive-annotating*"):
+            editor.drag(*around(drawn.mask == second))
+        editor.accept()
+        page.screenshot(path=artefact(tmp_path, f"smart-box-{orientation}.png"))
+        assert editor.regions() == [names[largest], names[second]]
+        editor.submit()
+
+    asked = [[region.get("is_positive") for region in prompts(answer)] for answer in (first, narrowed)]
+    assert asked == [[True], [True, False]]
+    stack_after_two_rounds.run("sync")
+    mask = read_mask(settings.workspace_path / mask_path(task.image.sha256))
+    assert mask.shape == drawn.mask.shape
+    for label_id in (largest, second):
+        got, true = mask == label_id, drawn.mask == label_id
+        assert (got & true).sum() / (got | true).sum() > 0.5, names[label_id]
+
+
+def jpeg(image: np.ndarray, orientation: int) -> bytes:
+    """Store the photo as a camera does that was held this way."""
+    picture, exif, file = Image.fromarray(image), Image.Exif(), io.BytesIO()
+    turn = TURN_BACK[orientation]
+    exif[0x0112] = orientation
+    (picture if turn is None else picture.transpose(turn)).save(file, "JPEG", quality=95, exif=exif)
+    return file.getvalue()
+
+
+def garments(mask: np.ndarray) -> tuple[int, int]:
+    """Give the two largest labels."""
+    pixels = np.bincount(mask.ravel(), minlength=256)
+    pixels[0] = 0
+    second, largest = pixels.argsort()[-2:]
+    return int(largest), int(second)
+
+
+def inside(garment: np.ndarray) -> tuple[float, float]:
+    """Give the place of a garment that is farthest from its border, as shares of width and height."""
+    distance = cv2.distanceTransform(garment.astype(np.uint8), cv2.DIST_L2, 5)
+    y, x = np.unravel_index(distance.argmax(), garment.shape)
+    return (x + 0.5) / garment.shape[1], (y + 0.5) / garment.shape[0]
+
+
+def around(garment: np.ndarray) -> tuple[float, float, float, float]:
+    """Give a box around a garment, a little larger than it."""
+    x, y, width, height = cv2.boundingRect(garment.astype(np.uint8))
+    rows, columns = garment.shape
+    return (
+        max(2, x - 4) / columns, max(2, y - 4) / rows,
+        min(columns - 3, x + width + 4) / columns, min(rows - 3, y + height + 4) / rows,
+    )  # fmt: skip
+
+
+def prompts(answer) -> list[dict]:
+    return answer.value.request.post_data_json["context"]["result"]
+
+
+def artefact(folder: Path, name: str) -> Path:
+    return Path(os.environ.get("MASKLOOP_TEST_ARTEFACTS", folder)) / name
