@@ -121,9 +121,8 @@ def get_settings() -> Settings:
     """
     dotenv = PROJECT_ROOT / ".env"
     try:
-        # mypy does not know pydantic-settings' own argument _env_file.
-        var = Settings(_env_file=dotenv).var  # type: ignore[call-arg]  # as said above
-        return Settings(_env_file=(var / SECRETS_FILE, dotenv))  # type: ignore[call-arg]  # as said above
+        var = Settings(_env_file=dotenv).var
+        return Settings(_env_file=(var / SECRETS_FILE, dotenv))
     except ValidationError as error:
         problems = "; ".join(f"MASKLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"bad settings in the environment or .env: {problems}") from error

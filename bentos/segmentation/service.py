@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import bentoml
-from pipelines.segmentation.coldstart import load_cold_start
 
 from bentos.protocol import backend_app
 from pipelines.errors import MaskloopError
@@ -17,6 +16,7 @@ from pipelines.records import NO_MODEL, PhotoAddress
 from pipelines.segmentation.batching import Admission
 from pipelines.segmentation.champion import Champion
 from pipelines.segmentation.clothing import ClothingModel
+from pipelines.segmentation.coldstart import load_cold_start
 from pipelines.serving import pack_probabilities
 from pipelines.settings import get_settings
 from pipelines.storage import connect

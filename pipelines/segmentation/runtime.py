@@ -5,6 +5,7 @@ Training, evaluation and serving run trained networks through here, so they see 
 
 import logging
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def _convert(network: torch.nn.Module, shape: tuple[int, ...], kept: Path | None
     if kept is not None and kept.exists():
         return openvino.Core().read_model(kept)
     example = torch.zeros(1, *shape[1:])
-    with torch.inference_mode():
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer that the converter uses; the tests compare the results
         converted = openvino.convert_model(network.eval().cpu(), example_input=example, input=[shape])
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -33,7 +33,8 @@ def test_a_pre_label_is_drawn_at_its_pixels(stack_after_two_rounds, tmp_path):
         t for t in list_tasks(labels, project) if not t.opened and t.prediction_versions and t.image.width == 400
     )
     reader = PhotoReader(storage.connect(settings), settings.source_bucket, 100)
-    photo = reader.read(PhotoAddress(task.image.uri, task.image.generation))
+    with reader.open(PhotoAddress(task.image.uri, task.image.generation)) as opened:
+        photo = opened
 
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1400, "height": 1000})

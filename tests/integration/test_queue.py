@@ -51,7 +51,7 @@ def test_work_under_way_survives_a_promotion(stack_after_two_rounds, people, lab
     [shown] = task["predictions"]
     older = [{**region, "id": region_id("clothing:v1", str(n))} for n, region in enumerate(shown["result"])]
     labels.patch(f"/api/predictions/{shown['id']}/", {"result": older, "model_version": "clothing:v1"})
-    [open_task] = [t for t in list_tasks(labels, project, only=[task["id"]])]
+    [open_task] = list_tasks(labels, project, only=[task["id"]])
     assert open_task.prediction_versions == ("clothing:v1",)
 
     stack_after_two_rounds.run("prelabel")

@@ -1,6 +1,7 @@
 """The clothing model: what training saves is exactly what serving runs, and a damaged folder never serves."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
@@ -22,8 +23,10 @@ from pipelines.segmentation.clothing import (
     build_network,
     load_model,
     new_network,
+    ready_to_run,
     save_model,
 )
+from pipelines.segmentation.transforms import normalize, resize_image
 
 
 @pytest.fixture
@@ -53,13 +56,14 @@ def change_card(folder: Path, **fields: Any) -> None:
 def test_a_saved_model_gives_identical_answers(
     untrained: torch.nn.Module, tiny_card: ModelCard, photos: list[np.ndarray], tmp_path: Path
 ) -> None:
-    before = ClothingModel(untrained, tiny_card)
+    before = ClothingModel(ready_to_run(untrained, tiny_card), tiny_card)
     save_model(untrained, tiny_card, tmp_path / "a" / "model")
 
     after = load_model(tmp_path / "a" / "model")
 
     assert after.card == tiny_card
-    np.testing.assert_array_equal(after.probabilities(photos), before.probabilities(photos))
+    for photo in photos:
+        np.testing.assert_array_equal(after.probabilities(photo), before.probabilities(photo))
 
 
 def test_no_pickle_is_written(model_that_sees_coats: Path) -> None:
@@ -69,10 +73,22 @@ def test_no_pickle_is_written(model_that_sees_coats: Path) -> None:
 def test_probabilities_are_at_the_networks_size(
     untrained: torch.nn.Module, tiny_card: ModelCard, photos: list[np.ndarray]
 ) -> None:
-    shares = ClothingModel(untrained, tiny_card).probabilities(photos)
+    shares = ClothingModel(ready_to_run(untrained, tiny_card), tiny_card).probabilities(photos[0])
 
-    assert (shares.shape, shares.dtype) == ((2, 3, 32, 32), np.float32)
-    np.testing.assert_allclose(shares.sum(axis=1), 1, rtol=1e-5)
+    assert (shares.shape, shares.dtype) == ((3, 32, 32), np.float32)
+    np.testing.assert_allclose(shares.sum(axis=0), 1, rtol=1e-5)
+
+
+def test_probabilities_are_those_of_torch(
+    untrained: torch.nn.Module, tiny_card: ModelCard, photos: list[np.ndarray]
+) -> None:
+    batch = normalize(resize_image(photos[0], tiny_card.height, tiny_card.width), tiny_card.mean, tiny_card.std)
+    with torch.inference_mode():
+        [wanted] = untrained.eval()(torch.from_numpy(batch)[None]).softmax(dim=1).numpy()
+
+    found = ClothingModel(ready_to_run(untrained, tiny_card), tiny_card).probabilities(photos[0])
+
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_channels_become_pixel_values_at_the_photos_size(model_that_sees_coats: Path, photos: list[np.ndarray]) -> None:
@@ -85,26 +101,28 @@ def test_channels_become_pixel_values_at_the_photos_size(model_that_sees_coats: 
 
 
 def test_predictions_carry_version_size_label_and_score(model_that_sees_coats: Path, photos: list[np.ndarray]) -> None:
-    predictions = load_model(model_that_sees_coats, version="clothing:v5").predict(photos)
+    model = load_model(model_that_sees_coats, version="clothing:v5")
 
-    assert [(p.height, p.width, p.model_version) for p in predictions] == [
-        (50, 40, "clothing:v5"),
-        (33, 61, "clothing:v5"),
-    ]
-    for prediction in predictions:
+    for photo in photos:
+        prediction = model.predict(photo)
         (coat,) = prediction.regions
-        assert (coat.label, coat.mask.all()) == ("coat", True)
+        assert (prediction.mask.shape, prediction.model_version) == (photo.shape[:2], "clothing:v5")
+        assert (coat.label, coat.label_id, (prediction.mask == 3).all()) == ("coat", 3, True)
         assert prediction.score == pytest.approx(coat.score) == pytest.approx(0.9998, abs=1e-4)
+        assert model.score(photo) == pytest.approx(prediction.score, abs=1e-4)
 
 
-def test_a_photo_gives_the_same_answer_alone_and_in_a_batch(
+def test_a_photo_gives_the_same_answer_alone_and_among_others(
     untrained: torch.nn.Module, tiny_card: ModelCard, photos: list[np.ndarray]
 ) -> None:
-    model = ClothingModel(untrained, tiny_card)
+    model = ClothingModel(ready_to_run(untrained, tiny_card), tiny_card)
+    alone = [model.probabilities(photo) for photo in photos]
 
-    together = model.probabilities(photos)
+    with ThreadPoolExecutor(8) as people:
+        together = list(people.map(model.probabilities, photos * 20))
 
-    np.testing.assert_allclose(together[1], model.probabilities(photos[1:])[0], atol=1e-5)
+    for number, shares in enumerate(together):
+        np.testing.assert_allclose(shares, alone[number % 2], atol=1e-5)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a model"], ids=["empty", "garbage"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.segmentation.grabcut import grabcut_mask
+from pipelines.segmentation.grabcut import Prior, shrink
 from pipelines.segmentation.prompts import Prompts
 
 HEIGHT, WIDTH = 120, 90
@@ -26,6 +26,10 @@ def red_with_blue_below() -> np.ndarray:
     photo[30:60, 20:70], photo[60:90, 20:70] = (200, 30, 30), (30, 30, 200)
     noise = np.random.default_rng(1).integers(-8, 9, photo.shape)
     return np.clip(photo + noise, 0, 255).astype(np.uint8)
+
+
+def grabcut_mask(photo: np.ndarray, asked: Prompts, prior: Prior | None = None) -> tuple[np.ndarray, float]:
+    return shrink(photo, prior or {}).segment(asked)
 
 
 def prompts(*points: tuple[float, float, bool], box: tuple[float, ...] | None = None) -> Prompts:
@@ -105,3 +109,41 @@ def test_a_photo_of_a_few_pixels_is_answered() -> None:
     mask, _ = grabcut_mask(np.full((3, 2, 3), 90, np.uint8), prompts((1, 1, True), (0, 2, False)))
 
     assert mask.shape == (3, 2)
+
+
+@pytest.fixture(scope="module")
+def red_with_a_blue_sleeve() -> np.ndarray:
+    """A coat whose left part is blue, on grey: colours alone cannot tell that both are one garment."""
+    photo = np.full((HEIGHT, WIDTH, 3), 120, np.uint8)
+    photo[30:80, 30:60], photo[30:80, 20:30] = (200, 30, 30), (30, 30, 200)
+    noise = np.random.default_rng(2).integers(-8, 9, photo.shape)
+    return np.clip(photo + noise, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def champion_that_knows() -> Prior:
+    """What a champion sees that knows the coat, at a network's small size."""
+    plane = np.zeros((HEIGHT // 2, WIDTH // 2), np.uint8)
+    plane[15:40, 10:30] = 250
+    return {"coat": plane}
+
+
+def test_what_the_champion_sees_completes_what_colours_miss(
+    red_with_a_blue_sleeve: np.ndarray, champion_that_knows: Prior
+) -> None:
+    click = prompts((47, 55, True))
+
+    alone, _ = grabcut_mask(red_with_a_blue_sleeve, click)
+    together, _ = grabcut_mask(red_with_a_blue_sleeve, click, champion_that_knows)
+
+    assert iou(alone, *RED) < 0.85
+    assert iou(together, *RED) > 0.95
+
+
+def test_a_champion_that_sees_nothing_there_changes_nothing(
+    red_on_grey: np.ndarray, champion_that_knows: Prior
+) -> None:
+    click = prompts((40, 55, True))
+    elsewhere = {"coat": np.zeros_like(champion_that_knows["coat"]), "dress": champion_that_knows["coat"]}
+
+    np.testing.assert_array_equal(grabcut_mask(red_on_grey, click, elsewhere)[0], grabcut_mask(red_on_grey, click)[0])

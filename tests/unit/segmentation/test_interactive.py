@@ -1,10 +1,12 @@
 """Which segmenter answers clicks, and that it says why."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipelines.records import PhotoAddress
 from pipelines.segmentation.interactive import GrabCutSegmenter, choose_segmenter
 from pipelines.segmentation.prompts import Prompts
 
@@ -29,7 +31,22 @@ def test_grabcut_answers_behind_the_same_interface() -> None:
     photo[20:40, 15:35] = 200, 30, 30
     box = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, bool), np.array([10, 15, 40, 45], np.float32), "coat")
 
-    mask, score = GrabCutSegmenter().segment("any key", lambda: photo, box)
+    segmenter, address = GrabCutSegmenter(), PhotoAddress("gs://a/b.jpg", 1)
+
+    assert not segmenter.is_ready(address)
+    mask, score = segmenter.ready(address, lambda: nullcontext(photo)).segment(box)
 
     np.testing.assert_array_equal(mask, photo[..., 0] == 200)
     assert score > 0.5
+    assert segmenter.is_ready(address)
+
+
+def test_grabcut_reads_a_photo_and_asks_the_champion_once_and_keeps_the_last_ones() -> None:
+    asked: list[str] = []
+    segmenter = GrabCutSegmenter(lambda address: asked.append(address.uri) or {}, kept=2)
+    photo = np.zeros((4, 4, 3), np.uint8)
+
+    for name in ("a", "b", "a", "c", "a", "b"):
+        segmenter.ready(PhotoAddress(name, 1), lambda: nullcontext(photo))
+
+    assert asked == ["a", "b", "c", "b"]

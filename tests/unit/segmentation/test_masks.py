@@ -1,4 +1,4 @@
-"""Class maps to regions: specks go, holes stay, scores mean something."""
+"""Class maps to regions: specks go, holes stay, scores mean something; a click gives one clean region."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipelines.segmentation.masks import image_score, label_map, regions_from_classes, without_specks
+from pipelines.segmentation.masks import classes_of_photo, clean_region, score_regions, without_specks
 
 NAMES = {3: "coat", 7: "dress"}
 
@@ -19,27 +19,22 @@ def coat_with_hole_and_speck() -> np.ndarray:
     return index
 
 
-def sure(index: np.ndarray) -> np.ndarray:
-    return np.ones(index.shape, np.float32)
-
-
 def test_specks_are_dropped_and_holes_stay(coat_with_hole_and_speck: np.ndarray) -> None:
-    coat, dress = regions_from_classes(coat_with_hole_and_speck, sure(coat_with_hole_and_speck), NAMES, 0.02)
+    cleaned = without_specks(coat_with_hole_and_speck, 2)
 
-    assert (coat.label, dress.label) == ("coat", "dress")
-    assert (coat.mask.sum(), dress.mask.sum()) == (35, 9)
-    assert not coat.mask[9, 9]
-    assert not coat.mask[3, 3]
+    assert ((cleaned == 3).sum(), (cleaned == 7).sum()) == (35, 9)
+    assert (cleaned[9, 9], cleaned[3, 3]) == (0, 0)
+    assert coat_with_hole_and_speck[9, 9] == 3, "the map that was given is not changed"
 
 
 def test_without_a_limit_every_pixel_stays(coat_with_hole_and_speck: np.ndarray) -> None:
-    coat, _ = regions_from_classes(coat_with_hole_and_speck, sure(coat_with_hole_and_speck), NAMES, 0)
-
-    np.testing.assert_array_equal(coat.mask, coat_with_hole_and_speck == 3)
+    np.testing.assert_array_equal(without_specks(coat_with_hole_and_speck, 0), coat_with_hole_and_speck)
 
 
 def test_a_label_of_specks_alone_gives_no_region(coat_with_hole_and_speck: np.ndarray) -> None:
-    regions = regions_from_classes(coat_with_hole_and_speck, sure(coat_with_hole_and_speck), NAMES, 0.1)
+    cleaned = without_specks(coat_with_hole_and_speck, 10)
+
+    regions, _ = score_regions(cleaned, np.ones(cleaned.shape, np.float32), NAMES)
 
     assert [region.label for region in regions] == ["coat"]
 
@@ -48,40 +43,78 @@ def test_a_region_scores_the_mean_over_its_own_pixels(coat_with_hole_and_speck: 
     confidence = np.where(coat_with_hole_and_speck == 7, 0.25, 0.75).astype(np.float32)
     confidence[9, 9] = 0  # the speck does not count
 
-    coat, dress = regions_from_classes(coat_with_hole_and_speck, confidence, NAMES, 0.02)
+    (coat, dress), score = score_regions(without_specks(coat_with_hole_and_speck, 2), confidence, NAMES)
 
-    assert (coat.score, dress.score) == (0.75, 0.25)
+    assert (coat.label_id, coat.score, dress.label_id, dress.score) == (3, 0.75, 7, 0.25)
+    assert score == pytest.approx((35 * 0.75 + 9 * 0.25) / 44)
 
 
 def test_a_photo_scores_its_garments_or_else_its_background() -> None:
     index = np.array([[0, 0, 3, 7]], np.uint8)
     confidence = np.array([[0.9, 0.9, 0.5, 0.3]], np.float32)
 
-    assert image_score(index, confidence) == pytest.approx(0.4)
-    assert image_score(np.zeros_like(index), confidence) == pytest.approx(0.65)
+    assert score_regions(index, confidence, NAMES)[1] == pytest.approx(0.4)
+    assert score_regions(np.zeros_like(index), confidence, NAMES)[1] == pytest.approx(0.65)
 
 
-masks = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12))
+def test_the_classes_of_a_huge_photo_have_its_size_and_a_smaller_confidence() -> None:
+    shares = np.zeros((2, 4, 4), np.float32)
+    shares[0, :, :2], shares[1, :, 2:] = 1, 1
+
+    channel, confidence = classes_of_photo(shares, 4100, 4100)
+    regions, score = score_regions(channel * np.uint8(3), confidence, NAMES)
+
+    assert channel.shape == (4100, 4100)
+    assert confidence.size <= 16_000_000
+    assert [region.label for region in regions] == ["coat"]
+    assert 0.5 < score <= 1
 
 
-@given(masks, st.floats(0, 20))
-def test_dropping_specks_only_removes_and_settles_at_once(mask: np.ndarray, least: float) -> None:
-    kept = without_specks(mask, least)
+maps = hnp.arrays(
+    np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12), elements=st.integers(0, 2)
+)
 
-    assert not (kept & ~mask).any()
-    assert kept.sum() == 0 or kept.sum() >= least
+
+@given(maps, st.floats(0, 20))
+def test_dropping_specks_only_clears_pixels_and_settles_at_once(index: np.ndarray, least: float) -> None:
+    kept = without_specks(index, least)
+
+    assert ((kept == index) | (kept == 0)).all()
+    assert all((kept == label).sum() == 0 or (kept == label).sum() >= least for label in (1, 2))
     np.testing.assert_array_equal(without_specks(kept, least), kept)
 
 
 def test_parts_that_touch_at_corners_are_one() -> None:
-    diagonal = np.eye(5, dtype=bool)
+    diagonal = np.eye(5, dtype=np.uint8)
 
     np.testing.assert_array_equal(without_specks(diagonal, 5), diagonal)
 
 
-def test_regions_paint_back_to_the_map_they_were_cut_from(coat_with_hole_and_speck: np.ndarray) -> None:
-    regions = regions_from_classes(coat_with_hole_and_speck, sure(coat_with_hole_and_speck), NAMES, 0)
+@pytest.fixture
+def two_parts() -> np.ndarray:
+    """A large part with a pinhole and a real hole, and a small part beside it."""
+    mask = np.zeros((60, 100), bool)
+    mask[5:55, 5:60], mask[20, 20], mask[30:40, 30:40], mask[20:30, 70:80] = True, False, False, True
+    return mask
 
-    painted = label_map(regions, {name: number for number, name in NAMES.items()}, 10, 10)
 
-    np.testing.assert_array_equal(painted, coat_with_hole_and_speck)
+def test_a_click_keeps_the_part_under_it_and_fills_pinholes_only(two_parts: np.ndarray) -> None:
+    region = clean_region(two_parts, [(10, 10)])
+
+    assert not region[:, 65:].any()
+    assert region[20, 20]
+    assert not region[30:40, 30:40].any()
+
+
+def test_the_largest_part_is_kept_where_no_point_hits_one(two_parts: np.ndarray) -> None:
+    np.testing.assert_array_equal(clean_region(two_parts, []), clean_region(two_parts, [(10, 10)]))
+    np.testing.assert_array_equal(clean_region(two_parts, [(99, 0)]), clean_region(two_parts, [(10, 10)]))
+
+
+def test_every_part_that_a_point_hits_is_kept(two_parts: np.ndarray) -> None:
+    assert clean_region(two_parts, [(10, 10), (75, 25)])[25, 75]
+
+
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12)))
+def test_an_empty_mask_stays_empty_and_no_other_becomes_so(mask: np.ndarray) -> None:
+    assert clean_region(mask, []).any() == mask.any()

@@ -1,18 +1,22 @@
 """Segment Anything: only official files are loaded, and one photo is encoded once."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from segment_anything import SamPredictor
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
 from pipelines.errors import ModelError
+from pipelines.records import PhotoAddress
 from pipelines.segmentation import sam
 from pipelines.segmentation.embeddings import EmbeddingCache
+from pipelines.segmentation.masks import clean_region
 from pipelines.segmentation.prompts import Prompts
 from pipelines.segmentation.sam import SegmentAnythingModel, load_sam
 
@@ -22,12 +26,11 @@ POINTS = Prompts(np.array([[8, 9], [20, 30]], np.float32), np.array([True, False
 BOX = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, bool), np.array([4, 4, 20, 30], np.float32), "coat")
 
 
-@pytest.fixture
-def tiny_sam(tmp_path: Path) -> SegmentAnythingModel:
+def tiny_network() -> Sam:
     """A Segment Anything of the real parts, a few channels wide, with random weights."""
     torch.manual_seed(0)
     wide, grid = 16, 4
-    network = Sam(
+    return Sam(
         image_encoder=ImageEncoderViT(
             img_size=16 * grid, patch_size=16, embed_dim=8, depth=1, num_heads=2, out_chans=wide
         ),
@@ -38,7 +41,15 @@ def tiny_sam(tmp_path: Path) -> SegmentAnythingModel:
             transformer_dim=wide, transformer=TwoWayTransformer(depth=1, embedding_dim=wide, num_heads=2, mlp_dim=8)
         ),
     )
-    return SegmentAnythingModel(network.eval(), "tiny", EmbeddingCache("tiny", tmp_path))
+
+
+@pytest.fixture
+def tiny_sam(tmp_path: Path) -> SegmentAnythingModel:
+    return SegmentAnythingModel(tiny_network(), "tiny", EmbeddingCache("tiny", tmp_path))
+
+
+def segment(model: SegmentAnythingModel, name: str, photo: "Photo", prompts: Prompts) -> tuple[np.ndarray, float]:
+    return model.ready(PhotoAddress(name, 1), photo).segment(prompts)
 
 
 class Photo:
@@ -46,16 +57,17 @@ class Photo:
 
     def __init__(self, seed: int) -> None:
         self.reads = 0
-        self._pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        self.pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 
-    def __call__(self) -> np.ndarray:
+    @contextmanager
+    def __call__(self) -> Iterator[np.ndarray]:
         self.reads += 1
-        return self._pixels
+        yield self.pixels
 
 
 @pytest.mark.parametrize("prompts", [POINT, POINTS, BOX], ids=["a point", "two points", "a box"])
 def test_every_prompt_gives_one_mask_of_the_photos_size(tiny_sam: SegmentAnythingModel, prompts: Prompts) -> None:
-    mask, score = tiny_sam.segment("a", Photo(0), prompts)
+    mask, score = segment(tiny_sam, "a", Photo(0), prompts)
 
     assert (mask.shape, mask.dtype) == ((HEIGHT, WIDTH), bool)
     assert 0 <= score <= 1
@@ -64,9 +76,9 @@ def test_every_prompt_gives_one_mask_of_the_photos_size(tiny_sam: SegmentAnythin
 def test_a_photo_is_read_and_encoded_once(tiny_sam: SegmentAnythingModel) -> None:
     photo = Photo(0)
 
-    first, _ = tiny_sam.segment("a", photo, POINT)
-    tiny_sam.segment("a", photo, BOX)
-    again, _ = tiny_sam.segment("a", photo, POINT)
+    first, _ = segment(tiny_sam, "a", photo, POINT)
+    segment(tiny_sam, "a", photo, BOX)
+    again, _ = segment(tiny_sam, "a", photo, POINT)
 
     assert photo.reads == 1
     np.testing.assert_array_equal(first, again)
@@ -74,10 +86,10 @@ def test_a_photo_is_read_and_encoded_once(tiny_sam: SegmentAnythingModel) -> Non
 
 def test_photos_are_not_mixed_up(tiny_sam: SegmentAnythingModel) -> None:
     one, other = Photo(1), Photo(2)
-    first, _ = tiny_sam.segment("one", one, POINT)
+    first, _ = segment(tiny_sam, "one", one, POINT)
 
-    second, _ = tiny_sam.segment("other", other, POINT)
-    back, _ = tiny_sam.segment("one", one, POINT)
+    second, _ = segment(tiny_sam, "other", other, POINT)
+    back, _ = segment(tiny_sam, "one", one, POINT)
 
     np.testing.assert_array_equal(first, back)
     assert (first != second).any()
@@ -85,11 +97,11 @@ def test_photos_are_not_mixed_up(tiny_sam: SegmentAnythingModel) -> None:
 
 def test_many_people_click_on_many_photos_at_once(tiny_sam: SegmentAnythingModel) -> None:
     photos = [Photo(number) for number in range(3)]
-    alone = [tiny_sam.segment(f"photo {number}", photo, POINT)[0] for number, photo in enumerate(photos)]
+    alone = [segment(tiny_sam, f"photo {number}", photo, POINT)[0] for number, photo in enumerate(photos)]
 
     with ThreadPoolExecutor(8) as people:
         clicks = [
-            (number % 3, people.submit(tiny_sam.segment, f"photo {number % 3}", photos[number % 3], POINT))
+            (number % 3, people.submit(segment, tiny_sam, f"photo {number % 3}", photos[number % 3], POINT))
             for number in range(48)
         ]
 
@@ -99,14 +111,47 @@ def test_many_people_click_on_many_photos_at_once(tiny_sam: SegmentAnythingModel
 
 
 def test_an_embedding_from_disk_gives_the_same_mask(tiny_sam: SegmentAnythingModel, tmp_path: Path) -> None:
-    mask, _ = tiny_sam.segment("a", Photo(0), POINT)
-    restarted = SegmentAnythingModel(tiny_sam._network, "tiny", EmbeddingCache("tiny", tmp_path))
+    mask, _ = segment(tiny_sam, "a", Photo(0), POINT)
+    restarted = SegmentAnythingModel(tiny_network(), "tiny", EmbeddingCache("tiny", tmp_path))
 
-    again, _ = restarted.segment("a", Photo(1), POINT)
+    again, _ = segment(restarted, "a", Photo(1), POINT)
 
     np.testing.assert_array_equal(mask, again)
-    assert restarted.is_ready("a")
-    assert not restarted.is_ready("b")
+    assert restarted.is_ready(PhotoAddress("a", 1))
+    assert not restarted.is_ready(PhotoAddress("b", 1))
+
+
+@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX], ids=["a point", "two points", "a box"])
+def test_masks_are_those_of_the_official_predictor(tiny_sam: SegmentAnythingModel, prompts: Prompts) -> None:
+    photo = Photo(0)
+    official = SamPredictor(tiny_network().eval())
+    official.set_image(photo.pixels)
+    masks, scores, _ = official.predict(
+        prompts.points if len(prompts.points) else None,
+        prompts.positive.astype(int) if len(prompts.points) else None,
+        prompts.box,
+        multimask_output=prompts is POINT,
+    )
+    hits = [(int(x), int(y)) for x, y in prompts.points[prompts.positive]]
+
+    mask, score = segment(tiny_sam, "a", photo, prompts)
+
+    wanted = clean_region(masks[scores.argmax()], hits)
+    assert np.mean(mask == wanted) > 0.995  # embeddings are kept in half precision
+    assert score == pytest.approx(np.clip(scores.max(), 0, 1), abs=1e-3)
+
+
+def test_the_encoder_is_converted_once_and_kept(tmp_path: Path) -> None:
+    first = SegmentAnythingModel(tiny_network(), "tiny", EmbeddingCache("tiny", tmp_path / "a"), tmp_path / "runtime")
+    one = first.ready(PhotoAddress("a", 1), Photo(0)).embedding
+    stamp = (tmp_path / "runtime" / "tiny.xml").stat().st_mtime_ns
+
+    second = SegmentAnythingModel(tiny_network(), "tiny", EmbeddingCache("tiny", tmp_path / "b"), tmp_path / "runtime")
+    again = second.ready(PhotoAddress("a", 1), Photo(0)).embedding
+
+    np.testing.assert_array_equal(one.features, again.features)
+    assert (tmp_path / "runtime" / "tiny.xml").stat().st_mtime_ns == stamp
+    assert not hasattr(first._network, "image_encoder")  # its weights would be in memory twice
 
 
 @pytest.fixture

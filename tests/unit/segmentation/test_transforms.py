@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.segmentation.transforms import classes_at_photo_size, normalize, resize_image, resize_mask
+from pipelines.segmentation.transforms import (
+    classes_at_size,
+    decided_size,
+    mask_at_photo_size,
+    normalize,
+    resize_image,
+    resize_mask,
+)
 
 
 def probabilities(channels: int, seed: int, height: int = 6, width: int = 5) -> np.ndarray:
@@ -26,21 +33,21 @@ def test_skipping_hopeless_classes_changes_nothing(channels: int, seed: int, hei
     planes = probabilities(channels, seed)
     everything = enlarge_everything(planes, height, width)
 
-    channel, confidence = classes_at_photo_size(planes, height, width)
+    channel, confidence = classes_at_size(planes, height, width)
 
     np.testing.assert_array_equal(channel, everything.argmax(0))
     np.testing.assert_array_equal(confidence, everything.max(0))
 
 
 def test_the_answer_has_the_size_and_types_of_index_masks() -> None:
-    channel, confidence = classes_at_photo_size(probabilities(3, 0), 17, 11)
+    channel, confidence = classes_at_size(probabilities(3, 0), 17, 11)
 
     assert (channel.shape, channel.dtype) == ((17, 11), np.uint8)
     assert (confidence.shape, confidence.dtype) == ((17, 11), np.float32)
 
 
 def test_a_tie_goes_to_background() -> None:
-    channel, confidence = classes_at_photo_size(np.full((4, 2, 2), 0.25, np.float32), 2, 2)
+    channel, confidence = classes_at_size(np.full((4, 2, 2), 0.25, np.float32), 2, 2)
 
     assert not channel.any()
     assert (confidence == 0.25).all()
@@ -81,3 +88,22 @@ def test_photo_and_mask_stay_aligned() -> None:
     small_photo, small_mask = resize_image(photo, 16, 12), resize_mask(mask, 16, 12)
 
     np.testing.assert_array_equal(small_photo[..., 0] > 126, small_mask == 7)
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000))
+def test_what_is_decided_never_exceeds_sixteen_megapixels(height: int, width: int) -> None:
+    decided = decided_size(height, width)
+
+    assert decided[0] * decided[1] <= 16_000_000 or min(height, width) == 1
+    assert decided == (height, width) or height * width > 16_000_000
+
+
+def test_a_mask_of_a_large_photo_has_the_photos_size() -> None:
+    likelihood = np.zeros((10, 10), np.float32)
+    likelihood[5:] = 1
+
+    mask = mask_at_photo_size(likelihood, 0.5, 5000, 4000)
+
+    assert (mask.shape, mask.dtype) == ((5000, 4000), bool)
+    assert not mask[:2400].any()
+    assert mask[2600:].all()

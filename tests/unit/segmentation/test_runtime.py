@@ -1,0 +1,50 @@
+"""Networks outside of torch give what torch gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.segmentation.runtime import compile_network
+
+
+@pytest.fixture(scope="module")
+def network() -> torch.nn.Module:
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8), torch.nn.SiLU(), torch.nn.Conv2d(8, 4, 1)
+    return torch.nn.Sequential(*layers, torch.nn.Softmax(dim=1)).eval()
+
+
+def wanted(network: torch.nn.Module, batch: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        return network(torch.from_numpy(batch)).numpy()
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_every_batch_gives_what_torch_gives(network: torch.nn.Module, size: int) -> None:
+    batch = np.random.default_rng(0).normal(size=(size, 3, 16, 12)).astype(np.float32)
+
+    found = compile_network(network, (3, 16, 12))(batch)
+
+    np.testing.assert_allclose(found, wanted(network, batch), atol=1e-5)
+
+
+def test_a_result_is_not_overwritten_by_the_next(network: torch.nn.Module) -> None:
+    forward = compile_network(network, (3, 8, 8))
+    first = forward(np.zeros((1, 3, 8, 8), np.float32))
+    before = first.copy()
+
+    forward(np.ones((1, 3, 8, 8), np.float32))
+
+    np.testing.assert_array_equal(first, before)
+
+
+def test_a_network_that_was_converted_once_is_read_from_the_disk(network: torch.nn.Module, tmp_path: Path) -> None:
+    batch, kept = np.ones((1, 3, 8, 8), np.float32), tmp_path / "kept" / "network.xml"
+    first = compile_network(network, (3, 8, 8), kept=kept)(batch)
+
+    again = compile_network(torch.nn.Identity(), (3, 8, 8), kept=kept)(batch)
+
+    np.testing.assert_array_equal(first, again)
+    assert sorted(path.name for path in kept.parent.iterdir()) == ["network.bin", "network.xml"]
