@@ -53,12 +53,12 @@ def test_reading_takes_no_time_and_loads_nothing_heavy(parsed: dict[str, Any]) -
     ("dag_id", "needs", "woken_by", "cron"),
     [
         ("ingest_images", "AssetAll", ["bucket"], "5 * * * *"),
-        ("prelabel_images", "AssetAny", ["model", "tasks"], None),
+        ("prelabel_images", "AssetAny", ["model", "tasks"], "*/10 * * * *"),
         ("sync_annotations", "AssetAll", ["annotations"], "*/30 * * * *"),
         ("retrain_model", "AssetAll", ["dataset"], None),
     ],
 )
-def test_dags_are_woken_by_assets_and_two_by_the_clock_as_well(
+def test_dags_are_woken_by_assets_and_three_by_the_clock_as_well(
     dags: dict[str, Any], dag_id: str, needs: str, woken_by: list[str], cron: str | None
 ) -> None:
     dag = dags[dag_id]
