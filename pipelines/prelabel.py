@@ -10,7 +10,7 @@ from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import push_predictions, replace_predictions
 from pipelines.labelstudio.project import find_project, require_same_labels, show_predictions_of
-from pipelines.labelstudio.tasks import list_tasks, task_data
+from pipelines.labelstudio.tasks import list_tasks, locked_tasks, task_data
 from pipelines.params import Params
 from pipelines.queue import ScoreLedger, next_tasks, to_score
 from pipelines.records import NO_MODEL, Task
@@ -45,7 +45,7 @@ def plan_batches(labels: LabelStudioClient, settings: Settings, params: Params) 
     project = find_project(labels, params)
     require_same_labels(labels, project, params)
     _require_known_labels(version, known, params)
-    unopened = [task for task in list_tasks(labels, project) if not task.opened]
+    unopened = _nobodys(labels, project)
     chosen = {task.id for task in next_tasks(unopened, _scores(settings, params, version, unopened), params.prelabel)}
     waiting = [
         task.id
@@ -60,19 +60,15 @@ def plan_batches(labels: LabelStudioClient, settings: Settings, params: Params) 
 def prelabel_batch(
     labels: LabelStudioClient, settings: Settings, params: Params, task_ids: Sequence[int]
 ) -> PrelabelReport:
-    """Predict and import one batch; tasks that were opened or predicted meanwhile are left as they are.
+    """Predict and import one batch; tasks that were opened, handed out or predicted meanwhile are left as they are.
 
     A photo that cannot be predicted is reported and the rest goes on. A prediction that is there already is brought up
-    to date in its place: somebody may have its photo open, and Label Studio refuses work that started from a prediction
-    that is gone.
+    to date in its place: somebody may look at its photo without having been handed it, and Label Studio refuses work
+    that started from a prediction that is gone.
     """
     project = find_project(labels, params)
     version, _ = serving_model(settings)
-    tasks = [
-        task
-        for task in list_tasks(labels, project, only=task_ids)
-        if not task.opened and task.prediction_versions != (version,)
-    ]
+    tasks = [task for task in _nobodys(labels, project, only=task_ids) if task.prediction_versions != (version,)]
     if not tasks or version == NO_MODEL:
         return PrelabelReport(len(task_ids), 0, {})
     answer = _ask(settings, "/predict", tasks)
@@ -106,6 +102,12 @@ def _require_known_labels(version: str, known: Sequence[str], params: Params) ->
         logger.warning(
             "%s does not know %s: these are drawn by hand until the next training", version, ", ".join(missing)
         )
+
+
+def _nobodys(labels: LabelStudioClient, project: int, only: Sequence[int] | None = None) -> list[Task]:
+    """Give the tasks that nobody annotated, drew a draft on, or was handed by the labeling stream."""
+    held = locked_tasks(labels, project)
+    return [task for task in list_tasks(labels, project, only=only) if not task.opened and task.id not in held]
 
 
 def _scores(settings: Settings, params: Params, version: str, unopened: Sequence[Task]) -> dict[str, float]:

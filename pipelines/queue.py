@@ -2,7 +2,8 @@
 
 Label Studio's labeling stream serves, to several people at once and each task to one of them, the tasks that hold a
 prediction of the project's model version («uncertainty sampling»; with more than one person it picks among them by
-chance). So the queue is made by giving predictions to the next tasks only, and by topping them up.
+chance). So the queue is made by giving predictions to the next tasks only, and by topping them up. The tab «Queue» of
+the Data Manager shows these by score; who labels «as displayed» from it gets them exactly in that order.
 """
 
 import json

@@ -32,9 +32,12 @@ class Labeler:
         if not self._enter("/user/login/", email, password) and not self._enter("/user/signup/", email, password):
             raise ServiceError(f"Label Studio at {url} lets {email} neither log in nor sign up; is sign-up open?")
 
-    def next_task(self, project_id: int) -> dict[str, Any] | None:
-        """Take the next task of the labeling stream, and with it its lock; None when there is none left."""
-        answer = self._post("/api/dm/actions", {}, id="next_task", project=project_id)
+    def next_task(self, project_id: int, shown: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Take the next task of the labeling stream, and with it its lock; None when there is none left.
+
+        `shown` gives filters and ordering of a tab of the Data Manager, to take its tasks as they are displayed.
+        """
+        answer = self._post("/api/dm/actions", dict(shown or {}), id="next_task", project=project_id)
         return None if answer.status_code == 404 else dict(self._checked(answer))
 
     def submit(self, task: Mapping[str, Any], result: list[dict[str, Any]], lead_time_s: float) -> None:

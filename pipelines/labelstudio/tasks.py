@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.errors import DataError
+from pipelines.errors import CredentialsError, DataError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.interface import IMAGE
 from pipelines.records import ImageRef, Metadata, Task
@@ -28,9 +29,31 @@ def list_tasks(client: LabelStudioClient, project_id: int, *, only: Sequence[int
 
     Sizes in pixels are those of the upright photo.
     """
-    for raw in pages(client, project_id, page_size=_PAGE, selected=only):
+    query = {} if only is None else {"selectedItems": {"all": False, "included": list(only)}}
+    for raw in pages(client, project_id, page_size=_PAGE, query=query):
         if is_ours(raw):
             yield parse_task(raw)
+
+
+def locked_tasks(client: LabelStudioClient, project_id: int) -> set[int]:
+    """Give the ids of the tasks that the labeling stream handed to somebody and keeps for them.
+
+    Raises ServiceError with the remedy when Label Studio does not allow to ask for it.
+    """
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    held = {"filter": "filter:tasks:locks__expire_at", "operator": "greater", "type": "Datetime", "value": now}
+    query = {"filters": {"conjunction": "and", "items": [held]}}
+    try:
+        return {int(raw["id"]) for raw in pages(client, project_id, page_size=_PAGE, query=query)}
+    except CredentialsError:
+        raise
+    except ServiceError as error:
+        if "DATA_MANAGER_FILTER_ALLOWLIST" not in str(error):
+            raise
+        raise ServiceError(
+            f"Label Studio at {client.url} does not tell which tasks somebody is working on; set "
+            "DATA_MANAGER_FILTER_ALLOWLIST=locks__expire_at in its environment and start it again"
+        ) from error
 
 
 def create_tasks(client: LabelStudioClient, project_id: int, photos: Sequence[tuple[ImageRef, Metadata]]) -> int:
@@ -91,20 +114,14 @@ def parse_task(raw: Mapping[str, Any]) -> Task:
 
 
 def pages(
-    client: LabelStudioClient,
-    project_id: int,
-    *,
-    page_size: int,
-    selected: Sequence[int] | None = None,
+    client: LabelStudioClient, project_id: int, *, page_size: int, query: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    """Give the Data Manager's task JSON page by page, of all tasks or of the ids in `selected`."""
-    query: dict[str, Any] = {"hiddenColumns": {"explore": _UNNEEDED, "labeling": _UNNEEDED}}
-    if selected is not None:
-        query["selectedItems"] = {"all": False, "included": list(selected)}
+    """Give the Data Manager's task JSON page by page, of all tasks or of those that `query` filters or selects."""
+    asked = json.dumps({"hiddenColumns": {"explore": _UNNEEDED, "labeling": _UNNEEDED}, **query})
     page, seen, total = 1, 0, 1
     while seen < total:
         answer = client.get(
-            "/api/tasks", project=project_id, page=page, page_size=page_size, query=json.dumps(query),
+            "/api/tasks", project=project_id, page=page, page_size=page_size, query=asked,
             fields="task_only", resolve_uri="false",  # task data as it was written, not as a browser needs it
         )  # fmt: skip
         total = int(answer["total"])

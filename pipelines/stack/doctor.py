@@ -12,6 +12,7 @@ from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
 from pipelines.labelstudio.client import connect, is_personal_token
 from pipelines.labelstudio.project import find_project, list_backends, project_labels
+from pipelines.labelstudio.tasks import locked_tasks
 from pipelines.params import load_params
 from pipelines.prelabel import serving_model
 from pipelines.records import NO_MODEL
@@ -117,6 +118,12 @@ def _backends(settings: Settings) -> Answer:
     return "segmentation first, segment-anything interactive, both connected"
 
 
+def _queue(settings: Settings) -> Answer:
+    labels, params = connect(settings), load_params(settings.params_path)
+    held = len(locked_tasks(labels, find_project(labels, params)))
+    return f"{held} tasks are in people's hands; these keep the masks that they started from"
+
+
 def _ports(settings: Settings) -> Answer:
     """Label Studio silently takes the next port when its own is taken."""
     try:
@@ -205,6 +212,7 @@ CHECKS: dict[str, Check] = {
     "Label Studio's token": _token,
     "labels": _project,
     "ML backends": _backends,
+    "queue": _queue,
     "buckets": _buckets,
     "Airflow": _airflow,
     "champion": _champion,

@@ -149,6 +149,7 @@ def _label_studio(settings: Settings) -> dict[str, str]:
         "FRONTEND_SENTRY_DSN": "",
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
+        "DATA_MANAGER_FILTER_ALLOWLIST": "locks__expire_at",  # so that we can ask what people are working on
         # Label Studio refuses loopback by default; both services live there. The metadata server stays banned.
         "USE_DEFAULT_BANNED_SUBNETS": "false",
         "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",

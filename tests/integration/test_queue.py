@@ -8,8 +8,8 @@ from pipelines.demo.labelers import Labeler
 from pipelines.labelstudio.annotations import annotated_tasks, parse_annotation, started_from_its_prediction
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.predictions import region_id
-from pipelines.labelstudio.project import find_project
-from pipelines.labelstudio.tasks import list_tasks
+from pipelines.labelstudio.project import QUEUE_TITLE, find_project
+from pipelines.labelstudio.tasks import list_tasks, locked_tasks
 from pipelines.params import load_params
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -45,21 +45,57 @@ def test_people_who_ask_at_the_same_moment_get_different_tasks_with_masks(people
     assert all(len(task["predictions"]) == 1 for task in tasks)
 
 
-def test_work_under_way_survives_a_promotion(stack_after_two_rounds, people, labels, project):
-    """Masks are brought up to date while a photo is open; who has it open submits all the same."""
+def test_the_queue_tab_hands_out_the_least_certain_first(settings, labels, project, people):
+    """Three people ask as the tab does when somebody labels «as displayed»."""
+    [view] = [v for v in labels.get("/api/dm/views", project=project) if v["data"]["title"] == QUEUE_TITLE]
+    body = {"ordering": view["data"]["ordering"], "filters": view["data"]["filters"]}
+    free = [
+        t.id
+        for t in list_tasks(labels, project)
+        if t.prediction_versions and not t.opened and t.id not in locked_tasks(labels, project)
+    ]
+    scores = {id: labels.get("/api/predictions/", task=id)[0]["score"] for id in free}
+
+    handed = [person.next_task(project, body) for person in people[:3]]
+
+    assert [task["id"] for task in handed] == sorted(scores, key=lambda id: scores[id])[:3]
+
+
+def as_if_older(labels, prediction):
+    """Let a task's prediction be of the model before."""
+    result = [{**region, "id": region_id("clothing:v1", str(n))} for n, region in enumerate(prediction["result"])]
+    labels.patch(f"/api/predictions/{prediction['id']}/", {"result": result, "model_version": "clothing:v1"})
+    return {**prediction, "result": result, "model_version": "clothing:v1"}
+
+
+def test_a_task_in_somebodys_hands_keeps_its_masks_after_a_promotion(
+    stack_after_two_rounds, settings, people, labels, project
+):
     task = people[0].next_task(project)
-    [shown] = task["predictions"]
-    older = [{**region, "id": region_id("clothing:v1", str(n))} for n, region in enumerate(shown["result"])]
-    labels.patch(f"/api/predictions/{shown['id']}/", {"result": older, "model_version": "clothing:v1"})
-    [open_task] = list_tasks(labels, project, only=[task["id"]])
-    assert open_task.prediction_versions == ("clothing:v1",)
+    shown = as_if_older(labels, task["predictions"][0])
+    assert task["id"] in locked_tasks(labels, project)
 
     stack_after_two_rounds.run("prelabel")
 
-    [updated] = labels.get("/api/predictions/", task=task["id"])
+    [kept] = labels.get("/api/predictions/", task=task["id"])
+    assert (kept["id"], kept["model_version"], kept["result"]) == (shown["id"], "clothing:v1", shown["result"])
+
+
+def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after_two_rounds, people, labels, project):
+    """Masks are brought up to date while somebody looks at the photo; who submits from the older ones can."""
+    held = locked_tasks(labels, project)
+    looked_at = next(
+        t for t in list_tasks(labels, project) if t.prediction_versions and not t.opened and t.id not in held
+    )
+    [shown] = labels.get("/api/predictions/", task=looked_at.id)
+    older = as_if_older(labels, shown)
+
+    stack_after_two_rounds.run("prelabel")
+
+    [updated] = labels.get("/api/predictions/", task=looked_at.id)
     assert (updated["id"], updated["model_version"]) == (shown["id"], shown["model_version"])
-    people[0].submit({**task, "predictions": [shown]}, older, 5.0)
-    [annotated] = annotated_tasks(labels, project, only=[task["id"]])
+    people[0].submit({"id": looked_at.id, "project": project, "predictions": [older]}, older["result"], 5.0)
+    [annotated] = annotated_tasks(labels, project, only=[looked_at.id])
     [raw] = annotated["annotations"]
     assert parse_annotation(raw, annotated, {}).prediction_version == "clothing:v1"
     assert not started_from_its_prediction(raw)

@@ -16,7 +16,7 @@ from pipelines.records import ImageRef
 from pipelines.settings import Settings
 
 IMPORT = "POST /api/projects/7/import/predictions"
-DELETE = "POST /api/dm/actions"
+UPDATE = "PATCH /api/predictions/31/"
 Serve = Callable[..., Settings]
 
 
@@ -57,9 +57,12 @@ def task(task_id: int, versions: str = "", **fields: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def studio_with(label_studio, two_labels: Params):
-    """Make a Label Studio whose project has the two labels and these tasks."""
+    """Make a Label Studio whose project has the two labels and these tasks, some of them in people's hands.
 
-    def make(*tasks: dict[str, Any], created: int = 0):
+    Its first answer about tasks is which ones are, the next ones are all tasks.
+    """
+
+    def make(*tasks: dict[str, Any], created: int = 0, held: tuple[int, ...] = ()):
         project = {"id": 7, "title": two_labels.project.title, "model_version": "old"}
         offered = {"tag": {"labels": list(two_labels.label_ids)}}
         return label_studio(
@@ -67,9 +70,14 @@ def studio_with(label_studio, two_labels: Params):
                 "GET /api/projects/": [{"results": [project], "next": None}],
                 "GET /api/projects/7/": [{**project, "parsed_label_config": offered}],
                 "PATCH /api/projects/7/": [{}],
-                "GET /api/tasks": [{"total": len(tasks), "tasks": list(tasks)}],
+                "GET /api/tasks": [
+                    {"total": len(held), "tasks": [task(number) for number in held]},
+                    {"total": len(tasks), "tasks": list(tasks)},
+                ],
+                "GET /api/predictions/": [[{"id": 31}, {"id": 30}]],
+                "DELETE /api/predictions/30/": [None],
+                UPDATE: [{}],
                 IMPORT: [{"created": created}],
-                DELETE: [{"processed_items": 1}],
             }
         )
 
@@ -121,10 +129,20 @@ def test_a_label_that_the_model_does_not_know_yet_is_no_obstacle(serve: Serve, s
     assert plan_batches(client, serve("clothing:v2", ("coat",)), two_labels) == [[1]]
 
 
-def test_predictions_replace_older_ones_and_problems_are_reported(
+def test_tasks_in_peoples_hands_keep_the_masks_they_started_from(serve: Serve, studio_with, two_labels: Params) -> None:
+    client, server = studio_with(task(1), task(2, "clothing:v1"), task(3), held=(2, 3))
+
+    assert plan_batches(client, serve("clothing:v2"), two_labels) == [[1]]
+
+    client, server = studio_with(task(2, "clothing:v1"), held=(2,))
+    prelabel_batch(client, serve("clothing:v2"), two_labels, [2])
+    assert all(where.startswith("GET") for where, _, _ in server.asked)
+
+
+def test_older_predictions_are_updated_in_their_place_and_problems_are_reported(
     serve: Serve, studio_with, two_labels: Params
 ) -> None:
-    client, server = studio_with(task(1), task(2, "clothing:v1"), task(3, "clothing:v1"), created=2)
+    client, server = studio_with(task(1), task(2, "clothing:v1"), task(3, "clothing:v1"), created=1)
     answer = {
         "results": [prediction(), prediction(), {}],
         "model_version": "clothing:v2",
@@ -135,10 +153,12 @@ def test_predictions_replace_older_ones_and_problems_are_reported(
 
     assert (report.asked, report.created, report.problems) == (3, 2, {3: "the photo is gone"})
     changes = [(where, body) for where, _, body in server.asked if not where.startswith("GET")]
-    assert [where for where, _ in changes] == [DELETE, IMPORT, "PATCH /api/projects/7/"]
-    assert changes[0][1]["selectedItems"]["included"] == [2], "task 3 keeps what it has"
-    assert [item["task"] for item in changes[1][1]] == [1, 2]
-    assert changes[2][1] == {"model_version": "clothing:v2"}
+    assert [where for where, _ in changes] == [
+        "DELETE /api/predictions/30/", UPDATE, IMPORT, "PATCH /api/projects/7/"
+    ]  # fmt: skip
+    assert changes[1][1] == prediction(), "of task 2, in the place of the newest; task 3 keeps what it has"
+    assert [item["task"] for item in changes[2][1]] == [1]
+    assert changes[3][1] == {"model_version": "clothing:v2"}
 
 
 def test_tasks_that_were_opened_meanwhile_are_left_as_they_are(serve: Serve, studio_with, two_labels: Params) -> None:

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 from bentos.segmentation.service import Segmentation
 from pipelines.labelstudio.brush import rle_to_mask
 from pipelines.records import NO_MODEL
+from pipelines.serving import unpack_probabilities
 
 Tasks = dict[str, dict[str, Any]]
 
@@ -63,7 +64,7 @@ def test_predictions_carry_the_version_that_setup_announced(service: TestClient,
     answer = service.post("/predict", json={"tasks": [tasks["upright"]]}).json()
 
     (item,) = answer["results"]
-    assert item["model_version"] == answer["model_version"] == service.post("/setup").json()["model_version"]
+    assert item["model_version"] == answer["model_version"] == service.post("/setup", json={}).json()["model_version"]
 
 
 @pytest.mark.parametrize("photo", ["upright", "turned"])
@@ -96,3 +97,48 @@ def test_a_body_that_is_no_request_is_refused(service: TestClient) -> None:
 
     assert answer.status_code == 400
     assert "«tasks»" in answer.json()["detail"]
+
+
+def test_scores_are_those_of_the_predictions(service: TestClient, tasks: Tasks) -> None:
+    asked = {"tasks": [tasks["upright"], tasks["missing"]]}
+
+    scores = service.post("/score", json=asked).json()["scores"]
+
+    [item, _] = service.post("/predict", json=asked).json()["results"]
+    assert scores == [pytest.approx(item["score"], abs=1e-3), None]
+
+
+def test_what_the_champion_thinks_is_told_label_by_label(service: TestClient, tasks: Tasks) -> None:
+    planes = unpack_probabilities(service.post("/probabilities", json={"tasks": [tasks["upright"]]}).json())
+
+    assert list(planes) == ["coat"]
+    assert (planes["coat"] > 250).all()
+
+
+def test_more_than_can_wait_is_refused_at_once_and_says_when_to_ask_again(service: TestClient, tasks: Tasks) -> None:
+    answer = service.post("/predict", json={"tasks": [tasks["upright"]] * 257})
+
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "limit of 256" in answer.json()["detail"]
+    assert service.post("/predict", json={"tasks": [tasks["upright"]]}).status_code == 200
+
+
+def test_labels_that_differ_from_the_projects_are_named(service: TestClient) -> None:
+    answer = service.post("/setup", json={"schema": "<View><BrushLabels name='tag' toName='image'/></View>"})
+
+    assert answer.status_code == 409
+    assert "only in params.yaml" in answer.json()["detail"]
+
+
+def test_with_a_password_everything_but_health_asks_for_it(
+    start: Callable[[Any], TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKLOOP_SERVICE_PASSWORD", "a secret")
+    service = start(Segmentation)
+
+    assert service.get("/health").status_code == 200
+    for auth in (None, ("maskloop", "another"), ("somebody", "a secret")):
+        refused = service.post("/predict", json={"tasks": []}, auth=auth)
+        assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, 'Basic realm="maskloop"')
+        assert service.post("/webhook", json={}, auth=auth).status_code == 401
+    assert service.post("/webhook", json={}, auth=("maskloop", "a secret")).status_code == 200

@@ -16,7 +16,6 @@ from pipelines.labelstudio.backend import (
     parse_request,
 )
 from pipelines.labelstudio.brush import rle_to_mask
-from pipelines.records import Prediction
 
 HEIGHT, WIDTH = 200, 100
 
@@ -126,12 +125,12 @@ def test_an_unreadable_prompt_is_named(region: dict[str, Any]) -> None:
 
 
 def test_a_batch_answers_every_task_in_order() -> None:
-    seen = Prediction((), 0.5, "clothing:v2", 4, 6)
+    seen = {"result": [], "score": 0.5, "model_version": "clothing:v2"}
 
     answer = batch_answer([None, seen], "clothing:v2")
 
     assert answer == {
-        "results": [{}, {"result": [], "score": 0.5, "model_version": "clothing:v2"}],
+        "results": [{}, seen],
         "model_version": "clothing:v2",
     }
 

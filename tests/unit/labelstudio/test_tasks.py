@@ -3,14 +3,17 @@
 import json
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import DataError
+from pipelines.errors import DataError, ServiceError
+from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.tasks import (
     create_tasks,
     list_tasks,
+    locked_tasks,
     parse_image,
     parse_metadata,
     parse_task,
@@ -125,3 +128,18 @@ def test_a_task_is_pointed_at_another_generation(label_studio) -> None:
     update_task(client, 4, PHOTO, METADATA)
 
     assert server.asked[0][2] == {"data": task_data(PHOTO, METADATA)}
+
+
+def test_what_people_hold_is_asked_for_by_the_time_it_is_held_until(label_studio) -> None:
+    client, server = label_studio({"GET /api/tasks": [{"total": 2, "tasks": [task_json(4), task_json(4)]}]})
+
+    assert locked_tasks(client, 7) == {4}
+    [asked] = json.loads(server.asked[0][1]["query"])["filters"]["items"]
+    assert (asked["filter"], asked["operator"]) == ("filter:tasks:locks__expire_at", "greater")
+
+
+def test_a_label_studio_that_hides_locks_is_named_with_the_remedy() -> None:
+    refusal = httpx.MockTransport(lambda _: httpx.Response(400, text="add it to DATA_MANAGER_FILTER_ALLOWLIST"))
+
+    with pytest.raises(ServiceError, match="DATA_MANAGER_FILTER_ALLOWLIST=locks__expire_at"):
+        locked_tasks(LabelStudioClient("http://label-studio.test", "token", transport=refusal), 7)

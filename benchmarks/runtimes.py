@@ -1,0 +1,75 @@
+"""Which runtime runs a trained network fastest on this machine's CPU: eager torch, ONNX Runtime or OpenVINO.
+
+Both networks that serving runs are measured at the sizes they are served at: the clothing model of params.yaml, one
+photo and a batch of eight, and the image encoder of Segment Anything (ViT-B). Weights are random, because the speed
+does not depend on their values. All runtimes get the same number of threads, and all give 32-bit results; how far each
+is from torch's is stated beside its time.
+"""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from segment_anything import sam_model_registry
+
+from benchmarks.harness import Row, compare
+from pipelines.params import load_params
+from pipelines.segmentation.clothing import ModelCard, build_network
+from pipelines.segmentation.runtime import Forward, compile_network
+from pipelines.settings import PROJECT_ROOT
+
+
+def run() -> list[Row]:
+    """Time each runtime against eager torch: the clothing model, then Segment Anything's encoder."""
+    params = load_params(PROJECT_ROOT / "params.yaml")
+    half = (0.5, 0.5, 0.5)
+    size = params.train.image_height, params.train.image_width
+    card = ModelCard(params.train.architecture, params.train.encoder, *size, half, half, params.label_ids)
+    clothing = torch.nn.Sequential(build_network(card), torch.nn.Softmax(dim=1)).eval()
+    encoder = sam_model_registry["vit_b"]().image_encoder.eval()
+    return [
+        *_rows("clothing model, 1 photo", clothing, (1, 3, *size), rounds=31, unit="ms"),
+        *_rows("clothing model, 8 photos", clothing, (8, 3, *size), rounds=11, unit="ms"),
+        *_rows("encoder ViT-B", encoder, (1, 3, 1024, 1024), rounds=3, unit="s"),
+    ]
+
+
+def _rows(what: str, network: torch.nn.Module, shape: tuple[int, ...], rounds: int, unit: str) -> Iterator[Row]:
+    batch = np.random.default_rng(7).standard_normal(shape, np.float32)
+    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as folder:
+        ways = {
+            "OpenVINO": compile_network(network, (shape[1], shape[2], shape[3])),
+            "ONNX Runtime": _onnx_runtime(network, batch, Path(folder) / "network.onnx"),
+            "torch, channels last": _torch(network, torch.channels_last),
+        }
+    eager = _torch(network, torch.contiguous_format)
+    right = eager(batch)
+    for name, way in ways.items():
+        yield compare(f"{what}: {name}", _call(way, batch), _call(eager, batch), rounds=rounds, unit=unit)
+        yield Row(f"{what}: {name}, largest difference", float(np.abs(way(batch) - right).max()), None, None, "", 1)
+
+
+def _call(way: Forward, batch: np.ndarray) -> Callable[[], object]:
+    return lambda: way(batch)
+
+
+def _torch(network: torch.nn.Module, layout: torch.memory_format) -> Forward:
+    laid_out = copy.deepcopy(network).to(memory_format=layout)
+
+    def forward(batch: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return np.asarray(laid_out(torch.from_numpy(batch).to(memory_format=layout)).numpy())
+
+    return forward
+
+
+def _onnx_runtime(network: torch.nn.Module, batch: np.ndarray, path: Path) -> Forward:
+    torch.onnx.export(network, (torch.from_numpy(batch),), str(path), input_names=["photos"], dynamo=False)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda photos: np.asarray(session.run(None, {"photos": photos})[0])
