@@ -18,7 +18,8 @@ def labeling_interface(params: Params) -> str:
         text = "  ·  ".join(f"${column}" for column in params.project.metadata)
         xml.SubElement(view, "Header", value=text, size="5")
     desk = xml.SubElement(view, "View", style="display: flex; gap: 12px")
-    labels = xml.SubElement(desk, "View", style="flex: 0 0 170px; max-height: 66vh; overflow-y: auto")
+    # A column per tool, so that nobody has to scroll to the label they need.
+    labels = xml.SubElement(desk, "View", style="display: flex; gap: 8px; flex: 0 0 auto; zoom: 0.85")
     _labels(labels, "Brush", "BrushLabels", BRUSH, params.labels, smart="false")
     # Smart prompts ask the interactive service and are never annotations themselves.
     _labels(labels, "Smart point", "KeyPointLabels", POINT, params.labels, smart="true", smartOnly="true")
@@ -45,8 +46,9 @@ def brush_labels(config: str) -> set[str]:
 
 
 def _labels(
-    column: xml.Element, heading: str, tag: str, name: str, labels: tuple[Label, ...], **attributes: str
+    columns: xml.Element, heading: str, tag: str, name: str, labels: tuple[Label, ...], **attributes: str
 ) -> None:
+    column = xml.SubElement(columns, "View", style="max-width: 150px")
     xml.SubElement(column, "Header", value=heading, size="6")
     group = xml.SubElement(column, tag, {"name": name, "toName": IMAGE, "showInline": "false", **attributes})
     for label in labels:
