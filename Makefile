@@ -41,7 +41,7 @@ bench: setup ## Measure every claim, or one with NAME=codec; writes var/bench/*.
 results: setup ## Write the measured figures into docs/results.md
 	@python -m benchmarks.results
 
-screenshots: setup chromium ## Take the pictures of the README from the running stack
+screenshots: setup chromium ## Take the pictures of README and labelers' guide from the running demo
 	@python -m scripts.screenshots
 
 lock: setup ## Resolve requirements/*.txt anew

@@ -28,7 +28,7 @@ from benchmarks._service import RunningService, bucket, free_ports, running, wai
 from benchmarks.clicks import drawn_photos
 from benchmarks.harness import Row, compare
 from pipelines.images import decode_image
-from pipelines.labelstudio.predictions import prediction_json
+from pipelines.labelstudio.render import prediction_json
 from pipelines.params import Params, load_params
 from pipelines.segmentation.clothing import ClothingModel, ModelCard, build_network, load_model, new_network, save_model
 from pipelines.segmentation.transforms import normalize, resize_image, resize_mask

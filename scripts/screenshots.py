@@ -1,4 +1,4 @@
-"""Take the README's pictures from the running stack with headless Chromium: `make screenshots`."""
+"""Take the documents' pictures from the running demo with headless Chromium: `make screenshots`."""
 
 import os
 import shutil
@@ -15,6 +15,7 @@ from pipelines.params import load_params
 from pipelines.settings import PROJECT_ROOT, Settings, get_settings
 from pipelines.stack.airflow import Airflow
 from pipelines.training.registry import Registry
+from scripts.labelers_guide import take_pictures
 
 PICTURES = PROJECT_ROOT / "docs" / "pictures"
 QUIET = (
@@ -106,6 +107,8 @@ def main() -> None:
             take(page, settings)
             page.close()
             print(f"docs/pictures/{take.__name__.replace('_', '-')}.png")
+        take_pictures(browser, settings, PICTURES)
+        print("docs/pictures/labelers-*.jpg")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import bentoml
 from bentos.protocol import backend_app
 from pipelines.errors import MaskloopError
 from pipelines.labelstudio.backend import batch_answer, parse_request, require_same_labels_in
-from pipelines.labelstudio.predictions import prediction_json
+from pipelines.labelstudio.render import prediction_json
 from pipelines.params import load_params
 from pipelines.photos import PhotoReader
 from pipelines.records import NO_MODEL, PhotoAddress

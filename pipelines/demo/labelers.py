@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 
 from pipelines.errors import ServiceError
-from pipelines.labelstudio.predictions import region_json
 from pipelines.labelstudio.regions import compile_regions
+from pipelines.labelstudio.render import region_json
 from pipelines.params import Params
 from pipelines.records import RegionMask
 

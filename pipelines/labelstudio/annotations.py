@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.predictions import version_of_region
+from pipelines.labelstudio.render import version_of_region
 from pipelines.labelstudio.tasks import list_tasks, parse_image, parse_metadata
 from pipelines.records import Annotation
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipelines.errors import ContractError, DataError, PromptError
 from pipelines.labelstudio.interface import IMAGE, brush_labels
-from pipelines.labelstudio.predictions import region_json
+from pipelines.labelstudio.render import region_json
 from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels
 

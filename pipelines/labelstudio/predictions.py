@@ -1,60 +1,10 @@
 """Predictions into Label Studio, and counted: it drops what it finds invalid without saying so."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import ServiceError
-from pipelines.labelstudio.brush import label_map_to_rles, mask_to_rle
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.interface import BRUSH, IMAGE
-from pipelines.records import Prediction, RegionMask
-
-_OTHER = re.compile("[^A-Za-z0-9-]")  # signs that the editor might stumble over in an id
-
-
-def prediction_json(prediction: Prediction) -> dict[str, Any]:
-    """Render a prediction as Label Studio's JSON: brush regions with scores, and the model version."""
-    rles = label_map_to_rles(prediction.mask, [region.label_id for region in prediction.regions])
-    regions = [
-        _region(
-            region_id(prediction.model_version, region.label), region.label, rles[region.label_id], region.score,
-            *prediction.mask.shape,
-        )
-        for region in prediction.regions
-    ]  # fmt: skip
-    return {"result": regions, "score": prediction.score, "model_version": prediction.model_version}
-
-
-def region_id(model_version: str, label: str) -> str:
-    """Name a predicted region so that it tells, wherever it ends up, which model drew it; see `version_of_region`."""
-    return f"{re.sub(_OTHER, lambda sign: f'_{ord(sign[0]):02x}', model_version)}--{re.sub(_OTHER, '-', label)}"
-
-
-def version_of_region(region_id: str) -> str:
-    """Give the model version that a region's id names; an empty text for regions that people drew."""
-    version, _, label = region_id.partition("--")
-    return re.sub("_([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), version) if label else ""
-
-
-def region_json(region: RegionMask, region_id: str) -> dict[str, Any]:
-    """Render one region as a brush region."""
-    return _region(region_id, region.label, mask_to_rle(region.mask), region.score, *region.mask.shape)
-
-
-def _region(region_id: str, label: str, rle: list[int], score: float, height: int, width: int) -> dict[str, Any]:
-    return {
-        "id": region_id,
-        "from_name": BRUSH,
-        "to_name": IMAGE,
-        "type": "brushlabels",
-        "origin": "prediction",
-        "original_width": width,
-        "original_height": height,
-        "image_rotation": 0,
-        "value": {"format": "rle", "rle": rle, "brushlabels": [label]},
-        "score": round(score, 4),
-    }
 
 
 def push_predictions(client: LabelStudioClient, project_id: int, predictions: Mapping[int, dict[str, Any]]) -> int:

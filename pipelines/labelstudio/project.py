@@ -54,7 +54,7 @@ def ensure_project(client: LabelStudioClient, params: Params, settings: Settings
         if different:
             client.patch(f"/api/projects/{project_id}/", different)
             changes.append(f"updated project: {', '.join(sorted(different))}")
-    changes += _ensure_queue(client, project_id)
+    changes += _ensure_tabs(client, project_id)
     changes += _ensure_storage(client, project_id, settings)
     changes += _ensure_backends(client, project_id, settings)
     return changes
@@ -117,29 +117,30 @@ def _plain(value: Any) -> Any:
     return "".join(value.split()) if isinstance(value, str) else value
 
 
-def queue_view() -> dict[str, Any]:
-    """Describe the Data Manager's tab of what comes next: untouched photos with masks, the least certain first."""
+def tabs() -> list[dict[str, Any]]:
+    """Describe the Data Manager's tabs: all photos, and what comes next: photos with masks, the least certain first."""
 
     def where(column: str, operator: str) -> dict[str, Any]:
         return {"filter": f"filter:tasks:{column}", "operator": operator, "type": "Number", "value": 0}
 
-    items = [where(name, "equal") for name in ("total_annotations", "cancelled_annotations")]
-    return {
-        "title": QUEUE_TITLE,
-        "type": "list",
-        "target": "tasks",
-        "ordering": ["tasks:predictions_score"],
-        "filters": {"conjunction": "and", "items": [*items, where("total_predictions", "greater")]},
-    }
+    untouched = [where(name, "equal") for name in ("total_annotations", "cancelled_annotations")]
+    queue = {"conjunction": "and", "items": [*untouched, where("total_predictions", "greater")]}
+    return [
+        {"title": "All photos", "type": "list", "target": "tasks"},
+        {
+            "title": QUEUE_TITLE, "type": "list", "target": "tasks",
+            "ordering": ["tasks:predictions_score"], "filters": queue,
+        },
+    ]  # fmt: skip
 
 
-def _ensure_queue(client: LabelStudioClient, project_id: int) -> list[str]:
-    """Make the tab when it is not there; columns and filters that people changed in it are theirs."""
-    titles = {view["data"].get("title") for view in client.get("/api/dm/views", project=project_id)}
-    if QUEUE_TITLE in titles:
-        return []
-    client.post("/api/dm/views", {"project": project_id, "data": queue_view()})
-    return [f"made the tab «{QUEUE_TITLE}» of what comes next"]
+def _ensure_tabs(client: LabelStudioClient, project_id: int) -> list[str]:
+    """Make the tabs that are not there; columns and filters that people changed in them are theirs."""
+    there = {view["data"].get("title") for view in client.get("/api/dm/views", project=project_id)}
+    missing = [tab for tab in tabs() if tab["title"] not in there]
+    for tab in missing:
+        client.post("/api/dm/views", {"project": project_id, "data": tab})
+    return [f"made the tab «{tab['title']}»" for tab in missing]
 
 
 def _ensure_storage(client: LabelStudioClient, project_id: int, settings: Settings) -> list[str]:

@@ -7,8 +7,8 @@ import pytest
 from pipelines.demo.labelers import Labeler
 from pipelines.labelstudio.annotations import annotated_tasks, parse_annotation, started_from_its_prediction
 from pipelines.labelstudio.client import connect
-from pipelines.labelstudio.predictions import region_id
 from pipelines.labelstudio.project import QUEUE_TITLE, find_project
+from pipelines.labelstudio.render import region_id
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks
 from pipelines.params import load_params
 

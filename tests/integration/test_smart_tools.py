@@ -80,10 +80,10 @@ def test_a_labeler_corrects_a_photo_and_the_dataset_has_it(
         editor.accept()
         page.screenshot(path=artefact(tmp_path, f"smart-box-{orientation}.png"))
         assert editor.regions() == [names[largest], names[second]]
+        asked = [[region.get("is_positive") for region in prompts(answer)] for answer in (first, narrowed)]
+        assert asked == [[True], [True, False]]
         editor.submit()
 
-    asked = [[region.get("is_positive") for region in prompts(answer)] for answer in (first, narrowed)]
-    assert asked == [[True], [True, False]]
     stack_after_two_rounds.run("sync")
     mask = read_mask(settings.workspace_path / mask_path(task.image.sha256))
     assert mask.shape == drawn.mask.shape

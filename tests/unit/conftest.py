@@ -130,7 +130,7 @@ def free_port() -> Iterator[int]:
 @pytest.fixture(scope="session")
 def annotate() -> Callable[..., Annotation]:
     """Make an annotation of a 30×20 photo; each label covers a range of rows, and the last one drawn wins."""
-    from pipelines.labelstudio.predictions import region_json
+    from pipelines.labelstudio.render import region_json
 
     def make(uuid: str, rows: Mapping[str, slice], **changes: Any) -> Annotation:
         masks = {label: np.zeros((30, 20), bool) for label in rows}

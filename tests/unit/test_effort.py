@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.effort import measure_effort
-from pipelines.labelstudio.predictions import region_json
+from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import Params
 from pipelines.records import ImageRef, RegionMask

@@ -64,7 +64,8 @@ def test_dags_import_nothing_heavy_at_module_level() -> None:
 
 
 def test_bentos_import_only_what_serving_needs() -> None:
-    parts = ("segmentation", "records", "params", "settings", "errors", "storage", "photos", "labelstudio.backend")
+    rooms = ("segmentation", "records", "params", "settings", "errors", "storage", "photos", "serving")
+    parts = (*rooms, "labelstudio.backend", "labelstudio.render")
     allowed = ("bentoml", "fastapi", "bentos.protocol", *(f"pipelines.{part}" for part in parts))
     assert strangers("bentos", allowed) == {}
 
@@ -76,6 +77,13 @@ def test_pipelines_know_nothing_of_airflow_and_bentoml() -> None:
 def test_segmentation_knows_nothing_of_dvc_label_studio_and_great_expectations() -> None:
     strange = ("dvc", "label_studio_sdk", "great_expectations", "pipelines.labelstudio", "pipelines.dataset")
     assert forbidden("pipelines/segmentation", strange) == {}
+
+
+def test_services_do_without_label_studios_sdk() -> None:
+    """It would cost each service time to start and memory, for a parser that only `/setup` needs."""
+    program = "import sys, bentos.segmentation.service, bentos.segment_anything.service; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    assert not {"label_studio_sdk", "dvc", "great_expectations"} & set(done.stdout.split())
 
 
 @pytest.mark.parametrize("module", ["cli", "settings", "storage", "labelstudio.client", "stack.doctor"])

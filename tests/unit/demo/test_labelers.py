@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipelines.demo.labelers import ACCEPT_IOU, CORRECT_IOU, correct
-from pipelines.labelstudio.predictions import region_json
 from pipelines.labelstudio.regions import compile_regions
+from pipelines.labelstudio.render import region_json
 from pipelines.params import Params
 from pipelines.records import RegionMask
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipelines.errors import AnnotationError, BrushError, ContractError
-from pipelines.labelstudio.predictions import region_json
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
+from pipelines.labelstudio.render import region_json
 from pipelines.records import RegionMask
 
 IDS = {"coat": 3, "dress": 7}
