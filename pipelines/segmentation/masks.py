@@ -8,6 +8,7 @@ import numpy as np
 from pipelines.records import RegionScore
 from pipelines.segmentation.transforms import classes_at_size, decided_size
 
+_PART = 0.25  # of a box's largest part; parts of this size belong to what was boxed, such as the second shoe
 _PINHOLE = 0.002  # a hole smaller than this share of a clicked region is the segmenter's noise
 
 
@@ -69,14 +70,17 @@ def without_specks(index_mask: np.ndarray, min_pixels: float) -> np.ndarray:
 def clean_region(mask: np.ndarray, points: Sequence[tuple[int, int]]) -> np.ndarray:
     """Make one clean region of a (H, W) bool mask that answers a click.
 
-    Keeps the 8-connected parts under `points` ((x, y) pixels), or the largest part where no point hits one, and fills
-    pinholes; holes that somebody would see stay.
+    Keeps the 8-connected parts under `points` ((x, y) pixels), or the largest part where no point hits one. Without
+    points, which is what a box gives, parts that are not much smaller stay as well: a pair of shoes is two. Pinholes are
+    filled; holes that somebody would see stay.
     """
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if count > 2:
         hit = {int(parts[y, x]) for x, y in points} - {0}
-        kept = np.zeros(count, bool)
-        kept[list(hit) or [1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))]] = True
+        areas = stats[:, cv2.CC_STAT_AREA] * (np.arange(count) > 0)
+        kept = areas >= areas.max() * (1 if points else _PART)
+        if hit:
+            kept = np.isin(np.arange(count), list(hit))
         mask = kept[parts]
     elif count < 2:
         return mask

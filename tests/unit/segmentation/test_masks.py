@@ -111,6 +111,15 @@ def test_the_largest_part_is_kept_where_no_point_hits_one(two_parts: np.ndarray)
     np.testing.assert_array_equal(clean_region(two_parts, [(99, 0)]), clean_region(two_parts, [(10, 10)]))
 
 
+def test_a_box_keeps_both_shoes_of_a_pair_and_no_crumbs() -> None:
+    pair = np.zeros((60, 100), bool)
+    pair[10:30, 10:40], pair[12:28, 60:85], pair[50:55, 50:60] = True, True, True
+    crumbless = pair.copy()
+    crumbless[50:55, 50:60] = False
+
+    np.testing.assert_array_equal(clean_region(pair, []), crumbless)
+
+
 def test_every_part_that_a_point_hits_is_kept(two_parts: np.ndarray) -> None:
     assert clean_region(two_parts, [(10, 10), (75, 25)])[25, 75]
 
