@@ -27,7 +27,7 @@ def labeling_interface(params: Params) -> str:
     photo = xml.SubElement(desk, "View", style="flex: 1 1 auto; min-width: 0")
     xml.SubElement(
         photo, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true", brightnessControl="true",
-        contrastControl="true", crossOrigin="anonymous", smoothing="true", maxHeight="66vh",
+        contrastControl="true", crossOrigin="anonymous", smoothing="true", maxHeight="76vh",
     )  # fmt: skip
     xml.SubElement(photo, "MagicWand", name="wand", toName=IMAGE)
     xml.indent(view)

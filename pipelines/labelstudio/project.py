@@ -17,6 +17,15 @@ STORAGE_TITLE = "maskloop source"
 SEGMENTATION_TITLE = "segmentation"
 SEGMENT_ANYTHING_TITLE = "segment-anything"
 QUEUE_TITLE = "Queue"
+# Columns that a labeler does not need; people can show them again.
+_HIDDEN = [
+    f"tasks:{name}"
+    for name in (
+        "inner_id", "completed_at", "cancelled_annotations", "total_predictions", "annotations_results",
+        "annotations_ids", "predictions_results", "file_upload", "storage_filename", "created_at", "updated_by",
+        "avg_lead_time", "draft_exists", "data.generation", "data.sha256", "data.height", "data.width",
+    )
+]  # fmt: skip
 
 
 def find_project(client: LabelStudioClient, params: Params) -> int:
@@ -125,13 +134,12 @@ def tabs() -> list[dict[str, Any]]:
 
     untouched = [where(name, "equal") for name in ("total_annotations", "cancelled_annotations")]
     queue = {"conjunction": "and", "items": [*untouched, where("total_predictions", "greater")]}
+    hidden = {"explore": _HIDDEN, "labeling": _HIDDEN}
+    table = {"type": "list", "target": "tasks", "hiddenColumns": hidden}
     return [
-        {"title": "All photos", "type": "list", "target": "tasks"},
-        {
-            "title": QUEUE_TITLE, "type": "list", "target": "tasks",
-            "ordering": ["tasks:predictions_score"], "filters": queue,
-        },
-    ]  # fmt: skip
+        {**table, "title": "All photos"},
+        {**table, "title": QUEUE_TITLE, "ordering": ["tasks:predictions_score"], "filters": queue},
+    ]
 
 
 def _ensure_tabs(client: LabelStudioClient, project_id: int) -> list[str]:
