@@ -2,7 +2,8 @@
 
 The weights are random, because the speed does not depend on their values; the service loads them from a file that is
 named and hashed like an official checkpoint. Our side is the service as it runs in the stack, asked over HTTP; the
-peers' side is the same work in this process without HTTP, which favours them.
+peers' side is the same work in this process without HTTP, which favours them. A cache of one photo is never the right
+one when nine people work on nine photos, so each of their clicks costs the peers what a first click does.
 """
 
 import hashlib
@@ -37,6 +38,7 @@ _PHOTOS = 9
 _ROUNDS = 3
 _PEOPLE, _PAUSE_S, _MINUTE_S = 9, 3.0, 60.0
 _MANY = 2000
+_MASKS = 20
 _PLACES = 35, 50, 65  # percent of the photo's width
 _WARM_MS, _FIRST_MS = 500, 400  # what p95 must stay below
 
@@ -63,7 +65,8 @@ def run() -> list[Row]:
                     first += [_seconds(partial(service.post, "/predict", click(task, 50))) for task in tasks]
                 peer.append(_peer(network, photos[number]))
             with running(settings, "segment_anything", **ours) as service:
-                rows += _first_click_rows(first, peer) + _warm(service, tasks) + _memory(service, tasks)
+                rows += _first_click_rows(first, peer) + _warm(service, tasks, statistics.median(peer))
+                rows += _crowded(service, tasks[0]) + _memory(service, tasks)
     return rows
 
 
@@ -149,7 +152,7 @@ def _first_click_rows(ours: list[float], peer: list[float]) -> list[Row]:
     ]
 
 
-def _warm(service: RunningService, tasks: list[dict[str, Any]]) -> list[Row]:
+def _warm(service: RunningService, tasks: list[dict[str, Any]], peer_s: float) -> list[Row]:
     """Let nine people click every three seconds for a minute; every mask must be the one a lone click gives."""
     right = {
         (n, x): _rle(service.post("/predict", click(task, x))) for n, task in enumerate(tasks) for x in (35, 50, 65)
@@ -174,7 +177,7 @@ def _warm(service: RunningService, tasks: list[dict[str, Any]]) -> list[Row]:
         list(people.map(person, range(_PEOPLE)))
     p50, p95 = np.percentile(times, [50, 95]) * 1e3
     return [
-        Row("warm click of nine people, median", float(p50), None, None, "ms", len(times)),
+        Row("warm click of nine people, median", float(p50), peer_s * 1e3, peer_s * 1e3 / float(p50), "ms", len(times)),
         Row(f"warm click of nine people, p95 (limit {_WARM_MS})", float(p95), None, None, "ms", len(times)),
         Row("warm click errors", errors, None, None, "", len(times)),
         Row("warm click wrong masks", wrong, None, None, "", len(times)),
@@ -183,6 +186,17 @@ def _warm(service: RunningService, tasks: list[dict[str, Any]]) -> list[Row]:
 
 def _rle(answer: dict[str, Any]) -> list[list[int]]:
     return [region["value"]["rle"] for item in answer["results"] for region in item["result"]]
+
+
+def _crowded(service: RunningService, task: dict[str, Any]) -> list[Row]:
+    """Click on a photo that holds many masks already: Label Studio sends all of them along with every click."""
+    region = service.post("/predict", click(task, 50))["results"][0]["result"][0]
+    full = {**task, "drafts": [{"result": [region] * _MASKS}], "predictions": [{"result": [region] * _MASKS}]}
+    row = compare(
+        f"warm click, {2 * _MASKS} masks in the request, against none",
+        lambda: service.post("/predict", click(full, 50)), lambda: service.post("/predict", click(task, 50)), rounds=15,
+    )  # fmt: skip
+    return [row]
 
 
 def _memory(service: RunningService, tasks: list[dict[str, Any]]) -> list[Row]:

@@ -71,8 +71,8 @@ def clean_region(mask: np.ndarray, points: Sequence[tuple[int, int]]) -> np.ndar
     """Make one clean region of a (H, W) bool mask that answers a click.
 
     Keeps the 8-connected parts under `points` ((x, y) pixels), or the largest part where no point hits one. Without
-    points, which is what a box gives, parts that are not much smaller stay as well: a pair of shoes is two. Pinholes are
-    filled; holes that somebody would see stay.
+    points, which is what a box gives, parts that are not much smaller stay as well: a pair of shoes is two. Pinholes
+    are filled; holes that somebody would see stay.
     """
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if count > 2:
