@@ -24,20 +24,20 @@ from label_studio_sdk.converter.brush import mask2rle
 from PIL import Image
 from rich.progress import track
 
+from benchmarks._model import train_briefly
 from benchmarks._service import RunningService, bucket, free_ports, running, wait_for
 from benchmarks.clicks import drawn_photos
 from benchmarks.harness import Row, compare
 from pipelines.images import decode_image
 from pipelines.labelstudio.render import prediction_json
 from pipelines.params import Params, load_params
-from pipelines.segmentation.clothing import ClothingModel, ModelCard, build_network, load_model, new_network, save_model
-from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
+from pipelines.segmentation.clothing import ClothingModel, ModelCard, build_network, load_model
+from pipelines.segmentation.transforms import normalize, resize_image
 from pipelines.settings import PROJECT_ROOT
 
 _PHOTOS = 16
 _RELOADED = 4  # each costs the peer seconds
 _ROUNDS = 5
-_STEPS = 60
 _SIDE_BY_SIDE = 8  # as many as the service works on at once
 _MANY, _PER_REQUEST = 2000, 10
 _LARGEST = 12_000, 8_333  # pixels: 100 megapixels
@@ -48,7 +48,7 @@ def run() -> list[Row]:
     params, photos = load_params(PROJECT_ROOT / "params.yaml"), drawn_photos(_PHOTOS)
     with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name:
         folder = Path(name)
-        _train(params, folder / "model")
+        train_briefly(params, folder / "model")
         rows = _against_peers(params, folder / "model", photos)
         with bucket(folder) as settings:
             kept = folder / "champion"
@@ -57,29 +57,6 @@ def run() -> list[Row]:
             (kept / "champion.txt").write_text("1", encoding="utf-8")
             with running(settings, "segmentation") as service:
                 return rows + _memory(service, photos)
-
-
-def _train(params: Params, folder: Path) -> None:
-    from pipelines.demo.photos import draw_photo
-
-    torch.manual_seed(7)
-    network, card = new_network(params.train, params.label_ids)
-    channel_of = np.zeros(256, np.uint8)
-    for channel, label_id in enumerate(card.index_of_channel):
-        channel_of[label_id] = channel
-    drawn = [draw_photo(seed, params.label_ids) for seed in range(100, 132)]
-    size = card.height, card.width
-    inputs = torch.from_numpy(np.stack([normalize(resize_image(d.image, *size), card.mean, card.std) for d in drawn]))
-    truth = torch.from_numpy(np.stack([channel_of[resize_mask(d.mask, *size)] for d in drawn])).long()
-    optimizer = torch.optim.AdamW(network.parameters(), params.train.learning_rate)
-    network.train()
-    for step in track(range(_STEPS), "a short training", transient=True):
-        part = torch.arange(step * 8, step * 8 + 8) % len(drawn)
-        loss = torch.nn.functional.cross_entropy(network(inputs[part]), truth[part])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    save_model(network, card, folder)
 
 
 def _against_peers(params: Params, folder: Path, photos: list[bytes]) -> list[Row]:

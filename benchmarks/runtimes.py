@@ -8,6 +8,7 @@ is from torch's is stated beside its time.
 
 import copy
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -68,7 +69,9 @@ def _torch(network: torch.nn.Module, layout: torch.memory_format) -> Forward:
 
 
 def _onnx_runtime(network: torch.nn.Module, batch: np.ndarray, path: Path) -> Forward:
-    torch.onnx.export(network, (torch.from_numpy(batch),), str(path), input_names=["photos"], dynamo=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer; how far the result is from torch's is measured
+        torch.onnx.export(network, (torch.from_numpy(batch),), str(path), input_names=["photos"], dynamo=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
