@@ -7,7 +7,7 @@ import platform
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,18 +34,28 @@ class Row:
 
 
 def compare(metric: str, ours: Callable[[], object], peer: Callable[[], object], rounds: int, unit: str = "ms") -> Row:
-    """Time both ways and return the medians.
+    """Time both ways and return the medians; see `compare_several`."""
+    [row] = compare_several({metric: ours}, peer, rounds, unit)
+    return row
+
+
+def compare_several(
+    ways: Mapping[str, Callable[[], object]], peer: Callable[[], object], rounds: int, unit: str = "ms"
+) -> list[Row]:
+    """Time several ways, by metric, and what their peer does; gives a row of medians for each.
 
     Each way runs once untimed, then `rounds` times; who goes first changes from round to round. `unit`: s, ms or us.
     """
-    ours(), peer()
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
-    for number in range(rounds):
-        turns = [("ours", ours), ("peer", peer)]
-        for name, way in turns if number % 2 == 0 else reversed(turns):
+    turns = [*ways.items(), ("", peer)]
+    seconds: dict[str, list[float]] = {name: [] for name, _ in turns}
+    for _, way in turns:
+        way()
+    for _ in range(rounds):
+        for name, way in turns:
             seconds[name].append(_seconds(way))
-    ours_median, peer_median = (statistics.median(seconds[name]) * _PER_SECOND[unit] for name in ("ours", "peer"))
-    return Row(metric, ours_median, peer_median, peer_median / ours_median, unit, rounds)
+        turns = [*turns[1:], turns[0]]
+    median = {name: statistics.median(values) * _PER_SECOND[unit] for name, values in seconds.items()}
+    return [Row(name, median[name], median[""], median[""] / median[name], unit, rounds) for name in ways]
 
 
 def compare_memory(metric: str, ours: Callable[[], object], peer: Callable[[], object]) -> Row:

@@ -88,7 +88,9 @@ def test_every_target_of_the_makefile_says_what_it_does() -> None:
     assert sorted(explained) == sorted(targets) == sorted(phony.split())
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md", "docs/labelers.md"]
+)
 def test_links_lead_somewhere(name: str) -> None:
     folder = (PROJECT_ROOT / name).parent
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", read(name))
