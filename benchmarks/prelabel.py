@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ from benchmarks.harness import Row, compare
 from pipelines.images import decode_image
 from pipelines.labelstudio.render import prediction_json
 from pipelines.params import Params, load_params
+from pipelines.records import NO_MODEL
 from pipelines.segmentation.clothing import ClothingModel, ModelCard, build_network, load_model
 from pipelines.segmentation.transforms import normalize, resize_image
 from pipelines.settings import PROJECT_ROOT
@@ -77,12 +79,12 @@ def _against_peers(params: Params, folder: Path, photos: list[bytes]) -> list[Ro
         )  # fmt: skip
         with _registered(once, folder.parent) as champion:
             reload = compare(
-                f"{_RELOADED} photos 550x830 against reload", lambda: list(pool.map(whole_path, photos[:_RELOADED])),
+                f"{_RELOADED} photos 550x830, same champion, against reload", lambda: list(pool.map(whole_path, photos[:_RELOADED])),
                 lambda: [_peer(champion(), card, data) for data in photos[:_RELOADED]], rounds=_ROUNDS, unit="s",
             )  # fmt: skip
         earlier = _earlier_tool(folder.parent / "segformer")
         tool = compare(
-            f"{_RELOADED} photos 550x830 against reload of SegFormer-B2",
+            f"{_RELOADED} photos 550x830, earlier tool's SegFormer-B2, against reload",
             lambda: list(pool.map(whole_path, photos[:_RELOADED])),
             lambda: [earlier(data) for data in photos[:_RELOADED]], rounds=_ROUNDS, unit="s",
         )  # fmt: skip
@@ -172,13 +174,20 @@ def _peer(network: torch.nn.Module, card: ModelCard, data: bytes) -> object:
 
 def _memory(service: RunningService, photos: list[bytes]) -> list[Row]:
     tasks = [service.upload(f"photos/{number}.jpg", data) for number, data in enumerate(photos)]
-    service.post("/predict", {"tasks": tasks})
+    while service.http.get(f"{service.url}/health").json()["model_version"] == NO_MODEL:
+        time.sleep(0.2)
+
+    def predict(some: list[dict[str, Any]]) -> None:
+        results = service.post("/predict", {"tasks": some})["results"]
+        assert all(result["model_version"] == "clothing:v1" for result in results)
+
+    predict(tasks)
     before, begin = service.memory_mb(), time.perf_counter()
     for number in track(range(_MANY // _PER_REQUEST), "many photos", transient=True):
-        service.post("/predict", {"tasks": [tasks[(number + i) % len(tasks)] for i in range(_PER_REQUEST)]})
+        predict([tasks[(number + i) % len(tasks)] for i in range(_PER_REQUEST)])
     served = _MANY / (time.perf_counter() - begin)
     after = service.memory_mb()
-    service.post("/predict", {"tasks": [service.upload("photos/largest.jpg", _largest_photo())]})
+    predict([service.upload("photos/largest.jpg", _largest_photo())])
     return [
         Row("service: photos per second", served, None, None, "1/s", _MANY),
         Row("service: memory before", before, None, None, "MB", 1),
