@@ -73,19 +73,21 @@ def _against_peers(params: Params, folder: Path, photos: list[bytes]) -> list[Ro
         def all_ours() -> object:
             return list(pool.map(whole_path, photos))
 
+        def few_ours() -> object:
+            return list(pool.map(whole_path, photos[:_RELOADED]))
+
         eager = compare(
             f"{_PHOTOS} photos 550x830 against eager", all_ours,
             lambda: [_peer(once, card, data) for data in photos], rounds=_ROUNDS, unit="s",
         )  # fmt: skip
         with _registered(once, folder.parent) as champion:
             reload = compare(
-                f"{_RELOADED} photos 550x830, same champion, against reload", lambda: list(pool.map(whole_path, photos[:_RELOADED])),
+                f"{_RELOADED} photos 550x830, same champion, against reload", few_ours,
                 lambda: [_peer(champion(), card, data) for data in photos[:_RELOADED]], rounds=_ROUNDS, unit="s",
             )  # fmt: skip
         earlier = _earlier_tool(folder.parent / "segformer")
         tool = compare(
-            f"{_RELOADED} photos 550x830, earlier tool's SegFormer-B2, against reload",
-            lambda: list(pool.map(whole_path, photos[:_RELOADED])),
+            f"{_RELOADED} photos 550x830, earlier tool's SegFormer-B2, against reload", few_ours,
             lambda: [earlier(data) for data in photos[:_RELOADED]], rounds=_ROUNDS, unit="s",
         )  # fmt: skip
     theirs = eager.peer or float("nan")
