@@ -1,17 +1,16 @@
 """Image embeddings of Segment Anything, kept in three tiers: memory, disk, bucket.
 
-An embedding is encoded once per photo and checkpoint, however many people click meanwhile and however many processes
-serve: the first caller computes, the others wait for that photo alone; the result is written once, atomically, in half
-precision (a 256×64×64 embedding is 2 MiB), and survives restarts.
+An embedding is encoded once per photo and checkpoint, however many people click meanwhile: the first caller computes,
+the others wait for that photo alone. The result is written once, atomically, in half precision (a 256×64×64 embedding
+is 2 MiB), survives restarts, and is shared with other processes and machines through the bucket.
 """
 
 import io
 import logging
 import os
 import threading
-from collections import OrderedDict
+import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -21,8 +20,10 @@ import numpy as np
 
 from pipelines.errors import MaskloopError
 from pipelines.images import sha256_hex
+from pipelines.segmentation.kept import Kept
 
 logger = logging.getLogger(__name__)
+_PART_S = 3600  # a file that has been half written for so long was left by a process that was killed
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,7 @@ class EmbeddingCache:
         shelf: Shelf | None = None,
     ) -> None:
         self._checkpoint, self._folder, self._shelf = checkpoint, folder, shelf
-        self._memory_items, self._disk_bytes = memory_items, disk_bytes
-        self._memory: OrderedDict[str, Embedding] = OrderedDict()
-        self._underway: dict[str, Future[Embedding]] = {}
-        self._lock = threading.Lock()
+        self._disk_bytes, self._memory = disk_bytes, Kept[Embedding](memory_items)
 
     def get(self, key: str, encode: Callable[[], Embedding]) -> Embedding:
         """Give the embedding of the photo that `key` identifies, from the nearest tier, or by calling `encode` once.
@@ -71,46 +69,18 @@ class EmbeddingCache:
         An error of `encode` reaches every caller that waits for this photo, and the next caller tries again.
         """
         name = self.name_of(key)
-        with self._lock:
-            if name in self._memory:
-                self._memory.move_to_end(name)
-                return self._memory[name]
-            future = self._underway.get(name)
-            ours = future is None
-            if future is None:
-                future = self._underway[name] = Future()
-        if ours:
-            self._fulfil(name, future, encode)
-        return future.result()
+        return self._memory.get(
+            name, lambda: self._from_disk(name) or self._from_shelf(name) or self._new(name, encode)
+        )
 
     def is_ready(self, key: str) -> bool:
         """Tell whether a click on this photo needs no encoder."""
         name = self.name_of(key)
-        with self._lock:
-            if name in self._memory:
-                return True
-        return (self._folder / name).exists() or self._from_shelf(name) is not None
+        return name in self._memory or (self._folder / name).exists() or self._from_shelf(name) is not None
 
     def name_of(self, key: str) -> str:
         """Name the file of a photo's embedding."""
         return f"{sha256_hex(f'{self._checkpoint} {key}'.encode())}.npz"
-
-    def _fulfil(self, name: str, future: "Future[Embedding]", encode: Callable[[], Embedding]) -> None:
-        try:
-            embedding = self._from_disk(name) or self._from_shelf(name)
-            if embedding is None:
-                embedding = encode()
-                self._publish(name, embedding)
-            with self._lock:
-                self._memory[name] = embedding
-                while len(self._memory) > self._memory_items:
-                    self._memory.popitem(last=False)
-            future.set_result(embedding)
-        except BaseException as error:  # whatever it is, those who wait must hear of it instead of waiting for ever
-            future.set_exception(error)
-        finally:
-            with self._lock:
-                del self._underway[name]
 
     def _from_disk(self, name: str) -> Embedding | None:
         path = self._folder / name
@@ -139,7 +109,8 @@ class EmbeddingCache:
         self._to_disk(name, data)
         return embedding
 
-    def _publish(self, name: str, embedding: Embedding) -> None:
+    def _new(self, name: str, encode: Callable[[], Embedding]) -> Embedding:
+        embedding = encode()
         data = _serialise(embedding)
         self._to_disk(name, data)
         if self._shelf is not None:
@@ -147,22 +118,30 @@ class EmbeddingCache:
                 self._shelf.store(name, data)
             except MaskloopError as error:
                 logger.warning("the embedding stays on this machine: %s", error)
+        return embedding
 
     def _to_disk(self, name: str, data: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
         part = self._folder / f".{name}.{os.getpid()}.{threading.get_ident()}.part"
-        part.write_bytes(data)
-        part.replace(self._folder / name)
-        self._make_room()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(data)
+            part.replace(self._folder / name)
+            self._make_room()
+        except OSError as error:  # a full disk: the click is answered all the same
+            logger.warning("the embedding is not kept on disk: %s", error)
+            part.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         files = [(path, stat) for path in self._folder.glob("*.npz") if (stat := _stat(path)) is not None]
         total = sum(stat.st_size for _, stat in files)
         for path, stat in sorted(files, key=lambda pair: pair[1].st_mtime):
             if total <= self._disk_bytes:
-                return
+                break
             path.unlink(missing_ok=True)
             total -= stat.st_size
+        for path in self._folder.glob(".*.part"):
+            if (stat := _stat(path)) is not None and stat.st_mtime < time.time() - _PART_S:
+                path.unlink(missing_ok=True)
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from pipelines.segmentation.masks import clean_region
-from pipelines.segmentation.prompts import Prompts
+from pipelines.segmentation.prompts import Prompts, pixels_at
 from pipelines.segmentation.transforms import mask_at_photo_size
 
 Prior = Mapping[str, np.ndarray]  # by label: the champion's probabilities, (h, w) uint8, 255 = certain
@@ -41,11 +41,11 @@ class SmallPhoto:
         Gives a (height, width) bool mask of one clean region and a score 0..1: how clearly colours inside and outside
         its border differ.
         """
-        scale = self.image.shape[1] / self.width
+        small = self._at_this_size(prompts)
         belief = self._belief(prompts.label)
-        trimap = _trimap(self.image.shape[:2], prompts, scale)
+        trimap = _trimap(self.image.shape[:2], small)
         if belief is not None:
-            _believe(trimap, belief, prompts, scale)
+            _believe(trimap, belief, small)
         chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
         if chosen.any() and not chosen.all():  # GrabCut needs samples of both; negative points may cover a small box
             models = np.zeros((1, 65)), np.zeros((1, 65))
@@ -54,9 +54,18 @@ class SmallPhoto:
             cv2.grabCut(self.image, trimap, nowhere, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
             chosen = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
         closed = cv2.morphologyEx(chosen.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)).astype(bool)
-        region = clean_region(closed, _scaled(prompts.points[prompts.positive], scale))
+        region = clean_region(closed, small.positive, small.negative)
         mask = mask_at_photo_size(region.astype(np.float32), 0.5, self.height, self.width)
         return mask, _contrast(self.image, region)
+
+    def _at_this_size(self, prompts: Prompts) -> "_SmallPrompts":
+        size = self.image.shape[:2]
+
+        def at(points: np.ndarray) -> list[tuple[int, int]]:
+            return pixels_at(points, (size[0], size[1]), self.height, self.width)
+
+        corners = None if prompts.box is None else at(prompts.box.reshape(2, 2))
+        return _SmallPrompts(at(prompts.points[prompts.positive]), at(prompts.points[~prompts.positive]), corners)
 
     def _belief(self, label: str) -> np.ndarray | None:
         plane = self.prior.get(label)
@@ -75,42 +84,49 @@ def shrink(photo: np.ndarray, prior: Prior) -> SmallPhoto:
     return SmallPhoto(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), height, width, prior)
 
 
-def _trimap(shape: tuple[int, int], prompts: Prompts, scale: float) -> np.ndarray:
+@dataclass(frozen=True)
+class _SmallPrompts:
+    """Prompts in (x, y) pixels of the small photo; `box` is its first and its last corner."""
+
+    positive: list[tuple[int, int]]
+    negative: list[tuple[int, int]]
+    box: list[tuple[int, int]] | None
+
+
+def _trimap(shape: tuple[int, int], prompts: _SmallPrompts) -> np.ndarray:
     long_side = max(shape)
-    positive = _scaled(prompts.points[prompts.positive], scale)
     trimap = np.full(shape, cv2.GC_BGD, np.uint8)
     if prompts.box is not None:
-        x1, y1, x2, y2 = (prompts.box * scale).round().astype(int)
+        (x1, y1), (x2, y2) = prompts.box
         # Points that say both «this» and «not this» tell the garments in a box apart better than the box itself.
-        told_apart = positive and not prompts.positive.all()
+        told_apart = prompts.positive and prompts.negative
         trimap[y1 : y2 + 1, x1 : x2 + 1] = cv2.GC_PR_BGD if told_apart else cv2.GC_PR_FGD
     else:
-        for place in positive:
+        for place in prompts.positive:
             cv2.circle(trimap, place, round(_REACH * long_side), cv2.GC_PR_BGD, -1)
-    for place in positive:
+    for place in prompts.positive:
         cv2.circle(trimap, place, round(_CORE * long_side), cv2.GC_PR_FGD, -1)
-    for place, is_positive in zip(_scaled(prompts.points, scale), prompts.positive, strict=True):
-        value = cv2.GC_FGD if is_positive else cv2.GC_BGD
-        cv2.circle(trimap, place, max(1, round(_DOT * long_side)), value, -1)
+    for value, places in ((cv2.GC_FGD, prompts.positive), (cv2.GC_BGD, prompts.negative)):
+        for place in places:
+            cv2.circle(trimap, place, max(1, round(_DOT * long_side)), value, -1)
     return trimap
 
 
-def _believe(trimap: np.ndarray, belief: np.ndarray, prompts: Prompts, scale: float) -> None:
+def _believe(trimap: np.ndarray, belief: np.ndarray, prompts: _SmallPrompts) -> None:
     """Start the cut from where the champion sees the label too; where it does not, the prompts alone decide.
 
     `belief` is (h, w) uint8, 255 = certain. What a point says stays as it is.
     """
-    undecided = ~_dots(trimap.shape, prompts, scale)
-    points = _scaled(prompts.points[prompts.positive], scale)
+    undecided = ~_dots(trimap.shape, prompts)
     seen = belief > 127
     if prompts.box is not None:
         undecided &= trimap != cv2.GC_BGD
         seen &= undecided
         if np.count_nonzero(seen) < _WORTH_BELIEVING * np.count_nonzero(undecided):
             return
-    elif not any(seen[y, x] for x, y in points):
+    elif not any(seen[y, x] for x, y in prompts.positive):
         return
-    part = clean_region(seen, points) if points else seen
+    part = clean_region(seen, prompts.positive) if prompts.positive else seen
     rim = np.ones((3, 3), np.uint8)
     around = cv2.dilate(part.view(np.uint8), rim, iterations=max(1, round(_RIM * max(trimap.shape)))).view(bool)
     trimap[undecided & (trimap == cv2.GC_PR_FGD) & (belief < _UNSEEN)] = cv2.GC_PR_BGD
@@ -118,15 +134,11 @@ def _believe(trimap: np.ndarray, belief: np.ndarray, prompts: Prompts, scale: fl
     trimap[undecided & part] = cv2.GC_PR_FGD
 
 
-def _dots(shape: tuple[int, ...], prompts: Prompts, scale: float) -> np.ndarray:
+def _dots(shape: tuple[int, ...], prompts: _SmallPrompts) -> np.ndarray:
     dots = np.zeros(shape, np.uint8)
-    for place in _scaled(prompts.points, scale):
+    for place in (*prompts.positive, *prompts.negative):
         cv2.circle(dots, place, max(1, round(_DOT * max(shape))), 1, -1)
     return dots.view(bool)
-
-
-def _scaled(points: np.ndarray, scale: float) -> list[tuple[int, int]]:
-    return [(int(x * scale), int(y * scale)) for x, y in points]
 
 
 def _contrast(image: np.ndarray, mask: np.ndarray) -> float:

@@ -1,9 +1,8 @@
 """Which segmenter answers clicks: Segment Anything where a checkpoint can be had, else GrabCut, and it says which."""
 
 import logging
-import threading
-from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,9 +12,12 @@ from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
 from pipelines.segmentation.embeddings import Shelf
 from pipelines.segmentation.grabcut import Prior, SmallPhoto, shrink
+from pipelines.segmentation.kept import Kept
 from pipelines.segmentation.prompts import PhotoOpener, Prompts
 
 logger = logging.getLogger(__name__)
+
+_PRIOR_S, _SILENCE_S = 300.0, 30.0
 
 PriorOf = Callable[[PhotoAddress], Prior]
 
@@ -46,40 +48,40 @@ class InteractiveSegmenter(Protocol):
     def is_ready(self, address: PhotoAddress) -> bool:
         """Tell whether a click on this photo is answered without such preparation."""
 
+    def warm_up(self) -> None:
+        """Load what the first photo would have to wait for."""
+
 
 class GrabCutSegmenter:
     """GrabCut behind the same interface.
 
-    The last `kept` photos stay in memory at the small size that GrabCut works at, each with what the champion thinks of
-    it: `prior_of` is asked once per photo.
+    The last `kept` photos stay in memory at the small size that GrabCut works at. What the champion thinks of a photo,
+    which `prior_of` tells, is asked again when it is older than a few minutes, or soon when nothing was told: the
+    champion may be new, or may have been out of reach.
     """
 
     version = "grabcut"
 
     def __init__(self, prior_of: PriorOf = lambda address: {}, kept: int = 128) -> None:
-        self._prior_of, self._kept = prior_of, kept
-        self._photos: OrderedDict[str, SmallPhoto] = OrderedDict()
-        self._lock = threading.Lock()
+        self._prior_of, self._photos = prior_of, Kept[SmallPhoto](kept)
+        self._priors = Kept[Prior](kept, lambda prior: _PRIOR_S if prior else _SILENCE_S)
 
     def ready(self, address: PhotoAddress, open_photo: PhotoOpener) -> SmallPhoto:
         """Give the small photo, from memory or by reading the photo."""
-        key = address.key
-        with self._lock:
-            if key in self._photos:
-                self._photos.move_to_end(key)
-                return self._photos[key]
-        with open_photo() as photo:
-            small = shrink(photo, self._prior_of(address))
-        with self._lock:
-            self._photos[key] = small
-            while len(self._photos) > self._kept:
-                self._photos.popitem(last=False)
-        return small
+
+        def read() -> SmallPhoto:
+            with open_photo() as photo:
+                return shrink(photo, {})
+
+        small = self._photos.get(address.key, read)
+        return replace(small, prior=self._priors.get(address.key, lambda: self._prior_of(address)))
 
     def is_ready(self, address: PhotoAddress) -> bool:
         """Tell whether the photo is in memory."""
-        with self._lock:
-            return address.key in self._photos
+        return address.key in self._photos
+
+    def warm_up(self) -> None:
+        """Do nothing: there is nothing to load."""
 
 
 def choose_segmenter(

@@ -30,6 +30,16 @@ class Prompts:
             raise PromptError("no positive point and no box: click inside the garment or draw a box around it")
 
 
+def pixels_at(points: np.ndarray, size: tuple[int, int], height: int, width: int) -> list[tuple[int, int]]:
+    """Scale (N, 2) points in (x, y) pixels of a (height, width) photo to whole pixels of a copy of another size.
+
+    `size` is the copy's (h, w); points at the border stay inside.
+    """
+    scaled = points * np.array([size[1] / width, size[0] / height])
+    inside = np.clip(scaled, 0, np.array([size[1] - 1, size[0] - 1])).astype(int)
+    return [(int(x), int(y)) for x, y in inside]
+
+
 def to_pixels(x_percent: float, y_percent: float, height: int, width: int) -> tuple[float, float]:
     """Convert percent of the photo (0..100) to pixel coordinates, clipped to the photo.
 

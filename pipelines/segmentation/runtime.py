@@ -4,6 +4,7 @@ Training, evaluation and serving run trained networks through here, so they see 
 """
 
 import logging
+import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -56,14 +57,17 @@ def _convert(network: torch.nn.Module, shape: tuple[int, ...], kept: Path | None
     import openvino
 
     if kept is not None and kept.exists():
-        return openvino.Core().read_model(kept)
+        try:
+            return openvino.Core().read_model(kept)
+        except RuntimeError as error:
+            logger.warning("%s is damaged and is made again: %s", kept, error)
     example = torch.zeros(1, *shape[1:])
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer that the converter uses; the tests compare the results
         converted = openvino.convert_model(network.eval().cpu(), example_input=example, input=[shape])
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f"{kept.stem}.part.xml")
+        part = kept.with_name(f"{kept.stem}.{os.getpid()}.part.xml")
         openvino.save_model(converted, part, compress_to_fp16=False)
         part.with_suffix(".bin").replace(kept.with_suffix(".bin"))
         part.replace(kept)  # last: where the description is, the weights are complete

@@ -19,8 +19,8 @@ from PIL import Image
 from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
 from pipelines.segmentation.embeddings import Embedding, EmbeddingCache, Shelf
-from pipelines.segmentation.masks import clean_region
-from pipelines.segmentation.prompts import PhotoOpener, Prompts
+from pipelines.segmentation.masks import clean_likelihood
+from pipelines.segmentation.prompts import PhotoOpener, Prompts, pixels_at
 from pipelines.segmentation.runtime import Forward, compile_network
 from pipelines.segmentation.transforms import mask_at_photo_size
 
@@ -91,27 +91,43 @@ class SegmentAnythingModel:
         # As Sam.postprocess_masks does, for the one mask that is used.
         padded = cv2.resize(logits[0, best].float().cpu().numpy(), (self._side, self._side))
         unpadded = np.ascontiguousarray(padded[: scaled[0], : scaled[1]])
-        mask = mask_at_photo_size(unpadded, network.mask_threshold, height, width)
-        points = prompts.points[prompts.positive].astype(int)
-        return clean_region(mask, [(int(x), int(y)) for x, y in points]), float(scores[0, best].clip(0, 1))
+        inside = pixels_at(prompts.points[prompts.positive], scaled, height, width)
+        outside = pixels_at(prompts.points[~prompts.positive], scaled, height, width)
+        cleaned = clean_likelihood(unpadded, network.mask_threshold, inside, outside)
+        mask = mask_at_photo_size(cleaned, network.mask_threshold, height, width)
+        return mask, float(scores[0, best].clip(0, 1))
+
+    def warm_up(self) -> None:
+        """Convert and load the encoder, which takes seconds, before the first photo needs it."""
+        with self._encoding:
+            self._ready_encoder()
 
     def _encode(self, open_photo: PhotoOpener) -> Embedding:
-        import torch
+        padded, height, width = self._padded(open_photo)
+        with self._encoding:
+            features = self._ready_encoder()(padded)[0]
+        return Embedding(features.astype(np.float16), height, width)
 
+    def _padded(self, open_photo: PhotoOpener) -> tuple[np.ndarray, int, int]:
+        """Give the encoder's input and the photo's size; the photo itself is let go before anything is waited for."""
         with open_photo() as photo:
             height, width = photo.shape[:2]
             scaled = _scaled_size(height, width, self._side)
             small = np.asarray(Image.fromarray(photo).resize(scaled[::-1], Image.Resampling.BILINEAR))
+        del photo
         mean, std = (value.flatten().cpu().numpy() for value in (self._network.pixel_mean, self._network.pixel_std))
         padded = np.zeros((1, 3, self._side, self._side), np.float32)
         padded[0, :, : scaled[0], : scaled[1]] = ((small - mean) / std).transpose(2, 0, 1)
-        with self._encoding:
-            if self._encoder is None:
-                self._encoder = self.compiled_encoder()
-                if not torch.cuda.is_available():
-                    del self._network.image_encoder  # the runtime has its own copy of these hundreds of megabytes
-            features = self._encoder(padded)[0]
-        return Embedding(features.astype(np.float16), height, width)
+        return padded, height, width
+
+    def _ready_encoder(self) -> Forward:
+        import torch
+
+        if self._encoder is None:
+            self._encoder = self.compiled_encoder()
+            if not torch.cuda.is_available():
+                del self._network.image_encoder  # the runtime has its own copy of these hundreds of megabytes
+        return self._encoder
 
     def compiled_encoder(self) -> Forward:
         """Make the encoder ready to run: (1, 3, side, side) float32, normalised and padded, to (1, C, h, w) float32."""
@@ -144,7 +160,7 @@ class SamPhoto:
 def _scaled_size(height: int, width: int, side: int) -> tuple[int, int]:
     """Give the size with `side` as its long side, rounded as ResizeLongestSide does."""
     scale = side / max(height, width)
-    return int(height * scale + 0.5), int(width * scale + 0.5)
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
 def load_sam(checkpoint: str, folder: Path, shelf: Shelf | None = None) -> SegmentAnythingModel:

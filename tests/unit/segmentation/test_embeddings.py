@@ -1,5 +1,6 @@
 """The embedding cache: one encode per photo, three tiers, bounded, and safe against damage and other processes."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -133,3 +134,23 @@ def test_a_failed_encode_is_tried_again(tmp_path: Path, encoder: Encoder) -> Non
 def test_nothing_half_written_is_left(tmp_path: Path, encoder: Encoder) -> None:
     EmbeddingCache("w", tmp_path).get("photo", encoder)
     assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+def test_a_disk_that_takes_nothing_costs_no_answer(tmp_path: Path, encoder: Encoder) -> None:
+    (tmp_path / "full").write_bytes(b"a file where the folder should be")
+    cache = EmbeddingCache("w", tmp_path / "full")
+
+    assert cache.get("photo", encoder).height == 30
+    assert cache.get("photo", encoder).height == 30
+    assert encoder.calls == 1
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path, encoder: Encoder) -> None:
+    old, new = tmp_path / ".a.npz.1.2.part", tmp_path / ".b.npz.1.2.part"
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    os.utime(old, (0, 0))
+
+    EmbeddingCache("w", tmp_path).get("photo", encoder)
+
+    assert (old.exists(), new.exists()) == (False, True)

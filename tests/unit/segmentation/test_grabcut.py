@@ -111,6 +111,19 @@ def test_a_photo_of_a_few_pixels_is_answered() -> None:
     assert mask.shape == (3, 2)
 
 
+@pytest.mark.parametrize(("height", "width"), [(667, 1000), (5, 3000), (3000, 5), (801, 534)])
+@pytest.mark.parametrize("place", [(0.0, 0.0), (1.0, 1.0), (0.0, 1.0)])
+def test_points_at_the_border_are_answered_at_every_size(
+    height: int, width: int, place: tuple[float, float], champion_that_knows: Prior
+) -> None:
+    photo = np.random.default_rng(3).integers(0, 255, (height, width, 3), np.uint8)
+    at_border = place[0] * (width - 1), place[1] * (height - 1)
+
+    mask, _ = grabcut_mask(photo, prompts((*at_border, True)), champion_that_knows)
+
+    assert mask.shape == (height, width)
+
+
 @pytest.fixture(scope="module")
 def red_with_a_blue_sleeve() -> np.ndarray:
     """A coat whose left part is blue, on grey: colours alone cannot tell that both are one garment."""

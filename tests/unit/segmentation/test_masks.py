@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipelines.segmentation.masks import classes_of_photo, clean_region, score_regions, without_specks
+from pipelines.segmentation.masks import classes_of_photo, clean_likelihood, clean_region, score_regions, without_specks
 
 NAMES = {3: "coat", 7: "dress"}
 
@@ -109,6 +109,20 @@ def test_a_click_keeps_the_part_under_it_and_fills_pinholes_only(two_parts: np.n
 def test_the_largest_part_is_kept_where_no_point_hits_one(two_parts: np.ndarray) -> None:
     np.testing.assert_array_equal(clean_region(two_parts, []), clean_region(two_parts, [(10, 10)]))
     np.testing.assert_array_equal(clean_region(two_parts, [(99, 0)]), clean_region(two_parts, [(10, 10)]))
+
+
+def test_a_hole_that_somebody_asked_for_stays_however_small(two_parts: np.ndarray) -> None:
+    assert not clean_region(two_parts, [(10, 10)], [(20, 20)])[20, 20]
+
+
+def test_cleaning_a_likelihood_leaves_right_outlines_as_they_are(two_parts: np.ndarray) -> None:
+    likelihood = np.where(two_parts, 0.3, -0.2).astype(np.float32)
+
+    cleaned = clean_likelihood(likelihood, 0.0, [(10, 10)], [])
+
+    np.testing.assert_array_equal(cleaned > 0, clean_region(two_parts, [(10, 10)]))
+    same = (cleaned > 0) == two_parts
+    np.testing.assert_array_equal(cleaned[same], likelihood[same])
 
 
 def test_a_box_keeps_both_shoes_of_a_pair_and_no_crumbs() -> None:
