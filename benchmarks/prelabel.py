@@ -55,8 +55,8 @@ def run() -> list[Row]:
         with bucket(folder) as settings:
             kept = folder / "champion"
             kept.mkdir()
-            shutil.copytree(folder / "model", kept / "v1")
-            (kept / "champion.txt").write_text("1", encoding="utf-8")
+            shutil.copytree(folder / "model", kept / "v1-benchmark")
+            (kept / "champion.txt").write_text("v1-benchmark", encoding="utf-8")
             with running(settings, "segmentation") as service:
                 return rows + _memory(service, photos)
 

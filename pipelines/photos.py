@@ -11,12 +11,12 @@ import httpx
 import numpy as np
 from google.cloud.storage import Client
 
-from pipelines.errors import DataError, ObjectChangedError, StorageError
+from pipelines.errors import ConfigurationError, DataError, ObjectChangedError, StorageError
 from pipelines.images import decode_image, image_megapixels
 from pipelines.records import ObjectRef, PhotoAddress
 from pipelines.storage import read, split_uri, stat
 
-_MOST_BYTES = 256 << 20  # of a photo from a web server; who sends more is not answering with a photo
+_MOST_BYTES = 256 << 20  # of a photo's file; before it is read, nobody knows what it is
 _TIMEOUT = httpx.Timeout(30, connect=5)
 
 
@@ -37,13 +37,9 @@ class PhotoReader:
 
         Raises DataError for a task without a photo, StorageError for photos that are elsewhere or gone.
         """
-        if not address.uri:
-            raise DataError("the task's data has no «image»; photos become tasks with `maskloop ingest`")
         if address.uri.startswith("https://"):
             return replace(address, etag=address.etag or self._etag(address.uri))
-        bucket, name = split_uri(address.uri)
-        if bucket != self._bucket:
-            raise StorageError(f"{address.uri} is not in gs://{self._bucket}; only its photos are read")
+        bucket, name = self._object(address)
         if address.generation:
             return address
         there = stat(self._client, bucket, name)
@@ -57,24 +53,41 @@ class PhotoReader:
 
         Raises DataError or StorageError like `resolve`, and ImageError for bytes that are no photo.
         """
-        data = self._read(self.resolve(address))
+        data = self._read(address)
         with self._budget.held(image_megapixels(data, max_megapixels=self._max_megapixels)):
             yield decode_image(data, max_megapixels=self._max_megapixels)
+
+    def _object(self, address: PhotoAddress) -> tuple[str, str]:
+        """Give bucket and object name of a photo in the bucket."""
+        if not address.uri:
+            raise DataError("the task's data has no «image»; photos become tasks with `maskloop ingest`")
+        try:
+            bucket, name = split_uri(address.uri)
+        except ConfigurationError as error:
+            raise DataError(f"{error}, or https://host/path for the hosts of MASKLOOP_IMAGE_HOSTS") from error
+        if bucket != self._bucket:
+            raise StorageError(f"{address.uri} is not in gs://{self._bucket}; only its photos are read")
+        if not name:
+            raise DataError(f"{address.uri} names no object; a photo looks like gs://{self._bucket}/name")
+        return bucket, name
 
     def _read(self, address: PhotoAddress) -> bytes:
         if address.uri.startswith("https://"):
             return self._download(address.uri)
-        return read(self._client, ObjectRef(*split_uri(address.uri), address.generation))
+        bucket, name = self._object(address)
+        generation = address.generation or self.resolve(address).generation
+        return read(self._client, ObjectRef(bucket, name, generation), most_bytes=_MOST_BYTES)
 
     def _etag(self, url: str) -> str:
-        with self._asked("HEAD", url) as answer:
+        # Asked for with GET, because signatures hold for one method only; the photo itself is not waited for.
+        with self._asked(url) as answer:
             headers = answer.headers
         # Without either, every look is taken for another photo: slow, but never the wrong picture.
         return headers.get("etag") or headers.get("last-modified") or uuid.uuid4().hex
 
     def _download(self, url: str) -> bytes:
         data = bytearray()
-        with self._asked("GET", url) as answer:
+        with self._asked(url) as answer:
             for part in answer.iter_bytes():
                 data += part
                 if len(data) > _MOST_BYTES:
@@ -82,22 +95,26 @@ class PhotoReader:
         return bytes(data)
 
     @contextmanager
-    def _asked(self, method: str, url: str) -> Iterator[httpx.Response]:
-        if urlsplit(url).netloc not in self._hosts:
+    def _asked(self, url: str) -> Iterator[httpx.Response]:
+        try:
+            host = urlsplit(url).netloc
+        except ValueError as error:
+            raise DataError(f"{_plain(url)} is no address ({error}); correct the task's «image»") from error
+        if host not in self._hosts:
             raise StorageError(
                 f"{_plain(url)}: this host is not allowed; name it in MASKLOOP_IMAGE_HOSTS, or bring the photo into "
                 f"gs://{self._bucket}"
             )
         try:
             # A redirect could lead anywhere, so it is not followed.
-            with httpx.stream(method, url, timeout=_TIMEOUT, follow_redirects=False) as answer:
+            with httpx.stream("GET", url, timeout=_TIMEOUT, follow_redirects=False) as answer:
                 if answer.status_code != httpx.codes.OK:
                     raise StorageError(
                         f"{_plain(url)} answered HTTP {answer.status_code}; give the task an address that answers with "
                         "the photo itself"
                     )
                 yield answer
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise StorageError(f"cannot read {_plain(url)} ({error}); try again, or upload the photo") from error
 
 

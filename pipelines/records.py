@@ -12,6 +12,11 @@ import numpy as np
 
 Metadata = Mapping[str, str]
 NO_MODEL = "no-champion"  # the segmentation service's model version while there is nothing to predict with
+# What Google, Amazon, CloudFront and Azure add to an address to let its holder in.
+_SIGNATURES = (
+    "x-goog-", "googleaccessid=", "x-amz-", "awsaccesskeyid=", "signature=", "expires=", "policy=", "key-pair-id=",
+    "sig=", "se=", "sp=", "sr=", "st=", "sv=", "spr=",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,10 @@ class PhotoAddress:
 
     @property
     def key(self) -> str:
-        """Identify the photo's content; signatures in an address change with every look and do not count."""
-        return f"{self.uri.partition('?')[0]}#{self.etag or self.generation}"
+        """Identify the photo's content; signatures in a web address change with every look and do not count."""
+        uri, _, query = self.uri.partition("?") if self.uri.startswith("https://") else (self.uri, "", "")
+        kept = [part for part in query.split("&") if part and not part.lower().startswith(_SIGNATURES)]
+        return f"{'?'.join([uri, *filter(None, ['&'.join(kept)])])}#{self.etag or self.generation}"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ compared with the listed MD5 here.
 
 import base64
 import hashlib
+import io
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,7 @@ from google.cloud.storage import Blob, Client
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.exceptions import RequestException
+from typing_extensions import Buffer
 
 from pipelines.errors import ConfigurationError, CredentialsError, ObjectChangedError, StorageError
 from pipelines.records import ObjectRef
@@ -72,15 +74,18 @@ def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterab
                 yield _reference(blob)
 
 
-def read(client: Client, ref: ObjectRef) -> bytes:
+def read(client: Client, ref: ObjectRef, *, most_bytes: int | None = None) -> bytes:
     """Read the bytes of exactly this generation.
 
-    Raises ObjectChangedError when the generation is gone, StorageError when the bytes do not match the listed MD5.
+    Raises ObjectChangedError when the generation is gone, StorageError when the bytes do not match the listed MD5 or
+    are more than `most_bytes`.
     """
     blob = client.bucket(ref.bucket).blob(ref.name, generation=ref.generation or None)
     with _explained(ref.uri, ref.bucket):
         try:
-            data = blob.download_as_bytes(**_REQUEST)
+            file = _Bounded(ref.uri, most_bytes)
+            blob.download_to_file(file, **_REQUEST)
+            data = file.getvalue()
         except NotFound as error:
             raise ObjectChangedError(
                 f"{ref.uri} at generation {ref.generation} is gone: it was deleted or overwritten; "
@@ -89,6 +94,20 @@ def read(client: Client, ref: ObjectRef) -> bytes:
     if ref.md5 and md5_base64(data) != ref.md5:
         raise StorageError(f"{ref.uri}: {len(data)} bytes arrived whose MD5 is not {ref.md5}; run again")
     return data
+
+
+class _Bounded(io.BytesIO):
+    """A file in memory that refuses to grow beyond its limit."""
+
+    def __init__(self, uri: str, most_bytes: int | None) -> None:
+        super().__init__()
+        self._uri, self._most = uri, most_bytes
+
+    def write(self, part: Buffer, /) -> int:
+        written = super().write(part)
+        if self._most is not None and self.tell() > self._most:
+            raise StorageError(f"{self._uri} has more than {self._most >> 20} MB; upload a smaller photo")
+        return written
 
 
 def stat(client: Client, bucket: str, name: str) -> ObjectRef | None:

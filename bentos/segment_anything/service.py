@@ -1,5 +1,7 @@
 """Answers labelers' clicks: Label Studio's ML backend protocol over `pipelines.segmentation.interactive`."""
 
+import logging
+import threading
 from functools import partial
 from typing import Any
 
@@ -16,8 +18,11 @@ from pipelines.serving import ask_probabilities
 from pipelines.settings import get_settings
 from pipelines.storage import BucketShelf, connect
 
-_MOST_CLICKS = 32  # in work at a time; nine people do not click faster than this is answered
+# In work at a time, of the forty threads that there are. Photos that must be encoded first take seconds, so they have a
+# door of their own: clicks on photos that are ready never queue behind them.
+_MOST_CLICKS, _MOST_WAITING = 24, 12
 
+logger = logging.getLogger(__name__)
 app = backend_app("Maskloop Segment Anything")
 
 
@@ -32,12 +37,14 @@ class SegmentAnything:
         client = connect(settings)
         self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels, settings.hosts)
         self.door = Admission(_MOST_CLICKS, "clicks")
+        self.waiting_room = Admission(_MOST_WAITING, "clicks on photos that are looked at for the first time")
         self.segmenter, self.reason = choose_segmenter(
             settings.sam_checkpoint,
             settings.var / "segment-anything",
             BucketShelf(client, settings.target_bucket, "embeddings/"),
             partial(ask_probabilities, settings),
         )
+        threading.Thread(target=self.segmenter.warm_up, name="warm-up", daemon=True).start()
 
     @app.get("/health")
     async def health(self) -> dict[str, str]:
@@ -67,6 +74,10 @@ class SegmentAnything:
             except MaskloopError as error:
                 problems[position] = str(error)
                 ready.append(False)
+            except Exception as error:  # one photo must not cost the others theirs
+                logger.exception("photo %s cannot be encoded", address.uri)
+                problems[position] = f"an error of the service itself, see its log: {error!r}"
+                ready.append(False)
         return {"ready": ready, "problems": problems}
 
     @app.post("/predict")
@@ -75,8 +86,9 @@ class SegmentAnything:
         request, version = parse_request(body), self.segmenter.version
         if not request.context or not request.photos:
             return batch_answer([None] * len(request.photos), version)
-        with self.door.admitted(1):
-            address = self.photos.resolve(request.photos[0])
+        address = self.photos.resolve(request.photos[0])
+        door = self.door if self.segmenter.is_ready(address) else self.waiting_room
+        with door.admitted(1):
             photo = self.segmenter.ready(address, partial(self.photos.open, address))
             try:
                 prompts = parse_prompts(request.context, photo.height, photo.width)

@@ -1,10 +1,13 @@
 """Pre-labels photos with the champion: Label Studio's ML backend protocol over `pipelines.segmentation`."""
 
+import logging
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import bentoml
+import numpy as np
 
 from bentos.protocol import backend_app
 from pipelines.errors import MaskloopError
@@ -15,7 +18,6 @@ from pipelines.photos import PhotoReader
 from pipelines.records import NO_MODEL, PhotoAddress
 from pipelines.segmentation.batching import Admission
 from pipelines.segmentation.champion import Champion
-from pipelines.segmentation.clothing import ClothingModel
 from pipelines.segmentation.coldstart import load_cold_start
 from pipelines.serving import pack_probabilities
 from pipelines.settings import get_settings
@@ -24,6 +26,7 @@ from pipelines.storage import connect
 _MOST_PHOTOS = 256  # in work at a time; Label Studio itself sends up to 100 in one request
 _SIDE_BY_SIDE = 8  # photos read and drawn at once; the network takes what is ready as one batch
 
+logger = logging.getLogger(__name__)
 app = backend_app("Maskloop segmentation")
 
 
@@ -78,21 +81,17 @@ class Segmentation:
         photos, model = parse_request(body).photos, self.champion.model
         if model is None:
             return batch_answer([None] * len(photos), NO_MODEL)
-        with self.door.admitted(len(photos)):
-            found = list(self.pool.map(partial(self._predict_one, model), photos))
-        problems = {position: text for position, text in enumerate(found) if isinstance(text, str)}
-        predictions = [None if isinstance(one, str) else one for one in found]
+        predictions, problems = self._for_each(photos, lambda photo: prediction_json(model.predict(photo)))
         return {**batch_answer(predictions, model.version), "problems": problems}
 
     @app.post("/score")
     def score(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Score photos without drawing masks; None for a photo that cannot be read."""
+        """Score photos without drawing masks; None, and why, for a photo that cannot be read."""
         photos, model = parse_request(body).photos, self.champion.model
         if model is None:
-            return {"scores": [None] * len(photos), "model_version": NO_MODEL}
-        with self.door.admitted(len(photos)):
-            found = list(self.pool.map(partial(self._score_one, model), photos))
-        return {"scores": found, "model_version": model.version}
+            return {"scores": [None] * len(photos), "model_version": NO_MODEL, "problems": {}}
+        scores, problems = self._for_each(photos, model.score)
+        return {"scores": scores, "model_version": model.version, "problems": problems}
 
     @app.post("/probabilities")
     def probabilities(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -103,16 +102,22 @@ class Segmentation:
         with self.door.admitted(1), self.photos.open(address) as photo:
             return pack_probabilities(model.probabilities(photo), model.card.labels)
 
-    def _predict_one(self, model: ClothingModel, address: PhotoAddress) -> dict[str, Any] | str:
-        try:
-            with self.photos.open(address) as photo:
-                return prediction_json(model.predict(photo))
-        except MaskloopError as error:
-            return str(error)
+    def _for_each(
+        self, photos: Sequence[PhotoAddress], work: Callable[[np.ndarray], Any]
+    ) -> tuple[list[Any], dict[int, str]]:
+        """Work on photos side by side; gives the results, None where there is none, and why, by position."""
+        problems: dict[int, str] = {}
 
-    def _score_one(self, model: ClothingModel, address: PhotoAddress) -> float | None:
-        try:
-            with self.photos.open(address) as photo:
-                return model.score(photo)
-        except MaskloopError:
-            return None  # the prediction that follows names the problem
+        def one(position: int) -> Any:
+            try:
+                with self.photos.open(photos[position]) as photo:
+                    return work(photo)
+            except MaskloopError as error:
+                problems[position] = str(error)
+            except Exception as error:  # one photo must not cost the others theirs
+                logger.exception("photo %s", photos[position].uri)
+                problems[position] = f"an error of the service itself, see its log: {error!r}"
+            return None
+
+        with self.door.admitted(len(photos)):
+            return list(self.pool.map(one, range(len(photos)))), problems

@@ -40,7 +40,7 @@ def brush_labels(config: str) -> set[str]:
 
     try:
         controls = parse_config(config)
-    except (xml.ParseError, ValueError) as error:
+    except Exception as error:  # the SDK raises this very class for what it cannot parse
         raise DataError(f"the labeling configuration cannot be read: {error}; run `maskloop setup`") from error
     return set(controls.get(BRUSH, {}).get("labels", ()))
 

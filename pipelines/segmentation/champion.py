@@ -19,7 +19,7 @@ from pipelines.segmentation.clothing import ClothingModel, load_model
 
 logger = logging.getLogger(__name__)
 _POINTER = "champion.txt"
-_COLD_RETRY_S = 600  # a download that failed is not tried again with every poll
+_RETRY_S = 600.0  # a model that cannot be loaded is not downloaded and tried again with every poll
 
 
 class Champion:
@@ -32,8 +32,9 @@ class Champion:
         self.model: ClothingModel | None = None
         self.problem = ""  # why the latest champion is not the one that serves; empty when it is
         self._name, self._uri, self._folder, self._share = name, tracking_uri, folder, min_region_share
-        self._cold_start, self._cold_retry_at = cold_start, 0.0
+        self._cold_start = cold_start
         self._cold_model: ClothingModel | None = None
+        self._failures: dict[str, tuple[MaskloopError, float]] = {}  # by model: why, and when it is tried again
         self._lock = threading.Lock()
 
     @property
@@ -73,39 +74,52 @@ class Champion:
             except MaskloopError as error:
                 self.problem = str(error)
                 logger.warning("%s", error)
+            self._serve_cold_start()
             return (self.model.version if self.model else "") != before
 
     def _follow_registry(self) -> None:
-        version = self._champion_version()
-        if version is None:
+        found = self._champion_version()
+        if found is None:
             (self._folder / _POINTER).unlink(missing_ok=True)
             self.model = self._cold_model
-            self._load_cold_start()
-        elif self.model is None or self.model.version != f"{self._name}:v{version}":
-            self.model = self._load(version)
-            self._remember(version)
-            self._forget_all_but(version)
+        elif self.model is None or self.model.version != f"{self._name}:v{found[0]}":
+            self.model = self._loaded(found[1], lambda: self._load(*found))
+            self._remember(found[1])
+            self._forget_all_but(found[1])
 
-    def _load_cold_start(self) -> None:
-        if self._cold_start is None or self._cold_model or time.monotonic() < self._cold_retry_at:
-            return
-        self._cold_retry_at = time.monotonic() + _COLD_RETRY_S
-        self.model = self._cold_model = self._cold_start()
+    def _serve_cold_start(self) -> None:
+        if self.model is None and self._cold_start is not None:
+            try:
+                self.model = self._cold_model = self._loaded("cold start", self._cold_start)
+            except MaskloopError as error:
+                self.problem = "; ".join(filter(None, (self.problem, str(error))))
 
-    def _champion_version(self) -> int | None:
+    def _loaded(self, what: str, load: Callable[[], ClothingModel]) -> ClothingModel:
+        """Load a model, or say again why it could not be loaded the last time."""
+        error, again_at = self._failures.pop(what, (None, 0.0))
+        if error is None or time.monotonic() >= again_at:
+            try:
+                return load()
+            except MaskloopError as failure:
+                error, again_at = failure, time.monotonic() + _RETRY_S
+        self._failures[what] = error, again_at
+        raise error
+
+    def _champion_version(self) -> tuple[int, str] | None:
+        """Give the champion's version and the name of its copy on disk, which its run makes unmistakable."""
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
 
         try:
-            return int(MlflowClient(self._uri).get_model_version_by_alias(self._name, "champion").version)
+            found = MlflowClient(self._uri).get_model_version_by_alias(self._name, "champion")
+            return int(found.version), f"v{found.version}-{str(found.run_id)[:12]}"
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise ModelError(f"cannot ask MLflow at {self._uri} for the champion: {error.message}") from error
 
-    def _load(self, version: int) -> ClothingModel:
-        folder = self._folder / f"v{version}"
-        name = f"{self._name}:v{version}"
+    def _load(self, version: int, copy: str) -> ClothingModel:
+        folder, name = self._folder / copy, f"{self._name}:v{version}"
         if folder.exists():
             try:
                 return load_model(folder, version=name, min_region_share=self._share)
@@ -129,21 +143,23 @@ class Champion:
                 raise ModelError(f"cannot download {self._name} version {version} from MLflow: {error}") from error
             shutil.move(found, folder)
 
-    def _remember(self, version: int) -> None:
+    def _remember(self, copy: str) -> None:
         part = self._folder / f"{_POINTER}.part"
-        part.write_text(str(version), encoding="utf-8")
+        part.write_text(copy, encoding="utf-8")
         part.replace(self._folder / _POINTER)
 
-    def _forget_all_but(self, version: int) -> None:
+    def _forget_all_but(self, copy: str) -> None:
         """Delete models on disk but this one and the one before, which a roll-back would ask for."""
         kept = sorted(self._folder.glob("v*"), key=lambda path: path.stat().st_mtime)[-2:]
-        for path in set(self._folder.glob("v*")) - {*kept, self._folder / f"v{version}"}:
+        for path in set(self._folder.glob("v*")) - {*kept, self._folder / copy}:
             shutil.rmtree(path)
 
     def _serve_last_good(self) -> None:
         pointer = self._folder / _POINTER
-        if self.model is None and pointer.exists():
-            try:
-                self.model = self._load(int(pointer.read_text(encoding="utf-8")))
-            except (MaskloopError, ValueError):
-                logger.exception("the model kept on disk cannot be loaded")
+        if self.model is not None or not pointer.exists():
+            return
+        copy = pointer.read_text(encoding="utf-8")
+        try:
+            self.model = self._load(int(copy.removeprefix("v").partition("-")[0]), copy)
+        except (MaskloopError, ValueError):
+            logger.exception("the model kept on disk cannot be loaded")

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -92,7 +93,8 @@ class EmbeddingCache:
             return None
         except (ValueError, OSError) as error:
             logger.warning("%s is damaged and is made again: %s", path, error)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
 
     def _from_shelf(self, name: str) -> Embedding | None:
@@ -129,7 +131,8 @@ class EmbeddingCache:
             self._make_room()
         except OSError as error:  # a full disk: the click is answered all the same
             logger.warning("the embedding is not kept on disk: %s", error)
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         files = [(path, stat) for path in self._folder.glob("*.npz") if (stat := _stat(path)) is not None]

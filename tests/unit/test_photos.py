@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from google.cloud.storage import Client
 
-from pipelines.errors import ConfigurationError, DataError, ImageError, StorageError
+from pipelines.errors import DataError, ImageError, StorageError
 from pipelines.photos import PhotoReader
 from pipelines.records import ObjectRef, PhotoAddress
 from pipelines.storage import ensure_bucket, put
@@ -102,10 +102,18 @@ def test_other_buckets_are_out_of_reach(reader: PhotoReader, bucket: Client) -> 
         pixels(reader, address_of(ref))
 
 
-@pytest.mark.parametrize("uri", ["/etc/passwd", "http://127.0.0.1/a.png", "file:///etc/passwd", "gs://"])
-def test_what_is_no_bucket_address_is_refused(reader: PhotoReader, uri: str) -> None:
-    with pytest.raises(ConfigurationError, match="is no bucket address"):
+@pytest.mark.parametrize(
+    "uri", ["/etc/passwd", "http://127.0.0.1/a.png", "file:///etc/passwd", "gs://", f"gs://{BUCKET}/"]
+)
+def test_what_is_no_photos_address_is_refused(reader: PhotoReader, uri: str) -> None:
+    with pytest.raises(DataError, match=r"is no bucket address|names no object"):
         pixels(reader, PhotoAddress(uri, 0))
+
+
+@pytest.mark.parametrize("uri", ["https://[", "https://h\x00st/a.jpg"])
+def test_what_is_no_web_address_is_refused(bucket: Client, uri: str) -> None:
+    with pytest.raises((DataError, StorageError)):
+        pixels(PhotoReader(bucket, BUCKET, max_megapixels=1, hosts=["h\x00st"]), PhotoAddress(uri, 0))
 
 
 def test_a_task_without_a_photo_is_told_so(reader: PhotoReader) -> None:
@@ -135,10 +143,11 @@ def web(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
                 self.send_header("ETag", '"one"')
                 self.send_header("Content-Length", str(len(photo)))
             self.end_headers()
-            if place == "/photo.png" and self.command == "GET":
+            if place == "/photo.png":
                 self.wfile.write(photo)
 
-        do_HEAD = do_GET
+        def do_HEAD(self) -> None:
+            self.send_error(403)  # as for an address that was signed for GET
 
         def log_message(self, *_: object) -> None: ...
 

@@ -4,7 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from pipelines.records import ImageRef, ModelVersion, ObjectRef, Task
+from pipelines.records import ImageRef, ModelVersion, ObjectRef, PhotoAddress, Task
 
 
 def test_an_object_has_an_address() -> None:
@@ -13,6 +13,19 @@ def test_an_object_has_an_address() -> None:
 
 def test_a_model_is_served_under_its_version() -> None:
     assert ModelVersion("clothing", 3, "run", "dataset-0001", 0.5).served_as == "clothing:v3"
+
+
+@pytest.mark.parametrize(
+    ("address", "key"),
+    [
+        (PhotoAddress("gs://a/b?c=1.jpg", 7), "gs://a/b?c=1.jpg#7"),
+        (PhotoAddress("https://h/p.jpg", 0, "e"), "https://h/p.jpg#e"),
+        (PhotoAddress("https://h/p?id=1&X-Goog-Signature=ab&Expires=9", 0, "e"), "https://h/p?id=1#e"),
+        (PhotoAddress("https://h/p.jpg?X-Amz-Date=1&X-Amz-Signature=2", 0, "e"), "https://h/p.jpg#e"),
+    ],
+)
+def test_a_photo_is_known_by_its_address_without_signatures(address: PhotoAddress, key: str) -> None:
+    assert address.key == key
 
 
 def test_the_same_photo_is_the_same_record() -> None:

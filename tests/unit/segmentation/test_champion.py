@@ -1,6 +1,7 @@
 """The champion follows the registry, and a good model keeps serving whatever happens there."""
 
 import shutil
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.errors import ModelError
 from pipelines.segmentation.champion import Champion
-from pipelines.segmentation.clothing import WEIGHTS
+from pipelines.segmentation.clothing import WEIGHTS, ClothingModel, load_model
 
 NAME = "clothing"
 
@@ -173,4 +175,77 @@ def test_files_that_are_gone_keep_the_model_that_serves(
     assert not champion.refresh()
     assert served(champion) == "clothing:v1"
     assert "cannot download clothing version 2" in champion.problem
-    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["champion.txt", "v1"]
+    pointer, copy = sorted((tmp_path / "kept").iterdir())
+    assert (pointer.name, pointer.read_text()) == ("champion.txt", copy.name)
+    assert copy.name.startswith("v1-")
+
+
+def test_a_model_that_cannot_be_loaded_is_not_downloaded_with_every_look(
+    shelf: ModelShelf, model_that_sees_coats: Path, broken_model: Path, tmp_path: Path
+) -> None:
+    champion = champion_of(shelf.address, tmp_path / "kept")
+    shelf.promote(broken_model)
+    champion.refresh()
+    first = champion.problem
+    shelf.delete_files()
+
+    champion.refresh()
+
+    assert WEIGHTS in champion.problem
+    assert champion.problem == first, "it says again what it found, without having looked again"
+
+
+def test_another_registrys_version_of_the_same_number_is_another_model(
+    shelf: ModelShelf, model_that_sees_coats: Path, tmp_path: Path
+) -> None:
+    champion_folder = tmp_path / "kept"
+    (champion_folder / "v1-of-another-run").mkdir(parents=True)
+    shelf.promote(model_that_sees_coats)
+    champion = champion_of(shelf.address, champion_folder)
+
+    assert champion.refresh()
+    assert served(champion) == "clothing:v1"
+
+
+def cold_start_from(folder: Path) -> Callable[[], ClothingModel]:
+    return lambda: load_model(folder, version="cold-start:b2@0a1b2c3d")
+
+
+def test_the_cold_start_serves_until_there_is_a_champion_and_again_without_it(
+    shelf: ModelShelf, model_that_sees_coats: Path, tmp_path: Path
+) -> None:
+    cold = cold_start_from(model_that_sees_coats)
+    champion = Champion(NAME, shelf.address, tmp_path / "kept", 0, cold)
+
+    assert champion.refresh()
+    assert served(champion) == "cold-start:b2@0a1b2c3d"
+    shelf.promote(model_that_sees_coats)
+    champion.refresh()
+    assert served(champion) == "clothing:v1"
+    shelf.demote()
+    champion.refresh()
+    assert served(champion) == "cold-start:b2@0a1b2c3d"
+
+
+def test_the_cold_start_serves_when_the_registry_is_down_and_nothing_is_kept(
+    unreachable: str, model_that_sees_coats: Path, tmp_path: Path
+) -> None:
+    champion = Champion(NAME, unreachable, tmp_path / "kept", 0, cold_start_from(model_that_sees_coats))
+
+    assert champion.refresh()
+    assert served(champion).startswith("cold-start")
+    assert "cannot ask MLflow" in champion.problem
+
+
+def test_a_cold_start_that_cannot_be_had_goes_on_being_named(empty_mlflow: str, tmp_path: Path) -> None:
+    tries: list[int] = []
+
+    def nothing() -> ClothingModel:
+        tries.append(1)
+        raise ModelError("no line to the hub")
+
+    champion = Champion(NAME, empty_mlflow, tmp_path / "kept", 0, nothing)
+    for _ in range(3):
+        champion.refresh()
+        assert champion.problem == "no line to the hub"
+    assert len(tries) == 1
