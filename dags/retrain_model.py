@@ -1,14 +1,19 @@
-"""Stations 4 and 5: a new dataset version is trained, compared with the champion, and promoted if it is better."""
+"""Stations 4 and 5: a new dataset version is trained, compared with the champion, and promoted if it is better.
+
+Woken by the dataset, and looked after every hour.
+"""
 
 from datetime import timedelta
 
 import assets
-from airflow.sdk import dag, task
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from station import fails_at_once_when_people_must_act
 
 
 @dag(
-    schedule=[assets.dataset],
+    schedule=AssetOrTimeSchedule(  # by the clock as well: an event may be lost, or MLflow may have been down for long
+        timetable=CronTriggerTimetable("20 * * * *", timezone="UTC"), assets=[assets.dataset]
+    ),
     catchup=False,
     max_active_runs=1,  # never two trainings at once on one machine
     dagrun_timeout=timedelta(hours=24),
@@ -28,7 +33,7 @@ def retrain_model() -> None:
         settings = get_settings()
         dataset = dataset_to_train(settings)
         if dataset is None:
-            raise AirflowSkipException("the newest dataset was trained on already")
+            raise AirflowSkipException("there is no dataset that was not trained on")
         with fails_at_once_when_people_must_act():
             train(settings, dataset)
         return dataset

@@ -117,7 +117,6 @@ def retrain(
     settings = get_settings()
     dataset = dataset_to_train(settings, again=again)
     if dataset is None:
-        console.print("the newest dataset was trained on already; --again trains once more")
         return
     train(settings, dataset, again=again)
     version = register(settings, dataset)

@@ -1,6 +1,7 @@
 """Station 2b: embeddings before the click, so that the first click on the next photos is answered at once."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
 _TIMEOUT_S = 120  # one photo through ViT-H on two busy cores
+_LONGEST_RUN_S = 420  # of the ten minutes between two runs
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,13 @@ class EmbedReport:
 def embed_ahead(labels: LabelStudioClient, settings: Settings, params: Params) -> EmbedReport:
     """Let the Segment Anything service encode the next photos of the queue; photos that are ready cost nothing.
 
-    A photo that cannot be encoded is reported and the rest goes on.
+    A photo that cannot be encoded is reported and the rest goes on. After some minutes the rest is left to the next
+    run, because new masks wait for the end of this one.
     """
-    queue = _queue(labels, params)
-    answers = [_ask(settings, [task], compute=True) for task in queue]  # one by one: each may take many seconds
+    queue, started = _queue(labels, params), time.monotonic()
+    answers = []
+    for task in queue:  # one by one: each may take many seconds
+        answers.append(_ask(settings, [task], compute=time.monotonic() - started < _LONGEST_RUN_S))
     return _report(queue, answers)
 
 

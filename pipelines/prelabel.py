@@ -1,7 +1,7 @@
 """Station 2: the next tasks of the queue get the champion's masks; older predictions give way to newer ones."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import push_predictions, replace_predictions
 from pipelines.labelstudio.project import find_project, require_same_labels, show_predictions_of
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks, task_data
+from pipelines.lock import held
 from pipelines.params import Params
-from pipelines.queue import ScoreLedger, next_tasks, to_score
-from pipelines.records import NO_MODEL, Task
+from pipelines.queue import Ledger, LedgerFile, next_tasks, to_score
+from pipelines.records import NO_MODEL, ImageRef, Task
 from pipelines.serving import ask_service
 from pipelines.settings import Settings
 
@@ -46,12 +47,11 @@ def plan_batches(labels: LabelStudioClient, settings: Settings, params: Params) 
     require_same_labels(labels, project, params)
     _require_known_labels(version, known, params)
     unopened = _nobodys(labels, project)
-    chosen = {task.id for task in next_tasks(unopened, _scores(settings, params, version, unopened), params.prelabel)}
-    waiting = [
-        task.id
-        for task in unopened
-        if task.prediction_versions != (version,) and (task.id in chosen or task.prediction_versions)
-    ]
+    if any(version in task.prediction_versions for task in unopened):
+        show_predictions_of(labels, project, version)  # in case the last run was killed just before
+    fresh = next_tasks(unopened, _scored(settings, params, version, unopened), params.prelabel)
+    outdated = [task for task in unopened if task.prediction_versions and not _is_done(task, version)]
+    waiting = [task.id for task in (*outdated, *fresh)]
     size = params.prelabel.batch_size
     logger.info("%d tasks get masks of %s; %d wait for somebody", len(waiting), version, len(unopened))
     return [waiting[start : start + size] for start in range(0, len(waiting), size)]
@@ -68,20 +68,43 @@ def prelabel_batch(
     """
     project = find_project(labels, params)
     version, _ = serving_model(settings)
-    tasks = [task for task in _nobodys(labels, project, only=task_ids) if task.prediction_versions != (version,)]
+    tasks = [task for task in _nobodys(labels, project, only=task_ids) if not _is_done(task, version)]
     if not tasks or version == NO_MODEL:
         return PrelabelReport(len(task_ids), 0, {})
     answer = _ask(settings, "/predict", tasks)
     results = {task.id: result for task, result in zip(tasks, answer["results"], strict=True) if "result" in result}
     problems = {tasks[int(position)].id: text for position, text in answer.get("problems", {}).items()}
-    old = [task.id for task in tasks if task.prediction_versions and task.id in results]
-    updated = sum(replace_predictions(labels, task_id, results[task_id]) for task_id in old)
-    created = push_predictions(labels, project, {task_id: r for task_id, r in results.items() if task_id not in old})
-    if created or updated:
-        show_predictions_of(labels, project, answer["model_version"])
+    with held(settings.var / "prelabel.lock"):  # another run may be at the same tasks
+        created = _publish(labels, project, answer["model_version"], tasks, results)
+        _note_failures(settings, version, [task for task in tasks if task.id in problems])
     for task_id, text in problems.items():
         logger.warning("task %d gets no prediction: %s", task_id, text)
-    return PrelabelReport(len(task_ids), created + updated, problems)
+    return PrelabelReport(len(task_ids), created, problems)
+
+
+def _publish(
+    labels: LabelStudioClient, project: int, version: str, tasks: Sequence[Task], results: Mapping[int, dict[str, Any]]
+) -> int:
+    """Import what still holds: predicting took a while, and people, ingest and other runs went on meanwhile."""
+    before = {task.id: _state(task) for task in tasks if task.id in results}
+    now = _nobodys(labels, project, only=list(before)) if before else []
+    same = [task for task in now if _state(task) == before.get(task.id)]
+    old = [task.id for task in same if task.prediction_versions]
+    updated = sum(replace_predictions(labels, task_id, results[task_id]) for task_id in old)
+    new = {task.id: results[task.id] for task in same if not task.prediction_versions}
+    created = push_predictions(labels, project, new)
+    if created or updated:
+        show_predictions_of(labels, project, version)
+    return created + updated
+
+
+def _state(task: Task) -> tuple[ImageRef, tuple[str, ...]]:
+    return task.image, task.prediction_versions
+
+
+def _is_done(task: Task, version: str) -> bool:
+    """Tell whether a task holds the version's prediction, once."""
+    return task.prediction_versions == (version,) and task.prediction_count <= 1
 
 
 def serving_model(settings: Settings) -> tuple[str, tuple[str, ...]]:
@@ -110,20 +133,32 @@ def _nobodys(labels: LabelStudioClient, project: int, only: Sequence[int] | None
     return [task for task in list_tasks(labels, project, only=only) if not task.opened and task.id not in held]
 
 
-def _scores(settings: Settings, params: Params, version: str, unopened: Sequence[Task]) -> dict[str, float]:
+def _scored(settings: Settings, params: Params, version: str, unopened: Sequence[Task]) -> Ledger:
     """Score what the queue chooses from, unless all of it is served anyway; scores are kept as they come."""
+    file = LedgerFile(storage.connect(settings), settings.target_bucket, version)
+    ledger = file.read()
     if len(unopened) <= params.prelabel.ahead:
-        return {}
-    ledger = ScoreLedger(storage.connect(settings), settings.target_bucket, version)
-    scores = ledger.read()
-    missing = to_score(unopened, scores, params.prelabel)
+        return ledger
+    missing = to_score(unopened, ledger, params.prelabel)
     for start in range(0, len(missing), _SCORED_AT_ONCE):
         part = missing[start : start + _SCORED_AT_ONCE]
-        found = _ask(settings, "/score", part)["scores"]
-        scores |= {t.image.sha256: score for t, score in zip(part, found, strict=True) if score is not None}
-        ledger.write(scores)
+        for task, score in zip(part, _ask(settings, "/score", part)["scores"], strict=True):
+            if score is None:
+                ledger.note_failure(task)
+            else:
+                ledger.scores[task.image.sha256] = score
+        file.write(ledger)
         logger.info("scored %d of %d photos", start + len(part), len(missing))
-    return scores
+    return ledger
+
+
+def _note_failures(settings: Settings, version: str, tasks: Sequence[Task]) -> None:
+    if tasks:
+        file = LedgerFile(storage.connect(settings), settings.target_bucket, version)
+        ledger = file.read()
+        for task in tasks:
+            ledger.note_failure(task)
+        file.write(ledger)
 
 
 def _ask(settings: Settings, path: str, tasks: Sequence[Task]) -> Any:

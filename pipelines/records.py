@@ -72,7 +72,8 @@ class Task:
     id: int
     image: ImageRef
     metadata: Metadata = field(default_factory=dict)
-    prediction_versions: tuple[str, ...] = ()
+    prediction_versions: tuple[str, ...] = ()  # each once
+    prediction_count: int = 0
     annotation_count: int = 0
     opened: bool = False  # somebody has a draft or an annotation on it
 

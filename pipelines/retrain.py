@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import DatasetError
+from pipelines.errors import DatasetError, ServiceError
 from pipelines.params import Params, load_params
 from pipelines.records import ModelVersion
+from pipelines.serving import ask_service
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,25 +26,25 @@ logger = logging.getLogger(__name__)
 _DATASET = ("data/annotations.dvc", "data/images.dvc", "compile", "split")  # what a tag holds; training adds the rest
 
 
-def latest_dataset(settings: Settings) -> str:
-    """Give the newest dataset tag; raises DatasetError when nothing was published yet."""
+def dataset_to_train(settings: Settings, *, again: bool = False) -> str | None:
+    """Give the newest dataset tag if no model was trained on it yet, or in any case when `again` is set.
+
+    None, and a line in the log that says why, when there is nothing to train on.
+    """
+    from pipelines.training.registry import Registry
+
     path = settings.workspace_path
     tags = Workspace(path, settings).dataset_tags() if path.exists() else []
     if not tags:
-        raise DatasetError("no dataset is published yet; label photos in Label Studio, then run `maskloop sync`")
-    return tags[-1]
-
-
-def dataset_to_train(settings: Settings, *, again: bool = False) -> str | None:
-    """Give the newest dataset tag if no model was trained on it yet, or in any case when `again` is set."""
-    from pipelines.training.registry import Registry
-
-    tag = latest_dataset(settings)
-    trained = Registry(settings).version_trained_on(tag)
-    if trained and trained.reason and not again:  # without a reason it was never compared with the champion
-        logger.info("%s was trained on %s already", trained.served_as, tag)
+        logger.info("no dataset is published yet; label photos in Label Studio, then run `maskloop sync`")
         return None
-    return tag
+    trained = Registry(settings).version_trained_on(tags[-1])
+    if trained and trained.reason and not again:  # without a reason it was never compared with the champion
+        logger.info(
+            "%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, tags[-1]
+        )
+        return None
+    return tags[-1]
 
 
 def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
@@ -119,10 +118,10 @@ def _decide(settings: Settings, registry: "Registry", version: ModelVersion, par
 def reload_service(settings: Settings) -> None:
     """Tell the segmentation service to follow the alias now."""
     try:
-        answer = httpx.post(settings.url("segmentation") + "/reload", timeout=60).raise_for_status().json()
-        logger.info("the segmentation service serves %s %s", answer["model_version"], answer["problem"])
-    except httpx.HTTPError as error:
-        logger.warning("the segmentation service was not reached (%s); it follows within seconds of being back", error)
+        answer = ask_service(settings, "segmentation", "/reload", {}, timeout_s=60)
+        logger.info("the segmentation service serves %s", answer["model_version"])
+    except ServiceError as error:
+        logger.warning("%s; it follows by itself within seconds of being back", error)
 
 
 def _training_clone(settings: Settings) -> Workspace:

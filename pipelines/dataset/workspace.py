@@ -4,7 +4,6 @@ Being a clone, a dataset's tag holds the code and parameters that made it. DVC r
 private, fresh site cache, because a kill during `dvc push` leaves one that makes later pushes skip files silently.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.errors import ConfigurationError, DatasetError
+from pipelines.lock import held
 from pipelines.settings import PROJECT_ROOT, Settings
 
 _IDENTITY = ("-c", "user.name=Maskloop", "-c", "user.email=maskloop@localhost", "-c", "commit.gpgsign=false")
@@ -104,9 +104,7 @@ class Workspace:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the workspace's lock; a second writer waits until the first is done or killed."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with (self.path.parent / f"{self.path.name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with held(self.path.parent / f"{self.path.name}.lock"):
             yield
 
     def _write_dvc_config(self) -> None:

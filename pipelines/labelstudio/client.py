@@ -68,6 +68,10 @@ class LabelStudioClient:
             raise _explain(self.url, error.status_code or 0, str(error.body)[:400]) from error
         except httpx.TimeoutException as error:
             raise ServiceError(f"Label Studio at {self.url} did not answer in time; try again later") from error
+        except httpx.LocalProtocolError:  # its text would hold the token
+            raise CredentialsError(
+                "MASKLOOP_LABEL_STUDIO_TOKEN holds signs that no token has; copy it again from Account & Settings"
+            ) from None
         except httpx.TransportError as error:
             raise ServiceError(
                 f"cannot reach Label Studio at {self.url} ({error}); start it with `maskloop up` or set "
@@ -92,9 +96,12 @@ class TokenAuth(httpx.Auth):
             return
         if time.time() > self._expires_at - _REFRESH_MARGIN_S:
             answer = yield httpx.Request("POST", f"{self._url}/api/token/refresh/", json={"refresh": self._token})
-            if answer.is_success:
-                self._access = answer.json()["access"]
-                self._expires_at = float(_claims(self._access).get("exp", 0))
+            if not answer.is_success:
+                raise _explain(
+                    self._url, answer.status_code, f"exchange of the personal access token: {answer.text[:200]}"
+                )
+            self._access = str(_json(answer)["access"])
+            self._expires_at = float(_claims(self._access).get("exp", 0))
         request.headers["Authorization"] = f"Bearer {self._access}"
         yield request
 
@@ -106,7 +113,7 @@ def is_personal_token(token: str) -> bool:
 
 def connect(settings: Settings) -> LabelStudioClient:
     """Open a connection with the settings' token; raises CredentialsError when there is none."""
-    token = settings.label_studio_token.get_secret_value()
+    token = settings.label_studio_token.get_secret_value().strip()
     if not token:
         raise CredentialsError(
             "no Label Studio token; `maskloop up` makes one, or set MASKLOOP_LABEL_STUDIO_TOKEN to a token from "
@@ -135,6 +142,11 @@ def _json(answer: httpx.Response) -> Any:
 
 
 def _explain(url: str, status: int, detail: str) -> ServiceError:
+    if "reserved network address" in detail or "was not allowed" in detail:
+        return ServiceError(
+            f"Label Studio at {url} refuses to talk to an address in a network that is banned for it: {detail}. Leave "
+            "that network out of USER_ADDITIONAL_BANNED_SUBNETS in Label Studio's environment"
+        )
     if status in (401, 403):
         return CredentialsError(
             f"Label Studio at {url} refuses the token (HTTP {status}); it may be revoked, or legacy tokens may be "

@@ -11,6 +11,7 @@ from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.interface import BRUSH, labeling_interface
 from pipelines.params import Params
+from pipelines.serving import ask_service
 from pipelines.settings import Settings
 
 STORAGE_TITLE = "maskloop source"
@@ -65,7 +66,7 @@ def ensure_project(client: LabelStudioClient, params: Params, settings: Settings
             changes.append(f"updated project: {', '.join(sorted(different))}")
     changes += _ensure_tabs(client, project_id)
     changes += _ensure_storage(client, project_id, settings)
-    changes += _ensure_backends(client, project_id, settings)
+    changes += _ensure_backends(client, project_id, settings, wanted["label_config"])
     return changes
 
 
@@ -166,7 +167,7 @@ def _ensure_storage(client: LabelStudioClient, project_id: int, settings: Settin
     return []
 
 
-def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Settings) -> list[str]:
+def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Settings, label_config: str) -> list[str]:
     wanted = (
         (SEGMENTATION_TITLE, settings.url("segmentation"), False),
         (SEGMENT_ANYTHING_TITLE, settings.url("segment_anything"), True),
@@ -175,20 +176,21 @@ def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Setti
     login = {"auth_method": "BASIC_AUTH", "basic_auth_user": settings.service_user, "basic_auth_pass": password}
     mode = login if password else {"auth_method": "NONE"}
     there = list_backends(client, project_id)
+    ours = [b for b in there if b["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE)]
     changes = []
-    right = [(b["title"], b["url"].rstrip("/"), b["is_interactive"]) for b in there] == list(wanted)
-    if right and any(b["auth_method"] != mode["auth_method"] or b["state"] != "CO" for b in there):
-        for backend in there:
-            client.patch(f"/api/ml/{backend['id']}", {"project": project_id, "url": backend["url"], **mode})
-        changes.append("gave the model services' login to Label Studio")
-    if not right:
-        for backend in there:
-            if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE):
-                client.delete(f"/api/ml/{backend['id']}")
+    if [(b["title"], b["url"].rstrip("/"), b["is_interactive"]) for b in ours] != list(wanted):
+        for backend in ours:
+            client.delete(f"/api/ml/{backend['id']}")
+        # Label Studio keeps to itself why a service refuses the project, so it is asked first.
+        ask_service(settings, "segmentation", "/setup", {"schema": label_config}, timeout_s=10)
         for title, url, interactive in wanted:
             backend = {"project": project_id, "url": url, "title": title, "is_interactive": interactive}
             client.post("/api/ml", {**backend, **mode})
         changes.append("connected the segmentation and segment-anything services")
+    elif any(b["auth_method"] != mode["auth_method"] or "401" in str(b.get("error_message")) for b in ours):
+        for backend in ours:
+            client.patch(f"/api/ml/{backend['id']}", {"project": project_id, "url": backend["url"], **mode})
+        changes.append("gave the model services' login to Label Studio")
     return changes + _ensure_webhooks(client, project_id, [url for _, url, _ in wanted], login if password else None)
 
 

@@ -108,6 +108,7 @@ def parse_task(raw: Mapping[str, Any]) -> Task:
         image=parse_image(raw["data"]),
         metadata=parse_metadata(raw["data"]),
         prediction_versions=tuple(version for version in versions.split(",") if version),
+        prediction_count=int(raw.get("total_predictions") or 0),
         annotation_count=annotations,
         opened=annotations > 0 or bool(raw.get("drafts")) or bool(raw.get("draft_exists")),
     )

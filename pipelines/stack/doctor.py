@@ -11,11 +11,18 @@ from pipelines import storage
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
 from pipelines.labelstudio.client import connect, is_personal_token
-from pipelines.labelstudio.project import find_project, list_backends, project_labels
-from pipelines.labelstudio.tasks import locked_tasks
+from pipelines.labelstudio.project import (
+    SEGMENT_ANYTHING_TITLE,
+    SEGMENTATION_TITLE,
+    find_project,
+    list_backends,
+    project_labels,
+)
+from pipelines.labelstudio.tasks import list_tasks, locked_tasks
 from pipelines.params import load_params
 from pipelines.prelabel import serving_model
 from pipelines.records import NO_MODEL
+from pipelines.serving import ask_service
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.stack.airflow import POOLS, Airflow
 from pipelines.stack.lifecycle import DAGS
@@ -100,28 +107,40 @@ def _project(settings: Settings) -> Answer:
 
 def _backends(settings: Settings) -> Answer:
     labels, params = connect(settings), load_params(settings.params_path)
-    backends = list_backends(labels, find_project(labels, params))
-    urls = [backend["url"].rstrip("/") for backend in backends]
+    project = find_project(labels, params)
+    backends = list_backends(labels, project)
     wanted = [settings.url("segmentation"), settings.url("segment_anything")]
-    if urls != wanted:
+    ours = [backend for backend in backends if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE)]
+    if [backend["url"].rstrip("/") for backend in ours] != wanted:
+        there = ", ".join(backend["url"] for backend in backends)
+        return Ill(f"connected: {there or 'none'}; wanted, in this order: {', '.join(wanted)}", "`maskloop setup`")
+    if backends[0] is not ours[0]:
         return Ill(
-            f"connected: {', '.join(urls) or 'none'}; wanted, in this order: {', '.join(wanted)}. The first pre-labels",
-            "`maskloop setup` connects them anew, in order",
+            f"«{backends[0]['title']}» was connected before ours, and Label Studio pre-labels with the first",
+            "remove it in the project's settings, under Model",
         )
-    off = [backend["title"] for backend in backends if backend["state"] != "CO"]
-    if off:
+    config = labels.get(f"/api/projects/{project}/")["label_config"]
+    ask_service(settings, "segmentation", "/setup", {"schema": config}, timeout_s=10)  # says which labels disagree
+    if off := [f"{b['title']} ({b.get('error_message') or 'no reason'})" for b in ours if b["state"] != "CO"]:
         return Ill(
-            f"Label Studio calls {', '.join(off)} disconnected: {backends[0].get('error_message') or 'no reason'}",
-            "Label Studio bans private addresses by default; set USE_DEFAULT_BANNED_SUBNETS=false and ban the others "
-            "with USER_ADDITIONAL_BANNED_SUBNETS, then `maskloop setup`",
+            f"Label Studio calls disconnected: {', '.join(off)}",
+            "`maskloop setup` gives it their login again; a banned address must leave USER_ADDITIONAL_BANNED_SUBNETS "
+            "in Label Studio's environment",
         )
     return "segmentation first, segment-anything interactive, both connected"
 
 
 def _queue(settings: Settings) -> Answer:
     labels, params = connect(settings), load_params(settings.params_path)
-    held = len(locked_tasks(labels, find_project(labels, params)))
-    return f"{held} tasks are in people's hands; these keep the masks that they started from"
+    project = find_project(labels, params)
+    held = locked_tasks(labels, project)
+    waiting = [t for t in list_tasks(labels, project) if t.prediction_versions and not t.opened and t.id not in held]
+    shown = labels.get(f"/api/projects/{project}/").get("model_version") or "none"
+    if waiting and all(shown not in task.prediction_versions for task in waiting):
+        return Ill(
+            f"{len(waiting)} photos wait with masks, none of {shown}, which the project shows", "`maskloop prelabel`"
+        )
+    return f"{len(waiting)} photos wait with masks, {len(held)} are in people's hands"
 
 
 def _ports(settings: Settings) -> Answer:

@@ -4,8 +4,11 @@ import json
 import os
 import platform
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -152,9 +155,19 @@ def _label_studio(settings: Settings) -> dict[str, str]:
         "DATA_MANAGER_FILTER_ALLOWLIST": "locks__expire_at",  # so that we can ask what people are working on
         # Label Studio refuses loopback by default; both services live there. The metadata server stays banned.
         "USE_DEFAULT_BANNED_SUBNETS": "false",
-        "USER_ADDITIONAL_BANNED_SUBNETS": "169.254.0.0/16,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16",
+        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(_banned_networks(settings)),
         **({"RESOLVER_PROXY_GCS_DOWNLOAD_URL": proxy} if settings.storage_emulator else {}),
     }
+
+
+def _banned_networks(settings: Settings) -> list[str]:
+    """Give the private networks that Label Studio may not call: all but those where the two services are."""
+    networks = [ip_network(net) for net in ("169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
+    addresses = []
+    for service in ("segmentation", "segment_anything"):
+        with suppress(ValueError):  # a name instead of a number: Label Studio looks it up itself
+            addresses.append(ip_address(urlsplit(settings.url(service)).hostname or ""))
+    return [str(network) for network in networks if not any(address in network for address in addresses)]
 
 
 def _airflow(settings: Settings) -> dict[str, str]:

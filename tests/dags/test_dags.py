@@ -55,11 +55,11 @@ def test_reading_takes_no_time_and_loads_nothing_heavy(parsed: dict[str, Any]) -
         ("ingest_images", "AssetAll", ["bucket"], "5 * * * *"),
         ("prelabel_images", "AssetAny", ["model", "tasks"], "*/10 * * * *"),
         ("sync_annotations", "AssetAll", ["annotations"], "*/30 * * * *"),
-        ("retrain_model", "AssetAll", ["dataset"], None),
+        ("retrain_model", "AssetAll", ["dataset"], "20 * * * *"),
     ],
 )
-def test_dags_are_woken_by_assets_and_three_by_the_clock_as_well(
-    dags: dict[str, Any], dag_id: str, needs: str, woken_by: list[str], cron: str | None
+def test_dags_are_woken_by_assets_and_by_the_clock_as_well(
+    dags: dict[str, Any], dag_id: str, needs: str, woken_by: list[str], cron: str
 ) -> None:
     dag = dags[dag_id]
     assert dag["woken_by"] == [f"maskloop://{name}" for name in woken_by]

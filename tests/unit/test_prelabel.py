@@ -3,10 +3,13 @@
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from google.cloud.storage import Client
 
 from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.tasks import task_data
@@ -14,6 +17,7 @@ from pipelines.params import Params
 from pipelines.prelabel import plan_batches, prelabel_batch
 from pipelines.records import ImageRef
 from pipelines.settings import Settings
+from pipelines.storage import ensure_bucket
 
 IMPORT = "POST /api/projects/7/import/predictions"
 UPDATE = "PATCH /api/predictions/31/"
@@ -21,9 +25,10 @@ Serve = Callable[..., Settings]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
+def serve(bucket_client: Client, bucket_server: str, tmp_path: Path) -> Iterator[Serve]:
     """Start a segmentation service that announces a version and labels and answers /predict as told."""
-    servers = []
+    servers, bucket = [], f"labels-{uuid4().hex[:12]}"
+    ensure_bucket(bucket_client, bucket)
 
     def start(version: str, labels: tuple[str, ...] = ("coat", "dress"), predict: Any = None) -> Settings:
         answers = {"/setup": {"model_version": version, "labels": labels}, "/predict": predict}
@@ -42,7 +47,10 @@ def serve() -> Iterator[Serve]:
 
         servers.append(HTTPServer(("127.0.0.1", 0), Handler))
         Thread(target=servers[-1].serve_forever, kwargs={"poll_interval": 0.01}).start()
-        return Settings(segmentation_url=f"http://127.0.0.1:{servers[-1].server_port}")
+        return Settings(
+            segmentation_url=f"http://127.0.0.1:{servers[-1].server_port}", var=tmp_path, target_bucket=bucket,
+            storage_port=int(bucket_server.rpartition(":")[2]),
+        )  # fmt: skip
 
     yield start
     for server in servers:
@@ -59,7 +67,7 @@ def task(task_id: int, versions: str = "", **fields: Any) -> dict[str, Any]:
 def studio_with(label_studio, two_labels: Params):
     """Make a Label Studio whose project has the two labels and these tasks, some of them in people's hands.
 
-    Its first answer about tasks is which ones are, the next ones are all tasks.
+    It is asked in turns which ones are, and for all of them.
     """
 
     def make(*tasks: dict[str, Any], created: int = 0, held: tuple[int, ...] = ()):
@@ -73,7 +81,8 @@ def studio_with(label_studio, two_labels: Params):
                 "GET /api/tasks": [
                     {"total": len(held), "tasks": [task(number) for number in held]},
                     {"total": len(tasks), "tasks": list(tasks)},
-                ],
+                ]
+                * 3,
                 "GET /api/predictions/": [[{"id": 31}, {"id": 30}]],
                 "DELETE /api/predictions/30/": [None],
                 UPDATE: [{}],
@@ -106,7 +115,7 @@ def test_unopened_tasks_without_this_models_prediction_wait(serve: Serve, studio
         task(5, draft_exists=True),
     )
 
-    assert plan_batches(client, serve("clothing:v2"), two_labels) == [[1, 2]]
+    assert plan_batches(client, serve("clothing:v2"), two_labels) == [[2, 1]], "what is outdated comes first"
 
 
 def test_batches_have_the_size_of_the_parameters(serve: Serve, studio_with, two_labels: Params) -> None:
@@ -127,6 +136,32 @@ def test_a_label_that_the_model_does_not_know_yet_is_no_obstacle(serve: Serve, s
     client, _ = studio_with(task(1))
 
     assert plan_batches(client, serve("clothing:v2", ("coat",)), two_labels) == [[1]]
+
+
+def test_a_kill_before_the_project_was_told_is_made_good(serve: Serve, studio_with, two_labels: Params) -> None:
+    client, server = studio_with(task(1, "clothing:v2"))
+
+    assert plan_batches(client, serve("clothing:v2"), two_labels) == []
+
+    assert ("PATCH /api/projects/7/", {"model_version": "clothing:v2"}) in [(w, body) for w, _, body in server.asked]
+
+
+def test_doubled_predictions_of_one_version_are_cleaned_up(serve: Serve, studio_with, two_labels: Params) -> None:
+    client, _ = studio_with(task(1, "clothing:v2", total_predictions=2), task(2, "clothing:v2", total_predictions=1))
+
+    assert plan_batches(client, serve("clothing:v2"), two_labels) == [[1]]
+
+
+def test_a_photo_that_changed_while_it_was_predicted_gets_nothing(
+    serve: Serve, studio_with, two_labels: Params
+) -> None:
+    client, server = studio_with(task(1))
+    newer = ImageRef("gs://archive/1.jpg", 2, "cd" * 32, 4, 6)
+    server.answers["GET /api/tasks"][3] = {"total": 1, "tasks": [{"id": 1, "data": task_data(newer, {})}]}
+    settings = serve("clothing:v2", predict={"results": [prediction()], "model_version": "clothing:v2"})
+
+    assert prelabel_batch(client, settings, two_labels, [1]).created == 0
+    assert all(where.startswith("GET") for where, _, _ in server.asked)
 
 
 def test_tasks_in_peoples_hands_keep_the_masks_they_started_from(serve: Serve, studio_with, two_labels: Params) -> None:

@@ -3,7 +3,10 @@
 import base64
 import json
 import time
+import traceback
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import httpx
 import pytest
@@ -90,6 +93,41 @@ def test_a_revoked_personal_token_is_named_as_the_cause() -> None:
 )
 def test_personal_tokens_are_told_from_legacy_ones(token: str, personal: bool) -> None:
     assert is_personal_token(token) is personal
+
+
+def test_a_refused_exchange_is_no_matter_of_the_network() -> None:
+    """Through the real HTTP stack, which would refuse an empty token in a header of its own accord."""
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(401)
+
+        def log_message(self, *_: object) -> None:
+            """Be quiet."""
+
+    with HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        Thread(target=server.handle_request).start()
+        client = LabelStudioClient(f"http://127.0.0.1:{server.server_port}", jwt(token_type="refresh"))
+        with pytest.raises(CredentialsError, match="exchange of the personal access token"):
+            client.get("/api/projects/")
+
+
+def test_a_token_that_no_header_can_hold_is_not_shown() -> None:
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        client = LabelStudioClient(f"http://127.0.0.1:{server.server_port}", "0123456789abcdef\nsecret")
+        with pytest.raises(CredentialsError, match="holds signs that no token has") as refused:
+            client.get("/api/projects/")
+
+    assert "secret" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_banned_address_is_not_taken_for_a_bad_token() -> None:
+    refusal = httpx.MockTransport(lambda _: httpx.Response(403, text="URL resolves to a reserved network address"))
+
+    with pytest.raises(ServiceError, match="USER_ADDITIONAL_BANNED_SUBNETS") as refused:
+        LabelStudioClient("http://label-studio.test", "token", transport=refusal).post("/api/ml", {})
+
+    assert not isinstance(refused.value, CredentialsError)
 
 
 @pytest.mark.parametrize(

@@ -163,3 +163,13 @@ class TestHealth:
     def test_a_model_service_out_of_reach_is_named_with_the_remedy(self, free_port: int) -> None:
         with pytest.raises(ServiceError, match=f"no answer from http://127.0.0.1:{free_port}.*maskloop up"):
             get_health(f"http://127.0.0.1:{free_port}")
+
+
+def test_label_studio_may_reach_the_services_and_nothing_else_private() -> None:
+    banned = "USER_ADDITIONAL_BANNED_SUBNETS"
+
+    everywhere = environment(Settings())[banned].split(",")
+    at_home = environment(Settings(host="192.168.1.20"))[banned].split(",")
+
+    assert everywhere == ["169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+    assert at_home == everywhere[:-1]

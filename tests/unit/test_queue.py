@@ -1,0 +1,121 @@
+"""The queue: filled up to its length, its random share kept, the least certain first, the same choice every time."""
+
+from collections import Counter
+
+import pytest
+from google.cloud.storage import Client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.images import sha256_hex
+from pipelines.params import Params, PrelabelParams
+from pipelines.queue import Ledger, LedgerFile, is_random, next_tasks, to_score
+from pipelines.records import ImageRef, Task
+from pipelines.storage import ensure_bucket
+
+
+@pytest.fixture
+def ten_ahead(params: Params) -> PrelabelParams:
+    return params.prelabel.model_copy(update={"ahead": 10, "random_share": 0.2, "pool": 100})
+
+
+def task(number: int, *versions: str, generation: int = 1) -> Task:
+    image = ImageRef(f"gs://a/{number}.jpg", generation, sha256_hex(str(number).encode()), 4, 6)
+    return Task(number, image, prediction_versions=versions)
+
+
+def tasks(count: int, *versions: str) -> list[Task]:
+    return [task(number, *versions) for number in range(count)]
+
+
+def scored(some: list[Task]) -> Ledger:
+    """Give each photo a score; the higher its number, the less certain."""
+    return Ledger({one.image.sha256: 0.9 - one.id / 1000 for one in some})
+
+
+def test_the_least_certain_come_first_beside_a_share_that_chance_chose(ten_ahead: PrelabelParams) -> None:
+    everything = tasks(200)
+
+    chosen = next_tasks(everything, scored(everything), ten_ahead)
+
+    by_chance = [one for one in chosen if is_random(one, 0.2)]
+    others = [one.id for one in chosen if not is_random(one, 0.2)]
+    assert (len(by_chance), len(others)) == (2, 8)
+    assert others == sorted((t.id for t in everything if not is_random(t, 0.2)), reverse=True)[:8]
+
+
+def test_what_waits_already_counts_and_each_part_is_filled_up_by_itself(ten_ahead: PrelabelParams) -> None:
+    everything = tasks(200)
+    first = next_tasks(everything, scored(everything), ten_ahead)
+    taken = {one.id for one in first if is_random(one, 0.2)} | {first[-1].id}  # somebody labelled these
+    waiting = [task(one.id, "v1") if one in first else one for one in everything if one.id not in taken]
+
+    second = next_tasks(waiting, scored(everything), ten_ahead)
+
+    assert Counter(is_random(one, 0.2) for one in second) == {True: 2, False: 1}
+    assert not {one.id for one in second} & {one.id for one in first}
+
+
+def test_a_full_queue_stays_as_it_is_after_a_promotion(ten_ahead: PrelabelParams) -> None:
+    waiting = [*tasks(10, "v1"), *(task(number) for number in range(10, 200))]
+
+    assert next_tasks(waiting, scored(waiting), ten_ahead) == []
+
+
+@given(st.integers(0, 40), st.floats(0, 1))
+def test_the_queue_is_as_long_as_it_can_be(count: int, share: float) -> None:
+    params = PrelabelParams(
+        ahead=10, random_share=share, pool=100, batch_size=1, min_region_share=0, cold_start={}
+    )  # fmt: skip
+    everything = tasks(count)
+
+    chosen = next_tasks(everything, Ledger(), params)
+
+    assert len(chosen) == len({one.id for one in chosen}) == min(10, count)
+
+
+def test_photos_without_a_score_come_after_those_with_one(ten_ahead: PrelabelParams) -> None:
+    everything = tasks(100)
+    known = [one for one in everything if not is_random(one, 0.2)][:8]
+
+    chosen = next_tasks(everything, scored(known), ten_ahead)
+
+    assert {one.id for one in chosen if not is_random(one, 0.2)} == {one.id for one in known}
+
+
+def test_a_photo_that_cannot_be_predicted_takes_nobodys_place(
+    ten_ahead: PrelabelParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = tasks(60)
+    ledger = scored(everything)
+    bad = next_tasks(everything, ledger, ten_ahead)
+    for one in bad:
+        ledger.note_failure(one)
+
+    chosen = next_tasks(everything, ledger, ten_ahead)
+    assert (len(chosen), {one.id for one in chosen} & {one.id for one in bad}) == (10, set())
+
+    again = [task(one.id, generation=2) for one in bad]  # uploaded once more
+    assert [one.id for one in next_tasks(again, ledger, ten_ahead)]
+    ledger.failed_at = dict.fromkeys(ledger.failed_at, 0.0)  # hours ago
+    assert {one.id for one in next_tasks(everything, ledger, ten_ahead)} == {one.id for one in bad}
+
+
+def test_only_the_pool_is_scored_and_each_photo_once(ten_ahead: PrelabelParams) -> None:
+    everything, small = tasks(200), ten_ahead.model_copy(update={"pool": 20})
+
+    asked = to_score(everything, Ledger(), small)
+
+    assert len(asked) == 20
+    assert not any(is_random(one, 0.2) for one in asked)
+    assert to_score(everything, scored(asked), small) == []
+
+
+def test_the_ledger_is_kept_for_each_model(bucket_client: Client) -> None:
+    ensure_bucket(bucket_client, "ledgers")
+    ledger = Ledger({"ab": 0.123456789}, {"cd#7": 5.0})
+    file = LedgerFile(bucket_client, "ledgers", "clothing:v3")
+    file.write(ledger)
+
+    assert file.read() == Ledger({"ab": 0.12346}, {"cd#7": 5.0})
+    assert LedgerFile(bucket_client, "ledgers", "clothing:v4").read() == Ledger()
