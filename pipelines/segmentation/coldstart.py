@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from pipelines.errors import ContractError, ModelError
 from pipelines.segmentation.clothing import ClothingModel, ModelCard
@@ -91,7 +92,12 @@ def _load(checkpoint: str) -> tuple[Any, Path]:
                 f"{checkpoint} is a {kind} and no SegFormer; set MASKLOOP_COLD_START to one, or to nothing"
             )
         network = SegformerForSemanticSegmentation.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:  # what the hub and transformers raise for names, lines, files
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # what the hub and transformers raise for names, lines, files
         raise ModelError(f"the cold-start model {checkpoint} cannot be loaded ({error}); {remedy}") from error
     return network.eval(), folder
 
