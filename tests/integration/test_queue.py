@@ -45,8 +45,10 @@ def test_people_who_ask_at_the_same_moment_get_different_tasks_with_masks(people
     assert all(len(task["predictions"]) == 1 for task in tasks)
 
 
-def test_the_queue_tab_hands_out_the_least_certain_first(settings, labels, project, people):
-    """Three people ask as the tab does when somebody labels «as displayed»."""
+def test_the_queue_tab_hands_out_the_least_certain_first(settings, labels, project):
+    """Three people, who hold nothing yet, ask as the tab does when somebody labels «as displayed»."""
+    password = settings.label_studio_password.get_secret_value()
+    people = [Labeler(settings.url("label_studio"), f"tab-{n}@maskloop.local", password) for n in range(3)]
     [view] = [v for v in labels.get("/api/dm/views", project=project) if v["data"]["title"] == QUEUE_TITLE]
     body = {"ordering": view["data"]["ordering"], "filters": view["data"]["filters"]}
     free = [
@@ -56,7 +58,7 @@ def test_the_queue_tab_hands_out_the_least_certain_first(settings, labels, proje
     ]
     scores = {id: labels.get("/api/predictions/", task=id)[0]["score"] for id in free}
 
-    handed = [person.next_task(project, body) for person in people[:3]]
+    handed = [person.next_task(project, body) for person in people]
 
     assert [task["id"] for task in handed] == sorted(scores, key=lambda id: scores[id])[:3]
 
@@ -79,6 +81,8 @@ def test_a_task_in_somebodys_hands_keeps_its_masks_after_a_promotion(
 
     [kept] = labels.get("/api/predictions/", task=task["id"])
     assert (kept["id"], kept["model_version"], kept["result"]) == (shown["id"], "clothing:v1", shown["result"])
+    again = people[0].next_task(project)
+    assert (again["id"], [p["id"] for p in again["predictions"]]) == (task["id"], [shown["id"]]), "nothing vanishes"
 
 
 def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after_two_rounds, people, labels, project):

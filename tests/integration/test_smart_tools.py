@@ -70,7 +70,7 @@ def test_a_labeler_corrects_a_photo_and_the_dataset_has_it(
             editor.click(*inside(drawn.mask == largest))
         editor.label(POINT, names[largest])
         with page.expect_response("**/interactive-annotating*") as narrowed:
-            editor.click(*inside(drawn.mask == second), negative=True)
+            editor.click(*aside(drawn.mask == second, drawn.mask == largest), negative=True)
         page.screenshot(path=artefact(tmp_path, f"smart-point-{orientation}.png"))
         editor.accept()
         editor.smart_tool(BOX)
@@ -118,6 +118,13 @@ def inside(garment: np.ndarray) -> tuple[float, float]:
     distance = cv2.distanceTransform(garment.astype(np.uint8), cv2.DIST_L2, 5)
     y, x = np.unravel_index(distance.argmax(), garment.shape)
     return (x + 0.5) / garment.shape[1], (y + 0.5) / garment.shape[0]
+
+
+def aside(garment: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Give a place well inside a garment and far from the middle of another: there the editor shows its buttons."""
+    rows, columns = np.nonzero(cv2.erode(garment.astype(np.uint8), np.ones((15, 15))))
+    farthest = np.abs(columns - np.nonzero(other)[1].mean()).argmax()
+    return (columns[farthest] + 0.5) / garment.shape[1], (rows[farthest] + 0.5) / garment.shape[0]
 
 
 def around(garment: np.ndarray) -> tuple[float, float, float, float]:

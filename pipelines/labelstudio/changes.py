@@ -1,0 +1,89 @@
+"""What happened to annotations since the last look, at the cost of what happened and not of what exists.
+
+Label Studio moves a task's `updated_at` with every annotation that is written, changed or deleted, so the tasks that
+moved since the last look are read again as a whole. Deleted tasks leave no trace; they show in the number of tasks, and
+then the ids are compared. The time of the last look comes from Label Studio's own clock, and looks overlap, because a
+change may become visible later than it is dated.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from pipelines.labelstudio.annotations import parse_annotation
+from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.tasks import count_tasks, is_ours, pages
+from pipelines.records import Annotation
+
+OVERLAP = timedelta(minutes=10)
+_PAGE = 1000
+_BATCH = 50  # tasks per export; an answer holds every brush stroke of its tasks: some megabytes
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a project saw: all tasks it holds, and when the newest of them was changed."""
+
+    tasks: frozenset[int]
+    newest: datetime | None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a look found: the annotations that the tasks in `read` hold now, and the tasks that are gone.
+
+    Whatever is known of a task in `read` or `gone` and is not among `annotations` does not exist any more.
+    """
+
+    annotations: tuple[Annotation, ...]
+    read: frozenset[int]
+    gone: frozenset[int]
+    look: Look
+
+
+def read_changes(client: LabelStudioClient, project_id: int, last: Look | None) -> Changes:
+    """Read what changed since the `last` look, or everything when there was none.
+
+    Skipped and empty annotations are among the annotations; drafts are not annotations.
+    """
+    since = last.newest - OVERLAP if last and last.newest else None
+    moved = {int(raw["id"]): raw for raw in pages(client, project_id, page_size=_PAGE, query=_moved_since(since))}
+    known = frozenset(moved) | (last.tasks if last and since else frozenset())
+    there = known
+    if since and count_tasks(client, project_id) != len(known):
+        there = frozenset(int(raw["id"]) for raw in pages(client, project_id, page_size=_PAGE, query={}))
+    dates = [_date(raw["updated_at"]) for raw in moved.values()]
+    newest = max([*dates, *([last.newest] if last and last.newest else [])], default=None)
+    wanted = [task_id for task_id, raw in moved.items() if is_ours(raw) and _is_annotated(raw)]
+    people = {int(user["id"]): str(user["email"]) for user in client.get("/api/users")} if wanted else {}
+    annotations = tuple(
+        parse_annotation(raw, task, people)
+        for task in _export(client, project_id, sorted(wanted))
+        for raw in task["annotations"]
+    )
+    gone = (last.tasks if last else frozenset()) - there
+    return Changes(annotations, frozenset(moved), gone, Look(there, newest))
+
+
+def _export(client: LabelStudioClient, project_id: int, task_ids: Collection[int]) -> Iterator[Mapping[str, Any]]:
+    ids = list(task_ids)
+    for start in range(0, len(ids), _BATCH):
+        query = {"exportType": "JSON", "ids[]": ids[start : start + _BATCH]}
+        yield from client.get(f"/api/projects/{project_id}/export", **query)
+
+
+def _moved_since(since: datetime | None) -> dict[str, Any]:
+    if since is None:
+        return {}
+    value = since.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    item = {"filter": "filter:tasks:updated_at", "operator": "greater_or_equal", "type": "Datetime", "value": value}
+    return {"filters": {"conjunction": "and", "items": [item]}}
+
+
+def _is_annotated(raw: Mapping[str, Any]) -> bool:
+    return int(raw.get("total_annotations") or 0) + int(raw.get("cancelled_annotations") or 0) > 0
+
+
+def _date(text: str) -> datetime:
+    return datetime.fromisoformat(str(text).replace("Z", "+00:00"))
