@@ -105,7 +105,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def stack_after_two_rounds(stack: Stack) -> Stack:
-    """Run the demo's two rounds on 40 drawn photos; eight more photos are left open with pre-labels."""
+    """Run the demo's two rounds on 40 drawn photos; twelve more photos are left open with pre-labels."""
     print(stack.run("demo", "--count", "40"))
     return stack
 

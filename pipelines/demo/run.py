@@ -32,7 +32,7 @@ from pipelines.stack.airflow import Airflow
 from pipelines.stack.lifecycle import addresses, up
 
 _LABELERS = 3
-_NEXT_PHOTOS = 8  # pre-labelled at the end and left open, to look at
+_NEXT_PHOTOS = 12  # pre-labelled at the end and left open, to look at
 
 
 @dataclass(frozen=True)
