@@ -81,7 +81,7 @@ def test_every_dag_ran_and_none_failed(settings):
 def test_open_tasks_have_exactly_the_champions_prediction(settings, labels, project):
     champion = Registry(settings).champion()
     waiting = [task for task in list_tasks(labels, project) if not task.opened]
-    assert len(waiting) == 8
+    assert len(waiting) == 12
     assert {task.prediction_versions for task in waiting} == {(champion.served_as,)}
     assert serving_model(settings)[0] == champion.served_as
 
@@ -152,7 +152,7 @@ def test_the_segmentation_service_is_the_first_backend(settings, labels, project
 def test_ingest_again_creates_and_changes_nothing(settings, bucket, labels, workspace_params):
     report = ingest(bucket, labels, settings, workspace_params)
     assert (report.created, report.updated, report.problems) == (0, 0, ())
-    assert report.unchanged == report.listed == 48
+    assert report.unchanged == report.listed == 52
 
 
 def test_prelabel_again_has_nothing_to_do(settings, labels, workspace_params):
