@@ -1,6 +1,7 @@
 """The queue of nine people in a real Label Studio: one task each, and a promotion that breaks no open page."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -63,26 +64,29 @@ def test_the_queue_tab_hands_out_the_least_certain_first(settings, labels, proje
     assert [task["id"] for task in handed] == sorted(scores, key=lambda id: scores[id])[:3]
 
 
+@contextmanager
 def as_if_older(labels, prediction):
-    """Let a task's prediction be of the model before."""
+    """Let a task's prediction be of the model before, and put it back at the end."""
     result = [{**region, "id": region_id("clothing:v1", str(n))} for n, region in enumerate(prediction["result"])]
-    labels.patch(f"/api/predictions/{prediction['id']}/", {"result": result, "model_version": "clothing:v1"})
-    return {**prediction, "result": result, "model_version": "clothing:v1"}
+    older = {"result": result, "model_version": "clothing:v1"}
+    labels.patch(f"/api/predictions/{prediction['id']}/", older)
+    yield {**prediction, **older}
+    now = {name: prediction[name] for name in older}
+    labels.patch(f"/api/predictions/{prediction['id']}/", now)
 
 
 def test_a_task_in_somebodys_hands_keeps_its_masks_after_a_promotion(
     stack_after_two_rounds, settings, people, labels, project
 ):
     task = people[0].next_task(project)
-    shown = as_if_older(labels, task["predictions"][0])
     assert task["id"] in locked_tasks(labels, project)
+    with as_if_older(labels, task["predictions"][0]) as shown:
+        stack_after_two_rounds.run("prelabel")
 
-    stack_after_two_rounds.run("prelabel")
-
-    [kept] = labels.get("/api/predictions/", task=task["id"])
-    assert (kept["id"], kept["model_version"], kept["result"]) == (shown["id"], "clothing:v1", shown["result"])
-    again = people[0].next_task(project)
-    assert (again["id"], [p["id"] for p in again["predictions"]]) == (task["id"], [shown["id"]]), "nothing vanishes"
+        [kept] = labels.get("/api/predictions/", task=task["id"])
+        assert (kept["id"], kept["model_version"], kept["result"]) == (shown["id"], "clothing:v1", shown["result"])
+        again = people[0].next_task(project)
+        assert (again["id"], [p["id"] for p in again["predictions"]]) == (task["id"], [shown["id"]]), "nothing vanishes"
 
 
 def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after_two_rounds, people, labels, project):
@@ -92,12 +96,11 @@ def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after
         t for t in list_tasks(labels, project) if t.prediction_versions and not t.opened and t.id not in held
     )
     [shown] = labels.get("/api/predictions/", task=looked_at.id)
-    older = as_if_older(labels, shown)
+    with as_if_older(labels, shown) as older:
+        stack_after_two_rounds.run("prelabel")
 
-    stack_after_two_rounds.run("prelabel")
-
-    [updated] = labels.get("/api/predictions/", task=looked_at.id)
-    assert (updated["id"], updated["model_version"]) == (shown["id"], shown["model_version"])
+        [updated] = labels.get("/api/predictions/", task=looked_at.id)
+        assert (updated["id"], updated["model_version"]) == (shown["id"], shown["model_version"])
     people[0].submit({"id": looked_at.id, "project": project, "predictions": [older]}, older["result"], 5.0)
     [annotated] = annotated_tasks(labels, project, only=[looked_at.id])
     [raw] = annotated["annotations"]
