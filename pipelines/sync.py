@@ -1,31 +1,29 @@
 """Station 3: what people submitted becomes a dataset version.
 
 Order of publishing: files → DVC → verified remote → commit → push → tag; nothing refers to what is not verified yet.
-Killed anywhere and run again, it takes up where the state says it must.
+Killed anywhere and run again, it takes up where the state says it must. A run costs what changed since the last one.
 """
 
 import io
 import logging
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST, annotation_json, image_path
+from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST
+from pipelines.dataset.mirror import Copied, copy_changes, read_note
 from pipelines.dataset.remote import output_hashes, push_and_audit
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import ObjectChangedError, StorageError
-from pipelines.images import sha256_hex
-from pipelines.labelstudio.annotations import list_annotations
+from pipelines.labelstudio.changes import read_changes
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.params import load_params
-from pipelines.records import Annotation, DatasetVersion, ObjectRef
+from pipelines.records import DatasetVersion
 from pipelines.settings import Settings
-from pipelines.storage import delete, list_objects, md5_base64, read, require_bucket, split_uri, write
+from pipelines.storage import delete, list_objects, md5_base64, put, require_bucket, stat, write
 
 logger = logging.getLogger(__name__)
 _MIRROR = "annotations/"
@@ -42,62 +40,54 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
     workspace = Workspace(settings.workspace_path, settings)
     with workspace.locked():
         workspace.ensure()
-        workspace.take_code()
-        params = load_params(workspace.path / "params.yaml")
-        found = list(list_annotations(labels, find_project(labels, params)))
-        kept = [annotation for annotation in found if not annotation.cancelled]
-        logger.info("%d annotations = %d kept + %d skipped", len(found), len(kept), len(found) - len(kept))
-        kept = _mirror_images(bucket, workspace.path, kept)
-        files = {f"{annotation.uuid}.json": annotation_json(annotation) for annotation in kept}
-        _mirror_folder(workspace.path / ANNOTATIONS, files)
-        if not files:
+        code_moved = workspace.take_code()
+        copied = _look_and_copy(bucket, labels, workspace)
+        if copied is None:
             if workspace.dataset_tags():
                 logger.warning("Label Studio holds no annotation any more; the newest dataset and its bucket copy stay")
             else:
                 logger.info("nothing is labelled yet")
             return None
-        _build(workspace)
-        if not _differs(workspace):
+        version = None
+        if code_moved or copied.changed or copied.everything:
+            version = _bring_out(bucket, workspace, copied)
+        if version is None:
             logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
             _push_git(workspace)  # in case the last run was killed just before
-            return None
-        _mirror_bucket(bucket, settings.target_bucket, files)
-        logger.info("%d objects verified on the remote", push_and_audit(workspace, bucket))
-        return _publish(workspace, len(kept))
+        copied.note.write(_note_path(settings))
+        return version
 
 
-def _mirror_images(bucket: Client, folder: Path, annotations: Iterable[Annotation]) -> list[Annotation]:
-    """Keep each labelled photo's bytes at the generation that was labelled; gives the annotations that have them."""
-    usable, wanted = [], set()
-    for annotation in annotations:
-        image = annotation.image
-        path = folder / image_path(image.sha256)
-        wanted.add(path.name)
-        if not path.exists():
-            try:
-                data = read(bucket, ObjectRef(*split_uri(image.uri), image.generation))
-            except ObjectChangedError as error:
-                logger.warning("annotation %s is left out: %s", annotation.uuid, error)
-                continue
-            if sha256_hex(data) != image.sha256:
-                raise StorageError(f"{image.uri}: the bytes are not those that were ingested; run `maskloop ingest`")
-            _write_atomically(path, data)
-        usable.append(annotation)
-    for path in (folder / IMAGES).glob("*"):
-        if path.name not in wanted:
-            path.unlink()
-    return usable
+def _look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Copied | None:
+    project = find_project(labels, load_params(workspace.path / "params.yaml"))
+    note = read_note(_note_path(workspace.settings), f"{labels.url} {project}", workspace.path)
+    changes = read_changes(labels, project, note.look)
+    skipped = sum(annotation.cancelled for annotation in changes.annotations)
+    logger.info(
+        "%s: %d tasks with %d annotations, %d of them skipped; %d tasks are gone",
+        "changed" if note.look else "everything was read", len(changes.read), len(changes.annotations), skipped,
+        len(changes.gone),
+    )  # fmt: skip
+    _note_path(workspace.settings).unlink(missing_ok=True)  # until what follows is published
+    return copy_changes(bucket, workspace.path, note, changes)
 
 
-def _mirror_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make the folder hold exactly these files; files that already do are not touched."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
-        if path.name not in files:
-            path.unlink()
-    for name, data in files.items():
-        if not (folder / name).exists() or (folder / name).read_bytes() != data:
-            _write_atomically(folder / name, data)
+def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetVersion | None:
+    """Build and publish a version of what was copied; None when it is the same bytes as the last one."""
+    _build(workspace)
+    if not _differs(workspace):
+        return None
+    name = workspace.settings.target_bucket
+    if copied.everything:
+        _mirror_bucket(bucket, name, copied.files)
+    else:
+        _mirror_changes(bucket, name, copied)
+    logger.info("%d objects verified on the remote", push_and_audit(workspace, bucket, everything=copied.everything))
+    return _publish(workspace, len(copied.note.known))
+
+
+def _note_path(settings: Settings) -> Path:
+    return settings.var / "sync.json"
 
 
 def _mirror_bucket(bucket: Client, name: str, files: Mapping[str, bytes]) -> None:
@@ -110,6 +100,15 @@ def _mirror_bucket(bucket: Client, name: str, files: Mapping[str, bytes]) -> Non
     for file, ref in there.items():
         if file not in files:
             delete(bucket, ref)
+
+
+def _mirror_changes(bucket: Client, name: str, copied: Copied) -> None:
+    """Bring the target bucket's copies of annotations that were read, or are gone, in line."""
+    for file, data in copied.files.items():
+        put(bucket, name, _MIRROR + file, data, "application/json")
+    for file in copied.gone:
+        if there := stat(bucket, name, _MIRROR + file):
+            delete(bucket, there)
 
 
 def _build(workspace: Workspace) -> None:
@@ -154,13 +153,3 @@ def _manifest_at(workspace: Workspace, tag: str) -> pd.DataFrame | None:
     md5 = next(o["md5"] for o in lock["stages"]["compile"]["outs"] if o["path"] == str(MANIFEST))
     path = workspace.settings.var / "dvc-cache" / "files" / "md5" / md5[:2] / md5[2:]
     return pd.read_parquet(io.BytesIO(path.read_bytes())) if path.exists() else None
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

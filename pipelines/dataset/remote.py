@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import yaml
@@ -16,33 +17,38 @@ from pipelines.dataset.files import CHECKS
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 from pipelines.settings import Settings
-from pipelines.storage import delete, list_objects
+from pipelines.storage import delete, list_objects, stat
 
 logger = logging.getLogger(__name__)
 _PREFIX = "dvc/files/md5/"
+_ASKED_AT_ONCE = 16
 _DATASET_STAGES = ("compile", "check", "split")
 
 
-def push_and_audit(workspace: Workspace, bucket: Client) -> int:
-    """Push the workspace's data and verify it object by object; gives how many objects the version needs.
+def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = True) -> int:
+    """Push the workspace's data and verify it object by object; gives how many objects were verified.
 
-    When objects are missing, the directory objects that vouch for them are removed, and so are objects with other
-    content; then everything is pushed once more.
-    Raises DatasetError when the remote is still incomplete.
+    Unless `everything` is to be verified, what the last published version needed is not looked at again. When objects
+    are missing, the directory objects that vouch for them are removed, and so are objects with other content; then
+    everything is pushed and verified once more. Raises DatasetError when the remote is still incomplete.
     """
     workspace.dvc("push")
-    missing = missing_objects(workspace, bucket)
-    if missing:
-        logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
-        _forget(workspace, bucket, missing)
-        workspace.dvc("push")
+    needed = needed_objects(workspace)
+    new = needed if everything else needed - _published_objects(workspace)
+    if everything or _some_missing(workspace, bucket, new):
         missing = missing_objects(workspace, bucket)
-    if missing:
-        raise DatasetError(
-            f"{len(missing)} objects of this dataset are not on the remote, such as {sorted(missing)[0]}; "
-            "check the bucket's permissions and run `maskloop sync` again"
-        )
-    return len(needed_objects(workspace))
+        if missing:
+            logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
+            _forget(workspace, bucket, missing)
+            workspace.dvc("push")
+            missing = missing_objects(workspace, bucket)
+        if missing:
+            raise DatasetError(
+                f"{len(missing)} objects of this dataset are not on the remote, such as {sorted(missing)[0]}; "
+                "check the bucket's permissions and run `maskloop sync` again"
+            )
+        return len(needed)
+    return len(new)
 
 
 def missing_objects(workspace: Workspace, bucket: Client) -> set[str]:
@@ -53,14 +59,32 @@ def missing_objects(workspace: Workspace, bucket: Client) -> set[str]:
     return {name for name in needed_objects(workspace) if there.get(name) != _as_listed(name)}
 
 
-def needed_objects(workspace: Workspace) -> set[str]:
-    """Give the MD5 name of each file and directory that the current version refers to."""
+def needed_objects(workspace: Workspace, read: Callable[[str], str] | None = None) -> set[str]:
+    """Give the MD5 name of each file and directory that the current version refers to, or the one that `read` reads."""
     needed: set[str] = set()
-    for name in output_hashes(workspace.read):
+    for name in output_hashes(read or workspace.read):
         needed.add(name)
         if name.endswith(".dir"):
             needed |= {entry["md5"] for entry in _directory(workspace.settings, name)}
     return needed
+
+
+def _published_objects(workspace: Workspace) -> set[str]:
+    """Give what the last published version needs; nothing when that cannot be told any more."""
+    tags = workspace.dataset_tags()
+    try:
+        return needed_objects(workspace, lambda path: workspace.show(tags[-1], path)) if tags else set()
+    except DatasetError:
+        return set()
+
+
+def _some_missing(workspace: Workspace, bucket: Client, names: set[str]) -> bool:
+    def is_there(name: str) -> bool:
+        there = stat(bucket, workspace.settings.dvc_bucket, f"{_PREFIX}{name[:2]}/{name[2:]}")
+        return there is not None and there.md5 == _as_listed(name)
+
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        return not all(pool.map(is_there, sorted(names)))
 
 
 def output_hashes(read: Callable[[str], str]) -> set[str]:

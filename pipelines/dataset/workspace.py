@@ -1,6 +1,6 @@
 """A dataset workspace: a clone of the project in which datasets are versioned with git and DVC.
 
-Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: each call gets a
+Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: each push gets a
 private, fresh site cache, because a kill during `dvc push` leaves one that makes later pushes skip files silently.
 """
 
@@ -72,13 +72,18 @@ class Workspace:
         return _run(["git", *_IDENTITY, *arguments], self.path)
 
     def dvc(self, *arguments: str, show: bool = False) -> str:
-        """Run DVC in the workspace with a fresh site cache; `show` lets its output through to the log."""
-        with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as private:
+        """Run DVC in the workspace; `show` lets its output through to the log.
+
+        A push gets a fresh site cache; other commands find there what they hashed before, which a kill does not harm.
+        """
+        lasting = self.settings.var / "dvc-site"
+        lasting.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as fresh:
             environment = {
                 **os.environ,
                 "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
                 "PYTHONPATH": str(self.path),
-                "DVC_SITE_CACHE_DIR": private,
+                "DVC_SITE_CACHE_DIR": fresh if arguments[0] == "push" else str(lasting),
                 "DVC_NO_ANALYTICS": "1",
                 # gcsfs otherwise asks the emulator for a gRPC service and waits a minute for it to fail
                 "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "true" if not self.settings.storage_emulator else "false",

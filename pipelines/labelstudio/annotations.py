@@ -4,7 +4,7 @@ They are read through the export, the only answer that names an annotation's `un
 after a deletion.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,14 +16,6 @@ from pipelines.records import Annotation
 _BATCH = 50  # an answer holds every brush stroke of its tasks: some megabytes
 
 
-def list_annotations(client: LabelStudioClient, project_id: int) -> Iterator[Annotation]:
-    """Give every submitted or skipped annotation of our tasks; drafts are not annotations."""
-    people = {int(user["id"]): str(user["email"]) for user in client.get("/api/users")}
-    for task in annotated_tasks(client, project_id):
-        for raw in task["annotations"]:
-            yield parse_annotation(raw, task, people)
-
-
 def annotated_tasks(
     client: LabelStudioClient, project_id: int, only: Collection[int] | None = None
 ) -> Iterator[Mapping[str, Any]]:
@@ -33,8 +25,13 @@ def annotated_tasks(
         for task in list_tasks(client, project_id)
         if task.annotation_count and (only is None or task.id in only)
     ]
-    for start in range(0, len(wanted), _BATCH):
-        query = {"exportType": "JSON", "ids[]": wanted[start : start + _BATCH]}
+    return export_tasks(client, project_id, wanted)
+
+
+def export_tasks(client: LabelStudioClient, project_id: int, task_ids: Sequence[int]) -> Iterator[Mapping[str, Any]]:
+    """Give the export JSON of these tasks, with all their annotations; drafts are not annotations."""
+    for start in range(0, len(task_ids), _BATCH):
+        query = {"exportType": "JSON", "ids[]": list(task_ids[start : start + _BATCH])}
         yield from client.get(f"/api/projects/{project_id}/export", **query)
 
 

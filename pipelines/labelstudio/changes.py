@@ -6,19 +6,18 @@ then the ids are compared. The time of the last look comes from Label Studio's o
 change may become visible later than it is dated.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from pipelines.labelstudio.annotations import parse_annotation
+from pipelines.labelstudio.annotations import export_tasks, parse_annotation
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.tasks import count_tasks, is_ours, pages
 from pipelines.records import Annotation
 
 OVERLAP = timedelta(minutes=10)
 _PAGE = 1000
-_BATCH = 50  # tasks per export; an answer holds every brush stroke of its tasks: some megabytes
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,11 @@ def read_changes(client: LabelStudioClient, project_id: int, last: Look | None) 
     people = {int(user["id"]): str(user["email"]) for user in client.get("/api/users")} if wanted else {}
     annotations = tuple(
         parse_annotation(raw, task, people)
-        for task in _export(client, project_id, sorted(wanted))
+        for task in export_tasks(client, project_id, sorted(wanted))
         for raw in task["annotations"]
     )
     gone = (last.tasks if last else frozenset()) - there
     return Changes(annotations, frozenset(moved), gone, Look(there, newest))
-
-
-def _export(client: LabelStudioClient, project_id: int, task_ids: Collection[int]) -> Iterator[Mapping[str, Any]]:
-    ids = list(task_ids)
-    for start in range(0, len(ids), _BATCH):
-        query = {"exportType": "JSON", "ids[]": ids[start : start + _BATCH]}
-        yield from client.get(f"/api/projects/{project_id}/export", **query)
 
 
 def _moved_since(since: datetime | None) -> dict[str, Any]:

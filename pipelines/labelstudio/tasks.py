@@ -35,6 +35,11 @@ def list_tasks(client: LabelStudioClient, project_id: int, *, only: Sequence[int
             yield parse_task(raw)
 
 
+def count_tasks(client: LabelStudioClient, project_id: int) -> int:
+    """Count all tasks of the project, those of other makers included."""
+    return int(client.get("/api/tasks", project=project_id, page=1, page_size=1, fields="task_only")["total"])
+
+
 def locked_tasks(client: LabelStudioClient, project_id: int) -> set[int]:
     """Give the ids of the tasks that the labeling stream handed to somebody and keeps for them.
 

@@ -15,7 +15,7 @@ from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, SPLIT
 from pipelines.dataset.workspace import Workspace
 from pipelines.images import sha256_hex
 from pipelines.ingest import ingest
-from pipelines.labelstudio.annotations import list_annotations
+from pipelines.labelstudio.changes import read_changes
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import ensure_project, find_project, list_backends
 from pipelines.labelstudio.tasks import list_tasks
@@ -134,7 +134,9 @@ def test_photos_keep_their_side_from_version_to_version(settings):
 
 def test_each_annotation_lies_in_the_target_bucket(settings, bucket, labels, project):
     there = {ref.name for ref in storage.list_objects(bucket, settings.target_bucket, "annotations/")}
-    assert there == {f"annotations/{annotation.uuid}.json" for annotation in list_annotations(labels, project)}
+    assert there == {
+        f"annotations/{annotation.uuid}.json" for annotation in read_changes(labels, project, None).annotations
+    }
     assert len(there) == 40
 
 
@@ -198,7 +200,7 @@ def test_an_overwritten_photo_takes_over_its_unopened_task(settings, bucket, lab
 
 
 def test_the_same_bytes_uploaded_again_only_move_the_generation(settings, bucket, labels, workspace_params, project):
-    before = next(iter(list_annotations(labels, project)))
+    before = read_changes(labels, project, None).annotations[0]
     ref = storage.stat(bucket, *storage.split_uri(before.image.uri))
     data = storage.read(bucket, ref)
     storage.write(bucket, ref.bucket, ref.name, data, "image/jpeg", replaces=ref.generation)
@@ -230,7 +232,7 @@ def test_a_click_in_label_studio_gives_the_garment(labels, project, workspace_pa
 
 
 def test_a_deleted_annotation_leaves_the_next_version_and_the_bucket(settings, bucket, labels, project):
-    gone = next(list_annotations(labels, project))
+    gone = read_changes(labels, project, None).annotations[0]
     labels.delete(f"/api/annotations/{gone.raw['id']}/")
     version = sync(bucket, labels, settings)
     assert version.tag == "dataset-0003"

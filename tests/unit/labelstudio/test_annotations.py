@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.labelstudio.annotations import annotated_tasks, list_annotations, parse_annotation
+from pipelines.labelstudio.annotations import annotated_tasks, parse_annotation
 from pipelines.labelstudio.tasks import task_data
 from pipelines.records import ImageRef
 
@@ -83,9 +83,9 @@ def studio_with_two_annotated_of_three(label_studio):
 def test_only_annotated_tasks_are_exported(studio_with_two_annotated_of_three) -> None:
     client, server = studio_with_two_annotated_of_three
 
-    annotations = list(list_annotations(client, 7))
+    found = list(annotated_tasks(client, 7))
 
-    assert [(annotation.task_id, annotation.cancelled) for annotation in annotations] == [(1, False), (3, True)]
+    assert [(one["id"], one["annotations"][0]["was_cancelled"]) for one in found] == [(1, False), (3, True)]
     assert [where for where, _, _ in server.asked].count(EXPORT) == 1
 
 

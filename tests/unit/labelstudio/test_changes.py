@@ -1,0 +1,159 @@
+"""What changed since the last look: nothing is lost, nothing is read twice without need, deletions are seen."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from pipelines.labelstudio.changes import OVERLAP, Look, read_changes
+from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.tasks import task_data
+from pipelines.records import ImageRef
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Studio:
+    """A Label Studio with tasks that have a date and annotations; notes which tasks were exported."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, dict[str, Any]] = {}
+        self.exported: list[list[int]] = []
+        self.listings: list[dict[str, Any]] = []
+
+    def put(self, task_id: int, minute: int, *uuids: str, photo: str = "", ours: bool = True) -> None:
+        image = ImageRef(f"gs://a/{photo or task_id}.jpg", 1, "ab" * 32, 4, 6)
+        annotations = [
+            {
+                "unique_id": uuid, "id": 1, "completed_by": 5, "updated_at": START.isoformat(), "lead_time": 1.0,
+                "was_cancelled": uuid.startswith("skipped"), "parent_prediction": None, "result": [],
+            }
+            for uuid in uuids
+        ]  # fmt: skip
+        skipped = sum(annotation["was_cancelled"] for annotation in annotations)
+        self.tasks[task_id] = {
+            "id": task_id, "data": task_data(image, {}) if ours else {"text": "theirs"}, "annotations": annotations,
+            "updated_at": (START + timedelta(minutes=minute)).isoformat().replace("+00:00", "Z"),
+            "total_annotations": len(annotations) - skipped, "cancelled_annotations": skipped,
+        }  # fmt: skip
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        params = request.url.params
+        if request.url.path == "/api/users":
+            return httpx.Response(200, json=[{"id": 5, "email": "ada@example.org"}])
+        if request.url.path.endswith("/export"):
+            ids = [int(one) for one in params.get_list("ids[]")]
+            self.exported.append(ids)
+            return httpx.Response(200, json=[self.tasks[one] for one in ids])
+        query = json.loads(params.get("query") or "{}")
+        found = list(self.tasks.values())
+        if "filters" in query:
+            [item] = query["filters"]["items"]
+            since = datetime.fromisoformat(item["value"].replace("Z", "+00:00"))
+            found = [t for t in found if datetime.fromisoformat(t["updated_at"].replace("Z", "+00:00")) >= since]
+        self.listings.append(query)
+        size, page = int(params["page_size"]), int(params["page"])
+        return httpx.Response(200, json={"total": len(found), "tasks": found[(page - 1) * size : page * size]})
+
+
+@pytest.fixture
+def studio() -> Studio:
+    """Four tasks: annotated, skipped, open, and somebody else's."""
+    one = Studio()
+    one.put(1, 1, "a")
+    one.put(2, 2, "skipped")
+    one.put(3, 3)
+    one.put(4, 4, "x", ours=False)
+    return one
+
+
+@pytest.fixture
+def client(studio: Studio) -> LabelStudioClient:
+    return LabelStudioClient("http://label-studio.test", "token", transport=httpx.MockTransport(studio))
+
+
+def uuids(changes: Any) -> list[tuple[str, bool]]:
+    return [(annotation.uuid, annotation.cancelled) for annotation in changes.annotations]
+
+
+def test_the_first_look_reads_everything_that_is_ours(client: LabelStudioClient, studio: Studio) -> None:
+    changes = read_changes(client, 7, None)
+
+    assert uuids(changes) == [("a", False), ("skipped", True)]
+    assert (changes.read, changes.gone) == ({1, 2, 3, 4}, frozenset())
+    assert changes.look == Look(frozenset({1, 2, 3, 4}), START + timedelta(minutes=4))
+    assert studio.exported == [[1, 2]]
+
+
+def test_the_next_look_reads_only_what_moved_and_overlaps_a_little(client: LabelStudioClient, studio: Studio) -> None:
+    late = int(OVERLAP.total_seconds() / 60)
+    studio.put(5, late + 4, "b")
+    first = read_changes(client, 7, None).look
+    studio.exported.clear()
+    studio.put(3, late + 20, "c")
+
+    changes = read_changes(client, 7, first)
+
+    assert changes.read == {3, 4, 5}, "4 lies within the overlap"
+    assert uuids(changes) == [("c", False), ("b", False)]
+    assert studio.exported == [[3, 5]]
+    assert changes.look.tasks == {1, 2, 3, 4, 5}
+
+
+def test_a_look_at_nothing_new_asks_little(client: LabelStudioClient, studio: Studio) -> None:
+    first = read_changes(client, 7, None).look
+    studio.put(9, 60)
+    second = read_changes(client, 7, first).look
+    studio.exported.clear()
+    studio.listings.clear()
+
+    changes = read_changes(client, 7, second)
+
+    assert (uuids(changes), changes.read, changes.look) == ([], {9}, second)
+    assert (studio.exported, len(studio.listings)) == ([], 2)
+
+
+def test_an_annotation_that_was_deleted_is_missing_from_what_was_read(
+    client: LabelStudioClient, studio: Studio
+) -> None:
+    first = read_changes(client, 7, None).look
+    studio.put(1, 90)
+
+    changes = read_changes(client, 7, first)
+
+    assert 1 in changes.read
+    assert ("a", False) not in uuids(changes)
+
+
+def test_deleted_tasks_are_found_even_when_as_many_were_added(client: LabelStudioClient, studio: Studio) -> None:
+    first = read_changes(client, 7, None).look
+    del studio.tasks[1], studio.tasks[3]
+    studio.put(11, 90, "n")
+    studio.put(12, 91)
+
+    changes = read_changes(client, 7, first)
+
+    assert changes.gone == {1, 3}
+    assert changes.look.tasks == {2, 4, 11, 12}
+    assert ("n", False) in uuids(changes)
+
+
+def test_a_task_made_anew_under_an_old_id_is_read_again(client: LabelStudioClient, studio: Studio) -> None:
+    first = read_changes(client, 7, None).look
+    studio.put(1, 95, "other", photo="another")
+
+    changes = read_changes(client, 7, first)
+
+    assert 1 in changes.read
+    assert [(a.uuid, a.image.uri) for a in changes.annotations if a.task_id == 1] == [("other", "gs://a/another.jpg")]
+
+
+def test_an_empty_project_can_be_looked_at_again_and_again(client: LabelStudioClient, studio: Studio) -> None:
+    studio.tasks.clear()
+    first = read_changes(client, 7, None)
+    studio.put(1, 1, "a")
+
+    assert (first.annotations, first.look) == ((), Look(frozenset(), None))
+    assert uuids(read_changes(client, 7, first.look)) == [("a", False)]
