@@ -88,11 +88,10 @@ def parse_annotation_json(data: bytes, source: str) -> Annotation:
         raise DatasetError(f"{source} is no annotation file ({error!r}); run `maskloop sync` again") from error
 
 
-def write_mask(path: Path, mask: np.ndarray) -> bytes:
-    """Write a (H, W) uint8 index mask as PNG and give the bytes; equal masks give equal bytes."""
+def encode_mask(mask: np.ndarray) -> bytes:
+    """Encode a (H, W) uint8 index mask as PNG; equal masks give equal bytes."""
     done, encoded = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
     assert done, f"OpenCV cannot encode a {mask.dtype} mask of shape {mask.shape}"
-    fresh(path).write_bytes(encoded.tobytes())
     return encoded.tobytes()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipelines.dataset import compile
 from pipelines.dataset.compile import compile_dataset, latest_per_photo
 from pipelines.dataset.files import ANNOTATIONS, MANIFEST, MASKS, annotation_json, mask_path, read_mask
+from pipelines.dataset.memory import PLACE, Source
 from pipelines.errors import ContractError, DatasetError
 from pipelines.images import sha256_hex
 from pipelines.params import Params
@@ -84,23 +87,85 @@ def test_the_same_annotations_give_the_same_bytes(workspace_with_two: list[Annot
     assert everything() == before
 
 
-def test_of_one_photos_annotations_the_newest_counts(annotate: Annotate) -> None:
-    older = annotate("a", {}, updated_at=at(1))
-    newer, newest = (replace(older, uuid=uuid, updated_at=at(minute)) for uuid, minute in (("c", 2), ("b", 3)))
+def source(uuid: str, minute: int, photo: str = "ff") -> Source:
+    return Source(uuid, photo, "gs://archive/a.png", at(minute).isoformat(), f"digest of {uuid}")
+
+
+def test_of_one_photos_annotations_the_newest_counts() -> None:
+    older, newer, newest = source("a", 1), source("c", 2), source("b", 3)
     for order in permutations([older, newer, newest]):
-        assert latest_per_photo(list(order)) == [newest]
+        assert latest_per_photo(order) == [newest]
 
 
-def test_a_tie_goes_to_the_larger_uuid_whatever_the_order(annotate: Annotate) -> None:
-    one = annotate("a", {})
-    two = replace(one, uuid="b")
+def test_a_tie_goes_to_the_larger_uuid_whatever_the_order() -> None:
+    one, two = source("a", 1), source("b", 1)
     assert latest_per_photo([one, two]) == latest_per_photo([two, one]) == [two]
 
 
-def test_photos_are_told_apart_by_content_not_by_address(annotate: Annotate) -> None:
-    one = annotate("a", {})
-    overwritten = replace(one, uuid="b", image=replace(one.image, generation=2, sha256="ff"))
-    assert len(latest_per_photo([one, overwritten])) == 2
+def test_photos_are_told_apart_by_content_not_by_address() -> None:
+    assert len(latest_per_photo([source("a", 1, "ff"), source("b", 1, "ee")])) == 2
+
+
+def test_what_was_compiled_before_is_remembered_and_gives_the_same_bytes(
+    workspace_with_two: list[Annotation], annotate: Annotate, two_labels: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[str] = []
+    real = compile._compile_one
+    monkeypatch.setattr(compile, "_compile_one", lambda name, params: compiled.append(name) or real(name, params))
+
+    def bytes_of_everything() -> dict[Path, bytes]:
+        compile_dataset(two_labels)
+        return {path: path.read_bytes() for path in [MANIFEST, *MASKS.iterdir()]}
+
+    first = bytes_of_everything()
+    assert (bytes_of_everything(), sorted(compiled)) == (first, ["a.json", "b.json"])
+
+    save(annotate("c", {"coat": COAT}))
+    with_three = bytes_of_everything()
+    assert compiled[2:] == ["c.json"]
+    PLACE.unlink()
+    assert (bytes_of_everything(), len(compiled)) == (with_three, 6)
+
+
+def test_other_parameters_and_other_content_are_compiled_anew(
+    workspace_with_two: list[Annotation], two_labels: Params
+) -> None:
+    compile_dataset(two_labels)
+    path = mask_path(workspace_with_two[0].image.sha256)
+    before = read_mask(path)
+    labels = [{**label.model_dump(), "id": 10 - label.id} for label in two_labels.labels]
+
+    compile_dataset(Params.model_validate({**two_labels.model_dump(), "labels": labels}))
+
+    np.testing.assert_array_equal(read_mask(path), np.where(before == 0, 0, 10 - before))
+
+
+def test_a_damaged_memory_costs_nothing_but_time(workspace_with_two: list[Annotation], two_labels: Params) -> None:
+    table = compile_dataset(two_labels)
+    PLACE.write_bytes(b"no database" * 100)
+
+    pd.testing.assert_frame_equal(compile_dataset(two_labels), table)
+
+
+def test_the_memory_forgets_what_is_gone(workspace_with_two: list[Annotation], two_labels: Params) -> None:
+    compile_dataset(two_labels)
+    (ANNOTATIONS / "b.json").unlink()
+    compile_dataset(two_labels)
+
+    with sqlite3.connect(PLACE) as database:
+        counts = [database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("file", "mask")]
+    assert counts == [1, 1]
+
+
+def test_many_photos_are_compiled_side_by_side(workspace: Path, annotate: Annotate, two_labels: Params) -> None:
+    save(*(annotate(f"{number:03}", {"coat": slice(number % 20, 25)}) for number in range(70)))
+    save(replace(annotate("bad", {"coat": COAT}), image=replace(annotate("bad", {}).image, height=31)))
+
+    table = compile_dataset(two_labels)
+
+    assert list(table["annotation"]) == [f"{number:03}" for number in range(70)]
+    for number in (0, 19, 69):
+        assert (read_mask(mask_path(table["sha256"][number])) == 3).sum() == 20 * (25 - number % 20)
 
 
 def test_an_annotation_that_cannot_be_read_is_left_out_and_named(
