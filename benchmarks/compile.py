@@ -1,0 +1,106 @@
+"""Annotations to masks, against the SDK converter's BRUSH_TO_PNG on the same export.
+
+Photos are drawn, 550×830 pixels, unless MASKLOOP_BENCH_MASKS names a folder of index masks (PNG) with a `labels.csv`
+(columns index and label) beside it. Ours ends with one index mask per photo and the manifest; the peer's ends with a
+picture per region. That both hold the same pixels is checked.
+"""
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import chdir
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from label_studio_sdk.converter import Converter
+from rich.progress import track
+
+from benchmarks.harness import Row
+from pipelines.dataset.compile import compile_dataset
+from pipelines.dataset.files import ANNOTATIONS, annotation_json, mask_path, read_mask
+from pipelines.dataset.memory import PLACE
+from pipelines.demo.photos import draw_photo
+from pipelines.images import sha256_hex
+from pipelines.labelstudio.interface import labeling_interface
+from pipelines.labelstudio.render import prediction_json
+from pipelines.labelstudio.tasks import task_data
+from pipelines.params import Params, load_params
+from pipelines.records import Annotation, ImageRef, Prediction, RegionScore
+from pipelines.settings import PROJECT_ROOT
+
+_DRAWN, _MOST = 100, 700
+_CHECKED = 10
+
+
+def run() -> list[Row]:
+    """Compare a full compile with the converter, then time one where a single annotation is new."""
+    params = load_params(PROJECT_ROOT / "params.yaml")
+    masks = list(_masks(params))
+    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name, chdir(name):
+        tasks = [_annotated(number, mask, params) for number, mask in enumerate(track(masks, "annotations"))]
+        export = Path("export.json")
+        export.write_text(json.dumps(tasks), encoding="utf-8")
+        ours = _seconds(lambda: compile_dataset(params))
+        config = labeling_interface(params)
+        converter = Converter(config=config, project_dir=name, download_resources=False)
+        peer = _seconds(lambda: converter.convert(str(export), f"{name}/png", "BRUSH_TO_PNG", is_dir=False))
+        _require_same_pixels(tasks, masks)
+        PLACE.unlink()
+        again = _seconds(lambda: compile_dataset(params))
+        _annotated(0, np.flipud(masks[0]), params)
+        one_new = _seconds(lambda: compile_dataset(params))
+    best = min(ours, again)
+    return [
+        Row(f"compile {len(masks)} photos", ours, peer, peer / ours, "s", 1),
+        Row(f"compile {len(masks)} photos, a second time", again, peer, peer / again, "s", 1),
+        Row(f"compile {len(masks)} photos, one of them changed", one_new, best, best / one_new, "s", 1),
+    ]
+
+
+def _masks(params: Params) -> Iterator[np.ndarray]:
+    folder = os.environ.get("MASKLOOP_BENCH_MASKS")
+    if not folder:
+        yield from (draw_photo(seed, params.label_ids, (830, 550)).mask for seed in track(range(_DRAWN), "photos"))
+        return
+    table = pd.read_csv(Path(folder).parent / "labels.csv").dropna()
+    lookup = np.zeros(256, np.uint8)
+    for index, label in zip(table["index"], table["label"], strict=True):
+        lookup[int(index)] = params.label_ids.get(str(label), 0)
+    for path in sorted(Path(folder).glob("*.png"))[:_MOST]:
+        yield lookup[cv2.imread(str(path), cv2.IMREAD_UNCHANGED)]
+
+
+def _annotated(number: int, mask: np.ndarray, params: Params) -> dict[str, Any]:
+    """Write the annotation file of a mask, and give its task as Label Studio exports it."""
+    regions = tuple(RegionScore(params.label_names[int(i)], int(i), 1.0) for i in np.unique(mask) if i)
+    result = prediction_json(Prediction(mask, regions, 1.0, ""))["result"]
+    uuid, now = f"{number:032x}", datetime(2026, 1, 1, tzinfo=UTC)
+    image = ImageRef(f"gs://archive/{number}.jpg", 1, sha256_hex(uuid.encode()), *mask.shape)
+    raw = {"id": number + 1, "unique_id": uuid, "result": result, "completed_by": 1, "was_cancelled": False}
+    annotation = Annotation(uuid, number + 1, image, {}, "ada@example.org", now, 1.0, False, "", raw)
+    ANNOTATIONS.mkdir(parents=True, exist_ok=True)
+    (ANNOTATIONS / f"{uuid}.json").write_bytes(annotation_json(replace(annotation)))
+    return {"id": number + 1, "data": task_data(image, {}), "annotations": [raw]}
+
+
+def _require_same_pixels(tasks: list[dict[str, Any]], masks: list[np.ndarray]) -> None:
+    for task, mask in list(zip(tasks, masks, strict=True))[:_CHECKED]:
+        ours = read_mask(mask_path(task["data"]["sha256"]))
+        assert np.array_equal(ours, mask)
+        theirs = np.zeros(mask.shape, bool)
+        for path in Path("png").glob(f"task-{task['id']}-*.png"):
+            theirs |= np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 0
+        assert np.array_equal(theirs, ours > 0)
+
+
+def _seconds(way: Any) -> float:
+    begin = time.perf_counter()
+    way()
+    return time.perf_counter() - begin
