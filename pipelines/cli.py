@@ -124,6 +124,27 @@ def retrain(
 
 
 @app.command()
+def lineage(
+    what: Annotated[str, typer.Argument(help="gs://bucket/photo, dataset-0007, or models:/clothing@champion")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree")] = False,
+) -> None:
+    """Show where a photo went, what a dataset is made of, or what a model was made from."""
+    from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.dataset.workspace import Workspace
+    from pipelines.lineage import Lineage
+    from pipelines.training.registry import Registry
+
+    settings = get_settings()
+    published = Published(Workspace(settings.workspace_path, settings), storage.connect(settings))
+    link = Lineage(published, Registry(settings)).of(what)
+    if json:
+        console.print_json(data=link.as_json())
+    else:
+        console.print(link.as_tree(), highlight=False)
+
+
+@app.command()
 def demo(
     photos: Annotated[str, typer.Option(help="Folder of real photos (with --masks and --labels)")] = "",
     masks: Annotated[str, typer.Option(help="Folder of index masks, PNG, named like the photos")] = "",

@@ -4,7 +4,6 @@ Order of publishing: files → DVC → verified remote → commit → push → t
 Killed anywhere and run again, it takes up where the state says it must. A run costs what changed since the last one.
 """
 
-import io
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from google.cloud.storage import Client
 
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST
 from pipelines.dataset.mirror import Copied, copy_changes, read_note
+from pipelines.dataset.published import Published
 from pipelines.dataset.remote import output_hashes, push_and_audit
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
@@ -83,7 +83,7 @@ def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetV
     else:
         _mirror_changes(bucket, name, copied)
     logger.info("%d objects verified on the remote", push_and_audit(workspace, bucket, everything=copied.everything))
-    return _publish(workspace, len(copied.note.known))
+    return _publish(bucket, workspace, len(copied.note.known))
 
 
 def _note_path(settings: Settings) -> Path:
@@ -125,10 +125,10 @@ def _differs(workspace: Workspace) -> bool:
     return output_hashes(workspace.read) != output_hashes(lambda path: workspace.show(tags[-1], path))
 
 
-def _publish(workspace: Workspace, annotations: int) -> DatasetVersion:
+def _publish(bucket: Client, workspace: Workspace, annotations: int) -> DatasetVersion:
     table = pd.read_parquet(workspace.path / MANIFEST)
     tags = workspace.dataset_tags()
-    summary = describe_change(_manifest_at(workspace, tags[-1]) if tags else None, table)
+    summary = describe_change(Published(workspace, bucket).manifest(tags[-1]) if tags else None, table)
     tag = f"dataset-{int(tags[-1].removeprefix('dataset-')) + 1 if tags else 1:04d}"
     workspace.git("add", "data", "dvc.lock")
     if workspace.git("diff", "--cached", "--name-only"):
@@ -143,13 +143,3 @@ def _push_git(workspace: Workspace) -> None:
     """Push commits and tags to the settings' git remote, if there is one; never by force."""
     if remote := workspace.settings.git_remote:
         workspace.git("push", "--quiet", "--follow-tags", remote, "HEAD")
-
-
-def _manifest_at(workspace: Workspace, tag: str) -> pd.DataFrame | None:
-    """Read an older manifest from the shared DVC cache; None when it is no longer there."""
-    import yaml
-
-    lock = yaml.safe_load(workspace.show(tag, "dvc.lock"))
-    md5 = next(o["md5"] for o in lock["stages"]["compile"]["outs"] if o["path"] == str(MANIFEST))
-    path = workspace.settings.var / "dvc-cache" / "files" / "md5" / md5[:2] / md5[2:]
-    return pd.read_parquet(io.BytesIO(path.read_bytes())) if path.exists() else None

@@ -70,8 +70,20 @@ class Registry:
 
     def version_trained_on(self, dataset: str) -> ModelVersion | None:
         """Give the newest version that was trained on this dataset tag."""
-        found = self._search(f"tags.`{_DATASET}` = '{dataset}'")
-        return self._describe(found[-1]) if found else None
+        return next(reversed(self.versions_trained_on(dataset)), None)
+
+    def versions_trained_on(self, dataset: str) -> list[ModelVersion]:
+        """Give all versions that were trained on this dataset tag, oldest first."""
+        return [self._describe(version) for version in self._search(f"tags.`{_DATASET}` = '{dataset}'")]
+
+    def version(self, number: str) -> ModelVersion | None:
+        """Give the version of this number; None when there is none."""
+        try:
+            return self._describe(self.client.get_model_version(self.name, number))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise self._unreachable(error) from error
 
     def register(self, trained: TrainedModel, params: Params, example: np.ndarray) -> ModelVersion:
         """Log a training as one run and register its model; gives the existing version when both were done before.
@@ -234,6 +246,7 @@ def _log_model(folder: Path, example: np.ndarray) -> None:
         input_example=example,
         pip_requirements=[
             "torch",
+            "openvino",
             "segmentation-models-pytorch",
             "safetensors",
             "opencv-python-headless",

@@ -242,6 +242,14 @@ def test_a_deleted_annotation_leaves_the_next_version_and_the_bucket(settings, b
     assert storage.stat(bucket, settings.target_bucket, f"annotations/{gone.uuid}.json") is None
 
 
+def test_lineage_leads_from_the_champion_to_a_photo_and_back(loop, settings):
+    manifest = pd.read_parquet(settings.workspace_path / MANIFEST)
+    backwards = json.loads(loop.run("lineage", "models:/clothing@champion", "--json"))
+    forwards = json.loads(loop.run("lineage", manifest["uri"][0], "--json"))
+    assert backwards["links"][0]["name"].startswith("dataset-")
+    assert forwards["links"][-1]["annotation"] in set(manifest["annotation"])
+
+
 def test_doctor_finds_nothing_wrong(loop):
     loop.run("doctor")
     assert "champion" in loop.run("status") or "clothing:v" in loop.run("status")

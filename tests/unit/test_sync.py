@@ -8,12 +8,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
+import pandas as pd
 import pytest
 from google.cloud.storage import Client
 from PIL import Image
 
 from pipelines import storage
 from pipelines.dataset.mirror import Copied, Note, copy_changes
+from pipelines.dataset.published import Published
 from pipelines.dataset.remote import push_and_audit
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import StorageError
@@ -121,7 +123,7 @@ def test_a_version_is_built_pushed_and_published_once(
     assert _differs(workspace)
     assert push_and_audit(workspace, bucket_client) == 11  # 2 annotations, 2 photos, 2 masks, 3 folders, 2 tables
 
-    version = _publish(workspace, len(kept))
+    version = _publish(bucket_client, workspace, len(kept))
 
     assert (version.tag, version.photos, version.annotations) == ("dataset-0001", 2, 2)
     assert version.summary == "+2 photos; coat 0→2, dress 0→1"
@@ -131,6 +133,12 @@ def test_a_version_is_built_pushed_and_published_once(
     published = workspace.git("ls-remote", workspace.settings.git_remote)
     assert {line.split("\t")[1] for line in published.splitlines()} >= {"refs/heads/datasets", "refs/tags/dataset-0001"}
     assert not _differs(workspace)
+    published = Published(workspace, bucket_client)
+    here = published.photos("dataset-0001")
+    shutil.rmtree(workspace.settings.var / "dvc-cache")
+    pd.testing.assert_frame_equal(published.photos("dataset-0001"), here)  # from the remote
+    assert set(here["split"]) <= {"train", "val", "test"}
+    workspace.dvc("fetch")
 
-    again = _publish(workspace, len(kept))  # as after a kill between commit and tag
+    again = _publish(bucket_client, workspace, len(kept))  # as after a kill between commit and tag
     assert (again.tag, again.summary, again.revision) == ("dataset-0002", "+0 photos", version.revision)

@@ -1,0 +1,59 @@
+"""What published dataset versions hold: their tables, found by the hash that the tag's dvc.lock names."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from google.cloud.storage import Client
+
+from pipelines.dataset.files import MANIFEST, SPLIT
+from pipelines.dataset.workspace import Workspace
+from pipelines.errors import DatasetError, ObjectChangedError
+from pipelines.records import ObjectRef
+from pipelines.storage import read
+
+_STAGE_OF = {MANIFEST: "compile", SPLIT: "split"}
+
+
+class Published:
+    """The published versions of a workspace; files that the local DVC cache lacks are read from the remote."""
+
+    def __init__(self, workspace: Workspace, bucket: Client) -> None:
+        self._workspace, self._bucket = workspace, bucket
+
+    def tags(self) -> list[str]:
+        """Give the tags of all versions, oldest first; none before there is a workspace."""
+        return self._workspace.dataset_tags() if self._workspace.path.exists() else []
+
+    def summary(self, tag: str) -> str:
+        """Give the line that says what changed with a version."""
+        return self._workspace.git("tag", "--list", "--format=%(contents:subject)", tag)
+
+    def revision(self, tag: str) -> str:
+        """Give a version's commit."""
+        return self._workspace.git("rev-parse", f"{tag}^{{commit}}")
+
+    def manifest(self, tag: str) -> pd.DataFrame:
+        """Give a version's manifest, a row per photo."""
+        return self._table(tag, MANIFEST)
+
+    def photos(self, tag: str) -> pd.DataFrame:
+        """Give a version's manifest with the side of each photo, `split`: train, val or test."""
+        return self._table(tag, MANIFEST).merge(self._table(tag, SPLIT), on="sha256", how="left")
+
+    def _table(self, tag: str, path: Path) -> pd.DataFrame:
+        lock = yaml.safe_load(self._workspace.show(tag, "dvc.lock")) or {}
+        outputs = lock.get("stages", {}).get(_STAGE_OF[path], {}).get("outs", ())
+        md5 = next((str(out["md5"]) for out in outputs if out["path"] == str(path)), None)
+        if md5 is None:
+            raise DatasetError(f"{tag} names no {path}; it was not published by this project's stages")
+        settings, name = self._workspace.settings, f"files/md5/{md5[:2]}/{md5[2:]}"
+        kept = settings.var / "dvc-cache" / name
+        try:
+            data = kept.read_bytes() if kept.exists() else read(
+                self._bucket, ObjectRef(settings.dvc_bucket, f"dvc/{name}", 0)
+            )  # fmt: skip
+        except ObjectChangedError as error:
+            raise DatasetError(f"{path} of {tag} is neither in the cache nor in gs://{settings.dvc_bucket}") from error
+        return pd.read_parquet(io.BytesIO(data))
