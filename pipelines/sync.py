@@ -41,7 +41,7 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
     with workspace.locked():
         workspace.ensure()
         code_moved = workspace.take_code()
-        copied = _look_and_copy(bucket, labels, workspace)
+        copied = look_and_copy(bucket, labels, workspace)
         if copied is None:
             if workspace.dataset_tags():
                 logger.warning("Label Studio holds no annotation any more; the newest dataset and its bucket copy stay")
@@ -58,7 +58,8 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
         return version
 
 
-def _look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Copied | None:
+def look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Copied | None:
+    """Bring the workspace's annotations and photos in line with Label Studio; None when none would be left."""
     project = find_project(labels, load_params(workspace.path / "params.yaml"))
     note = read_note(_note_path(workspace.settings), f"{labels.url} {project}", workspace.path)
     changes = read_changes(labels, project, note.look)

@@ -68,7 +68,6 @@ def _model(settings: Settings) -> str:
 
 def _segmenter(settings: Settings) -> str:
     answer = get_health(settings.url("segment_anything"))
-    if answer["fallback"]:
-        return f"{answer['model_version']} ({answer['fallback']})"
     report = count_ready(connect(settings), settings, load_params(settings.params_path))
-    return f"{answer['model_version']}; {report.ready} of the next {report.queued} photos are ready"
+    ready = f"{answer['model_version']}; {report.ready} of the next {report.queued} photos are ready for clicks"
+    return f"{ready} ({answer['fallback']})" if answer["fallback"] else ready

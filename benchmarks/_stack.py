@@ -1,0 +1,49 @@
+"""The whole local stack in a state folder and on ports of its own, for benchmarks that need real servers together."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks._service import free_ports
+from pipelines.settings import PROJECT_ROOT, SECRETS_FILE, Settings
+from pipelines.stack.services import SERVICES
+
+
+@dataclass(frozen=True)
+class LocalStack:
+    """A stack that `command("up")` starts; `settings()` holds the secrets once it was started."""
+
+    settings: Callable[[], Settings]
+    command: Callable[..., None]
+
+
+@contextmanager
+def local_stack() -> Iterator[LocalStack]:
+    """Give a stack that is ended, and its state deleted, at the end."""
+    var = Path(tempfile.mkdtemp(prefix="maskloop-bench-"))
+    ports = free_ports(len(SERVICES))
+    own = {"MASKLOOP_VAR": str(var)} | {
+        f"MASKLOOP_{service.setting.upper()}_PORT": str(port) for service, port in zip(SERVICES, ports, strict=True)
+    }
+
+    def settings() -> Settings:
+        fields = {name.removeprefix("MASKLOOP_").lower(): value for name, value in own.items()}
+        return Settings(_env_file=var / SECRETS_FILE, **fields)  # type: ignore[arg-type]  # pydantic turns text into types
+
+    def command(*arguments: str) -> None:
+        program = str(Path(sys.executable).parent / "maskloop")
+        subprocess.run(
+            [program, *arguments], env={**os.environ, **own}, cwd=PROJECT_ROOT, check=True, capture_output=True
+        )
+
+    try:
+        yield LocalStack(settings, command)
+    finally:
+        command("down")
+        shutil.rmtree(var, ignore_errors=True)
