@@ -49,8 +49,7 @@ def mask_to_rle(mask: np.ndarray) -> list[int]:
     if mask.dtype != bool and mask.dtype != np.uint8:
         raise BrushError(f"mask has dtype {mask.dtype}; pass bool or uint8 with non-zero = set")
     flat = _flat_image(mask) != 0
-    [stream] = _encode_streams([np.diff(_edges(flat))], [bool(flat[0])])
-    return list(stream)
+    return list(_encode_runs(np.diff(_edges(flat)), starts_set=bool(flat[0])))
 
 
 def label_map_to_rles(index_mask: np.ndarray, label_ids: Sequence[int]) -> dict[int, list[int]]:
@@ -63,17 +62,16 @@ def label_map_to_rles(index_mask: np.ndarray, label_ids: Sequence[int]) -> dict[
         raise BrushError(f"index mask has dtype {index_mask.dtype}; pass integers, one label id per pixel")
     flat = _flat_image(index_mask)
     edges = _edges(flat)
-    labels = flat[edges[:-1]]
-    order = np.argsort(labels, kind="stable")
-    # Segments of one label never touch, so their own edges are the edges of the label's mask.
-    spans, labels = np.stack((edges[order], edges[order + 1]), axis=1), labels[order]
-    first, last = (np.searchsorted(labels, label_ids, side) for side in ("left", "right"))
-    there = [(label_id, spans[i:j].ravel()) for label_id, i, j in zip(label_ids, first, last, strict=True) if i < j]
-    runs = [np.diff(np.concatenate(([0], span, [flat.size]))) for _, span in there]
-    starts_set = [bool(span[0] == 0) for _, span in there]
-    runs = [run[int(starts) : run.size - (run[-1] == 0)] for run, starts in zip(runs, starts_set, strict=True)]
-    streams = _encode_streams(runs, starts_set)
-    return {label_id: list(stream) for (label_id, _), stream in zip(there, streams, strict=True)}
+    segment_labels = flat[edges[:-1]]
+    rles = {}
+    for label_id in label_ids:
+        segments = np.flatnonzero(segment_labels == label_id)
+        if segments.size:
+            # Segments of one label never touch, so their own edges are the edges of the label's mask.
+            inner = np.stack((edges[segments], edges[segments + 1]), axis=1).ravel()
+            lengths = np.diff(np.concatenate(([0], inner, [flat.size])))
+            rles[label_id] = list(_encode_runs(lengths[lengths > 0], starts_set=bool(inner[0] == 0)))
+    return rles
 
 
 def rle_to_alpha(rle: Sequence[int] | bytes, height: int, width: int) -> NDArray[np.uint8]:
@@ -117,51 +115,24 @@ def _edges(flat: np.ndarray) -> NDArray[np.int64]:
     return np.concatenate([[0], *inner, [flat.size]])
 
 
-def _encode_streams(runs: Sequence[NDArray[np.int64]], starts_set: Sequence[bool]) -> list[bytes]:
-    """Encode masks, each given by its alternating runs of clear and set pixels: lengths in pixels, all > 0.
-
-    All streams are made at once, because NumPy's calls cost more than the few thousand records of a mask.
-    """
-    if not runs:
-        return []
-    records, bits, ends = _records(runs, starts_set)
-    codes: list[NDArray[np.int64]] = []
-    n_bits: list[NDArray[np.int64]] = []
-    used, pads = [], []
-    for start, end, run in zip([0, *ends[:-1]], ends, runs, strict=True):
-        used.append(_HEADER_BITS + int(bits[start:end].sum()))
-        pads.append(-used[-1] % 32 or 32)  # so that the next stream begins with a word
-        codes += [np.array([run.sum() * 4, _LAYOUT]), records[start:end], np.zeros(1, np.int64)]
-        n_bits += [np.array([32, _HEADER_BITS - 32]), bits[start:end], np.array(pads[-1:])]
-    packed = _pack(np.concatenate(codes).astype(np.uint64), np.concatenate(n_bits))
-    streams, first_byte = [], 0
-    for stream_bits, pad in zip(used, pads, strict=True):
-        streams.append(packed[first_byte : first_byte + stream_bits // 8 + 1])  # with the SDK's 1-8 zero pad bits
-        first_byte += (stream_bits + pad) // 8
-    return streams
-
-
-def _records(
-    runs: Sequence[NDArray[np.int64]], starts_set: Sequence[bool]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int]]:
-    """Give the records of all streams, their lengths in bits, and where each stream's records end."""
-    elements = np.concatenate(runs) * 4
-    n_runs = np.array([run.size for run in runs])
-    parity = np.arange(elements.size) - np.repeat(np.cumsum(n_runs) - n_runs - starts_set, n_runs) & 1
+def _encode_runs(lengths: NDArray[np.int64], *, starts_set: bool) -> bytes:
+    """Encode alternating runs of clear and set pixels; `lengths` in pixels, all > 0."""
+    elements = lengths * 4
     # A run longer than 2**16 becomes full records and a rest of 1..2**16, which keeps the 16-bit class even when short.
     full = (elements - 1) // _LONGEST_RUN
-    run = np.repeat(np.arange(elements.size), full + 1)
+    run = np.repeat(np.arange(lengths.size), full + 1)
     count = np.full(run.size, _LONGEST_RUN)
-    ends = np.cumsum(full + 1)
-    count[ends - 1] = elements - full * _LONGEST_RUN
+    count[np.cumsum(full + 1) - 1] = elements - full * _LONGEST_RUN
     size_class = np.searchsorted([8, 16, 256], elements)[run]
     sizes = np.array(_SIZES)[size_class]
-    records = (((4 | size_class) << sizes | (count - 1)) << _WORD_BITS) | parity[run] * 255
-    return records, sizes + 3 + _WORD_BITS, ends[np.cumsum(n_runs) - 1].tolist()
+    values = (run + starts_set & 1) * 255
+    records = (((4 | size_class) << sizes | (count - 1)) << _WORD_BITS) | values
+    codes = np.concatenate(([elements.sum(), _LAYOUT], records))
+    return _pack(codes.astype(np.uint64), np.concatenate(([32, _HEADER_BITS - 32], sizes + 3 + _WORD_BITS)))
 
 
 def _pack(codes: NDArray[np.uint64], n_bits: NDArray[np.int64]) -> bytes:
-    """Concatenate codes of 1..32 bits, most significant bit first."""
+    """Concatenate codes of 1..32 bits, most significant bit first, and add the SDK's 1-8 zero pad bits."""
     ends = np.cumsum(n_bits)
     starts = ends - n_bits
     word, shift = starts >> 5, 64 - (starts & 31) - n_bits
@@ -170,7 +141,7 @@ def _pack(codes: NDArray[np.uint64], n_bits: NDArray[np.int64]) -> bytes:
     # The codes share no bit, so that sums are unions, and float64 sums below 2**53 are exact.
     packed = np.bincount(word, weights=(spread >> np.uint64(32)).astype(np.float64), minlength=n_words)
     packed += np.bincount(word + 1, weights=(spread & np.uint64(0xFFFFFFFF)).astype(np.float64), minlength=n_words)
-    return packed.astype(">u4").tobytes()
+    return packed.astype(">u4").tobytes()[: int(ends[-1]) // 8 + 1]
 
 
 def _to_bytes(rle: Sequence[int] | bytes) -> bytes:
