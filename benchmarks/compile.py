@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from label_studio_sdk.converter import Converter
+from PIL import Image
 from rich.progress import track
 
 from benchmarks.harness import Row
@@ -74,7 +75,8 @@ def _masks(params: Params) -> Iterator[np.ndarray]:
     for index, label in zip(table["index"], table["label"], strict=True):
         lookup[int(index)] = params.label_ids.get(str(label), 0)
     for path in sorted(Path(folder).glob("*.png"))[:_MOST]:
-        yield lookup[cv2.imread(str(path), cv2.IMREAD_UNCHANGED)]
+        with Image.open(path) as picture:  # a palette's indices, which OpenCV would turn into colours
+            yield lookup[np.asarray(picture)]
 
 
 def _annotated(number: int, mask: np.ndarray, params: Params) -> dict[str, Any]:

@@ -184,16 +184,18 @@ def _memory(service: RunningService, photos: list[bytes]) -> list[Row]:
         assert all(result["model_version"] == "clothing:v1" for result in results)
 
     predict(tasks)
-    before, begin = service.memory_mb(), time.perf_counter()
-    for number in track(range(_MANY // _PER_REQUEST), "many photos", transient=True):
-        predict([tasks[(number + i) % len(tasks)] for i in range(_PER_REQUEST)])
+    memory, begin = [service.memory_mb()], time.perf_counter()
+    for _ in range(2):
+        for number in track(range(_MANY // _PER_REQUEST // 2), "many photos", transient=True):
+            predict([tasks[(number + i) % len(tasks)] for i in range(_PER_REQUEST)])
+        memory.append(service.memory_mb())
     served = _MANY / (time.perf_counter() - begin)
-    after = service.memory_mb()
     predict([service.upload("photos/largest.jpg", _largest_photo())])
     return [
         Row("service: photos per second", served, None, None, "1/s", _MANY),
-        Row("service: memory before", before, None, None, "MB", 1),
-        Row(f"service: memory after {_MANY} photos", after, None, None, "MB", 1),
+        Row("service: memory before", memory[0], None, None, "MB", 1),
+        Row(f"service: memory after {_MANY // 2} photos", memory[1], None, None, "MB", 1),
+        Row(f"service: memory after {_MANY} photos", memory[2], None, None, "MB", 1),
         Row("service: peak memory with one of 100 megapixels", service.memory_mb("peak_rss"), None, None, "MB", 1),
     ]
 

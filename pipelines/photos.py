@@ -1,23 +1,29 @@
 """Photos as pixels for both services: read at their generation, a bounded number of pixels in memory at a time."""
 
+import logging
 import threading
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 from google.cloud.storage import Client
 
-from pipelines.errors import ConfigurationError, DataError, ObjectChangedError, StorageError
+from pipelines.errors import ConfigurationError, DataError, MaskloopError, ObjectChangedError, StorageError
 from pipelines.images import decode_image, image_megapixels
 from pipelines.records import ObjectRef, PhotoAddress
 from pipelines.storage import read, split_uri, stat
 
 _MOST_BYTES = 256 << 20  # of a photo's file; before it is read, nobody knows what it is
 _TIMEOUT = httpx.Timeout(30, connect=5)
+_SIDE_BY_SIDE = 8  # photos read and worked on at once; a network takes those that are ready as one batch
+
+logger = logging.getLogger(__name__)
 
 
 class PhotoReader:
@@ -31,6 +37,7 @@ class PhotoReader:
     def __init__(self, client: Client, bucket: str, max_megapixels: float, hosts: Collection[str] = ()) -> None:
         self._client, self._bucket, self._hosts = client, bucket, frozenset(hosts)
         self._max_megapixels, self._budget = max_megapixels, _Budget(max_megapixels)
+        self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, "photo")
 
     def resolve(self, address: PhotoAddress) -> PhotoAddress:
         """Give the address with the photo's present generation or ETag where it names none.
@@ -56,6 +63,28 @@ class PhotoReader:
         data = self._read(address)
         with self._budget.held(image_megapixels(data, max_megapixels=self._max_megapixels)):
             yield decode_image(data, max_megapixels=self._max_megapixels)
+
+    def each(
+        self, addresses: Sequence[PhotoAddress], work: Callable[[np.ndarray], Any]
+    ) -> tuple[list[Any], dict[int, str]]:
+        """Work on photos side by side; gives the results, None where there is none, and why, by position.
+
+        One photo never costs the others theirs, whatever goes wrong with it.
+        """
+        problems: dict[int, str] = {}
+
+        def one(position: int) -> Any:
+            try:
+                with self.open(addresses[position]) as photo:
+                    return work(photo)
+            except MaskloopError as error:
+                problems[position] = str(error)
+            except Exception as error:
+                logger.exception("photo %s", _plain(addresses[position].uri))
+                problems[position] = f"an error of the service itself, see its log: {error!r}"
+            return None
+
+        return list(self._pool.map(one, range(len(addresses)))), problems
 
     def _object(self, address: PhotoAddress) -> tuple[str, str]:
         """Give bucket and object name of a photo in the bucket."""

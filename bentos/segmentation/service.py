@@ -1,21 +1,16 @@
 """Pre-labels photos with the champion: Label Studio's ML backend protocol over `pipelines.segmentation`."""
 
-import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import bentoml
-import numpy as np
 
 from bentos.protocol import backend_app
-from pipelines.errors import MaskloopError
 from pipelines.labelstudio.backend import batch_answer, parse_request, require_same_labels_in
 from pipelines.labelstudio.render import prediction_json
 from pipelines.params import load_params
 from pipelines.photos import PhotoReader
-from pipelines.records import NO_MODEL, PhotoAddress
+from pipelines.records import NO_MODEL
 from pipelines.segmentation.batching import Admission
 from pipelines.segmentation.champion import Champion
 from pipelines.segmentation.coldstart import load_cold_start
@@ -24,9 +19,7 @@ from pipelines.settings import get_settings
 from pipelines.storage import connect
 
 _MOST_PHOTOS = 256  # in work at a time; Label Studio itself sends up to 100 in one request
-_SIDE_BY_SIDE = 8  # photos read and drawn at once; the network takes what is ready as one batch
 
-logger = logging.getLogger(__name__)
 app = backend_app("Maskloop segmentation")
 
 
@@ -42,7 +35,6 @@ class Segmentation:
         client = connect(settings)
         self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels, settings.hosts)
         self.door = Admission(_MOST_PHOTOS, "photos")
-        self.pool = ThreadPoolExecutor(_SIDE_BY_SIDE, "photo")
         classes = params.prelabel.cold_start
         cold_start = partial(load_cold_start, settings.cold_start, classes, params.label_ids, min_region_share=share)
         self.champion = Champion(
@@ -81,7 +73,8 @@ class Segmentation:
         photos, model = parse_request(body).photos, self.champion.model
         if model is None:
             return batch_answer([None] * len(photos), NO_MODEL)
-        predictions, problems = self._for_each(photos, lambda photo: prediction_json(model.predict(photo)))
+        with self.door.admitted(len(photos)):
+            predictions, problems = self.photos.each(photos, lambda photo: prediction_json(model.predict(photo)))
         return {**batch_answer(predictions, model.version), "problems": problems}
 
     @app.post("/score")
@@ -90,7 +83,8 @@ class Segmentation:
         photos, model = parse_request(body).photos, self.champion.model
         if model is None:
             return {"scores": [None] * len(photos), "model_version": NO_MODEL, "problems": {}}
-        scores, problems = self._for_each(photos, model.score)
+        with self.door.admitted(len(photos)):
+            scores, problems = self.photos.each(photos, model.score)
         return {"scores": scores, "model_version": model.version, "problems": problems}
 
     @app.post("/probabilities")
@@ -101,23 +95,3 @@ class Segmentation:
             return {}
         with self.door.admitted(1), self.photos.open(address) as photo:
             return pack_probabilities(model.probabilities(photo), model.card.labels)
-
-    def _for_each(
-        self, photos: Sequence[PhotoAddress], work: Callable[[np.ndarray], Any]
-    ) -> tuple[list[Any], dict[int, str]]:
-        """Work on photos side by side; gives the results, None where there is none, and why, by position."""
-        problems: dict[int, str] = {}
-
-        def one(position: int) -> Any:
-            try:
-                with self.photos.open(photos[position]) as photo:
-                    return work(photo)
-            except MaskloopError as error:
-                problems[position] = str(error)
-            except Exception as error:  # one photo must not cost the others theirs
-                logger.exception("photo %s", photos[position].uri)
-                problems[position] = f"an error of the service itself, see its log: {error!r}"
-            return None
-
-        with self.door.admitted(len(photos)):
-            return list(self.pool.map(one, range(len(photos)))), problems
