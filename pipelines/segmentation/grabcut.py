@@ -18,12 +18,11 @@ Prior = Mapping[str, np.ndarray]  # by label: the champion's probabilities, (h, 
 
 _LONG_SIDE = 512  # pixels; the cut's time grows with the area, its use hardly
 _ITERATIONS = 4
-_REACH = 0.3  # a lone point's garment is looked for within this share of the long side
-_CORE = 0.035  # what is this near to a point shows the garment's colours; a larger disc often holds other colours too
+_REACH = 0.4  # a lone point's garment is looked for within this share of the long side
 _WORTH_BELIEVING = 0.15  # of a box; a champion that sees less than this in it has missed the garment
 _RIM = 0.012  # share of the long side by which the cut may move the champion's outline
 _UNSEEN = 26  # of 255: below this the champion does not see the label at all
-_DOT = 0.012  # a point vouches for a disc of this share of the long side
+_DOT = 0.028  # a point vouches for a disc of this share of the long side; it shows the garment's colours
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,6 @@ def _trimap(shape: tuple[int, int], prompts: _SmallPrompts) -> np.ndarray:
     else:
         for place in prompts.positive:
             cv2.circle(trimap, place, round(_REACH * long_side), cv2.GC_PR_BGD, -1)
-    for place in prompts.positive:
-        cv2.circle(trimap, place, round(_CORE * long_side), cv2.GC_PR_FGD, -1)
     for value, places in ((cv2.GC_FGD, prompts.positive), (cv2.GC_BGD, prompts.negative)):
         for place in places:
             cv2.circle(trimap, place, max(1, round(_DOT * long_side)), value, -1)
