@@ -24,7 +24,7 @@ from pipelines.segmentation.grabcut import Prior, shrink
 from pipelines.segmentation.prompts import Prompts
 from pipelines.settings import PROJECT_ROOT
 
-_SEEDS = range(500, 530)
+_SEEDS = range(500, 512)
 _SMALLEST = 0.005  # share of the photo; smaller garments are not asked for
 _NO_POINTS = np.zeros((0, 2), np.float32)
 
