@@ -1,5 +1,6 @@
 """The chain from a photo to models and from a model to photos, in both directions, as text and as JSON."""
 
+import io
 import json
 from typing import Any
 
@@ -112,7 +113,7 @@ def test_what_is_not_there_is_named(lineage: Lineage, what: str, words: str) -> 
 
 
 def test_it_is_drawn_as_a_tree_and_printed_as_json(lineage: Lineage) -> None:
-    console = Console(width=100, record=True, quiet=True)
+    console = Console(width=100, record=True, file=io.StringIO())
     console.print(lineage.of("models:/clothing@champion").as_tree())
     found = json.loads(json.dumps(lineage.of(COAT).as_json()))
 
