@@ -26,7 +26,7 @@ _LONGEST_RUN = 1 << 16
 # The SDK always adds 1-8 pad bits, the editor 0-7; the shortest record is 12 bits, so a pad is never mistaken for one.
 _MAX_PAD_BITS = 8
 # Work goes in windows of the stream and blocks of the image, so that scratch arrays stay small and in cache.
-_WINDOW_BYTES, _BLOCK_PIXELS = 1 << 16, 1 << 18
+_WINDOW_BYTES, _BLOCK_PIXELS = 1 << 16, 1 << 19
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,11 @@ def label_map_to_rles(index_mask: np.ndarray, label_ids: Sequence[int]) -> dict[
         segments = np.flatnonzero(segment_labels == label_id)
         if segments.size:
             # Segments of one label never touch, so their own edges are the edges of the label's mask.
-            inner = np.stack((edges[segments], edges[segments + 1]), axis=1).ravel()
-            lengths = np.diff(np.concatenate(([0], inner, [flat.size])))
-            rles[label_id] = list(_encode_runs(lengths[lengths > 0], starts_set=bool(inner[0] == 0)))
+            bounds = np.zeros(2 * segments.size + 2, np.int64)
+            bounds[1:-1:2], bounds[2:-1:2], bounds[-1] = edges[segments], edges[segments + 1], flat.size
+            starts_set, ends_set = bool(bounds[1] == 0), bool(bounds[-2] == flat.size)
+            lengths = np.diff(bounds[starts_set : bounds.size - ends_set])
+            rles[label_id] = list(_encode_runs(lengths, starts_set=starts_set))
     return rles
 
 
@@ -119,11 +121,11 @@ def _encode_runs(lengths: NDArray[np.int64], *, starts_set: bool) -> bytes:
     """Encode alternating runs of clear and set pixels; `lengths` in pixels, all > 0."""
     elements = lengths * 4
     # A run longer than 2**16 becomes full records and a rest of 1..2**16, which keeps the 16-bit class even when short.
-    full = (elements - 1) // _LONGEST_RUN
+    full = elements - 1 >> 16
     run = np.repeat(np.arange(lengths.size), full + 1)
     count = np.full(run.size, _LONGEST_RUN)
     count[np.cumsum(full + 1) - 1] = elements - full * _LONGEST_RUN
-    size_class = np.searchsorted([8, 16, 256], elements)[run]
+    size_class = ((elements > 8).astype(np.int64) + (elements > 16) + (elements > 256))[run]
     sizes = np.array(_SIZES)[size_class]
     values = (run + starts_set & 1) * 255
     records = (((4 | size_class) << sizes | (count - 1)) << _WORD_BITS) | values
