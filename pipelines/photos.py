@@ -79,7 +79,7 @@ class PhotoReader:
                     return work(photo)
             except MaskloopError as error:
                 problems[position] = str(error)
-            except Exception as error:
+            except Exception as error:  # a library's own bug: one photo must not cost the others theirs
                 logger.exception("photo %s", _plain(addresses[position].uri))
                 problems[position] = f"an error of the service itself, see its log: {error!r}"
             return None

@@ -122,7 +122,7 @@ def free_ports(count: int) -> list[int]:
 def _settings(var: Path, own: dict[str, str]) -> Settings:
     fields = {name.removeprefix("MASKLOOP_").lower(): value for name, value in own.items()}
     # pydantic turns text into types, and _env_file is pydantic-settings' own argument.
-    return Settings(_env_file=var / "secrets.env", **fields)  # type: ignore[call-arg,arg-type]  # as said above
+    return Settings(_env_file=var / "secrets.env", **fields)  # type: ignore[call-arg,arg-type]  # text, and its own argument
 
 
 def _commit_small_training(settings: Settings) -> None:

@@ -5,7 +5,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import airflow.sdk  # noqa: F401 - its own import time is not the DAG files' doing
+import airflow.sdk  # noqa: F401  # its own import time is not the DAG files' doing
 from airflow.dag_processing.dagbag import DagBag
 
 FOLDER = Path(__file__).resolve().parents[2] / "dags"

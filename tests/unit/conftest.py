@@ -1,5 +1,6 @@
 """States that tests of several packages start from: labels, tiny models, a scripted Label Studio, an empty MLflow."""
 
+import io
 import json
 import os
 import shutil
@@ -10,16 +11,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
 import pytest
+from google.cloud.storage import Client
+from PIL import Image
 
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Label, Params, load_params
 from pipelines.records import Annotation, ImageRef, RegionMask
 from pipelines.settings import PROJECT_ROOT
+from pipelines.storage import ensure_bucket, put
 
 if TYPE_CHECKING:
     from pipelines.segmentation.clothing import ModelCard
@@ -143,5 +148,29 @@ def annotate() -> Callable[..., Annotation]:
             "clothing:v1", {"result": regions},
         )  # fmt: skip
         return replace(annotation, **changes)
+
+    return make
+
+
+@pytest.fixture
+def archive_bucket(bucket_client: Client) -> str:
+    """A bucket of the test's own."""
+    name = f"archive-{uuid4().hex[:12]}"
+    ensure_bucket(bucket_client, name)
+    return name
+
+
+@pytest.fixture
+def annotated_photo(
+    bucket_client: Client, archive_bucket: str, annotate: Callable[..., Annotation]
+) -> Callable[..., Annotation]:
+    """Put a photo of a shade into the bucket and annotate it."""
+
+    def make(uuid: str, shade: int, rows: Mapping[str, slice] | None = None, **fields: Any) -> Annotation:
+        data = io.BytesIO()
+        Image.fromarray(np.full((30, 20, 3), shade, np.uint8)).save(data, "PNG")
+        ref = put(bucket_client, archive_bucket, f"{uuid}.png", data.getvalue(), "image/png")
+        image = ImageRef(ref.uri, ref.generation, sha256_hex(data.getvalue()), 30, 20)
+        return annotate(uuid, {"coat": slice(5, 20)} if rows is None else rows, image=image, **fields)
 
     return make

@@ -1,17 +1,14 @@
 """Station 3's parts on a real bucket server, git and DVC; the whole of it runs in tests/integration."""
 
-import io
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
 import pandas as pd
 import pytest
 from google.cloud.storage import Client
-from PIL import Image
 
 from pipelines import storage
 from pipelines.dataset.mirror import Copied, Note, copy_changes
@@ -19,61 +16,41 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.remote import push_and_audit
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import StorageError
-from pipelines.images import sha256_hex
 from pipelines.labelstudio.changes import Changes, Look
-from pipelines.records import Annotation, ImageRef
+from pipelines.records import Annotation
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.sync import _build, _differs, _mirror_bucket, _mirror_changes, _publish, sync
 
 Annotate = Callable[..., Annotation]
 
 
-@pytest.fixture
-def bucket(bucket_client: Client) -> str:
-    name = f"archive-{uuid4().hex[:12]}"
-    storage.ensure_bucket(bucket_client, name)
-    return name
-
-
-@pytest.fixture
-def labelled(bucket_client: Client, bucket: str, annotate: Annotate) -> Annotate:
-    """Put a photo of a shade into the bucket and annotate it."""
-
-    def make(uuid: str, shade: int, rows: dict[str, slice] | None = None) -> Annotation:
-        data = io.BytesIO()
-        Image.fromarray(np.full((30, 20, 3), shade, np.uint8)).save(data, "PNG")
-        ref = storage.put(bucket_client, bucket, f"{uuid}.png", data.getvalue(), "image/png")
-        image = ImageRef(ref.uri, ref.generation, sha256_hex(data.getvalue()), 30, 20)
-        return annotate(uuid, {"coat": slice(5, 20)} if rows is None else rows, image=image)
-
-    return make
-
-
-def test_the_target_bucket_holds_exactly_these_annotations(bucket_client: Client, bucket: str) -> None:
+def test_the_target_bucket_holds_exactly_these_annotations(bucket_client: Client, archive_bucket: str) -> None:
     def names() -> dict[str, str]:
-        return {ref.name: ref.md5 for ref in storage.list_objects(bucket_client, bucket)}
+        return {ref.name: ref.md5 for ref in storage.list_objects(bucket_client, archive_bucket)}
 
-    storage.put(bucket_client, bucket, "notes.txt", b"not ours", "text/plain")
-    _mirror_bucket(bucket_client, bucket, {"a.json": b"1", "b.json": b"2"})
-    first = storage.stat(bucket_client, bucket, "annotations/a.json")
-    _mirror_bucket(bucket_client, bucket, {"a.json": b"1", "c.json": b"3"})
+    storage.put(bucket_client, archive_bucket, "notes.txt", b"not ours", "text/plain")
+    _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"1", "b.json": b"2"})
+    first = storage.stat(bucket_client, archive_bucket, "annotations/a.json")
+    _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"1", "c.json": b"3"})
     assert names() == {
         "annotations/a.json": storage.md5_base64(b"1"),
         "annotations/c.json": storage.md5_base64(b"3"),
         "notes.txt": storage.md5_base64(b"not ours"),
     }
-    assert storage.stat(bucket_client, bucket, "annotations/a.json") == first
-    _mirror_bucket(bucket_client, bucket, {"a.json": b"changed"})
+    assert storage.stat(bucket_client, archive_bucket, "annotations/a.json") == first
+    _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"changed"})
     assert names()["annotations/a.json"] == storage.md5_base64(b"changed")
 
 
-def test_the_target_bucket_follows_changes(bucket_client: Client, bucket: str) -> None:
-    _mirror_bucket(bucket_client, bucket, {"a.json": b"1", "b.json": b"2", "c.json": b"3"})
+def test_the_target_bucket_follows_changes(bucket_client: Client, archive_bucket: str) -> None:
+    _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"1", "b.json": b"2", "c.json": b"3"})
 
     copied = Copied(Note("p"), {"a.json": b"9", "d.json": b"4"}, frozenset({"b.json", "x.json"}), False, True)
-    _mirror_changes(bucket_client, bucket, copied)
+    _mirror_changes(bucket_client, archive_bucket, copied)
 
-    there = {ref.name.removeprefix("annotations/"): ref.md5 for ref in storage.list_objects(bucket_client, bucket)}
+    there = {
+        ref.name.removeprefix("annotations/"): ref.md5 for ref in storage.list_objects(bucket_client, archive_bucket)
+    }
     wanted = {"a.json": b"9", "c.json": b"3", "d.json": b"4"}
     assert there == {name: storage.md5_base64(data) for name, data in wanted.items()}
 
@@ -114,9 +91,9 @@ def workspace(tmp_path: Path, bucket_server: str, bucket_client: Client) -> Work
 
 
 def test_a_version_is_built_pushed_and_published_once(
-    workspace: Workspace, bucket_client: Client, labelled: Annotate
+    workspace: Workspace, bucket_client: Client, annotated_photo: Annotate
 ) -> None:
-    kept = [labelled("a", 10), labelled("b", 20, {"coat": slice(5, 9), "dress": slice(9, 30)})]
+    kept = [annotated_photo("a", 10), annotated_photo("b", 20, {"coat": slice(5, 9), "dress": slice(9, 30)})]
     copied = copy_changes(bucket_client, workspace.path, Note("p"), seen(*kept))
     assert copied is not None
     _build(workspace)

@@ -8,7 +8,7 @@ from core.settings import base
 
 globals().update({name: getattr(base, name) for name in dir(base) if name.isupper()})
 
-from core.settings import label_studio  # noqa: E402  # as said above
+from core.settings import label_studio  # noqa: E402  # only now: it asks Django for the settings above
 
 globals().update({name: getattr(label_studio, name) for name in dir(label_studio) if name.isupper()})
 MIDDLEWARE = [*label_studio.MIDDLEWARE, "maskloop_handout.TakeTurns"]
