@@ -24,6 +24,7 @@ HEIGHT, WIDTH = 40, 30
 POINT = Prompts(np.array([[8, 9]], np.float32), np.array([True]), None, "coat")
 POINTS = Prompts(np.array([[8, 9], [20, 30]], np.float32), np.array([True, False]), None, "coat")
 BOX = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, bool), np.array([4, 4, 20, 30], np.float32), "coat")
+BOTH = Prompts(POINTS.points, POINTS.positive, BOX.box, "coat")
 
 
 def tiny_network() -> Sam:
@@ -65,7 +66,7 @@ class Photo:
         yield self.pixels
 
 
-@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX], ids=["a point", "two points", "a box"])
+@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX, BOTH], ids=["a point", "two points", "a box", "both"])
 def test_every_prompt_gives_one_mask_of_the_photos_size(tiny_sam: SegmentAnythingModel, prompts: Prompts) -> None:
     mask, score = segment(tiny_sam, "a", Photo(0), prompts)
 
@@ -121,7 +122,7 @@ def test_an_embedding_from_disk_gives_the_same_mask(tiny_sam: SegmentAnythingMod
     assert not restarted.is_ready(PhotoAddress("b", 1))
 
 
-@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX], ids=["a point", "two points", "a box"])
+@pytest.mark.parametrize("prompts", [POINT, POINTS, BOX, BOTH], ids=["a point", "two points", "a box", "both"])
 def test_masks_are_those_of_the_official_predictor(tiny_sam: SegmentAnythingModel, prompts: Prompts) -> None:
     photo = Photo(0)
     official = SamPredictor(tiny_network().eval())
