@@ -23,6 +23,11 @@ _WORD_BITS = 8
 _SIZES = (3, 4, 8, 16)
 _LAYOUT = 0x7_237F  # what the encoder declares: the word size and the four sizes, each minus 1
 _LONGEST_RUN = 1 << 16
+# By the elements of a run minus 1, from _WIDE on alike: the bits of its record, and its flag and size class in place.
+_WIDE = 256
+_RUN_SIZES = np.array(_SIZES)[np.searchsorted((8, 16, 256), np.arange(_WIDE + 1), side="right")]
+_RECORD_BITS = _RUN_SIZES + 3 + _WORD_BITS
+_PREFIXES = (4 | np.searchsorted(_SIZES, _RUN_SIZES)) << _RUN_SIZES
 # The SDK always adds 1-8 pad bits, the editor 0-7; the shortest record is 12 bits, so a pad is never mistaken for one.
 _MAX_PAD_BITS = 8
 # Work goes in windows of the stream and blocks of the image, so that scratch arrays stay small and in cache.
@@ -112,37 +117,53 @@ def _flat_image(image: np.ndarray) -> np.ndarray:
 
 def _edges(flat: np.ndarray) -> NDArray[np.int64]:
     """Return where the segments of equal values of a vector start, and its size as the last edge."""
-    blocks = ((start, flat[start : start + _BLOCK_PIXELS + 1]) for start in range(0, flat.size, _BLOCK_PIXELS))
-    inner = [np.flatnonzero(block[1:] != block[:-1]) + (start + 1) for start, block in blocks]
-    return np.concatenate([[0], *inner, [flat.size]])
+    marks, marked = [], []
+    for start in range(0, flat.size, _BLOCK_PIXELS):
+        block = flat[start : start + _BLOCK_PIXELS + 1]
+        changed = np.empty(-(-block.size // 8) * 8, bool)
+        changed[block.size - 1 :] = False
+        np.not_equal(block[1:], block[:-1], out=changed[: block.size - 1])
+        # Outlines are thin: most words of eight pixels hold no edge, and finding those that do reads an eighth.
+        words = changed.view(np.uint64)
+        at = np.flatnonzero(words != 0)
+        marks.append(words[at])
+        marked.append(at + start // 8)
+    pixels = np.flatnonzero(np.concatenate(marks).view(bool))
+    inner = (np.concatenate(marked)[pixels >> 3] << 3) + ((pixels & 7) + 1)
+    return np.concatenate([[0], inner, [flat.size]])
 
 
 def _encode_runs(lengths: NDArray[np.int64], *, starts_set: bool) -> bytes:
     """Encode alternating runs of clear and set pixels; `lengths` in pixels, all > 0."""
     elements = lengths * 4
+    last = elements - 1
+    kind = np.minimum(last, _WIDE)
+    records = (_PREFIXES[kind] | last & _LONGEST_RUN - 1) << _WORD_BITS
+    records[not starts_set :: 2] |= 255
+    n_bits = _RECORD_BITS[kind]
     # A run longer than 2**16 becomes full records and a rest of 1..2**16, which keeps the 16-bit class even when short.
-    full = elements - 1 >> 16
-    run = np.repeat(np.arange(lengths.size), full + 1)
-    count = np.full(run.size, _LONGEST_RUN)
-    count[np.cumsum(full + 1) - 1] = elements - full * _LONGEST_RUN
-    size_class = ((elements > 8).astype(np.int64) + (elements > 16) + (elements > 256))[run]
-    sizes = np.array(_SIZES)[size_class]
-    values = (run + starts_set & 1) * 255
-    records = (((4 | size_class) << sizes | (count - 1)) << _WORD_BITS) | values
-    codes = np.concatenate(([elements.sum(), _LAYOUT], records))
-    return _pack(codes.astype(np.uint64), np.concatenate(([32, _HEADER_BITS - 32], sizes + 3 + _WORD_BITS)))
+    full = last // _LONGEST_RUN
+    long = np.flatnonzero(full > 0)
+    if long.size:
+        copies = full[long]
+        records, n_bits = np.repeat(records, full + 1), np.repeat(n_bits, full + 1)
+        records[np.repeat(long, copies) + np.arange(copies.sum())] |= (_LONGEST_RUN - 1) << _WORD_BITS
+    return _pack(int(elements.sum()), records.astype(np.uint64), n_bits)
 
 
-def _pack(codes: NDArray[np.uint64], n_bits: NDArray[np.int64]) -> bytes:
-    """Concatenate codes of 1..32 bits, most significant bit first, and add the SDK's 1-8 zero pad bits."""
-    ends = np.cumsum(n_bits)
+def _pack(elements: int, records: NDArray[np.uint64], n_bits: NDArray[np.int64]) -> bytes:
+    """Write the header, the records of 14..27 bits, most significant bit first, and the SDK's 1-8 zero pad bits."""
+    ends = np.cumsum(n_bits) + _HEADER_BITS
     starts = ends - n_bits
-    word, shift = starts >> 5, 64 - (starts & 31) - n_bits
-    spread = codes << shift.astype(np.uint64)
-    n_words = int(ends[-1] >> 5) + 2
-    # The codes share no bit, so that sums are unions, and float64 sums below 2**53 are exact.
-    packed = np.bincount(word, weights=(spread >> np.uint64(32)).astype(np.float64), minlength=n_words)
-    packed += np.bincount(word + 1, weights=(spread & np.uint64(0xFFFFFFFF)).astype(np.float64), minlength=n_words)
+    spread = records << (64 - n_bits - (starts & 31)).astype(np.uint64)
+    # In every word of 32 bits a record starts, and may reach into the next word; records share no bit.
+    word = starts >> 5
+    first = np.concatenate(([0], np.flatnonzero(word[1:] != word[:-1]) + 1))
+    pairs = np.bitwise_or.reduceat(spread, first)
+    packed = np.zeros(pairs.size + 3, np.uint64)
+    packed[:2] = elements, _LAYOUT << 11
+    packed[1:-2] |= pairs >> np.uint64(32)
+    packed[2:-1] |= pairs & np.uint64(0xFFFFFFFF)
     return packed.astype(">u4").tobytes()[: int(ends[-1]) // 8 + 1]
 
 
