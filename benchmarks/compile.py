@@ -51,6 +51,7 @@ def run() -> list[Row]:
         ours = _seconds(lambda: compile_dataset(params))
         config = labeling_interface(params)
         converter = Converter(config=config, project_dir=name, download_resources=False)
+        Path("png").mkdir()  # the converter leaves that to its caller
         peer = _seconds(lambda: converter.convert(str(export), f"{name}/png", "BRUSH_TO_PNG", is_dir=False))
         _require_same_pixels(tasks, masks)
         PLACE.unlink()

@@ -113,6 +113,7 @@ def _usual_way(labels: LabelStudioClient, project: int, params: Params) -> None:
         export = Path(folder) / "export.json"
         export.write_text(json.dumps(tasks), encoding="utf-8")
         converter = Converter(config=labeling_interface(params), project_dir=folder, download_resources=False)
+        Path(folder, "png").mkdir()  # the converter leaves that to its caller
         converter.convert(str(export), f"{folder}/png", "BRUSH_TO_PNG", is_dir=False)
 
 
