@@ -1,6 +1,6 @@
 """Regions of an annotation to index masks: the mask compiler's reading of Label Studio's JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,17 @@ import numpy as np
 
 from pipelines.errors import AnnotationError, ContractError
 from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.labelstudio.interface import BOX, POINT
+from pipelines.labelstudio.shapes import bitmask_mask, ellipse_mask, polygon_mask, rectangle_mask
 
-_SMART = ("keypointlabels", "rectanglelabels")  # prompts for the interactive service, never labels
+# By region type: value, height, width and alpha threshold → (height, width) bool.
+_READERS: Mapping[str, Callable[[Mapping[str, Any], int, int, int], np.ndarray]] = {
+    "brushlabels": lambda value, height, width, alpha: rle_to_mask(value["rle"], height, width, threshold=alpha),
+    "polygonlabels": lambda value, height, width, _: polygon_mask(value, height, width),
+    "rectanglelabels": lambda value, height, width, _: rectangle_mask(value, height, width),
+    "ellipselabels": lambda value, height, width, _: ellipse_mask(value, height, width),
+    "bitmasklabels": bitmask_mask,
+}
 
 
 @dataclass(frozen=True)
@@ -22,41 +31,49 @@ class CompiledMask:
 
 
 def compile_regions(
-    result: list[Mapping[str, Any]], label_ids: Mapping[str, int], height: int, width: int, alpha_threshold: int
+    result: Sequence[Mapping[str, Any]],
+    label_ids: Mapping[str, int],
+    height: int,
+    width: int,
+    alpha_threshold: int,
+    priority: Sequence[str] = (),
 ) -> CompiledMask:
-    """Paint the brush regions of one annotation in drawing order; the region drawn last wins a pixel.
+    """Paint the regions of one annotation in drawing order; the region painted last wins a pixel.
 
-    Raises AnnotationError naming the region when its size is not the photo's or its stroke cannot be decoded, and
-    ContractError when params.yaml does not know its label: then no photo with that label could be trusted.
+    Brush, polygon, rectangle, ellipse and bitmask regions count; prompts of the smart tools do not. With `priority`,
+    labels from the strongest on, an earlier one wins whatever was drawn last, and those not named are the weakest.
+    Raises AnnotationError naming the region when its size is not the photo's or it cannot be read, and ContractError
+    when params.yaml does not know its label: then no photo with that label could be trusted.
     """
     mask = np.zeros((height, width), np.uint8)
     origins: dict[str, int] = {}
     overlap = 0
-    for region in result:
-        if region.get("type") in _SMART:
-            continue
-        label, drawn = _read_brush(region, label_ids, height, width, alpha_threshold)
-        overlap += int(np.count_nonzero(mask[drawn]))
-        mask[drawn] = label_ids[label]
+    strength = {label: len(priority) - rank for rank, label in enumerate(priority)}
+    drawn = [(_label(region, label_ids, height, width), region) for region in result if not _is_prompt(region)]
+    for label, region in sorted(drawn, key=lambda one: strength.get(one[0], 0)):  # equal ones stay in drawing order
+        pixels = _read(region, height, width, alpha_threshold)
+        overlap += int(np.count_nonzero(mask[pixels]))
+        mask[pixels] = label_ids[label]
         origin = str(region.get("origin") or "manual")
         origins[origin] = origins.get(origin, 0) + 1
     return CompiledMask(mask, origins, overlap)
 
 
-def _read_brush(
-    region: Mapping[str, Any], label_ids: Mapping[str, int], height: int, width: int, threshold: int
-) -> tuple[str, np.ndarray]:
-    where = f"region {region.get('id')}"
-    if region.get("type") != "brushlabels":
-        raise AnnotationError(
-            f"{where} is a {region.get('type')}; only brush regions make masks: redraw it with the brush"
-        )
+def _is_prompt(region: Mapping[str, Any]) -> bool:
+    return region.get("type") == "keypointlabels" or region.get("from_name") in (POINT, BOX)
+
+
+def _label(region: Mapping[str, Any], label_ids: Mapping[str, int], height: int, width: int) -> str:
+    """Give the region's label once its kind, label and size are known to be right."""
+    where, kind = f"region {region.get('id')}", region.get("type")
+    if kind not in _READERS:
+        kinds = ", ".join(name.removesuffix("labels") for name in _READERS)
+        raise AnnotationError(f"{where} is a {kind}; only {kinds} regions make masks: redraw it with one of these")
     try:
-        label = str(region["value"]["brushlabels"][0])
-        rle = region["value"]["rle"]
+        label = str(region["value"][kind][0])
         size = int(region["original_height"]), int(region["original_width"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise AnnotationError(f"{where} lacks label, stroke or size ({error!r}); draw it again") from error
+        raise AnnotationError(f"{where} lacks label or size ({error!r}); draw it again") from error
     if label not in label_ids:
         raise ContractError(
             f"{where} has the label {label!r}, unknown to params.yaml; add it to `labels` or relabel the region"
@@ -66,4 +83,13 @@ def _read_brush(
             f"{where} was drawn on {size[1]}×{size[0]} pixels, the photo has {width}×{height}: it belongs to another "
             "version of the photo; draw it again"
         )
-    return label, rle_to_mask(rle, height, width, threshold=threshold)
+    return label
+
+
+def _read(region: Mapping[str, Any], height: int, width: int, alpha_threshold: int) -> np.ndarray:
+    try:
+        return _READERS[region["type"]](region["value"], height, width, alpha_threshold)
+    except AnnotationError as error:
+        raise type(error)(f"region {region.get('id')}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise AnnotationError(f"region {region.get('id')} lacks its outline ({error!r}); draw it again") from error

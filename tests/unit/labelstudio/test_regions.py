@@ -1,9 +1,12 @@
 """Regions to index masks: what people drew decides every pixel, and what cannot be read is named."""
 
+import base64
+import io
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines.errors import AnnotationError, BrushError, ContractError
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
@@ -22,6 +25,20 @@ def drawn(label: str, rows: slice, columns: slice, **changes: Any) -> dict[str, 
 
 def compiled(*regions: dict[str, Any]) -> CompiledMask:
     return compile_regions(list(regions), IDS, *SIZE, alpha_threshold=128)
+
+
+def shape(kind: str, label: str = "coat", **value: Any) -> dict[str, Any]:
+    """A region of another tool than the brush."""
+    return {
+        "id": kind, "type": f"{kind}labels", "from_name": kind, "original_height": SIZE[0], "original_width": SIZE[1],
+        "value": {**value, f"{kind}labels": [label]},
+    }  # fmt: skip
+
+
+def png(mode: str, size: tuple[int, int], pixels: np.ndarray | None = None) -> str:
+    file = io.BytesIO()
+    (Image.new(mode, size) if pixels is None else Image.fromarray(pixels)).save(file, "PNG")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 COAT = drawn("coat", slice(0, 3), slice(0, 4))
@@ -57,9 +74,9 @@ def test_origins_are_counted_and_an_unknown_one_is_manual() -> None:
     }
 
 
-@pytest.mark.parametrize("kind", ["keypointlabels", "rectanglelabels"])
-def test_smart_prompts_leave_no_trace(kind: str) -> None:
-    prompt = {"id": "p", "type": kind, "value": {"x": 1, "y": 1, kind: ["coat"]}}
+@pytest.mark.parametrize(("kind", "tool"), [("keypointlabels", "point"), ("rectanglelabels", "box")])
+def test_smart_prompts_leave_no_trace(kind: str, tool: str) -> None:
+    prompt = {"id": "p", "type": kind, "from_name": tool, "value": {"x": 1, "y": 1, kind: ["coat"]}}
 
     result = compiled(prompt, COAT)
 
@@ -80,11 +97,20 @@ def test_soft_edges_belong_to_the_region_from_the_threshold_on(threshold: int, p
     ("region", "words"),
     [
         ({**COAT, "original_width": 7}, "7×4 pixels, the photo has 6×4"),
-        ({"id": "p1", "type": "polygonlabels"}, "region p1 is a polygonlabels.*brush"),
+        ({"id": "p1", "type": "vectorlabels"}, "region p1 is a vectorlabels.*brush, polygon, rectangle, ellipse, bitmask"),
+        (shape("polygon", points=[[0, 0], [50, 0]]), "region polygon: an outline without three points"),
+        (shape("polygon", points=[[0, 0], [50, 0], [float("nan"), 9]]), "region polygon: an outline without three"),
+        (shape("polygon", points=[[0], [1], [2]]), "region polygon lacks its outline"),
+        (shape("rectangle", x=0, y=0, width=50), "region rectangle lacks its outline .*height"),
+        (shape("ellipse", x=50, y=50, radiusX=0, radiusY=9), "region ellipse: an ellipse without extent"),
+        (shape("bitmask", imageDataURL="http://elsewhere/mask.png"), "region bitmask: a bitmask that is no PNG"),
+        (shape("bitmask", imageDataURL="data:image/png;base64,bm9uZQ=="), "region bitmask: .* cannot be decoded"),
+        (shape("bitmask", imageDataURL=png("L", (6, 4))), "region bitmask: a bitmask without transparency"),
+        (shape("bitmask", imageDataURL=png("RGBA", (4, 6))), "region bitmask: a bitmask of 4×6 pixels"),
         ({**COAT, "value": {"rle": []}}, "region r-coat lacks label"),
         ({**COAT, "value": {"rle": [], "brushlabels": []}}, "region r-coat lacks label"),
         ({"id": "r1", "type": "brushlabels"}, "region r1 lacks label"),
-        ({**COAT, "original_height": None}, "region r-coat lacks label, stroke or size"),
+        ({**COAT, "original_height": None}, "region r-coat lacks label or size"),
     ],
 )
 def test_what_cannot_be_compiled_is_named(region: dict[str, Any], words: str) -> None:
@@ -102,3 +128,25 @@ def test_a_label_that_params_do_not_know_breaks_the_contract() -> None:
 
     with pytest.raises(ContractError, match=r"region r-coat .*'cape'.*params.yaml"):
         compile_regions([cape], {"coat": 3}, 4, 6, 128)
+
+
+def test_shapes_are_painted_with_the_brush_in_drawing_order() -> None:
+    layer = np.zeros((*SIZE, 4), np.uint8)
+    layer[3, 5, 3], layer[3, 4, 3] = 255, 100
+    left_half = shape("rectangle", "coat", x=0, y=0, width=50, height=100, rotation=0)
+    top_left = shape("polygon", "dress", points=[[0, 0], [50, 0], [50, 50], [0, 50]])
+    corner = shape("bitmask", "dress", imageDataURL=png("RGBA", (6, 4), layer))
+
+    mask = compiled(left_half, top_left, corner).mask
+
+    assert mask.tolist() == [[7, 7, 7, 0, 0, 0]] * 2 + [[3, 3, 3, 0, 0, 0], [3, 3, 3, 0, 0, 7]]
+
+
+def test_a_declared_priority_beats_the_drawing_order() -> None:
+    def painted(*regions: dict[str, Any], priority: tuple[str, ...]) -> list[int]:
+        return compile_regions(list(regions), IDS, *SIZE, 128, priority).mask[2].tolist()
+
+    coat_first, dress_first = [3, 3, 3, 3, 7, 7], [3, 3, 7, 7, 7, 7]
+    for order in ((COAT, DRESS), (DRESS, COAT)):
+        assert painted(*order, priority=("coat", "dress")) == painted(*order, priority=("coat",)) == coat_first
+        assert painted(*order, priority=("dress", "coat")) == dress_first

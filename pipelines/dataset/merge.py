@@ -1,0 +1,66 @@
+"""Several people's masks of one photo to one mask, and how far they disagree."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+_UNDECIDED = 255  # no label has this id
+_ITERATIONS = 30
+
+
+def merge_masks(masks: Sequence[np.ndarray], policy: str) -> np.ndarray:
+    """Merge (H, W) uint8 index masks, one per annotator, the newest last, by a policy of `POLICIES`.
+
+    Where a policy leaves a pixel open (a tie), the newest mask decides. Equal masks always give themselves.
+    """
+    if all(np.array_equal(mask, masks[-1]) for mask in masks[:-1]):
+        return masks[-1]
+    return POLICIES[policy](masks)
+
+
+def disagreement(masks: Sequence[np.ndarray]) -> float:
+    """Give the share, 0..1, of the pixels labelled by anybody that not everybody labels alike."""
+    labelled, disputed = masks[-1] > 0, np.zeros(masks[-1].shape, bool)
+    for mask in masks[:-1]:
+        labelled |= mask > 0
+        disputed |= mask != masks[-1]
+    return float(np.count_nonzero(disputed) / max(1, np.count_nonzero(labelled)))
+
+
+def _latest(masks: Sequence[np.ndarray]) -> np.ndarray:
+    return masks[-1]
+
+
+def _majority(masks: Sequence[np.ndarray]) -> np.ndarray:
+    merged, most = masks[-1].copy(), np.zeros(masks[-1].shape, np.uint16)
+    for label_id in np.unique(np.concatenate([np.unique(mask) for mask in masks])):
+        votes = np.sum([mask == label_id for mask in masks], axis=0, dtype=np.uint16) * 2
+        votes += masks[-1] == label_id
+        wins = votes > most
+        merged[wins], most[wins] = label_id, votes[wins]
+    return merged
+
+
+def _staple(masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Weigh annotators by how well they agree with the consensus.
+
+    Rohlfing, Russakoff, Maurer: «Performance-Based Classifier Combination in Atlas-Based Image Segmentation Using
+    Expectation-Maximization Parameter Estimation» (2004), as SimpleITK implements it.
+    """
+    import SimpleITK as itk
+
+    ids = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
+    place = np.zeros(256, np.uint8)  # the filter's time grows with the largest label
+    place[ids] = np.arange(ids.size)
+    combine = itk.MultiLabelSTAPLEImageFilter()
+    combine.SetLabelForUndecidedPixels(_UNDECIDED)
+    combine.SetMaximumNumberOfIterations(_ITERATIONS)
+    merged = itk.GetArrayFromImage(combine.Execute([itk.GetImageFromArray(place[mask]) for mask in masks]))
+    return np.where(merged == _UNDECIDED, masks[-1], np.append(ids, np.zeros(256, ids.dtype))[merged])
+
+
+POLICIES: Mapping[str, Callable[[Sequence[np.ndarray]], np.ndarray]] = {
+    "latest": _latest,
+    "majority": _majority,
+    "staple": _staple,
+}
