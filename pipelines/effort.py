@@ -65,8 +65,10 @@ def measure_effort(
 
 
 def _compiled(result: Any, task: Mapping[str, Any], params: Params) -> CompiledMask:
-    image = parse_image(task["data"])
-    return compile_regions(result, params.label_ids, image.height, image.width, params.compile.alpha_threshold)
+    image, settings = parse_image(task["data"]), params.compile
+    return compile_regions(
+        result, params.label_ids, image.height, image.width, settings.alpha_threshold, settings.strongest
+    )
 
 
 def _channels(mask: np.ndarray, params: Params) -> np.ndarray:

@@ -69,11 +69,12 @@ class Lineage:
     def _photo(self, uri: str) -> Link:
         found = []
         for tag in self._published.tags():
-            photos = self._published.photos(tag)
+            photos = self._published.manifest(tag)
             for row in photos[photos["uri"] == uri].to_dict("records"):
                 facts = {
-                    "generation": int(row["generation"]), "sha256": row["sha256"], "annotation": row["annotation"],
-                    "annotator": row["annotator"], "updated": row["updated_at"], "side": row["split"],
+                    "generation": int(row["generation"]), "sha256": row["sha256"],
+                    "annotations": ", ".join(row["annotations"]), "annotators": ", ".join(row["annotators"]),
+                    "updated": row["updated_at"], "side": row["split"],
                     "started from": row["prediction_version"] or "nothing: drawn by hand",
                     "pixels": json.loads(row["label_pixels"]),
                 }  # fmt: skip
@@ -83,15 +84,15 @@ class Lineage:
         return Link(uri, {}, tuple(found))
 
     def _dataset(self, tag: str) -> Link:
-        photos = self._published.photos(tag)
+        photos = self._published.manifest(tag)
         facts = {
             "commit": self._published.revision(tag), "change": self._published.summary(tag), "photos": len(photos),
             "sides": dict(sorted(Counter(photos["split"]).items())),
-            "annotators": dict(Counter(photos["annotator"]).most_common()),
+            "annotators": dict(Counter(who for people in photos["annotators"] for who in people).most_common()),
         }  # fmt: skip
         started = Counter(version or "drawn by hand" for version in photos["prediction_version"])
         sources = Link("started from", dict(started.most_common()))
-        shown = {row["uri"]: row["annotation"] for row in photos.head(_SHOWN_PHOTOS).to_dict("records")}
+        shown = {row["uri"]: ", ".join(row["annotations"]) for row in photos.head(_SHOWN_PHOTOS).to_dict("records")}
         more = {"…": f"{len(photos) - len(shown)} more"} if len(photos) > len(shown) else {}
         return Link(tag, facts, (sources, Link("photos", {**shown, **more}), *self._models_of(tag)))
 

@@ -5,14 +5,20 @@ The environment cannot override these values; a dataset version and a model ther
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import ConfigurationError
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Severity = Literal["critical", "warning", "off"]
+DATASET_RULES = (
+    "complete", "unique", "mask_size", "known_labels", "empty_masks", "stray_strokes", "area_outliers",
+    "known_annotators", "disagreement", "class_drift",
+)  # fmt: skip
+CATALOG_RULES = ("rows", "ids", "years")
 
 
 class Section(BaseModel):
@@ -29,6 +35,13 @@ class Label(Section):
     color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
+def _names_each(severity: dict[str, Severity], rules: tuple[str, ...]) -> dict[str, Severity]:
+    if set(severity) != set(rules):
+        lacking, unknown = sorted(set(rules) - set(severity)), sorted(set(severity) - set(rules))
+        raise ValueError(f"name each rule once (missing: {lacking}, unknown: {unknown}): critical, warning or off")
+    return severity
+
+
 class ProjectParams(Section):
     """The Label Studio project: its title, and which catalogue columns stand above the photo."""
 
@@ -38,10 +51,16 @@ class ProjectParams(Section):
 
 
 class IngestParams(Section):
-    """Which objects of the source bucket are photos, and how large they may be."""
+    """Which objects of the source bucket are photos, how large they may be, and what the catalogue must hold to."""
 
     suffixes: tuple[str, ...]
     max_megapixels: Annotated[float, Field(gt=0)]
+    severity: dict[str, Severity]
+
+    @field_validator("severity")
+    @classmethod
+    def _complete(cls, severity: dict[str, Severity]) -> dict[str, Severity]:
+        return _names_each(severity, CATALOG_RULES)
 
 
 class PrelabelParams(Section):
@@ -67,26 +86,55 @@ class EmbedParams(Section):
 
 
 class CompileParams(Section):
-    """How annotations become index masks."""
+    """How annotations become index masks, and how those of several annotators become one.
+
+    `priority` counts with `overlap: priority` only: labels from the strongest on, those not named are the weakest.
+    """
 
     alpha_threshold: Annotated[int, Field(ge=1, le=255)]
-    overlap: Literal["z-order"]
+    overlap: Literal["z-order", "priority"]
+    priority: tuple[str, ...]
+    annotators: Literal["latest", "majority", "staple"]
+
+    @property
+    def strongest(self) -> tuple[str, ...]:
+        """Give the labels that win whatever was drawn last, the strongest first; none with `overlap: z-order`."""
+        return self.priority if self.overlap == "priority" else ()
 
 
 class CheckParams(Section):
-    """When a dataset version is stopped or reported."""
+    """When a dataset version is stopped or reported.
+
+    `severity` says of each rule whether a finding stops the version, is reported, or is not looked for. `annotators`
+    are the people who may draw; empty: everybody with an account.
+    """
 
     max_empty_share: Share
     min_region_share: Share
+    max_disagreement: Share
+    max_class_drift: Share
+    annotators: tuple[str, ...]
+    severity: dict[str, Severity]
+
+    @field_validator("severity")
+    @classmethod
+    def _complete(cls, severity: dict[str, Severity]) -> dict[str, Severity]:
+        return _names_each(severity, DATASET_RULES)
 
 
 class SplitParams(Section):
-    """How photos are divided; the hash of group and salt decides, so that no photo ever moves."""
+    """How photos are divided; the hash of group and salt decides, and no photo ever moves.
+
+    Photos whose perceptual hashes (64 bits) differ in at most `near_duplicate_bits` share a side; a label on at least
+    `min_label_photos` photos must appear on the test side.
+    """
 
     group_by: tuple[str, ...]
     test_share: Annotated[float, Field(gt=0, lt=1)]
     val_share: Annotated[float, Field(ge=0, lt=1)]
     salt: str
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
+    min_label_photos: Annotated[int, Field(ge=2)]
 
 
 class TrainParams(Section):
@@ -144,6 +192,12 @@ class Params(Section):
         if not labels:
             raise ValueError("at least one label is needed")
         return labels
+
+    @model_validator(mode="after")
+    def _priority_names_labels(self) -> Self:
+        if unknown := sorted(set(self.compile.priority) - {label.name for label in self.labels}):
+            raise ValueError(f"compile.priority names labels that are none: {', '.join(unknown)}")
+        return self
 
     @cached_property
     def label_ids(self) -> dict[str, int]:

@@ -37,13 +37,17 @@ class ObjectRef:
 
 @dataclass(frozen=True)
 class ImageRef:
-    """One photo: which object, at which generation, with which bytes; sizes are upright (EXIF applied), in pixels."""
+    """One photo: which object, at which generation, with which bytes; sizes are upright (EXIF applied), in pixels.
+
+    `phash` is its perceptual hash, 16 hex digits (see `images.perceptual_hash`), or empty when it was never taken.
+    """
 
     uri: str
     generation: int
     sha256: str
     height: int
     width: int
+    phash: str = ""
 
 
 @dataclass(frozen=True)

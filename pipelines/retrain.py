@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from pipelines.training.registry import Registry
 
 logger = logging.getLogger(__name__)
-_DATASET = ("data/annotations.dvc", "data/images.dvc", "compile", "split")  # what a tag holds; training adds the rest
+# What a tag holds; training adds the rest.
+_DATASET = ("data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc", "compile", "split")
 
 
 def dataset_to_train(settings: Settings, *, again: bool = False) -> str | None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST
-from pipelines.dataset.mirror import Copied, copy_changes, read_note
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, NO_PHOTOS
+from pipelines.dataset.mirror import Copied, copy_changes, make_hold, read_note
 from pipelines.dataset.published import Published
 from pipelines.dataset.remote import output_hashes, push_and_audit
 from pipelines.dataset.summary import describe_change
@@ -75,7 +75,7 @@ def look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspac
 
 def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetVersion | None:
     """Build and publish a version of what was copied; None when it is the same bytes as the last one."""
-    _build(workspace)
+    _build(workspace, Published(workspace, bucket))
     if not _differs(workspace):
         return None
     name = workspace.settings.target_bucket
@@ -112,9 +112,11 @@ def _mirror_changes(bucket: Client, name: str, copied: Copied) -> None:
             delete(bucket, there)
 
 
-def _build(workspace: Workspace) -> None:
-    """Track the raw files and run the stages up to `split`."""
-    workspace.dvc("add", str(ANNOTATIONS), str(IMAGES))
+def _build(workspace: Workspace, published: Published) -> None:
+    """Track the raw files and the version before, and run the stages up to `split`."""
+    tags = published.tags()
+    make_hold(workspace.path / BEFORE, published.manifest_file(tags[-1]) if tags else NO_PHOTOS)
+    workspace.dvc("add", str(ANNOTATIONS), str(IMAGES), str(BEFORE))
     workspace.dvc("repro", "split", show=True)
 
 
@@ -123,7 +125,8 @@ def _differs(workspace: Workspace) -> bool:
     tags = workspace.dataset_tags()
     if not tags:
         return True
-    return output_hashes(workspace.read) != output_hashes(lambda path: workspace.show(tags[-1], path))
+    now = output_hashes(workspace.read, with_before=False)
+    return now != output_hashes(lambda path: workspace.show(tags[-1], path), with_before=False)
 
 
 def _publish(bucket: Client, workspace: Workspace, annotations: int) -> DatasetVersion:

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Page
 
-from pipelines.labelstudio.interface import BOX, BRUSH, POINT
+from pipelines.labelstudio.controls import BOX, BRUSH, POINT
 from pipelines.params import Params
 
 _GROUPS = {BRUSH: 0, POINT: 1, BOX: 2}  # the order of the label lists beside the photo

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from pipelines.labelstudio.brush import rle_to_mask
 from pipelines.labelstudio.client import LabelStudioClient, connect
-from pipelines.labelstudio.interface import BOX, POINT
+from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.project import find_project
 from pipelines.params import load_params
 from pipelines.settings import Settings

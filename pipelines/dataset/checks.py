@@ -1,57 +1,105 @@
-"""DVC stage `check`: Great Expectations on the manifest; a critical finding stops the version."""
+"""DVC stage `check`: Great Expectations on the table of photos; a critical finding stops the version.
+
+The Data Docs page of the last run is written to `PAGE`, whether it passed or not; sync publishes it.
+"""
 
 import json
 import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from pipelines.dataset.files import CHECKS, MANIFEST
+from pipelines.dataset.files import CHECKS, PHOTOS, read_before
 from pipelines.errors import DatasetError
-from pipelines.expectations import Rule, find_violations
+from pipelines.expectations import Rule, by_severity, find_violations
 from pipelines.log import run_stage
-from pipelines.params import Params, load_params
+from pipelines.params import CheckParams, Params, load_params
 
 logger = logging.getLogger(__name__)
-_REQUIRED = ("uri", "generation", "sha256", "mask_sha256", "annotation", "annotator", "updated_at")
+PAGE = Path(".dvc/tmp/checks.html")  # a folder that git and DVC ignore
+_COLUMNS = (
+    "uri", "generation", "sha256", "phash", "height", "width", "mask_sha256", "mask_height", "mask_width", "class_ids",
+    "label_pixels", "annotations", "annotators", "disagreement", "updated_at", "lead_time_s", "prediction_version",
+)  # fmt: skip
+_REQUIRED = ("uri", "generation", "sha256", "mask_sha256", "updated_at")
+_FORGOTTEN = re.compile(r"user \d+")  # how an annotator is named whom Label Studio does not know
+_ENOUGH = 20  # photos, below which neither outliers nor shares mean anything
+_FENCE = 3.0  # quartile distances; Tukey, «Exploratory Data Analysis» (1977), calls what lies beyond «far out»
 
 
-def check_dataset(table: pd.DataFrame, params: Params) -> dict[str, object]:
-    """Check a manifest and give a summary for data/checks.json.
+def check_dataset(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> dict[str, object]:
+    """Check a table of photos and give a summary for data/checks.json; `before` is the last version's manifest.
 
     Raises DatasetError listing every critical finding with examples.
     """
-    findings = find_violations(_measured(table, params), dataset_rules(params))
+    if lacking := [name for name in _COLUMNS if name not in table.columns]:
+        raise DatasetError(f"{PHOTOS} lacks the columns {', '.join(lacking)}; run `dvc repro compile`")
+    rules = dataset_rules(table, before, params)
+    findings = find_violations(_measured(table, before, params), rules, PAGE)
     critical = [str(finding) for finding in findings if finding.rule.critical]
     for finding in findings:
         logger.warning("%s: %s", "critical" if finding.rule.critical else "note", finding)
     if critical:
         raise DatasetError(f"the dataset is not published: {'; '.join(critical)}. The last good version stays in use")
-    return {"photos": len(table), "rules": len(dataset_rules(params)), "notes": [str(finding) for finding in findings]}
+    return {"photos": len(table), "rules": len(rules), "notes": [str(finding) for finding in findings]}
 
 
-def dataset_rules(params: Params) -> list[Rule]:
-    """Give the rules for every dataset version."""
-    known = sorted(params.label_names)
-    return [
-        *(Rule("ExpectColumnValuesToNotBeNull", {"column": name}, f"{name} is empty") for name in _REQUIRED),
-        Rule("ExpectColumnValuesToBeUnique", {"column": "sha256"}, "a photo stands in the manifest twice"),
-        Rule("ExpectColumnValuesToBeUnique", {"column": "annotation"}, "an annotation is used twice"),
-        _equal("mask_height", "height"),
-        _equal("mask_width", "width"),
+def dataset_rules(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> list[Rule]:
+    """Give the rules for a dataset version, with the severity of params.yaml."""
+    return by_severity(_named_rules(table, before, params), params.check.severity)
+
+
+def _named_rules(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> Iterator[tuple[str, Rule]]:
+    known, check = sorted(params.label_names), params.check
+    for name in _REQUIRED:
+        yield "complete", Rule("ExpectColumnValuesToNotBeNull", {"column": name}, f"{name} is empty")
+    yield "complete", _none("unnamed", "a mask has no annotation or no annotator")
+    yield "unique", Rule("ExpectColumnValuesToBeUnique", {"column": "sha256"}, "a photo stands in the table twice")
+    yield "unique", _none("used_twice", "an annotation is used twice")
+    yield "mask_size", _equal("mask_height", "height")
+    yield "mask_size", _equal("mask_width", "width")
+    ids = f"{known[0]}…{known[-1]}" if len(known) > 1 else str(known[0])
+    yield "known_labels", _none("unknown_ids", f"masks hold class ids other than {ids} of params.yaml")
+    yield (
+        "empty_masks",
         Rule(
-            "ExpectColumnValuesToBeInSet", {"column": "unknown_ids", "value_set": [""]},
-            f"masks hold class ids other than {known[0]}…{known[-1]} of params.yaml",
+            "ExpectColumnMeanToBeBetween", {"column": "is_empty", "max_value": check.max_empty_share},
+            f"more than {check.max_empty_share:.0%} of the photos have no garment",
         ),
+    )  # fmt: skip
+    yield (
+        "stray_strokes",
         Rule(
-            "ExpectColumnMeanToBeBetween", {"column": "is_empty", "max_value": params.check.max_empty_share},
-            f"more than {params.check.max_empty_share:.0%} of the photos have no garment",
+            "ExpectColumnMinToBeBetween", {"column": "smallest_share", "min_value": check.min_region_share},
+            "some labels cover hardly a pixel; look for stray strokes",
         ),
+    )  # fmt: skip
+    yield "area_outliers", _none("far_out", "labels much larger or smaller than on other photos")
+    yield "known_annotators", _none("strangers", "drawn by people who are not known (check.annotators)")
+    yield (
+        "disagreement",
         Rule(
-            "ExpectColumnMinToBeBetween", {"column": "smallest_share", "min_value": params.check.min_region_share},
-            "some labels cover hardly a pixel; look for stray strokes", critical=False,
+            "ExpectColumnValuesToBeBetween", {"column": "disagreement", "max_value": check.max_disagreement},
+            f"annotators disagree on more than {check.max_disagreement:.0%} of what they labelled",
         ),
-    ]  # fmt: skip
+    )  # fmt: skip
+    moved, words = _drift(table, before, params)
+    yield (
+        "class_drift",
+        Rule(
+            "ExpectColumnMaxToBeBetween", {"column": "drift", "max_value": check.max_class_drift},
+            f"the photos that show {words}" if moved else "labels appear in other shares than in the last version",
+        ),
+    )  # fmt: skip
+
+
+def _none(column: str, message: str) -> Rule:
+    """Expect a column of texts, each of which names what is wrong with its photo, to be empty."""
+    return Rule("ExpectColumnValuesToBeInSet", {"column": column, "value_set": [""]}, message)
 
 
 def _equal(one: str, other: str) -> Rule:
@@ -59,20 +107,71 @@ def _equal(one: str, other: str) -> Rule:
     return Rule("ExpectColumnPairValuesToBeEqual", arguments, f"{one} is not the photo's {other}")
 
 
-def _measured(table: pd.DataFrame, params: Params) -> pd.DataFrame:
+def _measured(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> pd.DataFrame:
+    """Add what the rules look at: texts that name what is wrong with a photo, empty where nothing is, and figures."""
     pixels = [json.loads(text) for text in table["label_pixels"]]
     sizes = table["height"] * table["width"]
     known = set(params.label_names)
-    return table.drop(columns=["class_ids"]).assign(
+    used = Counter(uuid for uuids in table["annotations"] for uuid in uuids)
+    return table.drop(columns=["class_ids", "annotations", "annotators"]).assign(
+        unnamed=[
+            "" if len(uuids) and len(people) and all(uuids) and all(people) else str(uri)
+            for uri, uuids, people in zip(table["uri"], table["annotations"], table["annotators"], strict=True)
+        ],
+        used_twice=[" ".join(sorted(one for one in set(uuids) if used[one] > 1)) for uuids in table["annotations"]],
         unknown_ids=[",".join(str(i) for i in sorted(set(ids) - known)) for ids in table["class_ids"]],
         is_empty=[float(not areas) for areas in pixels],
         smallest_share=[min(areas.values(), default=size) / size for areas, size in zip(pixels, sizes, strict=True)],
+        far_out=_far_out(table),
+        strangers=[_strangers(people, params.check) for people in table["annotators"]],
+        disagreement=table["disagreement"].astype(float),
+        drift=_drift(table, before, params)[0],
     )
+
+
+def _far_out(table: pd.DataFrame) -> list[str]:
+    """Name, per photo, the labels whose share of it lies far outside of what is usual for the label."""
+    areas = [
+        (photo, label, area)
+        for photo, text in enumerate(table["label_pixels"])
+        for label, area in json.loads(text).items()
+    ]
+    measured = pd.DataFrame(areas, columns=["photo", "label", "area"])
+    sizes = (table["height"] * table["width"]).to_numpy()
+    measured["log"] = np.log(np.maximum(measured["area"], 1) / sizes[measured["photo"].astype(int)])
+    found: dict[int, list[str]] = {}
+    for label, of_label in measured.groupby("label"):
+        low, high = of_label["log"].quantile([0.25, 0.75])
+        reach = _FENCE * max(high - low, 0.1)
+        if len(of_label) >= _ENOUGH:
+            for photo in of_label["photo"][(of_label["log"] < low - reach) | (of_label["log"] > high + reach)]:
+                found.setdefault(photo, []).append(str(label))
+    return [
+        f"{' and '.join(found[photo])} on {uri}" if photo in found else "" for photo, uri in enumerate(table["uri"])
+    ]
+
+
+def _strangers(people: Sequence[str], check: CheckParams) -> str:
+    known = set(check.annotators)
+    return " ".join(one for one in people if (known and one not in known) or _FORGOTTEN.fullmatch(str(one)))
+
+
+def _drift(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> tuple[float, str]:
+    """Give the largest change of the share of photos that show a label, and tell it in words."""
+    if before is None or min(len(table), len(before)) < _ENOUGH:
+        return 0.0, ""
+    shares = []
+    for rows in (before, table):
+        shown = Counter(label for text in rows["label_pixels"] for label in json.loads(text))
+        shares.append({label: shown[label] / len(rows) for label in params.label_ids})
+    was, now = shares
+    label = max(was, key=lambda one: abs(now[one] - was[one]))
+    return abs(now[label] - was[label]), f"«{label}» went from {was[label]:.0%} to {now[label]:.0%}"
 
 
 def main() -> None:
     """Run the stage in the current folder."""
-    summary = check_dataset(pd.read_parquet(MANIFEST), load_params(Path("params.yaml")))
+    summary = check_dataset(pd.read_parquet(PHOTOS), read_before(), load_params(Path("params.yaml")))
     CHECKS.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

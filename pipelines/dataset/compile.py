@@ -1,15 +1,16 @@
-"""DVC stage `compile`: annotations → one index mask per photo, and the manifest with a row per photo."""
+"""DVC stage `compile`: annotations → one index mask per photo, and the table of photos with a row per photo."""
 
 import hashlib
 import json
 import logging
 import os
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +19,66 @@ import pandas as pd
 from rich.progress import track
 
 from pipelines import images
-from pipelines.dataset import files
+from pipelines.dataset import files, merge
 from pipelines.dataset.files import (
     ANNOTATIONS,
-    MANIFEST,
     MASKS,
+    PHOTOS,
     encode_mask,
     fresh,
     mask_path,
     parse_annotation_json,
 )
 from pipelines.dataset.memory import Memory, Source, opened
+from pipelines.dataset.merge import disagreement, merge_masks
 from pipelines.errors import AnnotationError, DatasetError
 from pipelines.images import sha256_hex
-from pipelines.labelstudio import brush, regions
+from pipelines.labelstudio import brush, regions, shapes
 from pipelines.labelstudio.regions import CompiledMask, compile_regions
 from pipelines.log import run_stage
 from pipelines.params import Params, load_params
 from pipelines.records import Annotation
 
 logger = logging.getLogger(__name__)
-_FEW = 64  # annotations that are compiled sooner than processes start
+_FEW = 64  # photos that are compiled sooner than processes start
 _CHUNK = 16
 
 Row = dict[str, Any]
 
 
-def compile_dataset(params: Params) -> pd.DataFrame:
-    """Compile data/annotations into data/masks and data/manifest.parquet; gives the manifest.
+@dataclass(frozen=True)
+class Compiled:
+    """One photo's row and mask (PNG), or no mask when none of its annotations can be read; `problems` says why."""
 
-    Of several annotations of one photo the one updated last counts. An annotation that cannot be read is reported, left
-    out, and stops nothing. What an earlier run compiled of the same bytes, with the same parameters and code, is
-    remembered. Raises ContractError when an annotation has a label that params.yaml does not know: leaving all of these
-    out would shrink the dataset silently.
+    row: Row
+    png: bytes
+    problems: tuple[str, ...]
+
+
+def compile_dataset(params: Params) -> pd.DataFrame:
+    """Compile data/annotations into data/masks and data/photos.parquet; gives the table.
+
+    Of several annotations of one photo the newest of each annotator counts, and `compile.annotators` says how these are
+    merged. An annotation that cannot be read is reported, left out, and stops nothing. What an earlier run compiled of
+    the same bytes, with the same parameters and code, is remembered, and masks that are right already are not touched.
+    Raises ContractError when an annotation has a label that params.yaml does not know: leaving all of these out would
+    shrink the dataset silently.
     """
-    shutil.rmtree(MASKS, ignore_errors=True)
-    MASKS.mkdir(parents=True)
+    MASKS.mkdir(parents=True, exist_ok=True)
     rows = []
     with opened() as memory:
-        chosen = latest_per_photo(read_sources(memory))
-        for source, (row, png) in _compiled(chosen, memory, params):
-            fresh(mask_path(source.photo)).write_bytes(png)
-            rows.append(row)
+        for photo, compiled in _compiled(newest_per_annotator(read_sources(memory)), memory, params):
+            for problem in compiled.problems:
+                logger.warning("%s: %s", photo[-1].uri, problem)
+            if compiled.png:
+                _make_hold(mask_path(photo[-1].photo), compiled.png)
+                rows.append(compiled.row)
     if not rows:
         raise DatasetError("there is no usable annotation yet: submit some in Label Studio, then run `maskloop sync`")
+    for stale in {entry.name for entry in os.scandir(MASKS)} - {mask_path(row["sha256"]).name for row in rows}:
+        (MASKS / stale).unlink()
     table = pd.DataFrame(rows).sort_values(["uri", "sha256"], ignore_index=True)
-    table.to_parquet(fresh(MANIFEST), index=False)
+    table.to_parquet(fresh(PHOTOS), index=False)
     return table
 
 
@@ -79,91 +94,138 @@ def read_sources(memory: Memory) -> list[Source]:
             data = Path(entry.path).read_bytes()
             annotation = parse_annotation_json(data, entry.path)
             image, updated_at = annotation.image, annotation.updated_at.isoformat()
-            source = Source(annotation.uuid, image.sha256, image.uri, updated_at, sha256_hex(data))
+            digest = sha256_hex(data)
+            source = Source(annotation.uuid, image.sha256, image.uri, annotation.annotator, updated_at, digest)
             memory.keep_source(entry.name, stamp, source)
         sources.append(source)
     memory.forget_other_files(entry.name for entry in entries)
     return sources
 
 
-def latest_per_photo(sources: Iterable[Source]) -> list[Source]:
-    """Keep, per photo content, the annotation updated last; ties go to the larger uuid, so that order never matters."""
-    latest: dict[str, Source] = {}
+def newest_per_annotator(sources: Iterable[Source]) -> list[tuple[Source, ...]]:
+    """Give, per photo content, each annotator's annotation updated last, the newest of all at the end.
+
+    Ties go to the larger uuid, so that the order in which files are listed never matters.
+    """
+    photos: dict[str, dict[str, Source]] = {}
     for source in sorted(sources, key=lambda s: (datetime.fromisoformat(s.updated_at), s.uuid)):
-        latest[source.photo] = source
-    return sorted(latest.values(), key=lambda s: (s.uri, s.photo))
+        of_photo = photos.setdefault(source.photo, {})
+        of_photo.pop(source.annotator, None)  # so that the newest stands at the end
+        of_photo[source.annotator] = source
+    chosen = [tuple(of_photo.values()) for of_photo in photos.values()]
+    return sorted(chosen, key=lambda photo: (photo[-1].uri, photo[-1].photo))
 
 
-def _compiled(sources: Iterable[Source], memory: Memory, params: Params) -> Iterator[tuple[Source, tuple[Row, bytes]]]:
-    """Give rows and masks, from memory or compiled on all processors; those that cannot be compiled are left out."""
+def _compiled(
+    photos: Iterable[tuple[Source, ...]], memory: Memory, params: Params
+) -> Iterator[tuple[tuple[Source, ...], Compiled]]:
+    """Give rows and masks, from memory or compiled on all processors."""
     made_by = _fingerprint(params)
     todo = []
-    for source in sources:
-        if found := memory.mask(made_by + source.digest):
-            yield source, found
+    for photo in photos:
+        if found := memory.mask(_key(made_by, photo)):
+            yield photo, Compiled(*found, problems=())
         else:
-            todo.append(source)
+            todo.append(photo)
     logger.info("%d photos are compiled", len(todo))
     pool = ProcessPoolExecutor(os.cpu_count()) if len(todo) > _FEW else nullcontext()
     with pool:
-        work = partial(_compile_one, params=params)
-        names = [f"{source.uuid}.json" for source in todo]
+        work = partial(_compile_photo, params=params)
+        names = [tuple(f"{source.uuid}.json" for source in photo) for photo in todo]
         results = pool.map(work, names, chunksize=_CHUNK) if isinstance(pool, ProcessPoolExecutor) else map(work, names)
-        for source, result in zip(todo, track(results, "compiling", total=len(todo), transient=True), strict=True):
-            if isinstance(result, AnnotationError):
-                logger.warning("annotation %s of %s is left out: %s", source.uuid, source.uri, result)
-                continue
-            memory.keep_mask(made_by + source.digest, *result)
-            yield source, result
+        for photo, result in zip(todo, track(results, "compiling", total=len(todo), transient=True), strict=True):
+            if not result.problems:  # these are told again on every run
+                memory.keep_mask(_key(made_by, photo), result.row, result.png)
+            yield photo, result
     memory.forget_unused_masks()
 
 
-def _compile_one(name: str, params: Params) -> tuple[Row, bytes] | AnnotationError:
-    annotation = parse_annotation_json((ANNOTATIONS / name).read_bytes(), name)
-    image = annotation.image
-    try:
-        compiled = compile_regions(
-            annotation.raw["result"], params.label_ids, image.height, image.width, params.compile.alpha_threshold
-        )
-    except AnnotationError as error:
-        return error
-    png = encode_mask(compiled.mask)
-    return _row(annotation, compiled, png, params), png
+def _key(made_by: str, photo: tuple[Source, ...]) -> str:
+    return hashlib.sha256("".join([made_by, *map(attrgetter("digest"), photo)]).encode()).hexdigest()
+
+
+def _compile_photo(names: Sequence[str], params: Params) -> Compiled:
+    """Compile the annotations in these files, one per annotator, the newest last."""
+    readable: list[tuple[Annotation, CompiledMask]] = []
+    problems = []
+    settings = params.compile
+    for name in names:
+        annotation = parse_annotation_json((ANNOTATIONS / name).read_bytes(), name)
+        image = annotation.image
+        try:
+            compiled = compile_regions(
+                annotation.raw["result"], params.label_ids, image.height, image.width, settings.alpha_threshold,
+                settings.strongest,
+            )  # fmt: skip
+        except AnnotationError as error:
+            problems.append(f"annotation {annotation.uuid} of {annotation.annotator} is left out: {error}")
+        else:
+            readable.append((annotation, compiled))
+    if not readable:
+        return Compiled({}, b"", tuple(problems))
+    masks = [compiled.mask for _, compiled in readable]
+    merged = merge_masks(masks, settings.annotators)
+    png = encode_mask(merged)
+    used = readable[-1:] if settings.annotators == "latest" else readable
+    disputed = disagreement(masks) if len(masks) > 1 else None
+    return Compiled(_row(used, merged, png, disputed, params), png, tuple(problems))
 
 
 def _fingerprint(params: Params) -> str:
     """Name the parameters and the code that masks depend on."""
-    code = [Path(str(module.__file__)).read_bytes() for module in (files, images, brush, regions)]
+    modules = (files, images, merge, brush, regions, shapes)
+    code = [Path(str(module.__file__)).read_bytes() for module in modules]
     settings = [repr(params.label_ids), repr(params.compile), Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256(b"\0".join([*code, *(one.encode() for one in settings)])).hexdigest()
 
 
-def _row(annotation: Annotation, compiled: CompiledMask, png: bytes, params: Params) -> Row:
-    image = annotation.image
-    pixels = np.bincount(compiled.mask.ravel(), minlength=256)
-    areas = {name: int(pixels[label_id]) for name, label_id in params.label_ids.items()}
+def _row(
+    used: Sequence[tuple[Annotation, CompiledMask]],
+    mask: np.ndarray,
+    png: bytes,
+    disputed: float | None,
+    params: Params,
+) -> Row:
+    """Describe a photo; what is said of the annotations that made the mask is summed up over these."""
+    newest = used[-1][0]
+    image = newest.image
+    # Not with np.bincount, which turns every pixel into an integer of eight bytes first.
+    areas = {int(label_id): int(np.count_nonzero(mask == label_id)) for label_id in np.unique(mask) if label_id}
+    named = {params.label_names.get(label_id, str(label_id)): area for label_id, area in areas.items()}
     return {
         "uri": image.uri,
         "generation": image.generation,
         "sha256": image.sha256,
+        "phash": image.phash,
         "height": image.height,
         "width": image.width,
         "mask_sha256": sha256_hex(png),
-        "mask_height": compiled.mask.shape[0],
-        "mask_width": compiled.mask.shape[1],
-        "class_ids": [int(label_id) for label_id in np.flatnonzero(pixels) if label_id],
-        "label_pixels": json.dumps({name: area for name, area in areas.items() if area}, sort_keys=True),
-        "annotation": annotation.uuid,
-        "annotator": annotation.annotator,
-        "updated_at": annotation.updated_at.isoformat(),
-        "lead_time_s": annotation.lead_time_s,
-        "prediction_version": annotation.prediction_version,
-        "regions_untouched": compiled.origins.get("prediction", 0),
-        "regions_changed": compiled.origins.get("prediction-changed", 0),
-        "regions_manual": compiled.origins.get("manual", 0),
-        "overlap_pixels": compiled.overlap_pixels,
-        **{f"meta_{key}": value for key, value in sorted(annotation.metadata.items())},
+        "mask_height": mask.shape[0],
+        "mask_width": mask.shape[1],
+        "class_ids": list(areas),
+        "label_pixels": json.dumps(named, sort_keys=True),
+        "annotations": [annotation.uuid for annotation, _ in used],
+        "annotators": [annotation.annotator for annotation, _ in used],
+        "disagreement": disputed,
+        "updated_at": newest.updated_at.isoformat(),
+        "lead_time_s": sum(annotation.lead_time_s for annotation, _ in used),
+        "prediction_version": newest.prediction_version,
+        "regions_untouched": sum(compiled.origins.get("prediction", 0) for _, compiled in used),
+        "regions_changed": sum(compiled.origins.get("prediction-changed", 0) for _, compiled in used),
+        "regions_manual": sum(compiled.origins.get("manual", 0) for _, compiled in used),
+        "overlap_pixels": sum(compiled.overlap_pixels for _, compiled in used),
+        **{f"meta_{key}": value for key, value in sorted(newest.metadata.items())},
     }
+
+
+def _make_hold(path: Path, data: bytes) -> None:
+    """Make a file hold these bytes; one that does is left alone, so that DVC need not hash it again."""
+    try:
+        if path.read_bytes() == data:
+            return
+    except FileNotFoundError:
+        pass
+    fresh(path).write_bytes(data)
 
 
 def main() -> None:

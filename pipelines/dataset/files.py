@@ -3,8 +3,9 @@
 data/annotations/<uuid>.json   one annotation as Label Studio gave it, with its photo's identity
 data/images/<sha256>           the photo's bytes at its generation; named by content, never by object name
 data/masks/<sha256>.png        index mask of the upright photo, uint8, 0 = background
-data/manifest.parquet          one row per photo
-data/split.parquet             sha256, group, split
+data/photos.parquet            one row per photo
+data/before.parquet            the last published version's manifest; no bytes before there was one
+data/manifest.parquet          data/photos.parquet with the group and the side of each photo
 """
 
 import json
@@ -16,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from pipelines.errors import DatasetError
 from pipelines.records import Annotation, ImageRef
@@ -23,8 +25,10 @@ from pipelines.records import Annotation, ImageRef
 ANNOTATIONS = Path("data/annotations")
 IMAGES = Path("data/images")
 MASKS = Path("data/masks")
+PHOTOS = Path("data/photos.parquet")
+BEFORE = Path("data/before.parquet")
 MANIFEST = Path("data/manifest.parquet")
-SPLIT = Path("data/split.parquet")
+NO_PHOTOS = b""  # data/before.parquet of the first version
 CHECKS = Path("data/checks.json")
 MODEL = Path("model")
 CURVES = Path("curves.csv")
@@ -50,6 +54,11 @@ def fresh(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     return path
+
+
+def read_before() -> pd.DataFrame | None:
+    """Read the last published version's manifest; None before there was one."""
+    return pd.read_parquet(BEFORE) if BEFORE.stat().st_size else None
 
 
 def annotation_json(annotation: Annotation) -> bytes:
@@ -90,7 +99,14 @@ def parse_annotation_json(data: bytes, source: str) -> Annotation:
 
 def encode_mask(mask: np.ndarray) -> bytes:
     """Encode a (H, W) uint8 index mask as PNG; equal masks give equal bytes."""
-    done, encoded = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 6])
+    # Rows of an index mask repeat: differences to the row above, run by run, are smaller and quicker than the default.
+    settings = [
+        cv2.IMWRITE_PNG_STRATEGY,
+        cv2.IMWRITE_PNG_STRATEGY_RLE,
+        cv2.IMWRITE_PNG_FILTER,
+        cv2.IMWRITE_PNG_FILTER_UP,
+    ]
+    done, encoded = cv2.imencode(".png", mask, settings)
     assert done, f"OpenCV cannot encode a {mask.dtype} mask of shape {mask.shape}"
     return encoded.tobytes()
 

@@ -15,8 +15,8 @@ from typing import Any
 
 PLACE = Path(".dvc/tmp/compiled.sqlite")
 _TABLES = """
-CREATE TABLE IF NOT EXISTS file (
-    name TEXT PRIMARY KEY, stamp TEXT, uuid TEXT, photo TEXT, uri TEXT, updated_at TEXT, digest TEXT);
+CREATE TABLE IF NOT EXISTS source (
+    name TEXT PRIMARY KEY, stamp TEXT, uuid TEXT, photo TEXT, uri TEXT, annotator TEXT, updated_at TEXT, digest TEXT);
 CREATE TABLE IF NOT EXISTS mask (key TEXT PRIMARY KEY, row TEXT, png BLOB);
 CREATE TEMP TABLE used (key TEXT PRIMARY KEY);
 """
@@ -29,6 +29,7 @@ class Source:
     uuid: str
     photo: str
     uri: str
+    annotator: str
     updated_at: str
     digest: str
 
@@ -41,13 +42,13 @@ class Memory:
 
     def source(self, name: str, stamp: str) -> Source | None:
         """Give what was read from a file, if it still has the stamp that it had then."""
-        query = "SELECT uuid, photo, uri, updated_at, digest FROM file WHERE name = ? AND stamp = ?"
+        query = "SELECT uuid, photo, uri, annotator, updated_at, digest FROM source WHERE name = ? AND stamp = ?"
         found = self._database.execute(query, (name, stamp)).fetchone()
         return Source(*found) if found else None
 
     def keep_source(self, name: str, stamp: str, source: Source) -> None:
         """Remember what was read from a file."""
-        self._database.execute("REPLACE INTO file VALUES (?, ?, ?, ?, ?, ?, ?)", (name, stamp, *astuple(source)))
+        self._database.execute("REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (name, stamp, *astuple(source)))
 
     def mask(self, key: str) -> tuple[dict[str, Any], bytes] | None:
         """Give a manifest row and the mask's PNG."""
@@ -63,7 +64,7 @@ class Memory:
         """Forget files of other names than these."""
         self._database.execute("CREATE TEMP TABLE there (name TEXT PRIMARY KEY)")
         self._database.executemany("INSERT INTO there VALUES (?)", ((name,) for name in names))
-        self._database.execute("DELETE FROM file WHERE name NOT IN (SELECT name FROM there)")
+        self._database.execute("DELETE FROM source WHERE name NOT IN (SELECT name FROM there)")
 
     def forget_unused_masks(self) -> None:
         """Forget masks that nobody asked for."""

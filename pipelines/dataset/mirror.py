@@ -43,6 +43,7 @@ class Note:
             "known": {uuid: list(one) for uuid, one in self.known.items()},
             "tasks": sorted(self.look.tasks) if self.look else [],
             "newest": self.look.newest.isoformat() if self.look and self.look.newest else None,
+            "settled": {str(task): state for task, state in self.look.settled.items()} if self.look else {},
             "full_look_at": self.full_look_at.isoformat() if self.full_look_at else None,
         }
         write_atomically(path, json.dumps(fields).encode())
@@ -56,8 +57,9 @@ def read_note(path: Path, project: str, folder: Path) -> Note:
         newest, full_look_at = (
             datetime.fromisoformat(fields[name]) if fields[name] else None for name in ("newest", "full_look_at")
         )
-        look = Look(frozenset(int(task) for task in fields["tasks"]), newest)
-    except (OSError, ValueError, KeyError, TypeError):
+        settled = {int(task): str(state) for task, state in fields["settled"].items()}
+        look = Look(frozenset(int(task) for task in fields["tasks"]), newest, settled)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Note(project)
     there = {entry.name for entry in os.scandir(folder / ANNOTATIONS)} if (folder / ANNOTATIONS).exists() else set()
     fits = fields["project"] == project and there == {f"{uuid}.json" for uuid in known}
@@ -100,7 +102,7 @@ def copy_changes(bucket: Client, folder: Path, note: Note, changes: Changes) -> 
     for name in gone:
         (folder / ANNOTATIONS / name).unlink()
     for name, data in files.items():
-        changed |= _make_hold(folder / ANNOTATIONS / name, data)
+        changed |= make_hold(folder / ANNOTATIONS / name, data)
     _drop_photos(folder, {photo for _, photo in known.values()}, None if everything else note)
     full_look_at = datetime.now(UTC) if everything else note.full_look_at
     return Copied(Note(note.project, known, changes.look, full_look_at), files, frozenset(gone), everything, changed)
@@ -136,7 +138,7 @@ def _drop_photos(folder: Path, wanted: set[str], before: Note | None) -> None:
             (folder / IMAGES / photo).unlink()
 
 
-def _make_hold(path: Path, data: bytes) -> bool:
+def make_hold(path: Path, data: bytes) -> bool:
     """Make a file hold these bytes; False, and it is not touched, when it already does."""
     if path.exists() and path.read_bytes() == data:
         return False

@@ -1,19 +1,16 @@
 """What published dataset versions hold: their tables, found by the hash that the tag's dvc.lock names."""
 
 import io
-from pathlib import Path
 
 import pandas as pd
 import yaml
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import MANIFEST, SPLIT
+from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ObjectChangedError
 from pipelines.records import ObjectRef
 from pipelines.storage import read
-
-_STAGE_OF = {MANIFEST: "compile", SPLIT: "split"}
 
 
 class Published:
@@ -35,25 +32,25 @@ class Published:
         return self._workspace.git("rev-parse", f"{tag}^{{commit}}")
 
     def manifest(self, tag: str) -> pd.DataFrame:
-        """Give a version's manifest, a row per photo."""
-        return self._table(tag, MANIFEST)
+        """Give a version's manifest: a row per photo, with its side in `split`."""
+        return pd.read_parquet(io.BytesIO(self.manifest_file(tag)))
 
-    def photos(self, tag: str) -> pd.DataFrame:
-        """Give a version's manifest with the side of each photo, `split`: train, val or test."""
-        return self._table(tag, MANIFEST).merge(self._table(tag, SPLIT), on="sha256", how="left")
-
-    def _table(self, tag: str, path: Path) -> pd.DataFrame:
+    def manifest_file(self, tag: str) -> bytes:
+        """Give the bytes of a version's manifest."""
         lock = yaml.safe_load(self._workspace.show(tag, "dvc.lock")) or {}
-        outputs = lock.get("stages", {}).get(_STAGE_OF[path], {}).get("outs", ())
-        md5 = next((str(out["md5"]) for out in outputs if out["path"] == str(path)), None)
+        outputs = lock.get("stages", {}).get("split", {}).get("outs", ())
+        md5 = next((str(out["md5"]) for out in outputs if out["path"] == str(MANIFEST)), None)
         if md5 is None:
-            raise DatasetError(f"{tag} names no {path}; it was not published by this project's stages")
+            raise DatasetError(f"{tag} names no {MANIFEST}; it was not published by this project's stages")
+        return self.file(md5, f"{MANIFEST} of {tag}")
+
+    def file(self, md5: str, what: str) -> bytes:
+        """Give the bytes that DVC keeps under a hash; `what` names them in messages."""
         settings, name = self._workspace.settings, f"files/md5/{md5[:2]}/{md5[2:]}"
         kept = settings.var / "dvc-cache" / name
         try:
-            data = kept.read_bytes() if kept.exists() else read(
+            return kept.read_bytes() if kept.exists() else read(
                 self._bucket, ObjectRef(settings.dvc_bucket, f"dvc/{name}", 0)
             )  # fmt: skip
         except ObjectChangedError as error:
-            raise DatasetError(f"{path} of {tag} is neither in the cache nor in gs://{settings.dvc_bucket}") from error
-        return pd.read_parquet(io.BytesIO(data))
+            raise DatasetError(f"{what} is neither in the cache nor in gs://{settings.dvc_bucket}") from error

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import CHECKS
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, CHECKS, IMAGES
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 from pipelines.settings import Settings
@@ -87,12 +87,14 @@ def _some_missing(workspace: Workspace, bucket: Client, names: set[str]) -> bool
         return not all(pool.map(is_there, sorted(names)))
 
 
-def output_hashes(read: Callable[[str], str]) -> set[str]:
-    """Give the hashes of all DVC-kept outputs of a dataset: tracked folders and stages up to `split`.
+def output_hashes(read: Callable[[str], str], *, with_before: bool = True) -> set[str]:
+    """Give the hashes of all DVC-kept outputs of a dataset: tracked files and stages up to `split`.
 
-    `read` gives a file's text by its path in the workspace, now or at some tag; empty when there is none.
+    `read` gives a file's text by its path in the workspace, now or at some tag; empty when there is none. The version
+    before is left out without `with_before`: on what it was, two equal datasets may differ.
     """
-    documents: list[Any] = [yaml.safe_load(read(path)) or {} for path in ("data/annotations.dvc", "data/images.dvc")]
+    tracked = [f"{path}.dvc" for path in (ANNOTATIONS, IMAGES, *([BEFORE] if with_before else []))]
+    documents: list[Any] = [yaml.safe_load(read(path)) or {} for path in tracked]
     stages = (yaml.safe_load(read("dvc.lock")) or {}).get("stages", {})
     documents += [stages[name] for name in _DATASET_STAGES if name in stages]
     outputs = [out for document in documents for out in document.get("outs", ())]

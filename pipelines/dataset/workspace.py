@@ -148,9 +148,10 @@ def _run(command: list[str], folder: Path, environment: dict[str, str] | None = 
     try:
         if show:
             assert process.stdout is not None
-            for line in process.stdout:
-                sys.stdout.write(line)
-                lines.append(line)
+            with process.stdout:
+                for line in process.stdout:
+                    sys.stdout.write(line)
+                    lines.append(line)
             process.wait()
         else:
             output, errors = process.communicate()

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import ContractError, DataError, PromptError
-from pipelines.labelstudio.interface import IMAGE, brush_labels
+from pipelines.labelstudio.controls import IMAGE
+from pipelines.labelstudio.interface import brush_labels
 from pipelines.labelstudio.render import region_json
 from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels

@@ -3,11 +3,12 @@
 Label Studio moves a task's `updated_at` with every annotation that is written, changed or deleted, so the tasks that
 moved since the last look are read again as a whole. Deleted tasks leave no trace; they show in the number of tasks, and
 then the ids are compared. The time of the last look comes from Label Studio's own clock, and looks overlap, because a
-change may become visible later than it is dated.
+change may become visible later than it is dated; of the tasks in the overlap those that look as they did are not read
+again, unless they moved so shortly before that something of it may have been on its way.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,15 +18,20 @@ from pipelines.labelstudio.tasks import count_tasks, is_ours, pages
 from pipelines.records import Annotation
 
 OVERLAP = timedelta(minutes=10)
+_UNSETTLED = timedelta(minutes=1)
 _PAGE = 1000
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at a project saw: all tasks it holds, and when the newest of them was changed."""
+    """What a look at a project saw: all tasks it holds, when the newest of them was changed, and what tells that.
+
+    `settled` holds, of tasks that the next look will see again, the state in which they need not be read again.
+    """
 
     tasks: frozenset[int]
     newest: datetime | None
+    settled: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,13 +53,15 @@ def read_changes(client: LabelStudioClient, project_id: int, last: Look | None) 
     Skipped and empty annotations are among the annotations; drafts are not annotations.
     """
     since = last.newest - OVERLAP if last and last.newest else None
-    moved = {int(raw["id"]): raw for raw in pages(client, project_id, page_size=_PAGE, query=_moved_since(since))}
-    known = frozenset(moved) | (last.tasks if last and since else frozenset())
+    found = {int(raw["id"]): raw for raw in pages(client, project_id, page_size=_PAGE, query=_moved_since(since))}
+    known = frozenset(found) | (last.tasks if last and since else frozenset())
+    seen_before = last.settled if last else {}
+    moved = {task_id: raw for task_id, raw in found.items() if seen_before.get(task_id) != _state(raw)}
     there = known
     if since and count_tasks(client, project_id) != len(known):
         there = frozenset(int(raw["id"]) for raw in pages(client, project_id, page_size=_PAGE, query={}))
-    dates = [_date(raw["updated_at"]) for raw in moved.values()]
-    newest = max([*dates, *([last.newest] if last and last.newest else [])], default=None)
+    dates = {task_id: _date(raw["updated_at"]) for task_id, raw in found.items()}
+    newest = max([*dates.values(), *([last.newest] if last and last.newest else [])], default=None)
     wanted = [task_id for task_id, raw in moved.items() if is_ours(raw) and _is_annotated(raw)]
     people = {int(user["id"]): str(user["email"]) for user in client.get("/api/users")} if wanted else {}
     annotations = tuple(
@@ -62,7 +70,16 @@ def read_changes(client: LabelStudioClient, project_id: int, last: Look | None) 
         for raw in task["annotations"]
     )
     gone = (last.tasks if last else frozenset()) - there
-    return Changes(annotations, frozenset(moved), gone, Look(there, newest))
+    settled = {
+        task_id: _state(found[task_id])
+        for task_id, date in dates.items()
+        if newest and newest - OVERLAP <= date < newest - _UNSETTLED
+    }
+    return Changes(annotations, frozenset(moved), gone, Look(there, newest, settled))
+
+
+def _state(raw: Mapping[str, Any]) -> str:
+    return f"{raw['updated_at']} {raw.get('total_annotations')} {raw.get('cancelled_annotations')}"
 
 
 def _moved_since(since: datetime | None) -> dict[str, Any]:

@@ -3,12 +3,8 @@
 from xml.etree import ElementTree as xml  # builds text only; nothing from outside is parsed
 
 from pipelines.errors import DataError
+from pipelines.labelstudio.controls import BOX, BRUSH, IMAGE, POINT
 from pipelines.params import Label, Params
-
-IMAGE = "image"  # name of the Image tag and of the task's data key
-BRUSH = "tag"  # name of the BrushLabels tag: the only regions that datasets are made of
-POINT = "point"
-BOX = "box"
 
 
 def labeling_interface(params: Params) -> str:

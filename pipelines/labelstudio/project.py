@@ -9,7 +9,8 @@ from typing import Any
 
 from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.interface import BRUSH, labeling_interface
+from pipelines.labelstudio.controls import BRUSH
+from pipelines.labelstudio.interface import labeling_interface
 from pipelines.params import Params
 from pipelines.serving import ask_service
 from pipelines.settings import Settings

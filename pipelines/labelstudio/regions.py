@@ -8,7 +8,7 @@ import numpy as np
 
 from pipelines.errors import AnnotationError, ContractError
 from pipelines.labelstudio.brush import rle_to_mask
-from pipelines.labelstudio.interface import BOX, POINT
+from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.shapes import bitmask_mask, ellipse_mask, polygon_mask, rectangle_mask
 
 # By region type: value, height, width and alpha threshold → (height, width) bool.
@@ -52,8 +52,8 @@ def compile_regions(
     drawn = [(_label(region, label_ids, height, width), region) for region in result if not _is_prompt(region)]
     for label, region in sorted(drawn, key=lambda one: strength.get(one[0], 0)):  # equal ones stay in drawing order
         pixels = _read(region, height, width, alpha_threshold)
-        overlap += int(np.count_nonzero(mask[pixels]))
-        mask[pixels] = label_ids[label]
+        overlap += int(np.count_nonzero((mask != 0) & pixels))
+        np.copyto(mask, label_ids[label], where=pixels)
         origin = str(region.get("origin") or "manual")
         origins[origin] = origins.get(origin, 0) + 1
     return CompiledMask(mask, origins, overlap)

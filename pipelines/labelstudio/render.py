@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from pipelines.labelstudio.brush import label_map_to_rles, mask_to_rle
-from pipelines.labelstudio.interface import BRUSH, IMAGE
+from pipelines.labelstudio.controls import BRUSH, IMAGE
 from pipelines.records import Prediction, RegionMask
 
 _OTHER = re.compile("[^A-Za-z0-9-]")  # signs that the editor might stumble over in an id

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.errors import CredentialsError, DataError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.interface import IMAGE
+from pipelines.labelstudio.controls import IMAGE
 from pipelines.records import ImageRef, Metadata, Task
 
 _PAGE = 500
@@ -22,6 +22,7 @@ _UNNEEDED = [
     )
 ]  # fmt: skip
 _IDENTITY = ("generation", "sha256", "height", "width")
+_PHASH = "phash"  # tasks of earlier versions lack it
 
 
 def list_tasks(client: LabelStudioClient, project_id: int, *, only: Sequence[int] | None = None) -> Iterator[Task]:
@@ -81,7 +82,7 @@ def task_data(image: ImageRef, metadata: Metadata) -> dict[str, Any]:
     The generation travels as text: it exceeds what JavaScript numbers can hold.
     """
     identity = {name: getattr(image, name) for name in _IDENTITY}
-    return {**metadata, IMAGE: image.uri, **identity, "generation": str(image.generation)}
+    return {**metadata, IMAGE: image.uri, **identity, "generation": str(image.generation), _PHASH: image.phash}
 
 
 def is_ours(raw: Mapping[str, Any]) -> bool:
@@ -93,15 +94,16 @@ def parse_image(data: Mapping[str, Any]) -> ImageRef:
     """Read the photo's identity from task data; raises DataError naming the missing or bad key."""
     try:
         return ImageRef(
-            str(data[IMAGE]), int(data["generation"]), str(data["sha256"]), int(data["height"]), int(data["width"])
-        )
+            str(data[IMAGE]), int(data["generation"]), str(data["sha256"]), int(data["height"]), int(data["width"]),
+            str(data.get(_PHASH, "")),
+        )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"task data without a usable photo identity ({error!r}); re-create it with ingest") from error
 
 
 def parse_metadata(data: Mapping[str, Any]) -> Metadata:
     """Read the catalogue's part of task data."""
-    return {key: str(value) for key, value in data.items() if key != IMAGE and key not in _IDENTITY}
+    return {key: str(value) for key, value in data.items() if key not in (IMAGE, _PHASH, *_IDENTITY)}
 
 
 def parse_task(raw: Mapping[str, Any]) -> Task:

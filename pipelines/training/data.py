@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pipelines.dataset.files import SPLIT, image_path, mask_path, read_mask
+from pipelines.dataset.files import MANIFEST, image_path, mask_path, read_mask
 from pipelines.errors import DatasetError
 from pipelines.images import decode_image
 from pipelines.segmentation.clothing import ModelCard
@@ -22,7 +22,7 @@ def photos_of(split: str) -> list[str]:
 
     Raises DatasetError when the side is empty.
     """
-    table = pd.read_parquet(SPLIT)
+    table = pd.read_parquet(MANIFEST)
     photos = sorted(table.loc[table["split"] == split, "sha256"])
     if not photos and split != "val":
         raise DatasetError(f"no photo is on the {split} side yet; label more photos, then run `maskloop sync`")

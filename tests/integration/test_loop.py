@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines import storage
-from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, SPLIT
+from pipelines.dataset.files import IMAGES, MANIFEST, MASKS
 from pipelines.dataset.workspace import Workspace
 from pipelines.images import sha256_hex
 from pipelines.ingest import ingest
@@ -114,7 +114,7 @@ def test_a_fresh_clone_pulls_the_dataset_byte_for_byte(settings, tmp_path):
     clone = Workspace(tmp_path / "clone", elsewhere)
     clone.ensure(source.path)
     clone.git("checkout", "--quiet", "--detach", "dataset-0001")
-    clone.dvc("pull", "data/annotations.dvc", "data/images.dvc", "compile", "split")
+    clone.dvc("pull", "data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc", "compile", "split")
     manifest = pd.read_parquet(clone.path / MANIFEST)
     assert len(manifest) == 20
     for row in manifest.itertuples():
@@ -127,7 +127,7 @@ def test_a_fresh_clone_pulls_the_dataset_byte_for_byte(settings, tmp_path):
 
 def test_photos_keep_their_side_from_version_to_version(settings):
     workspace = Workspace(settings.workspace_path, settings)
-    newer = pd.read_parquet(workspace.path / SPLIT).set_index("sha256")["split"]
+    newer = pd.read_parquet(workspace.path / MANIFEST).set_index("sha256")["split"]
     assert set(newer) <= {"train", "val", "test"}
     assert len(newer) == 40
 
@@ -238,7 +238,7 @@ def test_a_deleted_annotation_leaves_the_next_version_and_the_bucket(settings, b
     assert version.tag == "dataset-0003"
     assert "1 removed" in version.summary
     manifest = pd.read_parquet(settings.workspace_path / MANIFEST)
-    assert gone.uuid not in set(manifest["annotation"])
+    assert gone.uuid not in set(manifest["annotations"].explode())
     assert storage.stat(bucket, settings.target_bucket, f"annotations/{gone.uuid}.json") is None
 
 
@@ -247,7 +247,7 @@ def test_lineage_leads_from_the_champion_to_a_photo_and_back(loop, settings):
     backwards = json.loads(loop.run("lineage", "models:/clothing@champion", "--json"))
     forwards = json.loads(loop.run("lineage", manifest["uri"][0], "--json"))
     assert backwards["links"][0]["name"].startswith("dataset-")
-    assert forwards["links"][-1]["annotation"] in set(manifest["annotation"])
+    assert forwards["links"][-1]["annotations"] in set(manifest["annotations"].explode())
 
 
 def test_doctor_finds_nothing_wrong(loop):

@@ -13,7 +13,7 @@ from pipelines import storage
 from pipelines.dataset.files import mask_path, read_mask
 from pipelines.demo.photos import draw_photo
 from pipelines.labelstudio.client import connect
-from pipelines.labelstudio.interface import BOX, POINT
+from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import load_params

@@ -27,7 +27,7 @@ class TwoVersions:
     def summary(self, tag: str) -> str:
         return "+1 photos"
 
-    def photos(self, tag: str) -> pd.DataFrame:
+    def manifest(self, tag: str) -> pd.DataFrame:
         rows = [self.row(COAT, "a" if tag == "dataset-0001" else "b", "", "train")]
         if tag == "dataset-0002":
             rows.append(self.row(HAT, "c", "clothing:v1", "test"))
@@ -35,9 +35,9 @@ class TwoVersions:
 
     def row(self, uri: str, annotation: str, started_from: str, side: str) -> dict[str, Any]:
         return {
-            "uri": uri, "generation": 7, "sha256": "ab" * 32, "annotation": annotation, "annotator": "ada@example.org",
-            "updated_at": "2026-01-01", "prediction_version": started_from, "split": side,
-            "label_pixels": '{"coat": 160}',
+            "uri": uri, "generation": 7, "sha256": "ab" * 32, "annotations": [annotation],
+            "annotators": ["ada@example.org"], "updated_at": "2026-01-01", "prediction_version": started_from,
+            "split": side, "label_pixels": '{"coat": 160}',
         }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_a_photo_leads_to_every_version_that_holds_it_and_their_models(lineage: 
     found = lineage.of(COAT)
 
     assert names(found) == [COAT, ["dataset-0001", ["clothing:v1"]], ["dataset-0002", ["clothing:v2"]]]
-    assert [link.facts["annotation"] for link in found.links] == ["a", "b"]
+    assert [link.facts["annotations"] for link in found.links] == ["a", "b"]
     assert found.links[0].facts["started from"] == "nothing: drawn by hand"
     assert found.links[0].facts["pixels"] == {"coat": 160}
 

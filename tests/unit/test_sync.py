@@ -96,9 +96,9 @@ def test_a_version_is_built_pushed_and_published_once(
     kept = [annotated_photo("a", 10), annotated_photo("b", 20, {"coat": slice(5, 9), "dress": slice(9, 30)})]
     copied = copy_changes(bucket_client, workspace.path, Note("p"), seen(*kept))
     assert copied is not None
-    _build(workspace)
+    _build(workspace, Published(workspace, bucket_client))
     assert _differs(workspace)
-    assert push_and_audit(workspace, bucket_client) == 11  # 2 annotations, 2 photos, 2 masks, 3 folders, 2 tables
+    assert push_and_audit(workspace, bucket_client) == 12  # 2 annotations, 2 photos, 2 masks, 3 folders, 3 tables
 
     version = _publish(bucket_client, workspace, len(kept))
 
@@ -111,9 +111,9 @@ def test_a_version_is_built_pushed_and_published_once(
     assert {line.split("\t")[1] for line in published.splitlines()} >= {"refs/heads/datasets", "refs/tags/dataset-0001"}
     assert not _differs(workspace)
     published = Published(workspace, bucket_client)
-    here = published.photos("dataset-0001")
+    here = published.manifest("dataset-0001")
     shutil.rmtree(workspace.settings.var / "dvc-cache")
-    pd.testing.assert_frame_equal(published.photos("dataset-0001"), here)  # from the remote
+    pd.testing.assert_frame_equal(published.manifest("dataset-0001"), here)  # from the remote
     assert set(here["split"]) <= {"train", "val", "test"}
     workspace.dvc("fetch")
 

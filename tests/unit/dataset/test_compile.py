@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from pipelines.dataset import compile
-from pipelines.dataset.compile import compile_dataset, latest_per_photo
-from pipelines.dataset.files import ANNOTATIONS, MANIFEST, MASKS, annotation_json, mask_path, read_mask
+from pipelines.dataset.compile import compile_dataset, newest_per_annotator
+from pipelines.dataset.files import ANNOTATIONS, MASKS, PHOTOS, annotation_json, mask_path, read_mask
 from pipelines.dataset.memory import PLACE, Source
 from pipelines.errors import ContractError, DatasetError
 from pipelines.images import sha256_hex
@@ -63,22 +63,22 @@ def test_the_manifest_has_a_row_per_photo_in_order_of_address(
     workspace_with_two: list[Annotation], two_labels: Params
 ) -> None:
     table = compile_dataset(two_labels)
-    pd.testing.assert_frame_equal(pd.read_parquet(MANIFEST), table)
-    assert list(table["annotation"]) == ["a", "b"]
+    pd.testing.assert_frame_equal(pd.read_parquet(PHOTOS), table)
+    assert table["annotations"].tolist() == [["a"], ["b"]]
     empty, row = table.to_dict("records")
     assert (row["height"], row["width"], row["mask_height"], row["mask_width"]) == (30, 20, 30, 20)
     assert list(row["class_ids"]) == [3, 7]
     assert json.loads(row["label_pixels"]) == {"coat": 160, "dress": 440}
     assert (row["overlap_pixels"], row["regions_untouched"], row["regions_manual"]) == (40, 2, 0)
     assert row["mask_sha256"] == sha256_hex(mask_path(row["sha256"]).read_bytes())
-    assert (row["annotator"], row["meta_collection"]) == ("ada@example.org", "Autumn")
+    assert (row["annotators"], row["meta_collection"]) == (["ada@example.org"], "Autumn")
     assert (list(empty["class_ids"]), empty["label_pixels"]) == ([], "{}")
 
 
 def test_the_same_annotations_give_the_same_bytes(workspace_with_two: list[Annotation], two_labels: Params) -> None:
     def everything() -> dict[Path, bytes]:
         compile_dataset(two_labels)
-        return {path: path.read_bytes() for path in [MANIFEST, *MASKS.iterdir()]}
+        return {path: path.read_bytes() for path in [PHOTOS, *MASKS.iterdir()]}
 
     before = everything()
     for path in ANNOTATIONS.iterdir():
@@ -87,35 +87,92 @@ def test_the_same_annotations_give_the_same_bytes(workspace_with_two: list[Annot
     assert everything() == before
 
 
-def source(uuid: str, minute: int, photo: str = "ff") -> Source:
-    return Source(uuid, photo, "gs://archive/a.png", at(minute).isoformat(), f"digest of {uuid}")
+def source(uuid: str, minute: int, photo: str = "ff", who: str = "ada") -> Source:
+    return Source(uuid, photo, "gs://archive/a.png", who, at(minute).isoformat(), f"digest of {uuid}")
 
 
-def test_of_one_photos_annotations_the_newest_counts() -> None:
+def test_of_one_annotators_annotations_the_newest_counts() -> None:
     older, newer, newest = source("a", 1), source("c", 2), source("b", 3)
     for order in permutations([older, newer, newest]):
-        assert latest_per_photo(order) == [newest]
+        assert newest_per_annotator(order) == [(newest,)]
+
+
+def test_of_several_annotators_each_counts_and_the_newest_comes_last() -> None:
+    ada, bob, ada_again = source("a", 1), source("c", 2, who="bob"), source("b", 3)
+    for order in permutations([ada, bob, ada_again]):
+        assert newest_per_annotator(order) == [(bob, ada_again)]
 
 
 def test_a_tie_goes_to_the_larger_uuid_whatever_the_order() -> None:
     one, two = source("a", 1), source("b", 1)
-    assert latest_per_photo([one, two]) == latest_per_photo([two, one]) == [two]
+    assert newest_per_annotator([one, two]) == newest_per_annotator([two, one]) == [(two,)]
 
 
 def test_photos_are_told_apart_by_content_not_by_address() -> None:
-    assert len(latest_per_photo([source("a", 1, "ff"), source("b", 1, "ee")])) == 2
+    assert len(newest_per_annotator([source("a", 1, "ff"), source("b", 1, "ee")])) == 2
+
+
+def merging(params: Params, policy: str) -> Params:
+    return params.model_copy(update={"compile": params.compile.model_copy(update={"annotators": policy})})
+
+
+@pytest.fixture
+def three_people(workspace: Path, annotate: Annotate) -> list[Annotation]:
+    """Ada, Bob and at last Cy drew coats of 10, 10 and 12 rows on one photo."""
+    image = annotate("p", {}).image
+    drawn = [
+        annotate(name, {"coat": slice(0, rows)}, image=image, annotator=name, updated_at=at(minute))
+        for minute, (name, rows) in enumerate([("ada", 10), ("bob", 10), ("cy", 12)])
+    ]
+    save(*drawn)
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("policy", "rows", "used"),
+    [("latest", 12, ["cy"]), ("majority", 10, ["ada", "bob", "cy"]), ("staple", 10, ["ada", "bob", "cy"])],
+)
+def test_several_peoples_masks_are_merged_and_their_disagreement_is_recorded(
+    three_people: list[Annotation], two_labels: Params, policy: str, rows: int, used: list[str]
+) -> None:
+    [row] = compile_dataset(merging(two_labels, policy)).to_dict("records")
+
+    assert (read_mask(mask_path(row["sha256"])) == 3).sum() == rows * 20
+    assert row["annotators"] == row["annotations"] == used
+    assert row["disagreement"] == pytest.approx(2 / 12)
+    assert (row["lead_time_s"], row["regions_untouched"]) == (12.5 * len(used), len(used))
+
+
+def test_one_unreadable_annotation_costs_the_others_nothing(
+    three_people: list[Annotation], two_labels: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    damaged = {**three_people[2].raw["result"][0], "original_width": 7}
+    save(replace(three_people[2], raw={"result": [damaged]}))
+
+    [row] = compile_dataset(two_labels).to_dict("records")
+
+    assert (row["annotators"], row["disagreement"]) == (["bob"], 0)
+    assert "annotation cy of cy is left out" in caplog.text
+
+
+def test_masks_that_stay_are_not_written_again(workspace_with_two: list[Annotation], two_labels: Params) -> None:
+    compile_dataset(two_labels)
+    before = {path: path.stat().st_mtime_ns for path in MASKS.iterdir()}
+    PLACE.unlink()
+    compile_dataset(two_labels)
+    assert {path: path.stat().st_mtime_ns for path in MASKS.iterdir()} == before
 
 
 def test_what_was_compiled_before_is_remembered_and_gives_the_same_bytes(
     workspace_with_two: list[Annotation], annotate: Annotate, two_labels: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[str] = []
-    real = compile._compile_one
-    monkeypatch.setattr(compile, "_compile_one", lambda name, params: compiled.append(name) or real(name, params))
+    real = compile._compile_photo
+    monkeypatch.setattr(compile, "_compile_photo", lambda names, params: compiled.extend(names) or real(names, params))
 
     def bytes_of_everything() -> dict[Path, bytes]:
         compile_dataset(two_labels)
-        return {path: path.read_bytes() for path in [MANIFEST, *MASKS.iterdir()]}
+        return {path: path.read_bytes() for path in [PHOTOS, *MASKS.iterdir()]}
 
     first = bytes_of_everything()
     assert (bytes_of_everything(), sorted(compiled)) == (first, ["a.json", "b.json"])
@@ -153,7 +210,7 @@ def test_the_memory_forgets_what_is_gone(workspace_with_two: list[Annotation], t
     compile_dataset(two_labels)
 
     with sqlite3.connect(PLACE) as database:
-        counts = [database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("file", "mask")]
+        counts = [database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("source", "mask")]
     assert counts == [1, 1]
 
 
@@ -163,7 +220,7 @@ def test_many_photos_are_compiled_side_by_side(workspace: Path, annotate: Annota
 
     table = compile_dataset(two_labels)
 
-    assert list(table["annotation"]) == [f"{number:03}" for number in range(70)]
+    assert table["annotations"].tolist() == [[f"{number:03}"] for number in range(70)]
     for number in (0, 19, 69):
         assert (read_mask(mask_path(table["sha256"][number])) == 3).sum() == 20 * (25 - number % 20)
 
@@ -175,8 +232,8 @@ def test_an_annotation_that_cannot_be_read_is_left_out_and_named(
     save(replace(other_size, image=replace(other_size.image, height=31)))
     with caplog.at_level(logging.WARNING, "pipelines.dataset.compile"):
         table = compile_dataset(two_labels)
-    assert list(table["annotation"]) == ["a", "b"]
-    assert "annotation d of gs://archive/photos/d.png is left out" in caplog.text
+    assert table["annotations"].tolist() == [["a"], ["b"]]
+    assert "gs://archive/photos/d.png: annotation d of ada@example.org is left out: region" in caplog.text
     assert {path.stem for path in MASKS.iterdir()} == set(table["sha256"])
 
 
@@ -200,4 +257,4 @@ def test_no_usable_annotation_makes_no_dataset(workspace: Path, annotate: Annota
     save(replace(other_size, image=replace(other_size.image, height=31)))
     with pytest.raises(DatasetError, match="no usable annotation yet: submit some"):
         compile_dataset(two_labels)
-    assert not MANIFEST.exists()
+    assert not PHOTOS.exists()

@@ -71,16 +71,21 @@ def cache(workspace: Workspace) -> Path:
 
 LOCK = """
 stages:
-  compile: {outs: [{path: data/masks, md5: 11.dir}, {path: data/manifest.parquet, md5: '22'}]}
+  compile: {outs: [{path: data/masks, md5: 11.dir}, {path: data/photos.parquet, md5: '22'}]}
   check: {outs: [{path: data/checks.json, md5: '33'}]}
-  split: {outs: [{path: data/split.parquet, md5: '44'}]}
+  split: {outs: [{path: data/manifest.parquet, md5: '44'}]}
   train: {outs: [{path: model, md5: 55.dir}]}
 """
 
 
 def test_a_datasets_outputs_are_all_but_the_training_and_what_git_keeps() -> None:
-    files = {"data/annotations.dvc": "outs: [{path: annotations, md5: 00.dir}]", "dvc.lock": LOCK}
-    assert output_hashes(lambda path: files.get(path, "")) == {"00.dir", "11.dir", "22", "44"}
+    files = {
+        "data/annotations.dvc": "outs: [{path: annotations, md5: 00.dir}]",
+        "data/before.parquet.dvc": "outs: [{path: before.parquet, md5: '66'}]",
+        "dvc.lock": LOCK,
+    }
+    assert output_hashes(lambda path: files.get(path, "")) == {"00.dir", "11.dir", "22", "44", "66"}
+    assert output_hashes(lambda path: files.get(path, ""), with_before=False) == {"00.dir", "11.dir", "22", "44"}
 
 
 def test_a_workspace_before_its_first_dataset_has_no_outputs() -> None:

@@ -4,7 +4,8 @@ from xml.etree import ElementTree as xml
 
 import pytest
 
-from pipelines.labelstudio.interface import BOX, BRUSH, IMAGE, POINT, labeling_interface
+from pipelines.labelstudio.controls import BOX, BRUSH, IMAGE, POINT
+from pipelines.labelstudio.interface import labeling_interface
 from pipelines.params import Params
 
 

@@ -97,7 +97,10 @@ def test_soft_edges_belong_to_the_region_from_the_threshold_on(threshold: int, p
     ("region", "words"),
     [
         ({**COAT, "original_width": 7}, "7×4 pixels, the photo has 6×4"),
-        ({"id": "p1", "type": "vectorlabels"}, "region p1 is a vectorlabels.*brush, polygon, rectangle, ellipse, bitmask"),
+        (
+            {"id": "p1", "type": "vectorlabels"},
+            "region p1 is a vectorlabels.*brush, polygon, rectangle",
+        ),
         (shape("polygon", points=[[0, 0], [50, 0]]), "region polygon: an outline without three points"),
         (shape("polygon", points=[[0, 0], [50, 0], [float("nan"), 9]]), "region polygon: an outline without three"),
         (shape("polygon", points=[[0], [1], [2]]), "region polygon lacks its outline"),

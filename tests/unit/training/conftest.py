@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.dataset.files import IMAGES, SPLIT, encode_mask, fresh, image_path, mask_path
+from pipelines.dataset.files import IMAGES, MANIFEST, encode_mask, fresh, image_path, mask_path
 from pipelines.params import Params
 
 COAT, DRESS = 3, 7
@@ -40,7 +40,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
         image_path(sha256).write_bytes(data)
         fresh(mask_path(sha256)).write_bytes(encode_mask(mask))
         rows.append({"sha256": sha256, "group": str(seed), "split": side})
-    pd.DataFrame(rows).to_parquet(SPLIT)
+    pd.DataFrame(rows).to_parquet(MANIFEST)
     return {side: sorted(row["sha256"] for row in rows if row["split"] == side) for side in SIDES}
 
 

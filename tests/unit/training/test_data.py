@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.dataset.files import SPLIT
+from pipelines.dataset.files import MANIFEST
 from pipelines.errors import DatasetError
 from pipelines.segmentation.clothing import ModelCard
 from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
@@ -20,16 +20,16 @@ def test_sides_are_read_in_a_fixed_order(workspace: Sides) -> None:
 
 @pytest.mark.parametrize("side", ["train", "test"])
 def test_a_side_that_is_needed_and_empty_says_what_to_do(workspace: Sides, side: str) -> None:
-    table = pd.read_parquet(SPLIT)
-    table[table["split"] != side].to_parquet(SPLIT)
+    table = pd.read_parquet(MANIFEST)
+    table[table["split"] != side].to_parquet(MANIFEST)
 
     with pytest.raises(DatasetError, match=f"no photo is on the {side} side yet; label more photos"):
         photos_of(side)
 
 
 def test_validation_may_be_empty(workspace: Sides) -> None:
-    table = pd.read_parquet(SPLIT)
-    table[table["split"] != "val"].to_parquet(SPLIT)
+    table = pd.read_parquet(MANIFEST)
+    table[table["split"] != "val"].to_parquet(MANIFEST)
 
     assert photos_of("val") == []
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.dataset.files import CURVES, MODEL, SPLIT
+from pipelines.dataset.files import CURVES, MANIFEST, MODEL
 from pipelines.errors import DatasetError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import WEIGHTS, load_model
@@ -34,8 +34,8 @@ def test_a_training_leaves_a_model_and_its_curve_and_again_the_same(workspace: S
 
 
 def test_two_photos_without_validation_are_enough(workspace: Sides, small_training: Params) -> None:
-    table = pd.read_parquet(SPLIT)
-    table[table["sha256"].isin([*workspace["train"][:2], *workspace["test"]])].to_parquet(SPLIT)
+    table = pd.read_parquet(MANIFEST)
+    table[table["sha256"].isin([*workspace["train"][:2], *workspace["test"]])].to_parquet(MANIFEST)
     one_epoch = {"epochs": 1, "image_height": 64, "image_width": 64}
 
     train(small_training.model_copy(update={"train": small_training.train.model_copy(update=one_epoch)}))
@@ -45,8 +45,8 @@ def test_two_photos_without_validation_are_enough(workspace: Sides, small_traini
 
 
 def test_one_photo_is_too_few_and_said_so(workspace: Sides, small_training: Params) -> None:
-    table = pd.read_parquet(SPLIT)
-    table[table["sha256"].isin([workspace["train"][0], *workspace["test"]])].to_parquet(SPLIT)
+    table = pd.read_parquet(MANIFEST)
+    table[table["sha256"].isin([workspace["train"][0], *workspace["test"]])].to_parquet(MANIFEST)
 
     with pytest.raises(DatasetError, match="at least two photos"):
         train(small_training)
