@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act
+from station import fails_at_once_when_people_must_act, note_on_run
 
 
 @dag(
@@ -39,6 +39,7 @@ def ingest_images() -> None:
         with fails_at_once_when_people_must_act():
             report = ingest(bucket, connect(settings), settings, load_params(settings.params_path))
         print(report)
+        note_on_run(report.total)
         if not report.created + report.updated:
             raise AirflowSkipException("no new and no changed photo: nobody needs to be woken")
         outlet_events[assets.tasks].extra = {"created": report.created, "updated": report.updated}

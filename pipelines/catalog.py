@@ -3,27 +3,34 @@
 import io
 import logging
 import warnings
+from collections.abc import Iterator, Mapping
 
+import charset_normalizer
 import pandas as pd
 
 from pipelines.errors import CatalogError
-from pipelines.expectations import Rule, find_violations
+from pipelines.expectations import Rule, by_severity, find_violations
+from pipelines.params import Severity
 from pipelines.records import Metadata
 
 COLUMNS = (
     "id_file", "year", "collection", "season", "subject", "media_type", "name", "theme", "typology", "typology.sub",
 )  # fmt: skip
 SEPARATOR = " · "
+_ENCODINGS = ("utf_16", "cp1252", "mac_roman")
 logger = logging.getLogger(__name__)
 
 
-def read_catalog(data: bytes, source: str) -> dict[str, Metadata]:
-    """Read the catalogue and give, per `id_file`, each column's distinct values joined by ` · `.
+def read_catalog(data: bytes, source: str, severity: Mapping[str, Severity]) -> tuple[dict[str, Metadata], list[str]]:
+    """Read the catalogue: per `id_file` each column's distinct values joined by ` · `, and what there is to remark.
 
-    `source` names the file in messages. Raises CatalogError, before anything is changed, when a needed column is
-    missing, the encoding is not UTF-8, or a critical rule of Great Expectations does not hold; others are logged.
+    UTF-8 with and without BOM, UTF-16, Windows-1252 and Mac Roman are understood. Rows without an id describe no photo
+    and are left out. `source` names the file in messages; `severity` is that of the rules. Raises CatalogError, before
+    anything is changed, when it is no table, a needed column is missing, or a critical rule of Great Expectations does
+    not hold.
     """
-    table = _parse(data, source)
+    text, remarks = _decode(data, source)
+    table = _parse(text, source)
     missing = [column for column in COLUMNS if column not in table.columns]
     if missing:
         raise CatalogError(
@@ -31,21 +38,29 @@ def read_catalog(data: bytes, source: str) -> dict[str, Metadata]:
             f"{', '.join(map(str, table.columns))}. Add them (empty cells are fine) and upload the file again"
         )
     table = table[list(COLUMNS)].fillna("").map(str.strip)
-    findings = find_violations(table.replace("", None), _rules())
-    for finding in findings:
-        if not finding.rule.critical:
-            logger.warning("%s: %s", source, finding)
+    findings = find_violations(table.replace("", None), by_severity(_rules(table), severity))
     critical = [str(finding) for finding in findings if finding.rule.critical]
     if critical:
         raise CatalogError(f"{source}: {'; '.join(critical)}. Mend these rows and upload the file again")
-    return {str(key): _fold(rows) for key, rows in table.groupby("id_file", sort=True)}
+    remarks += [str(finding) for finding in findings]
+    for remark in remarks:
+        logger.warning("%s: %s", source, remark)
+    named = table[table["id_file"] != ""]
+    return {str(key): _fold(rows) for key, rows in named.groupby("id_file", sort=True)}, remarks
 
 
-def _parse(data: bytes, source: str) -> pd.DataFrame:
+def _decode(data: bytes, source: str) -> tuple[str, list[str]]:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CatalogError(f"{source} is not UTF-8 (byte {error.start}); save it as «CSV UTF-8»") from error
+        return data.decode("utf-8-sig"), []
+    except UnicodeDecodeError:
+        found = charset_normalizer.from_bytes(data, cp_isolation=list(_ENCODINGS)).best()
+    if found is None:
+        raise CatalogError(f"{source} is no text in a known encoding; save it as «CSV UTF-8»")
+    remark = f"the file is taken for {found.encoding}; if names look wrong, save it as «CSV UTF-8»"
+    return str(found).removeprefix("\ufeff"), [remark]
+
+
+def _parse(text: str, source: str) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             # When every row has a cell more than the header, pandas would shift the columns or drop a cell.
@@ -55,17 +70,13 @@ def _parse(data: bytes, source: str) -> pd.DataFrame:
         raise CatalogError(f"{source} is no CSV table with a header row: {error}") from error
 
 
-def _rules() -> list[Rule]:
-    return [
-        Rule("ExpectTableRowCountToBeBetween", {"min_value": 1}, "there are no rows"),
-        Rule("ExpectColumnValuesToNotBeNull", {"column": "id_file"}, "id_file is empty in some rows"),
-        Rule(
-            "ExpectColumnValuesToMatchRegex",
-            {"column": "year", "regex": r"^(?:1[89]|20)\d\d$"},
-            "year is no four-digit year",
-            critical=False,
-        ),
-    ]
+def _rules(table: pd.DataFrame) -> Iterator[tuple[str, Rule]]:
+    yield "rows", Rule("ExpectTableRowCountToBeBetween", {"min_value": 1}, "there are no rows")
+    lines = [str(number + 2) for number, key in enumerate(table["id_file"]) if not key]
+    without = f"id_file is empty in {len(lines)} rows, such as line {', '.join(lines[:5])}"
+    yield "ids", Rule("ExpectColumnValuesToNotBeNull", {"column": "id_file"}, without)
+    year = {"column": "year", "regex": r"^(?:1[89]|20)\d\d$"}
+    yield "years", Rule("ExpectColumnValuesToMatchRegex", year, "year is no four-digit year")
 
 
 def _fold(rows: pd.DataFrame) -> Metadata:

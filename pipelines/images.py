@@ -42,6 +42,16 @@ def decode_image(data: bytes, *, max_megapixels: float = 100) -> np.ndarray:
         raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
 
 
+def image_kind(data: bytes) -> tuple[str, bool]:
+    """Tell a photo's format (JPEG, MPO, PNG or WEBP) and whether it moves; raises ImageError like `decode_image`.
+
+    MPO is what cameras write that put a preview behind the JPEG, and no animation.
+    """
+    picture = _open(data, float("inf"))
+    kind = str(picture.format)
+    return kind, kind != "MPO" and bool(getattr(picture, "is_animated", False))
+
+
 def image_megapixels(data: bytes, *, max_megapixels: float = 100) -> float:
     """Tell a photo's size from its first bytes; raises ImageError like `decode_image`, but never for `truncated`."""
     picture = _open(data, max_megapixels)

@@ -1,146 +1,180 @@
 """Station 1: objects of the source bucket become labeling tasks, each photo at each generation exactly once.
 
-Desired state (what the bucket holds) is compared with actual state (what Label Studio holds) on every run; there is no
-ledger of our own that could disagree.
+Desired state (what bucket and catalogue hold) is compared with actual state (what Label Studio holds) on every run;
+there is no ledger of our own that could disagree.
 """
 
+import csv
+import io
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath
 
 from google.cloud.storage import Client
+from rich.progress import track
 
 from pipelines.catalog import COLUMNS, read_catalog
-from pipelines.errors import CatalogError, ImageError, ObjectChangedError
-from pipelines.images import decode_image, sha256_hex
+from pipelines.errors import CatalogError
+from pipelines.intake import PhotoIntake, Problem, without_copies, without_doubles
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import delete_predictions
 from pipelines.labelstudio.project import find_project
-from pipelines.labelstudio.tasks import create_tasks, list_tasks, update_task
+from pipelines.labelstudio.tasks import create_tasks, delete_task, list_tasks, update_task
+from pipelines.lock import held
 from pipelines.params import Params
 from pipelines.records import ImageRef, Metadata, ObjectRef, Task
 from pipelines.settings import Settings
-from pipelines.storage import list_objects, read, require_bucket, stat
+from pipelines.storage import list_objects, put, read, require_bucket, stat, widen
 
 logger = logging.getLogger(__name__)
-_READERS = 8
+REPORT = "reports/ingest.csv"  # in the target bucket
+_READERS = 32  # threads; most of a small photo's time is the way to the bucket and back
 _CHUNK = 500  # photos read between two imports
 
 
 @dataclass(frozen=True)
-class Problem:
-    """A photo that did not become a task: its address, a stable reason code, and what to do."""
-
-    uri: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True)
 class IngestReport:
-    """What one run found and did; every listed object is counted exactly once."""
+    """What one run found and did; every listed object is counted exactly once.
+
+    `described` of the `unchanged` photos got other catalogue data; `notes` are problems that set nothing aside.
+    """
 
     listed: int
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     ignored: int = 0
+    described: int = 0
     problems: tuple[Problem, ...] = field(default=())
+    notes: tuple[Problem, ...] = field(default=())
+
+    @property
+    def total(self) -> str:
+        """Give the conservation sum in one line."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(p.reason for p in self.problems).items())
+        described = f" ({self.described} with new catalogue data)" if self.described else ""
+        aside = f"{len(self.problems)} set aside{f' ({reasons})' if reasons else ''}"
+        return (
+            f"{self.listed} listed = {self.created} new + {self.updated} changed + {self.unchanged} unchanged"
+            f"{described} + {aside} + {self.ignored} not photos"
+        )
 
     def __str__(self) -> str:
-        """Give the conservation sum in one line, then a line per problem."""
-        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(p.reason for p in self.problems).items())
-        total = (
-            f"{self.listed} listed = {self.created} new + {self.updated} changed + {self.unchanged} unchanged + "
-            f"{len(self.problems)} set aside{f' ({reasons})' if reasons else ''} + {self.ignored} not photos"
-        )
-        return "\n".join([total, *(f"  {p.reason}: {p.uri}: {p.message}" for p in self.problems)])
+        """Give the conservation sum, then a line per problem."""
+        return "\n".join([self.total, *(f"  {p.reason}: {p.uri}: {p.message}" for p in (*self.problems, *self.notes))])
+
+    def as_csv(self) -> bytes:
+        """Write a line per problem, in a fixed order; texts that a spreadsheet would take for formulas are quoted."""
+        file = io.StringIO()
+        lines = csv.writer(file)
+        lines.writerow(["uri", "generation", "reason", "set aside", "message"])
+        for p in sorted((*self.problems, *self.notes), key=lambda p: (p.uri, p.reason, p.message)):
+            cells = (p.uri, p.generation or "", p.reason, "yes" if p.set_aside else "no", p.message)
+            lines.writerow(f"'{cell}" if str(cell).startswith(("=", "+", "-", "@", "\t")) else cell for cell in cells)
+        return file.getvalue().encode("utf-8-sig")
 
 
 def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
-    """Bring the tasks in line with the source bucket.
+    """Bring the tasks in line with source bucket and catalogue, and leave the report's CSV in the target bucket.
 
-    A photo that cannot be used is reported and stops nothing. Raises StorageError when the bucket is missing and
-    CatalogError when the catalogue breaks its contract, both before anything is changed.
+    A photo that cannot be used is reported and stops nothing. A second run waits until the first is done. Raises
+    StorageError when a bucket is missing and CatalogError when the catalogue breaks its contract, both before anything
+    is changed.
     """
-    require_bucket(bucket, settings.source_bucket)
-    catalog = _read_catalog(bucket, settings)
-    project = find_project(labels, params)
-    everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
-    objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
-    tasks = list(list_tasks(labels, project))
-    known = {(task.image.uri, task.image.generation) for task in tasks}
-    fresh = [o for o in objects if (o.uri, o.generation) not in known]
-    logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh))
-
-    problems: list[Problem] = []
-    photos: list[ImageRef] = []
-    created = updated = 0
-    owner = {task.image.sha256: task.image.uri for task in tasks}
-    for start in range(0, len(fresh), _CHUNK):  # published chunk by chunk: a killed first run has not worked in vain
-        read_now, bad = _read_photos(bucket, fresh[start : start + _CHUNK], params)
-        usable, doubles = _without_doubles(read_now, owner)
-        new, changed = _publish(labels, project, usable, tasks, catalog)
-        created, updated = created + new, updated + changed
-        problems += [*bad, *doubles]
-        photos += usable
-        logger.info("%d of %d read", min(start + _CHUNK, len(fresh)), len(fresh))
-    report = IngestReport(
-        listed=len(everything),
-        created=created,
-        updated=updated,
-        unchanged=len(objects) - len(fresh),
-        ignored=len(everything) - len(objects),
-        problems=tuple(problems),
-    )
-    missing = [photo.uri for photo in photos if _catalog_key(photo.uri) not in catalog]
-    if missing:
-        logger.warning("%d new photos have no row in %s, such as %s", len(missing), settings.catalog, missing[0])
+    for name in (settings.source_bucket, settings.target_bucket):
+        require_bucket(bucket, name)
+    widen(bucket, _READERS)
+    with held(settings.var / "ingest.lock"):
+        report = _ingest(bucket, labels, settings, params)
+    put(bucket, settings.target_bucket, REPORT, report.as_csv(), "text/csv; charset=utf-8")
     return report
 
 
-def _read_catalog(bucket: Client, settings: Settings) -> Mapping[str, Metadata]:
+def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
+    catalog, notes = _read_catalog(bucket, settings, params)
+    project = find_project(labels, params)
+    everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
+    objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
+    tasks = _without_double_tasks(labels, list(list_tasks(labels, project)))
+    known = {(task.image.uri, task.image.generation) for task in tasks}
+    fresh, problems = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
+    logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(problems))
+
+    created = updated = 0
+    owner = {task.image.sha256: task.image.uri for task in tasks}
+    pool = ThreadPoolExecutor(_READERS, "ingest")
+    try:
+        intake = PhotoIntake(bucket, params.ingest.max_megapixels)
+        found = iter(track(pool.map(intake.read, fresh), "reading photos", total=len(fresh), transient=True))
+        while part := list(islice(found, _CHUNK)):  # published part by part: a killed run has not worked in vain
+            usable, doubles = without_doubles([one for one, _ in part if isinstance(one, ImageRef)], owner)
+            new, changed = _publish(labels, project, usable, tasks, catalog)
+            created, updated = created + new, updated + changed
+            problems += [*(one for one, _ in part if isinstance(one, Problem)), *doubles]
+            notes += [note for _, note in part if note]
+            logger.info("%d tasks made, %d brought up to date", created, updated)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if created:  # an import of a run that was killed may have come to its end beside ours
+        _without_double_tasks(labels, list(list_tasks(labels, project)))
+    aside = {problem.uri for problem in problems}
+    notes += [_rowless(o, settings) for o in objects if o.uri not in aside and _catalog_key(o.uri) not in catalog]
+    listed = {(o.uri, o.generation) for o in objects}
+    stayed = [task for task in tasks if (task.image.uri, task.image.generation) in listed]
+    return IngestReport(
+        listed=len(everything),
+        created=created,
+        updated=updated,
+        unchanged=len(listed & known),
+        ignored=len(everything) - len(objects),
+        described=_describe(labels, stayed, catalog),
+        problems=tuple(problems),
+        notes=tuple(notes),
+    )
+
+
+def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[Mapping[str, Metadata], list[Problem]]:
     found = stat(bucket, settings.source_bucket, settings.catalog)
     source = f"gs://{settings.source_bucket}/{settings.catalog}"
     if found is None:
         raise CatalogError(f"there is no catalogue {source}; upload it, or set MASKLOOP_CATALOG to its object name")
-    return read_catalog(read(bucket, found), source)
+    catalog, remarks = read_catalog(read(bucket, found), source, params.ingest.severity)
+    return catalog, [Problem(source, "catalogue", remark, found.generation, set_aside=False) for remark in remarks]
 
 
-def _read_photos(bucket: Client, objects: Iterable[ObjectRef], params: Params) -> tuple[list[ImageRef], list[Problem]]:
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = list(pool.map(lambda ref: _read_photo(bucket, ref, params), objects))
-    return [one for one in found if isinstance(one, ImageRef)], [one for one in found if isinstance(one, Problem)]
+def _without_double_tasks(labels: LabelStudioClient, tasks: Sequence[Task]) -> list[Task]:
+    """Delete tasks of one photo's same bytes but one; what somebody works on always stays.
 
-
-def _read_photo(bucket: Client, ref: ObjectRef, params: Params) -> ImageRef | Problem:
-    try:
-        data = read(bucket, ref)
-        height, width = decode_image(data, max_megapixels=params.ingest.max_megapixels).shape[:2]
-    except ImageError as error:
-        return Problem(ref.uri, error.reason, str(error))
-    except ObjectChangedError as error:
-        return Problem(ref.uri, "gone", str(error))
-    return ImageRef(ref.uri, ref.generation, sha256_hex(data), height, width)
-
-
-def _without_doubles(photos: list[ImageRef], owner: dict[str, str]) -> tuple[list[ImageRef], list[Problem]]:
-    """Keep one photo per content; the others are reported as `duplicate`. `owner` maps sha256 to address and grows."""
-    kept, doubles = [], []
-    for photo in photos:
-        first = owner.setdefault(photo.sha256, photo.uri)
-        if first == photo.uri:
-            kept.append(photo)
+    They come from an import whose answer nobody waited for.
+    """
+    kept: list[Task] = []
+    seen: set[tuple[str, str]] = set()
+    for task in sorted(tasks, key=lambda task: (not task.opened, task.id)):
+        photo = task.image.uri, task.image.sha256
+        if photo in seen and not task.opened:
+            logger.warning("task %d shows %s, which has a task already: it is deleted", task.id, task.image.uri)
+            delete_task(labels, task.id)
         else:
-            doubles.append(Problem(photo.uri, "duplicate", f"same bytes as {first}, which has the task"))
-    return kept, doubles
+            kept.append(task)
+        seen.add(photo)
+    return sorted(kept, key=lambda task: task.id)
+
+
+def _rowless(photo: ObjectRef, settings: Settings) -> Problem:
+    message = f"no row of {settings.catalog} has the id_file {_catalog_key(photo.uri)}; the task shows no details"
+    return Problem(photo.uri, "no-row", message, photo.generation, set_aside=False)
 
 
 def _publish(
-    labels: LabelStudioClient, project: int, photos: list[ImageRef], tasks: list[Task], catalog: Mapping[str, Metadata]
+    labels: LabelStudioClient,
+    project: int,
+    photos: list[ImageRef],
+    tasks: Sequence[Task],
+    catalog: Mapping[str, Metadata],
 ) -> tuple[int, int]:
     """Create tasks for new photos, and bring the tasks of overwritten ones in line; gives both counts.
 
@@ -164,6 +198,17 @@ def _publish(
                 logger.warning("%s was overwritten after somebody worked on it: it gets a new task", photo.uri)
             created.append((photo, metadata))
     return create_tasks(labels, project, created), updated
+
+
+def _describe(labels: LabelStudioClient, tasks: Iterable[Task], catalog: Mapping[str, Metadata]) -> int:
+    """Bring the catalogue's part of tasks in line; a photo whose row is gone keeps what is known of it."""
+    described = 0
+    for task in tasks:
+        metadata = {**task.metadata, **_metadata(task.image.uri, catalog)}
+        if _catalog_key(task.image.uri) in catalog and metadata != task.metadata:
+            update_task(labels, task.id, task.image, metadata)
+            described += 1
+    return described
 
 
 def _metadata(uri: str, catalog: Mapping[str, Metadata]) -> Metadata:

@@ -1,7 +1,6 @@
 """Photos as pixels for both services: read at their generation, a bounded number of pixels in memory at a time."""
 
 import logging
-import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ import httpx
 import numpy as np
 from google.cloud.storage import Client
 
+from pipelines.budget import Budget
 from pipelines.errors import ConfigurationError, DataError, MaskloopError, ObjectChangedError, StorageError
 from pipelines.images import decode_image, image_megapixels
 from pipelines.records import ObjectRef, PhotoAddress
@@ -36,7 +36,7 @@ class PhotoReader:
 
     def __init__(self, client: Client, bucket: str, max_megapixels: float, hosts: Collection[str] = ()) -> None:
         self._client, self._bucket, self._hosts = client, bucket, frozenset(hosts)
-        self._max_megapixels, self._budget = max_megapixels, _Budget(max_megapixels)
+        self._max_megapixels, self._budget = max_megapixels, Budget(max_megapixels)
         self._pool = ThreadPoolExecutor(_SIDE_BY_SIDE, "photo")
 
     def resolve(self, address: PhotoAddress) -> PhotoAddress:
@@ -145,27 +145,6 @@ class PhotoReader:
                 yield answer
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise StorageError(f"cannot read {_plain(url)} ({error}); try again, or upload the photo") from error
-
-
-class _Budget:
-    """Lets holders in while their megapixels fit; who needs more than there is waits to be alone."""
-
-    def __init__(self, megapixels: float) -> None:
-        self._free = self._all = megapixels
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def held(self, megapixels: float) -> Iterator[None]:
-        taken = min(megapixels, self._all)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= taken)
-            self._free -= taken
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += taken
-                self._changed.notify_all()
 
 
 def _plain(url: str) -> str:

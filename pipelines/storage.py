@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import quote
 
 from google.api_core.exceptions import (
     Forbidden,
@@ -26,6 +27,7 @@ from google.auth.exceptions import DefaultCredentialsError, RefreshError, Transp
 from google.cloud.storage import Blob, Client
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 from typing_extensions import Buffer
 
@@ -57,12 +59,25 @@ def connect(settings: Settings) -> Client:
         ) from error
 
 
+def widen(client: Client, connections: int) -> None:
+    """Let a client keep so many connections open, for as many threads; by default it keeps ten."""
+    for scheme in ("https://", "http://"):
+        client._http.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """Split `gs://bucket/name` into bucket and object name; raises ConfigurationError for anything else."""
     bucket, _, name = uri.removeprefix("gs://").partition("/")
     if not uri.startswith("gs://") or not bucket:
         raise ConfigurationError(f"{uri!r} is no bucket address; it must look like gs://bucket/name")
     return bucket, name
+
+
+def browser_address(settings: Settings, bucket: str, name: str) -> str:
+    """Give the address at which a person with access opens an object in a browser."""
+    if settings.storage_endpoint:
+        return f"{settings.storage_endpoint}/{bucket}/{quote(name)}"
+    return f"https://storage.cloud.google.com/{bucket}/{quote(name)}"
 
 
 def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterable[str] = ()) -> Iterator[ObjectRef]:

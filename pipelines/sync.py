@@ -6,27 +6,31 @@ Killed anywhere and run again, it takes up where the state says it must. A run c
 
 import logging
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 from google.cloud.storage import Client
 
+from pipelines.dataset.checks import PAGE
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, NO_PHOTOS
 from pipelines.dataset.mirror import Copied, copy_changes, make_hold, read_note
 from pipelines.dataset.published import Published
 from pipelines.dataset.remote import output_hashes, push_and_audit
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
+from pipelines.images import sha256_hex
 from pipelines.labelstudio.changes import read_changes
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.params import load_params
 from pipelines.records import DatasetVersion
 from pipelines.settings import Settings
-from pipelines.storage import delete, list_objects, md5_base64, put, require_bucket, stat, write
+from pipelines.storage import browser_address, delete, list_objects, md5_base64, put, require_bucket, stat, write
 
 logger = logging.getLogger(__name__)
 _MIRROR = "annotations/"
+_CHECKS = "checks/"
 
 
 def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> DatasetVersion | None:
@@ -75,7 +79,10 @@ def look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspac
 
 def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetVersion | None:
     """Build and publish a version of what was copied; None when it is the same bytes as the last one."""
-    _build(workspace, Published(workspace, bucket))
+    try:
+        _build(workspace, Published(workspace, bucket))
+    finally:
+        _show_checks(bucket, workspace)
     if not _differs(workspace):
         return None
     name = workspace.settings.target_bucket
@@ -118,6 +125,17 @@ def _build(workspace: Workspace, published: Published) -> None:
     make_hold(workspace.path / BEFORE, published.manifest_file(tags[-1]) if tags else NO_PHOTOS)
     workspace.dvc("add", str(ANNOTATIONS), str(IMAGES), str(BEFORE))
     workspace.dvc("repro", "split", show=True)
+
+
+def _show_checks(bucket: Client, workspace: Workspace) -> None:
+    """Bring the Data Docs page of this run's checks into the target bucket and log its address."""
+    page = workspace.path / PAGE
+    if page.exists():
+        data = page.read_bytes()
+        name = f"{_CHECKS}{datetime.now(UTC):%Y-%m-%d}/{sha256_hex(data)[:12]}.html"
+        put(bucket, workspace.settings.target_bucket, name, data, "text/html; charset=utf-8")
+        logger.info("checks: %s", browser_address(workspace.settings, workspace.settings.target_bucket, name))
+        page.unlink()  # what lies there at the end of a run is of that run
 
 
 def _differs(workspace: Workspace) -> bool:

@@ -76,6 +76,11 @@ def update_task(client: LabelStudioClient, task_id: int, image: ImageRef, metada
     client.patch(f"/api/tasks/{task_id}/", {"data": task_data(image, metadata)})
 
 
+def delete_task(client: LabelStudioClient, task_id: int) -> None:
+    """Delete a task with all it holds."""
+    client.delete(f"/api/tasks/{task_id}/")
+
+
 def task_data(image: ImageRef, metadata: Metadata) -> dict[str, Any]:
     """Build the task's data: what the interface shows, and the photo's identity.
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -53,6 +54,10 @@ class Airflow:
         """Give the newest runs of a DAG, newest first."""
         found = self._request("GET", f"/api/v2/dags/{dag}/dagRuns", params={"order_by": "-run_after", "limit": 50})
         return list(found["dag_runs"])
+
+    def note(self, dag: str, run_id: str, text: str) -> None:
+        """Write the note that people see beside a run; Airflow keeps at most a thousand characters."""
+        self._request("PATCH", f"/api/v2/dags/{dag}/dagRuns/{quote(run_id, safe='')}", json={"note": text[:1000]})
 
     def wait_for(
         self, dag: str, timeout_s: float, *, run_id: str = "", ignore: frozenset[str] = frozenset(),

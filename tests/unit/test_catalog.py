@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.catalog import COLUMNS, read_catalog
 from pipelines.errors import CatalogError
+from pipelines.params import Severity
 
 HEADER = ",".join(COLUMNS)
 ROW = "look-1,1999,Autumn,AW,coat,photo,Look 1,black,outerwear,coat"
@@ -15,8 +16,12 @@ def catalog(*rows: str, header: str = HEADER, end: str = "\n") -> bytes:
     return (end.join([header, *rows]) + end).encode()
 
 
-def read(data: bytes) -> dict[str, dict[str, str]]:
-    return {key: dict(metadata) for key, metadata in read_catalog(data, "gs://archive/catalogue.csv").items()}
+SEVERITY: dict[str, Severity] = {"rows": "critical", "ids": "warning", "years": "warning"}
+
+
+def read(data: bytes, severity: dict[str, Severity] = SEVERITY) -> dict[str, dict[str, str]]:
+    found, _ = read_catalog(data, "gs://archive/catalogue.csv", severity)
+    return {key: dict(metadata) for key, metadata in found.items()}
 
 
 def test_each_photo_gets_its_metadata_without_its_id() -> None:
@@ -82,15 +87,13 @@ def test_columns_may_stand_in_any_order() -> None:
         (catalog(), "there are no rows"),
         (catalog(ROW, header=HEADER.replace("season", "saison")), "lacks the column season; it has id_file, year,"),
         (catalog(ROW.replace(",", ";"), header=HEADER.replace(",", ";")), "lacks the columns id_file, year"),
-        (catalog(ROW, "  ,2001,,,,,,,,"), "id_file is empty in some rows"),
-        (catalog(ROW.replace("Autumn", "Été")).decode().encode("latin-1"), "is not UTF-8 (byte 95)"),
-        (catalog(ROW).decode().encode("utf-16"), "is not UTF-8 (byte 0)"),
+        (bytes(range(128, 256)) * 4 + b"\0\1\2", "is no text in a known encoding"),
         (catalog(ROW, ROW + ",one,more"), "no CSV table"),
         (catalog(ROW + ",lost", ROW + ",lost"), "no CSV table"),
         (catalog(ROW.replace("Look 1", '"Look 1')), "no CSV table"),
     ],
     ids=[
-        "zero-bytes", "blank", "header-only", "column-missing", "semicolons", "id-empty", "latin-1", "utf-16",
+        "zero-bytes", "blank", "header-only", "column-missing", "semicolons", "no-text",
         "one-long-row", "all-rows-long", "open-quote",
     ],
 )  # fmt: skip
@@ -105,3 +108,26 @@ def test_a_strange_year_is_reported_and_stops_nothing(caplog: pytest.LogCaptureF
     with caplog.at_level(logging.WARNING, "pipelines.catalog"):
         assert read(catalog(ROW.replace("1999", "99?")))["look-1"]["year"] == "99?"
     assert "gs://archive/catalogue.csv: year is no four-digit year (for example 99?)" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "mac_roman", "utf-8-sig"])
+def test_other_encodings_are_understood_and_remarked(encoding: str) -> None:
+    rows = [ROW.replace("Autumn", "Été à la façade").replace("look-1", f"look-{n}") for n in range(30)]
+    data = catalog(*rows).decode().encode(encoding)
+
+    found, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
+
+    assert len(found) == 30
+    assert {one["collection"] for one in found.values()} == {"Été à la façade"}
+    assert bool(remarks) == (encoding != "utf-8-sig")
+    assert all("the file is taken for" in remark for remark in remarks)
+
+
+def test_rows_without_an_id_are_left_out_and_named_by_line() -> None:
+    data = catalog(ROW, "  ,2001,,,,,,,,")
+    found, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
+    assert list(found) == ["look-1"]
+    assert remarks == ["id_file is empty in 1 rows, such as line 3"]
+    assert read_catalog(data, "catalogue.csv", {**SEVERITY, "ids": "off"})[1] == []
+    with pytest.raises(CatalogError, match=r"in 1 rows, such as line 3\. Mend these rows"):
+        read(data, {**SEVERITY, "ids": "critical"})

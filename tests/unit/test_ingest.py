@@ -1,10 +1,12 @@
 """Station 1 against a real bucket server and a Label Studio that answers from lists."""
 
+import csv
 import io
 import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -16,10 +18,11 @@ from PIL import Image
 from pipelines import storage
 from pipelines.catalog import COLUMNS
 from pipelines.errors import CatalogError, StorageError
-from pipelines.ingest import IngestReport, Problem, _without_doubles, ingest
+from pipelines.ingest import REPORT, IngestReport, ingest
+from pipelines.intake import Problem, without_doubles
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Params
-from pipelines.records import ImageRef
+from pipelines.records import ImageRef, ObjectRef
 from pipelines.settings import Settings
 
 Run = Callable[[], IngestReport]
@@ -47,6 +50,9 @@ class LabelStudio:
                 [task] = [task for task in self.tasks if str(task["id"]) == path.split("/")[3]]
                 task["data"] = body["data"]
                 answer = task
+            case "DELETE", path if path.startswith("/api/tasks/"):
+                self.tasks = [task for task in self.tasks if str(task["id"]) != path.split("/")[3]]
+                return httpx.Response(204)
             case "POST", "/api/dm/actions":
                 self.predictions_deleted += body["selectedItems"]["included"]
                 answer = {"processed_items": 1}
@@ -62,14 +68,19 @@ def png(shade: int, height: int = 30, width: int = 20) -> bytes:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(_env_file=None, source_bucket=f"archive-{uuid4().hex[:12]}", source_prefix="photos/")
+def settings(tmp_path: Path) -> Settings:
+    name = uuid4().hex[:12]
+    return Settings(
+        _env_file=None, var=tmp_path, source_bucket=f"archive-{name}", source_prefix="photos/",
+        target_bucket=f"labels-{name}",
+    )  # fmt: skip
 
 
 @pytest.fixture
 def archive_of_two(bucket_client: Client, settings: Settings) -> Settings:
     """A bucket with a catalogue, two photos, a text among them, and a photo elsewhere; gives its settings."""
-    storage.ensure_bucket(bucket_client, settings.source_bucket)
+    for bucket in (settings.source_bucket, settings.target_bucket):
+        storage.ensure_bucket(bucket_client, bucket)
     rows = [",".join(COLUMNS), "a,1999,Autumn,,,,Look 1,,,", "a,,,,,,,,,coat"]
     put(bucket_client, settings, settings.catalog, "\n".join(rows).encode())
     put(bucket_client, settings, "photos/a.png", png(10))
@@ -138,6 +149,115 @@ class TestIngest:
             "z-again.png": "duplicate",
         }
 
+    def test_every_problem_is_a_line_of_the_reports_csv(
+        self, run: Run, bucket_client: Client, archive_of_two: Settings
+    ) -> None:
+        put(bucket_client, archive_of_two, "photos/empty.jpg", b"")
+        put(bucket_client, archive_of_two, "photos/z-again.png", png(10))
+        put(bucket_client, archive_of_two, "photos/wrong.jpg", png(40))
+
+        report = run()
+
+        there = storage.stat(bucket_client, archive_of_two.target_bucket, REPORT)
+        lines = list(csv.DictReader(io.StringIO(storage.read(bucket_client, there).decode("utf-8-sig"))))
+        found = [(line["uri"].rpartition("/")[2], line["reason"], line["set aside"]) for line in lines]
+        assert found == [
+            ("b.PNG", "no-row", "no"), ("empty.jpg", "empty", "yes"), ("wrong.jpg", "mislabelled", "no"),
+            ("wrong.jpg", "no-row", "no"), ("z-again.png", "duplicate", "yes"),
+        ]  # fmt: skip
+        assert all(line["message"] and line["generation"].isdigit() for line in lines)
+        assert len(report.problems) + len(report.notes) == len(lines)
+        run()
+        assert storage.stat(bucket_client, archive_of_two.target_bucket, REPORT) != there, (
+            "notes of new photos are gone"
+        )
+
+    def test_moving_pictures_are_set_aside(self, run: Run, bucket_client: Client, archive_of_two: Settings) -> None:
+        frames = [Image.fromarray(np.full((30, 20, 3), shade, np.uint8)) for shade in (1, 99)]
+        for kind in ("webp", "png"):
+            file = io.BytesIO()
+            frames[0].save(file, kind, save_all=True, append_images=frames[1:])
+            put(bucket_client, archive_of_two, f"photos/moving.{kind}", file.getvalue())
+        report = run()
+        assert [problem.reason for problem in report.problems] == ["animated", "animated"]
+
+    def test_a_photo_too_large_is_not_decoded(
+        self, bucket_client: Client, labels: LabelStudioClient, archive_of_two: Settings, params: Params
+    ) -> None:
+        small = params.model_copy(update={"ingest": params.ingest.model_copy(update={"max_megapixels": 0.001})})
+        report = ingest(bucket_client, labels, archive_of_two, small)
+        assert [(p.uri.rpartition("/")[2], p.reason) for p in report.problems] == [("b.PNG", "too-large")]
+
+    def test_copies_are_known_from_the_listing_and_not_read(
+        self, run: Run, bucket_client: Client, archive_of_two: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        put(bucket_client, archive_of_two, "photos/0-copy-of-a.png", png(10))
+        run()
+        read: list[str] = []
+        real = storage.read
+        monkeypatch.setattr(
+            "pipelines.intake.read", lambda client, ref, **more: read.append(ref.name) or real(client, ref, **more)
+        )
+        put(bucket_client, archive_of_two, "photos/00-copy-of-a.png", png(10))
+        report = run()
+        assert read == []
+        assert [(p.reason, p.message) for p in report.problems] == [
+            (
+                "duplicate",
+                f"same bytes as gs://{archive_of_two.source_bucket}/photos/0-copy-of-a.png, which has the task",
+            )
+        ] * 2
+
+    def test_an_object_that_vanishes_while_it_is_read_is_gone(
+        self, run: Run, bucket_client: Client, archive_of_two: Settings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = storage.read
+
+        def late(client: Client, ref: ObjectRef, **more: int) -> bytes:
+            storage.delete(client, ref)
+            return real(client, ref, **more)
+
+        monkeypatch.setattr("pipelines.intake.read", late)
+        report = run()
+        assert counts(report) == (0, 0, 0, 2, 1)
+        assert {problem.reason for problem in report.problems} == {"gone"}
+
+    def test_photos_that_look_alike_have_close_hashes(
+        self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings
+    ) -> None:
+        picture = Image.fromarray(np.random.default_rng(1).integers(0, 255, (12, 8, 3), np.uint8)).resize((80, 120))
+        for name, quality in (("one", 95), ("two", 40)):
+            file = io.BytesIO()
+            picture.save(file, "JPEG", quality=quality)
+            put(bucket_client, archive_of_two, f"photos/{name}.jpg", file.getvalue())
+        run()
+        hashes = {
+            task["data"]["image"].rpartition("/")[2]: int(task["data"]["phash"], 16) for task in label_studio.tasks
+        }
+        assert (hashes["one.jpg"] ^ hashes["two.jpg"]).bit_count() <= 4
+        assert (hashes["one.jpg"] ^ hashes["a.png"]).bit_count() > 10
+
+    def test_tasks_made_twice_by_a_killed_run_become_one(self, run: Run, label_studio: LabelStudio) -> None:
+        run()
+        label_studio.tasks += [{"id": 7, "data": label_studio.tasks[0]["data"], "total_annotations": 1}]
+        label_studio.tasks += [{"id": 8, "data": label_studio.tasks[0]["data"]}]
+        assert counts(run()) == (0, 0, 2, 0, 1)
+        assert [task["id"] for task in label_studio.tasks] == [2, 7], "what somebody worked on stays"
+
+    def test_a_changed_catalogue_reaches_tasks_that_exist(
+        self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings
+    ) -> None:
+        run()
+        label_studio.tasks[0]["data"]["remark"] = "theirs"
+        header = ",".join(COLUMNS)
+        put(bucket_client, archive_of_two, "catalogue.csv", f"{header}\na,2001,Winter,,,,Look 9,,,".encode())
+        report = run()
+        assert (counts(report), report.described) == ((0, 0, 2, 0, 1), 1)
+        assert "2 unchanged (1 with new catalogue data)" in report.total
+        data = label_studio.tasks[0]["data"]
+        assert (data["year"], data["collection"], data["remark"]) == ("2001", "Winter", "theirs")
+        assert run().described == 0
+
     def test_an_overwritten_photo_takes_over_a_task_that_nobody_opened(
         self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings
     ) -> None:
@@ -177,22 +297,22 @@ class TestIngest:
 class TestDoubles:
     def test_the_first_of_equal_photos_is_kept(self) -> None:
         again = replace(PHOTO, uri="gs://archive/photos/b.png")
-        kept, doubles = _without_doubles([PHOTO, again], {})
+        kept, doubles = without_doubles([PHOTO, again], {})
         assert kept == [PHOTO]
-        assert doubles == [Problem(again.uri, "duplicate", f"same bytes as {PHOTO.uri}, which has the task")]
+        assert doubles == [Problem(again.uri, "duplicate", f"same bytes as {PHOTO.uri}, which has the task", 1)]
 
     def test_a_photo_that_has_a_task_owns_its_bytes(self) -> None:
         again = replace(PHOTO, uri="gs://archive/photos/0.png")
-        kept, doubles = _without_doubles([again], {PHOTO.sha256: PHOTO.uri})
+        kept, doubles = without_doubles([again], {PHOTO.sha256: PHOTO.uri})
         assert (kept, [double.uri for double in doubles]) == ([], [again.uri])
 
     def test_a_new_generation_with_the_old_bytes_is_no_double(self) -> None:
         newer = replace(PHOTO, generation=2)
-        assert _without_doubles([newer], {PHOTO.sha256: PHOTO.uri}) == ([newer], [])
+        assert without_doubles([newer], {PHOTO.sha256: PHOTO.uri}) == ([newer], [])
 
     def test_other_bytes_are_no_doubles(self) -> None:
         other = replace(PHOTO, uri="gs://archive/photos/b.png", sha256="bb")
-        assert _without_doubles([PHOTO, other], {}) == ([PHOTO, other], [])
+        assert without_doubles([PHOTO, other], {}) == ([PHOTO, other], [])
 
 
 class TestReport:
@@ -202,6 +322,14 @@ class TestReport:
         first, *rest = str(report).splitlines()
         assert first == "9 listed = 3 new + 1 changed + 2 unchanged + 2 set aside (2 empty) + 1 not photos"
         assert rest == ["  empty: gs://a/x: upload it again", "  empty: gs://a/y: upload it again"]
+
+    def test_the_csv_holds_no_formulas(self) -> None:
+        report = IngestReport(
+            1, problems=(Problem("gs://a/x", "empty", "=HYPERLINK(1)"), Problem("@b", "empty", "m, n"))
+        )
+        assert report.as_csv().decode("utf-8-sig").splitlines()[1:] == [
+            "'@b,,empty,yes,\"m, n\"", "gs://a/x,,empty,yes,'=HYPERLINK(1)"
+        ]  # fmt: skip
 
     def test_no_problem_needs_no_reasons(self) -> None:
         assert (

@@ -1,0 +1,98 @@
+"""What the source bucket offers: each photo read, checked and named, in bounded memory; or why it is set aside."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from google.cloud.storage import Client
+
+from pipelines.budget import Budget
+from pipelines.errors import ImageError, ObjectChangedError
+from pipelines.images import decode_image, image_kind, image_megapixels, perceptual_hash, sha256_hex
+from pipelines.records import ImageRef, ObjectRef
+from pipelines.storage import read
+
+_MOST_MB = 256.0  # of files that are in memory at once
+_MOST_BYTES = 256 << 20  # of one file; before it is read, nobody knows what it is
+_SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",)}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What somebody should look at: its address, a stable reason code, and what to do.
+
+    A photo that is `set_aside` did not become a task; with any other problem it did.
+    """
+
+    uri: str
+    reason: str
+    message: str
+    generation: int = 0
+    set_aside: bool = True
+
+
+class PhotoIntake:
+    """Reads and checks photos, from any number of threads; files in memory have at most 256 MB together.
+
+    Decoded photos in memory have at most `max_megapixels` together, so a photo of that size is decoded alone.
+    """
+
+    def __init__(self, bucket: Client, max_megapixels: float) -> None:
+        self._bucket, self._most = bucket, max_megapixels
+        self._files, self._pixels = Budget(_MOST_MB), Budget(max_megapixels)
+
+    def read(self, ref: ObjectRef) -> tuple[ImageRef | Problem, Problem | None]:
+        """Give the photo or why it is set aside, and a remark about it if there is one."""
+        with self._files.held(max(ref.size, 0) / 1e6):
+            try:
+                data = read(self._bucket, ref, most_bytes=_MOST_BYTES)
+                kind, animated = image_kind(data)
+                if animated:
+                    raise ImageError("animated", "the file moves, and nobody could tell which picture was labelled")
+                with self._pixels.held(image_megapixels(data, max_megapixels=self._most)):
+                    image = decode_image(data, max_megapixels=self._most)
+                    height, width = image.shape[:2]
+                    phash = perceptual_hash(image)
+            except ImageError as error:
+                return Problem(ref.uri, error.reason, str(error), ref.generation), None
+            except ObjectChangedError as error:
+                return Problem(ref.uri, "gone", str(error), ref.generation), None
+            note = None
+            if not ref.name.lower().endswith(_SUFFIXES[kind]):
+                note = Problem(
+                    ref.uri, "mislabelled", f"the file is {kind}; rename it", ref.generation, set_aside=False
+                )
+            return ImageRef(ref.uri, ref.generation, sha256_hex(data), height, width, phash), note
+
+
+def without_copies(
+    fresh: Sequence[ObjectRef], objects: Iterable[ObjectRef], known: set[tuple[str, int]]
+) -> tuple[list[ObjectRef], list[Problem]]:
+    """Set aside what the listing's MD5 shows to be a copy: nobody need read it, now or on any later run."""
+    first: dict[str, ObjectRef] = {}
+    for ref in sorted(objects, key=lambda ref: ((ref.uri, ref.generation) not in known, ref.name)):
+        if ref.md5:
+            first.setdefault(ref.md5, ref)
+    kept, copies = [], []
+    for ref in fresh:
+        original = first.get(ref.md5, ref)
+        if original.uri == ref.uri:
+            kept.append(ref)
+        else:
+            copies.append(_duplicate(ref.uri, ref.generation, original.uri))
+    return kept, copies
+
+
+def without_doubles(photos: list[ImageRef], owner: dict[str, str]) -> tuple[list[ImageRef], list[Problem]]:
+    """Keep one photo per content; the others are reported as `duplicate`. `owner` maps sha256 to address and grows."""
+    kept, doubles = [], []
+    for photo in photos:
+        first = owner.setdefault(photo.sha256, photo.uri)
+        if first == photo.uri:
+            kept.append(photo)
+        else:
+            doubles.append(_duplicate(photo.uri, photo.generation, first))
+    return kept, doubles
+
+
+def _duplicate(uri: str, generation: int, first: str) -> Problem:
+    return Problem(uri, "duplicate", f"same bytes as {first}, which has the task", generation)
