@@ -64,6 +64,31 @@ def setup() -> None:
         console.print(line)
 
 
+buckets = typer.Typer(help="The buckets' settings as code.", no_args_is_help=True)
+app.add_typer(buckets, name="buckets")
+
+
+@buckets.command("setup")
+def buckets_setup(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference and change nothing")] = False,
+) -> None:
+    """Create or mend source, target and dataset bucket; shows what differs first."""
+    from pipelines import storage
+    from pipelines.buckets import as_table, bring_in_line, differences, require_kept
+
+    settings = get_settings()
+    client = storage.connect(settings)
+    found = differences(client, settings)
+    console.print(as_table(found) if found else "all buckets are as they must be")
+    if dry_run or not found:
+        return
+    left = bring_in_line(client, settings, found)
+    require_kept(left, settings)
+    console.print(f"{len(found) - len(left)} settings brought in line")
+    if left:
+        console.print(f"the local bucket server does not know: {', '.join(sorted({one.setting for one in left}))}")
+
+
 @app.command()
 def ingest() -> None:
     """Turn new and changed photos of the source bucket into tasks."""

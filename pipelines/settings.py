@@ -35,6 +35,10 @@ class Settings(BaseSettings):
     catalog: str = Field("catalogue.csv", description="Object name of the catalogue CSV in the source bucket")
     target_bucket: str = Field("labels", description="Bucket that mirrors each annotation's JSON")
     dvc_bucket: str = Field("datasets", description="Bucket of the DVC remote")
+    bucket_location: str = Field("", description="Where `maskloop buckets setup` makes buckets, such as EU; else US")
+    google_key: SecretStr = Field(
+        SecretStr(""), description="Service account's key in base64; empty: application default credentials"
+    )
     google_connection: str = Field("google_cloud_default", description="Airflow connection id for the buckets")
 
     label_studio_port: int = Field(8080, description="Port of Label Studio")

@@ -24,17 +24,19 @@ from google.api_core.exceptions import (
 )
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
-from google.cloud.storage import Blob, Client
+from google.cloud.storage import Blob, Bucket, Client
 from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 from requests.exceptions import RequestException
 from typing_extensions import Buffer
 
+from pipelines.credentials import key_of
 from pipelines.errors import ConfigurationError, CredentialsError, ObjectChangedError, StorageError
 from pipelines.records import ObjectRef
 from pipelines.settings import Settings
 
+EMBEDDINGS = "embeddings/"  # where they lie in the target bucket
 # The client library would try for two minutes when nobody answers; hiccups are over sooner, and the DAGs try again.
 _REQUEST: dict[str, Any] = {
     "retry": DEFAULT_RETRY.with_delay(initial=0.25, multiplier=2, maximum=2).with_timeout(6),
@@ -43,19 +45,21 @@ _REQUEST: dict[str, Any] = {
 
 
 def connect(settings: Settings) -> Client:
-    """Open a client for the local bucket server or, with application default credentials, for Google Cloud Storage.
+    """Open a client for the local bucket server, or for Google Cloud Storage with the credentials there are.
 
-    Raises CredentialsError when Google's credentials cannot be found.
+    Raises CredentialsError when Google's credentials cannot be found, ConfigurationError when the key is none.
     """
     if settings.storage_endpoint:
         os.environ["STORAGE_EMULATOR_HOST"] = settings.storage_endpoint  # the client library reads it nowhere else
         return Client(project="maskloop", credentials=AnonymousCredentials())
     try:
-        return Client()
+        key = key_of(settings)
+        return Client.from_service_account_info(key) if key else Client()
     except (DefaultCredentialsError, OSError) as error:  # OSError: credentials without a project
         raise CredentialsError(
             "no Google credentials found; run `gcloud auth application-default login`, set "
-            "GOOGLE_APPLICATION_CREDENTIALS to a key file, or set MASKLOOP_STORAGE_EMULATOR=true for a local bucket"
+            "GOOGLE_APPLICATION_CREDENTIALS to a key file or MASKLOOP_GOOGLE_KEY to one in base64, or set "
+            "MASKLOOP_STORAGE_EMULATOR=true for a local bucket"
         ) from error
 
 
@@ -83,7 +87,7 @@ def browser_address(settings: Settings, bucket: str, name: str) -> str:
 def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterable[str] = ()) -> Iterator[ObjectRef]:
     """List objects below `prefix` in name order, those with one of `suffixes` (lower case) if any are given."""
     wanted = tuple(suffixes)
-    with _explained(f"gs://{bucket}/{prefix}", bucket):
+    with explained(f"gs://{bucket}/{prefix}", bucket):
         for blob in client.list_blobs(bucket, prefix=prefix, **_REQUEST):
             if not wanted or blob.name.lower().endswith(wanted):
                 yield _reference(blob)
@@ -96,7 +100,7 @@ def read(client: Client, ref: ObjectRef, *, most_bytes: int | None = None) -> by
     are more than `most_bytes`.
     """
     blob = client.bucket(ref.bucket).blob(ref.name, generation=ref.generation or None)
-    with _explained(ref.uri, ref.bucket):
+    with explained(ref.uri, ref.bucket):
         try:
             file = _Bounded(ref.uri, most_bytes)
             blob.download_to_file(file, **_REQUEST)
@@ -127,7 +131,7 @@ class _Bounded(io.BytesIO):
 
 def stat(client: Client, bucket: str, name: str) -> ObjectRef | None:
     """Look up the object as it is now; None when there is none."""
-    with _explained(f"gs://{bucket}/{name}", bucket):
+    with explained(f"gs://{bucket}/{name}", bucket):
         blob = client.bucket(bucket).get_blob(name, **_REQUEST)
     return _reference(blob) if blob else None
 
@@ -139,7 +143,7 @@ def write(client: Client, bucket: str, name: str, data: bytes, content_type: str
     Raises ObjectChangedError when somebody else wrote other bytes first.
     """
     blob = client.bucket(bucket).blob(name)
-    with _explained(f"gs://{bucket}/{name}", bucket):
+    with explained(f"gs://{bucket}/{name}", bucket):
         try:
             blob.upload_from_string(
                 data, content_type=content_type, if_generation_match=replaces, checksum="md5", **_REQUEST
@@ -165,7 +169,7 @@ def delete(client: Client, ref: ObjectRef) -> None:
 
     Raises ObjectChangedError when the object was overwritten since it was listed.
     """
-    with _explained(ref.uri, ref.bucket):
+    with explained(ref.uri, ref.bucket):
         try:
             client.bucket(ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation, **_REQUEST)
         except NotFound:
@@ -194,16 +198,22 @@ class BucketShelf:
 
 def ensure_bucket(client: Client, bucket: str) -> bool:
     """Create the bucket if it does not exist; True when it was created."""
-    with _explained(f"gs://{bucket}", bucket):
+    with explained(f"gs://{bucket}", bucket):
         if client.lookup_bucket(bucket, **_REQUEST) is not None:
             return False
         client.create_bucket(bucket, **_REQUEST)
         return True
 
 
+def find_bucket(client: Client, bucket: str) -> Bucket | None:
+    """Look up a bucket with its settings; None when there is none."""
+    with explained(f"gs://{bucket}", bucket):
+        return client.lookup_bucket(bucket, **_REQUEST)
+
+
 def require_bucket(client: Client, bucket: str) -> None:
     """Raise StorageError with the remedy when the bucket does not exist."""
-    with _explained(f"gs://{bucket}", bucket):
+    with explained(f"gs://{bucket}", bucket):
         if client.lookup_bucket(bucket, **_REQUEST) is None:
             raise _missing_bucket(bucket)
 
@@ -219,14 +229,14 @@ def _reference(blob: Blob) -> ObjectRef:
 
 def _missing_bucket(bucket: str) -> StorageError:
     return StorageError(
-        f"bucket gs://{bucket} does not exist; create it, or set MASKLOOP_SOURCE_BUCKET, MASKLOOP_TARGET_BUCKET or "
-        "MASKLOOP_DVC_BUCKET to the bucket that is meant"
+        f"bucket gs://{bucket} does not exist; create it with `maskloop buckets setup`, or set MASKLOOP_SOURCE_BUCKET, "
+        "MASKLOOP_TARGET_BUCKET or MASKLOOP_DVC_BUCKET to the bucket that is meant"
     )
 
 
 @contextmanager
-def _explained(uri: str, bucket: str) -> Iterator[None]:
-    """Turn the client library's errors into ours, with what, where and what to do."""
+def explained(uri: str, bucket: str) -> Iterator[None]:
+    """Turn the client library's errors about an address in a bucket into ours, with what, where and what to do."""
     try:
         yield
     except NotFound as error:

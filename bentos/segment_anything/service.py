@@ -16,7 +16,7 @@ from pipelines.segmentation.batching import Admission
 from pipelines.segmentation.interactive import choose_segmenter
 from pipelines.serving import ask_probabilities
 from pipelines.settings import get_settings
-from pipelines.storage import BucketShelf, connect
+from pipelines.storage import EMBEDDINGS, BucketShelf, connect
 
 # In work at a time, of the forty threads that there are. Photos that must be encoded first take seconds, so they have a
 # door of their own: clicks on photos that are ready never queue behind them.
@@ -41,7 +41,7 @@ class SegmentAnything:
         self.segmenter, self.reason = choose_segmenter(
             settings.sam_checkpoint,
             settings.var / "segment-anything",
-            BucketShelf(client, settings.target_bucket, "embeddings/"),
+            BucketShelf(client, settings.target_bucket, EMBEDDINGS),
             partial(ask_probabilities, settings),
         )
         threading.Thread(target=self.segmenter.warm_up, name="warm-up", daemon=True).start()

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.credentials import environment_for_google
 from pipelines.errors import ConfigurationError, DatasetError
 from pipelines.lock import held
 from pipelines.settings import PROJECT_ROOT, Settings
@@ -85,6 +86,7 @@ class Workspace:
                 "PYTHONPATH": str(self.path),
                 "DVC_SITE_CACHE_DIR": fresh if arguments[0] == "push" else str(lasting),
                 "DVC_NO_ANALYTICS": "1",
+                **environment_for_google(self.settings),
                 # gcsfs otherwise asks the emulator for a gRPC service and waits a minute for it to fail
                 "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "true" if not self.settings.storage_emulator else "false",
             }

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from pipelines.credentials import environment_for_google
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.settings import PROJECT_ROOT, Settings
 
@@ -102,7 +103,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "GX_ANALYTICS_ENABLED": "false",
         "GIT_TERMINAL_PROMPT": "0",
     }
-    buckets = {"STORAGE_EMULATOR_HOST": settings.storage_endpoint} if settings.storage_endpoint else {}
+    google = environment_for_google(settings)
+    buckets = {"STORAGE_EMULATOR_HOST": settings.storage_endpoint} if settings.storage_endpoint else google
     return {**own, **common, **buckets, **_programs(settings), **_label_studio(settings), **_airflow(settings)}
 
 

@@ -162,7 +162,9 @@ class TestBuckets:
             lambda: list(storage.list_objects(bucket_client, "no-such-bucket")),
             lambda: storage.write(bucket_client, "no-such-bucket", "a", b"x", PNG),
         ):
-            with pytest.raises(StorageError, match=r"gs://no-such-bucket does not exist; create it, or set MASKLOOP_"):
+            with pytest.raises(
+                StorageError, match=r"gs://no-such-bucket does not exist; create it with `maskloop buckets"
+            ):
                 use()
 
 

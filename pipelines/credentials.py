@@ -1,0 +1,54 @@
+"""Google's credentials: the application's default ones, a key file, or a key in base64 in MASKLOOP_GOOGLE_KEY.
+
+The first two are Google's own business (GOOGLE_APPLICATION_CREDENTIALS names a key file). A key in the environment is
+decoded here, and written to a file that its owner alone can read for the programs that want one.
+"""
+
+import base64
+import binascii
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import ConfigurationError
+from pipelines.settings import Settings
+
+_NEEDED = ("client_email", "private_key", "project_id", "token_uri")
+
+
+def key_of(settings: Settings) -> dict[str, Any] | None:
+    """Give the service account's key, or None when none is set.
+
+    Raises ConfigurationError, which never shows the key, for a value that is none.
+    """
+    text = "".join(settings.google_key.get_secret_value().split())
+    if not text:
+        return None
+    try:
+        key = json.loads(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        key = None
+    if not isinstance(key, dict) or any(name not in key for name in _NEEDED):
+        raise ConfigurationError(
+            "MASKLOOP_GOOGLE_KEY is no service account's key in base64; make it with: base64 -w0 key.json"
+        ) from None
+    return key
+
+
+def environment_for_google(settings: Settings) -> dict[str, str]:
+    """Give the environment in which Google's libraries find the key; empty when they shall look for themselves."""
+    key = None if settings.storage_emulator else key_of(settings)
+    if key is None:
+        return {}
+    path = settings.var / "google-key.json"
+    _write_private(path, json.dumps(key))
+    return {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    part.replace(path)
