@@ -1,6 +1,7 @@
 """The command line: each station by hand, and the local stack."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -170,6 +171,46 @@ def lineage(
 
 
 @app.command()
+def export(
+    dataset: Annotated[str, typer.Argument(help="A dataset version, such as dataset-0007")],
+    form: Annotated[str, typer.Argument(help="coco, png, yolo or huggingface")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet")],
+) -> None:
+    """Write a dataset version in a form that other tools read."""
+    from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.dataset.workspace import Workspace
+    from pipelines.export import export as run
+    from pipelines.params import load_params
+
+    settings = get_settings()
+    published = Published(Workspace(settings.workspace_path, settings), storage.connect(settings))
+    count = run(published, dataset, form, folder, load_params(settings.params_path))
+    console.print(f"{count} photos of {dataset} as {form} in {folder}", highlight=False)
+
+
+@app.command("import")
+def import_labels(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos")],
+    masks: Annotated[Path, typer.Argument(help="Folder of index masks, PNG, named like the photos")],
+    labels: Annotated[Path, typer.Argument(help="CSV with columns index and label: mask value → label of params.yaml")],
+    name: Annotated[str, typer.Option(help="Folder of the source bucket that the photos go to")] = "imported",
+) -> None:
+    """Bring photos that are labelled already into the loop, as annotations that people can correct."""
+    from pipelines import storage
+    from pipelines.import_labels import import_labelled
+    from pipelines.labelstudio.client import connect
+    from pipelines.masked_photos import masked_photos
+    from pipelines.params import load_params
+
+    settings = get_settings()
+    params = load_params(settings.params_path)
+    source = masked_photos(photos, masks, labels, params)
+    report = import_labelled(storage.connect(settings), connect(settings), settings, params, source, name)
+    console.print(str(report), highlight=False)
+
+
+@app.command()
 def demo(
     photos: Annotated[str, typer.Option(help="Folder of real photos (with --masks and --labels)")] = "",
     masks: Annotated[str, typer.Option(help="Folder of index masks, PNG, named like the photos")] = "",
@@ -180,8 +221,6 @@ def demo(
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds")] = 2,
 ) -> None:
     """Run whole rounds of the loop with simulated labelers, on synthetic or on your own masked photos."""
-    from pathlib import Path
-
     from pipelines.demo.run import run_demo
 
     source = (Path(photos), Path(masks), Path(labels)) if photos or masks or labels else None

@@ -52,6 +52,18 @@ def image_kind(data: bytes) -> tuple[str, bool]:
     return kind, kind != "MPO" and bool(getattr(picture, "is_animated", False))
 
 
+def stored_upright(data: bytes) -> bool:
+    """Tell whether every program shows the photo upright, because no EXIF turns it."""
+    return _turn(_open(data, float("inf"))) is None
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Write a (H, W, 3) uint8 RGB photo as PNG."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
+
+
 def image_megapixels(data: bytes, *, max_megapixels: float = 100) -> float:
     """Tell a photo's size from its first bytes; raises ImageError like `decode_image`, but never for `truncated`."""
     picture = _open(data, max_megapixels)
@@ -97,15 +109,19 @@ def _upright(picture: Image.Image) -> Image.Image:
 
     Pillow would also read XMP, raw profiles of PNG, and the EXIF of WebP. Damaged EXIF costs its turn, not the photo.
     """
+    turn = _turn(picture)
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
     if picture.format not in ("JPEG", "PNG"):
-        return picture
+        return None
     exif = Image.Exif()
     try:
         exif.load(picture.info.get("exif", b""))
-        turn = _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
+        return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
     except _DAMAGE:
-        turn = None
-    return picture if turn is None else picture.transpose(turn)
+        return None
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -111,9 +111,14 @@ def encode_mask(mask: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
+def decode_mask(data: bytes, what: str = "the mask") -> np.ndarray:
+    """Decode the (H, W) uint8 index mask that `encode_mask` wrote; raises DatasetError naming `what` is damaged."""
+    mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
+    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
+        raise DatasetError(f"{what} is missing or no 8-bit index mask; run `dvc pull` or `dvc repro compile`")
+    return mask
+
+
 def read_mask(path: Path) -> np.ndarray:
     """Read a (H, W) uint8 index mask; raises DatasetError when the file is missing or damaged."""
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
-        raise DatasetError(f"{path} is missing or no 8-bit index mask; run `dvc pull` or `dvc repro compile`")
-    return mask
+    return decode_mask(path.read_bytes() if path.exists() else b"", str(path))

@@ -1,6 +1,8 @@
 """What published dataset versions hold: their tables, found by the hash that the tag's dvc.lock names."""
 
 import io
+import json
+from pathlib import Path
 
 import pandas as pd
 import yaml
@@ -37,12 +39,22 @@ class Published:
 
     def manifest_file(self, tag: str) -> bytes:
         """Give the bytes of a version's manifest."""
+        return self.file(self._hash(tag, MANIFEST), f"{MANIFEST} of {tag}")
+
+    def folder(self, tag: str, path: Path) -> dict[str, str]:
+        """Give the files of a version's folder: the hash under which DVC keeps each, by name."""
+        entries = json.loads(self.file(self._hash(tag, path), f"{path} of {tag}"))
+        return {str(entry["relpath"]): str(entry["md5"]) for entry in entries}
+
+    def _hash(self, tag: str, path: Path) -> str:
         lock = yaml.safe_load(self._workspace.show(tag, "dvc.lock")) or {}
-        outputs = lock.get("stages", {}).get("split", {}).get("outs", ())
-        md5 = next((str(out["md5"]) for out in outputs if out["path"] == str(MANIFEST)), None)
-        if md5 is None:
-            raise DatasetError(f"{tag} names no {MANIFEST}; it was not published by this project's stages")
-        return self.file(md5, f"{MANIFEST} of {tag}")
+        tracked = yaml.safe_load(self._workspace.show(tag, f"{path}.dvc")) or {}
+        outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", ())]
+        known = {str(out["path"]): str(out["md5"]) for out in outs if "md5" in out}
+        known |= {str(path.parent / out["path"]): str(out["md5"]) for out in tracked.get("outs", ())}
+        if str(path) not in known:
+            raise DatasetError(f"{tag} names no {path}; it was not published by this project's stages")
+        return known[str(path)]
 
     def file(self, md5: str, what: str) -> bytes:
         """Give the bytes that DVC keeps under a hash; `what` names them in messages."""

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from pipelines import storage
 from pipelines.dataset.workspace import Workspace
-from pipelines.demo.archive import Archive, SyntheticArchive, masked_photos
+from pipelines.demo.archive import Archive, SyntheticArchive
 from pipelines.demo.labelers import Labeler, label_everything
 from pipelines.effort import measure_effort
 from pipelines.errors import ConfigurationError
@@ -26,6 +26,7 @@ from pipelines.images import sha256_hex
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks
+from pipelines.masked_photos import masked_photos
 from pipelines.params import Params, load_params
 from pipelines.settings import Settings, get_settings
 from pipelines.stack.airflow import Airflow

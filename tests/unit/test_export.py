@@ -1,0 +1,198 @@
+"""Exports of a dataset version, read back by the tools that they are for."""
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from pipelines.dataset.files import IMAGES, MASKS, encode_mask
+from pipelines.errors import DataError
+from pipelines.export import FORMATS, export
+from pipelines.export.outlines import outline
+from pipelines.export.photos import components
+from pipelines.images import sha256_hex
+from pipelines.labelstudio.shapes import fill
+from pipelines.masked_photos import masked_photos
+from pipelines.params import Params
+
+COAT, DRESS, TURNED = 3, 7, 6
+
+
+def drawn(seed: int) -> np.ndarray:
+    """A (36, 30) index mask: a coat with a hole and a speck, and a dress in its hole."""
+    mask = np.zeros((36, 30), np.uint8)
+    mask[4 + seed : 30, 3:25] = COAT
+    mask[12:22, 8:18] = 0
+    mask[14:20, 10:16] = DRESS
+    mask[2, 27] = COAT
+    return mask
+
+
+class ThreePhotos:
+    """A published version: two photos of one name, one of them on the test side, and one that EXIF turns."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.rows, self.images, self.masks = [], {}, {}
+        photos = [("a/look.png", "train", 1), ("b/look.png", "test", 1), ("c/turned.jpg", "train", TURNED)]
+        for number, (name, side, turn) in enumerate(photos):
+            mask = drawn(number)
+            pixels = np.full((*mask.shape, 3), 40 * number, np.uint8)
+            exif = Image.Exif()
+            exif[274] = turn
+            file = io.BytesIO()
+            picture = Image.fromarray(pixels)
+            if turn == TURNED:
+                picture.transpose(Image.Transpose.ROTATE_90).save(file, "JPEG", exif=exif)
+            else:
+                picture.save(file, "PNG")
+            sha256 = sha256_hex(file.getvalue())
+            self.files |= {f"photo {number}": file.getvalue(), f"mask {number}": encode_mask(mask)}
+            self.images[sha256], self.masks[f"{sha256}.png"] = f"photo {number}", f"mask {number}"
+            self.rows.append({
+                "uri": f"gs://archive/{name}", "generation": 5, "sha256": sha256, "split": side, "group": "Autumn",
+                "class_ids": [COAT, DRESS], "annotations": [f"uuid-{number}"], "annotators": ["ada@example.org"],
+                "updated_at": "2026-01-01", "prediction_version": "",
+            })  # fmt: skip
+
+    def tags(self) -> list[str]:
+        return ["dataset-0001"]
+
+    def manifest(self, tag: str) -> pd.DataFrame:
+        return pd.DataFrame(self.rows)
+
+    def folder(self, tag: str, path: Path) -> dict[str, str]:
+        return {IMAGES: self.images, MASKS: self.masks}[path]
+
+    def file(self, md5: str, what: str) -> bytes:
+        return self.files[md5]
+
+
+def exported(form: str, folder: Path, params: Params) -> Path:
+    assert export(ThreePhotos(), "dataset-0001", form, folder / form, params) == 3  # type: ignore[arg-type]  # quacks alike
+    return folder / form
+
+
+def test_coco_gives_every_pixel_back_as_rle_and_as_polygons(two_labels: Params, tmp_path: Path) -> None:
+    folder = exported("coco", tmp_path, two_labels)
+    found = 0
+    for side, numbers in (("train", (0, 2)), ("test", (1,))):
+        for form in ("rle", "polygons"):
+            document = COCO(folder / "annotations" / f"{form}_{side}.json")
+            assert {one["name"]: one["id"] for one in document.loadCats(document.getCatIds())} == {
+                "coat": 3,
+                "dress": 7,
+            }
+            for image, number in zip(document.loadImgs(sorted(document.getImgIds())), numbers, strict=True):
+                picture = Image.open(folder / "images" / image["file_name"])
+                assert picture.size == (image["width"], image["height"]) == (30, 36), "upright without EXIF"
+                mask = np.zeros((36, 30), np.uint8)
+                for one in document.loadAnns(document.getAnnIds(image["id"])):
+                    decoded = document.annToMask(one).astype(bool)
+                    mask[decoded] = one["category_id"]
+                    assert one["area"] == decoded.sum()
+                    found += 1
+                np.testing.assert_array_equal(mask, drawn(number))
+    assert found == 12
+
+
+def test_yolo_gives_every_pixel_back(two_labels: Params, tmp_path: Path) -> None:
+    folder = exported("yolo", tmp_path, two_labels)
+    document = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8"))
+    assert document == {"path": ".", "test": "images/test", "train": "images/train", "names": {0: "coat", 1: "dress"}}
+    labels = {path.stem: path for path in folder.rglob("*.txt")}
+    assert {path.stem for path in (folder / "images").rglob("*.*")} == set(labels)
+    mask = np.zeros((36, 30), np.uint8)
+    for line in labels["turned"].read_text(encoding="utf-8").splitlines():
+        number, *shares = line.split()
+        mask[fill(np.array(shares, float).reshape(-1, 2) * (30, 36), 36, 30)] = (COAT, DRESS)[int(number)]
+    np.testing.assert_array_equal(mask, drawn(2))
+
+
+def test_png_can_be_read_as_masked_photos_again(two_labels: Params, tmp_path: Path) -> None:
+    folder = exported("png", tmp_path, two_labels)
+    again = masked_photos(folder / "images", folder / "masks", folder / "labels.csv", two_labels)
+    names = again.take(0, 9)
+    assert len(names) == 3
+    assert len({name.lower() for name in names}) == 3
+    masks = {again.truth(name).tobytes() for name in names}
+    assert masks == {drawn(number).tobytes() for number in range(3)}
+    table = pd.read_csv(folder / "photos.csv")
+    assert Counter(table["split"]) == {"train": 2, "test": 1}
+    with Image.open(folder / "masks" / f"{Path(names[0]).stem}.png") as mask:
+        assert mask.convert("RGB").getpixel((12, 10)) == (31, 119, 180), "in the label's colour"
+
+
+def test_hugging_face_loads_photos_masks_and_labels(
+    two_labels: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    import datasets
+
+    folder = exported("huggingface", tmp_path, two_labels)
+    found = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert {side: len(rows) for side, rows in found.items()} == {"train": 2, "test": 1}
+    row = found["train"][1]
+    assert row["image"].size == row["mask"].size == (30, 36)
+    np.testing.assert_array_equal(np.asarray(row["mask"]), drawn(2))
+    assert (row["labels"], row["annotations"], row["generation"]) == (["coat", "dress"], ["uuid-2"], 5)
+    assert "| 7 | dress |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+@settings(max_examples=200)
+@given(mask=arrays(bool, (9, 11)))
+def test_any_part_is_its_outline_filled(mask: np.ndarray) -> None:
+    together = np.zeros(mask.shape, int)
+    for part in components(mask):
+        ring = outline(part)
+        np.testing.assert_array_equal(fill(np.array(ring, float), *mask.shape), part)
+        rle = coco_mask.frPyObjects([[float(c) for corner in ring for c in corner]], *mask.shape)
+        np.testing.assert_array_equal(coco_mask.decode(rle)[..., 0].astype(bool), part)
+        together += part
+    np.testing.assert_array_equal(together, mask.astype(int))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_export_appears_whole_or_not_at_all(
+    form: str, two_labels: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = ThreePhotos()
+    del published.files["mask 2"]
+    with pytest.raises(KeyError):
+        export(published, "dataset-0001", form, tmp_path / "out", two_labels)  # type: ignore[arg-type]  # quacks alike
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("tag", "form", "words"),
+    [
+        ("dataset-0009", "png", "no dataset version 'dataset-0009'; the newest: dataset-0001"),
+        ("dataset-0001", "voc", "no form 'voc'; give one of coco, png, yolo, huggingface"),
+        ("dataset-0001", "png", "exists; give a folder that does not"),
+    ],
+)
+def test_what_cannot_be_exported_is_said(tag: str, form: str, words: str, two_labels: Params, tmp_path: Path) -> None:
+    folder = tmp_path if "exists" in words else tmp_path / "out"
+    with pytest.raises(DataError, match=words):
+        export(ThreePhotos(), tag, form, folder, two_labels)  # type: ignore[arg-type]  # quacks alike
+
+
+def test_the_same_version_gives_the_same_bytes(two_labels: Params, tmp_path: Path) -> None:
+    def bytes_of(folder: Path) -> dict[str, bytes]:
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+    for form in ("coco", "png", "yolo"):
+        assert bytes_of(exported(form, tmp_path / "1", two_labels)) == bytes_of(
+            exported(form, tmp_path / "2", two_labels)
+        )
+    assert json.loads((tmp_path / "1/coco/annotations/rle_test.json").read_text())["info"]["version"] == "dataset-0001"

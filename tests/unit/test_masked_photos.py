@@ -1,0 +1,98 @@
+"""Labelled photos of other makers: their folders and table are checked first, and masks are read by value."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.catalog import read_catalog
+from pipelines.errors import ConfigurationError
+from pipelines.masked_photos import MaskedPhotos, masked_photos
+from pipelines.params import Params
+
+MASK = np.array([[0, 1], [2, 200]], np.uint8)
+
+
+@pytest.fixture
+def real_photos(tmp_path: Path) -> Path:
+    """Two photos with masks, one of them in capitals, a photo without a mask, and a text."""
+    for folder in ("photos", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("b.jpg", "a.JPEG", "lonely.png"):
+        Image.new("RGB", (2, 2)).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "notes.txt").touch()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(MASK).save(tmp_path / "masks" / name)
+    (tmp_path / "labels.csv").write_text("index,label,remark\n0,,x\n1,coat,\n2,dress,\n", encoding="utf-8")
+    return tmp_path
+
+
+def check(folder: Path, params: Params) -> MaskedPhotos:
+    return masked_photos(folder / "photos", folder / "masks", folder / "labels.csv", params)
+
+
+class TestMaskedPhotos:
+    def test_photos_with_masks_come_in_name_order(self, real_photos: Path, two_labels: Params) -> None:
+        archive = check(real_photos, two_labels)
+        assert archive.take(0, 9) == ["a.JPEG", "b.jpg"]
+        assert archive.take(1, 1) == ["b.jpg"]
+        assert archive.photo("b.jpg") == (real_photos / "photos" / "b.jpg").read_bytes()
+
+    def test_truth_has_the_ids_of_params_yaml(self, real_photos: Path, two_labels: Params) -> None:
+        assert check(real_photos, two_labels).truth("a.JPEG").tolist() == [[0, 3], [7, 0]]
+
+    def test_palette_masks_are_read_by_value(self, real_photos: Path, two_labels: Params) -> None:
+        picture = Image.fromarray(MASK).convert("P")
+        picture.putpalette([9, 9, 9] * 256)
+        picture.save(real_photos / "masks" / "a.png")
+        assert check(real_photos, two_labels).truth("a.JPEG").tolist() == [[0, 3], [7, 0]]
+
+    @pytest.mark.parametrize("mask", [np.zeros((2, 2, 3), np.uint8), np.full((2, 2), 300, np.uint16)])
+    def test_colours_and_large_values_are_no_index_mask(
+        self, real_photos: Path, two_labels: Params, mask: np.ndarray
+    ) -> None:
+        Image.fromarray(mask).save(real_photos / "masks" / "a.png")
+        with pytest.raises(ConfigurationError, match=r"a\.png is no index mask with values from 0 to 255; save it as"):
+            check(real_photos, two_labels).truth("a.JPEG")
+
+    def test_the_catalogue_names_the_photos(self, real_photos: Path, two_labels: Params) -> None:
+        data = check(real_photos, two_labels).catalog()
+        assert read_catalog(data, "catalogue.csv", two_labels.ingest.severity)[0] == {"a": {}, "b": {}}
+
+
+class TestMistakes:
+    @pytest.mark.parametrize("what", ["photos", "masks", "labels"])
+    def test_a_missing_path_is_named(self, real_photos: Path, two_labels: Params, what: str) -> None:
+        paths = {name: real_photos / name for name in ("photos", "masks")} | {"labels": real_photos / "labels.csv"}
+        paths[what] = real_photos / "nowhere"
+        with pytest.raises(ConfigurationError, match=f"{what.upper()}=.*/nowhere does not exist"):
+            masked_photos(**paths, params=two_labels)
+
+    @pytest.mark.parametrize(
+        ("table", "said"),
+        [
+            ("value,name\n1,coat\n", "needs the columns index and label; it has value, name"),
+            ("index,label\n1,toga\n2,coat\n3,cape\n", "labels that params.yaml does not have: cape, toga"),
+            ("index,label\nred,coat\n", "an index that is no mask value from 0 to 255: red"),
+            ("index,label\n256,coat\n-1,dress\n", "an index that is no mask value from 0 to 255: 256, -1"),
+            ("", "is no CSV table with a header row"),
+        ],
+    )
+    def test_a_table_that_cannot_be_used_is_named(
+        self, real_photos: Path, two_labels: Params, table: str, said: str
+    ) -> None:
+        (real_photos / "labels.csv").write_text(table, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match=rf"labels\.csv .*{said}"):
+            check(real_photos, two_labels)
+
+    def test_a_table_that_is_no_text_is_named(self, real_photos: Path, two_labels: Params) -> None:
+        (real_photos / "labels.csv").write_bytes(b"\x89PNG\xff")
+        with pytest.raises(ConfigurationError, match=r"labels\.csv is no CSV table"):
+            check(real_photos, two_labels)
+
+    def test_photos_without_any_mask_are_named(self, real_photos: Path, two_labels: Params) -> None:
+        for path in (real_photos / "masks").iterdir():
+            path.rename(path.with_suffix(".tif"))
+        with pytest.raises(ConfigurationError, match=r"no photo of .*/photos has a mask in .*/masks; masks are PNG"):
+            check(real_photos, two_labels)
