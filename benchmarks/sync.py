@@ -9,6 +9,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from rich.progress import track
 from benchmarks._stack import local_stack
 from benchmarks.harness import Row
 from pipelines import storage
-from pipelines.dataset.files import ANNOTATIONS, IMAGES
+from pipelines.dataset.compile import compile_dataset
 from pipelines.dataset.workspace import Workspace
 from pipelines.demo.photos import draw_photo
 from pipelines.images import sha256_hex
@@ -99,8 +100,8 @@ def _to_masks(bucket: Client, labels: LabelStudioClient, settings: Settings) -> 
     workspace = Workspace(settings.workspace_path, settings)
     with workspace.locked():
         assert look_and_copy(bucket, labels, workspace) is not None
-        workspace.dvc("add", str(ANNOTATIONS), str(IMAGES))
-        workspace.dvc("repro", "compile")
+        with chdir(workspace.path):
+            compile_dataset(load_params(Path("params.yaml")))
 
 
 def _usual_way(labels: LabelStudioClient, project: int, params: Params) -> None:

@@ -189,8 +189,9 @@ def _row(
     """Describe a photo; what is said of the annotations that made the mask is summed up over these."""
     newest = used[-1][0]
     image = newest.image
-    # Not with np.bincount, which turns every pixel into an integer of eight bytes first.
-    areas = {int(label_id): int(np.count_nonzero(mask == label_id)) for label_id in np.unique(mask) if label_id}
+    painted = sorted(frozenset().union(*(compiled.painted for _, compiled in used)))
+    # Sorting or counting all values of a mask would take longer than everything else.
+    areas = {label_id: area for label_id in painted if (area := int(np.count_nonzero(mask == label_id)))}
     named = {params.label_names.get(label_id, str(label_id)): area for label_id, area in areas.items()}
     return {
         "uri": image.uri,

@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import orjson
 import pandas as pd
 
 from pipelines.errors import DatasetError
@@ -80,7 +81,7 @@ def annotation_json(annotation: Annotation) -> bytes:
 def parse_annotation_json(data: bytes, source: str) -> Annotation:
     """Read what `annotation_json` wrote; raises DatasetError naming `source`."""
     try:
-        fields: Mapping[str, Any] = json.loads(data)
+        fields: Mapping[str, Any] = orjson.loads(data)  # brush strokes are long lists
         return Annotation(
             uuid=fields["uuid"],
             task_id=fields["task"],

@@ -26,6 +26,7 @@ class CompiledMask:
     """An index mask with how its regions came to be."""
 
     mask: np.ndarray  # (H, W) uint8, 0 = background
+    painted: frozenset[int]  # ids of the regions; one that others cover wholly is not in the mask
     origins: Mapping[str, int]  # regions by origin: prediction (untouched), prediction-changed, manual
     overlap_pixels: int
 
@@ -47,16 +48,17 @@ def compile_regions(
     """
     mask = np.zeros((height, width), np.uint8)
     origins: dict[str, int] = {}
-    overlap = 0
+    painted_pixels = 0
     strength = {label: len(priority) - rank for rank, label in enumerate(priority)}
     drawn = [(_label(region, label_ids, height, width), region) for region in result if not _is_prompt(region)]
     for label, region in sorted(drawn, key=lambda one: strength.get(one[0], 0)):  # equal ones stay in drawing order
         pixels = _read(region, height, width, alpha_threshold)
-        overlap += int(np.count_nonzero((mask != 0) & pixels))
+        painted_pixels += int(np.count_nonzero(pixels))
         np.copyto(mask, label_ids[label], where=pixels)
         origin = str(region.get("origin") or "manual")
         origins[origin] = origins.get(origin, 0) + 1
-    return CompiledMask(mask, origins, overlap)
+    overlap = painted_pixels - int(np.count_nonzero(mask))  # a pixel painted three times counts twice
+    return CompiledMask(mask, frozenset(label_ids[label] for label, _ in drawn), origins, overlap)
 
 
 def _is_prompt(region: Mapping[str, Any]) -> bool:
