@@ -27,6 +27,7 @@ class Workspace:
 
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path, self.settings = path, settings
+        self._lock: tuple[int, ...] = ()
 
     def ensure(self, source: Path = PROJECT_ROOT) -> None:
         """Clone `source` if there is no workspace yet, and point DVC at the bucket of the settings.
@@ -70,7 +71,7 @@ class Workspace:
 
     def git(self, *arguments: str) -> str:
         """Run git in the workspace and give its output; raises DatasetError with git's own words."""
-        return _run(["git", *_IDENTITY, *arguments], self.path)
+        return _run(["git", *_IDENTITY, *arguments], self.path, keep_open=self._lock)
 
     def dvc(self, *arguments: str, show: bool = False) -> str:
         """Run DVC in the workspace; `show` lets its output through to the log.
@@ -90,7 +91,9 @@ class Workspace:
                 # gcsfs otherwise asks the emulator for a gRPC service and waits a minute for it to fail
                 "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "true" if not self.settings.storage_emulator else "false",
             }
-            return _run([sys.executable, "-m", "dvc", *arguments], self.path, environment, show=show)
+            return _run(
+                [sys.executable, "-m", "dvc", *arguments], self.path, environment, show=show, keep_open=self._lock
+            )
 
     def dataset_tags(self) -> list[str]:
         """Give the tags of published datasets, oldest first."""
@@ -110,9 +113,16 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the workspace's lock; a second writer waits until the first is done or killed."""
-        with held(self.path.parent / f"{self.path.name}.lock"):
-            yield
+        """Hold the workspace's lock; a second writer waits until the first is done or killed.
+
+        Git and DVC hold it too while they run: they outlive a killed writer for a moment, and go on writing.
+        """
+        with held(self.path.parent / f"{self.path.name}.lock") as lock:
+            self._lock = (lock,)
+            try:
+                yield
+            finally:
+                self._lock = ()
 
     def _write_dvc_config(self) -> None:
         url = f"gs://{self.settings.dvc_bucket}/dvc"
@@ -136,13 +146,24 @@ def _no_repository(source: Path) -> ConfigurationError:
     )
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str] | None = None, *, show: bool = False) -> str:
-    """Run a command; with `show` its output goes to this process's standard output line by line as well."""
+def _run(
+    command: list[str],
+    folder: Path,
+    environment: dict[str, str] | None = None,
+    *,
+    show: bool = False,
+    keep_open: tuple[int, ...] = (),
+) -> str:
+    """Run a command; with `show` its output goes to this process's standard output line by line as well.
+
+    `keep_open` are file descriptors that it inherits.
+    """
     lines: list[str] = []
     try:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if show else subprocess.PIPE, text=True, start_new_session=True,
+            pass_fds=keep_open,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise ConfigurationError(f"{command[0]} is not installed: sudo apt-get install {command[0]}") from error
