@@ -8,10 +8,12 @@ believed while it fits the files. Without it everything is read again: a kill co
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from google.cloud.storage import Client
@@ -20,11 +22,12 @@ from pipelines.dataset.files import ANNOTATIONS, IMAGES, annotation_json, image_
 from pipelines.errors import ObjectChangedError, StorageError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.changes import Changes, Look
-from pipelines.records import Annotation, ObjectRef
-from pipelines.storage import read, split_uri
+from pipelines.records import Annotation, ImageRef, ObjectRef
+from pipelines.storage import read, split_uri, widen
 
 logger = logging.getLogger(__name__)
 _LOOK_AT_EVERYTHING = timedelta(hours=24)
+_AT_ONCE = 16  # photos on their way
 
 
 @dataclass(frozen=True)
@@ -108,23 +111,30 @@ def copy_changes(bucket: Client, folder: Path, note: Note, changes: Changes) -> 
     return Copied(Note(note.project, known, changes.look, full_look_at), files, frozenset(gone), everything, changed)
 
 
-def _copy_photos(bucket: Client, folder: Path, annotations: Iterable[Annotation]) -> list[Annotation]:
+def _copy_photos(bucket: Client, folder: Path, annotations: Sequence[Annotation]) -> list[Annotation]:
     """Keep each labelled photo's bytes at the generation that was labelled; gives the annotations that have them."""
-    usable = []
+    images = {annotation.image.sha256: annotation.image for annotation in annotations}
+    missing = [image for image in images.values() if not (folder / image_path(image.sha256)).exists()]
+    widen(bucket, _AT_ONCE)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        copied = pool.map(partial(_copy_photo, bucket, folder), missing)
+        gone = {image.sha256: error for image, error in zip(missing, copied, strict=True) if error}
     for annotation in annotations:
-        image = annotation.image
-        path = folder / image_path(image.sha256)
-        if not path.exists():
-            try:
-                data = read(bucket, ObjectRef(*split_uri(image.uri), image.generation))
-            except ObjectChangedError as error:
-                logger.warning("annotation %s is left out: %s", annotation.uuid, error)
-                continue
-            if sha256_hex(data) != image.sha256:
-                raise StorageError(f"{image.uri}: the bytes are not those that were ingested; run `maskloop ingest`")
-            write_atomically(path, data)
-        usable.append(annotation)
-    return usable
+        if error := gone.get(annotation.image.sha256):
+            logger.warning("annotation %s is left out: %s", annotation.uuid, error)
+    return [annotation for annotation in annotations if annotation.image.sha256 not in gone]
+
+
+def _copy_photo(bucket: Client, folder: Path, image: ImageRef) -> ObjectChangedError | None:
+    """Copy a photo; gives the error when it is gone from the bucket."""
+    try:
+        data = read(bucket, ObjectRef(*split_uri(image.uri), image.generation))
+    except ObjectChangedError as error:
+        return error
+    if sha256_hex(data) != image.sha256:
+        raise StorageError(f"{image.uri}: the bytes are not those that were ingested; run `maskloop ingest`")
+    write_atomically(folder / image_path(image.sha256), data)
+    return None
 
 
 def _drop_photos(folder: Path, wanted: set[str], before: Note | None) -> None:
