@@ -21,6 +21,7 @@ class LocalStack:
 
     settings: Callable[[], Settings]
     command: Callable[..., None]
+    environment: dict[str, str]  # what makes it this stack and no other
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def local_stack() -> Iterator[LocalStack]:
         )
 
     try:
-        yield LocalStack(settings, command)
+        yield LocalStack(settings, command, own)
     finally:
         command("down")
         shutil.rmtree(var, ignore_errors=True)

@@ -93,12 +93,20 @@ def png(seed: int) -> bytes:
     return file.getvalue()
 
 
-def run_ingest(settings: Settings) -> None:
-    ingest(storage.connect(settings), connect(settings), settings, load_params(settings.params_path))
-
-
-def run_sync(settings: Settings) -> None:
-    sync(storage.connect(settings), connect(settings), settings)
+# As texts, because a process of its own cannot import this module.
+RUN_INGEST = """
+from pipelines import storage
+from pipelines.ingest import ingest
+from pipelines.labelstudio.client import connect
+from pipelines.params import load_params
+ingest(storage.connect(settings), connect(settings), settings, load_params(settings.params_path))
+"""
+RUN_SYNC = """
+from pipelines import storage
+from pipelines.labelstudio.client import connect
+from pipelines.sync import sync
+sync(storage.connect(settings), connect(settings), settings)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -107,16 +115,16 @@ def start() -> Callable[..., Any]:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["great_expectations.expectations", "pipelines.ingest", "pipelines.sync"])
 
-    def begin(station: Callable[[Settings], None], settings: Settings) -> Any:
-        process = context.Process(target=station, args=(settings,))
+    def begin(station: str, settings: Settings) -> Any:
+        process = context.Process(target=exec, args=(station, {"settings": settings}))
         process.start()
         return process
 
-    begin(print, Settings(_env_file=None)).join()  # the server is up
+    begin("", Settings(_env_file=None)).join()  # the server is up
     return begin
 
 
-def seconds(start: Callable[..., Any], station: Callable[[Settings], None], settings: Settings) -> float:
+def seconds(start: Callable[..., Any], station: str, settings: Settings) -> float:
     begin = time.monotonic()
     process = start(station, settings)
     process.join()
@@ -140,10 +148,10 @@ def test_ingest_killed_anywhere_makes_each_task_once(stack, start, tmp_path) -> 
         archive.upload(f"broken-{number}.png", png(1)[:50])
 
     more(0)
-    most = seconds(start, run_ingest, archive.settings)
+    most = seconds(start, RUN_INGEST, archive.settings)
     for number in range(1, KILLS + 1):
         more(number)
-        kill_at_random(start(run_ingest, archive.settings), most)
+        kill_at_random(start(RUN_INGEST, archive.settings), most)
     params = load_params(archive.settings.params_path)
 
     report = ingest(archive.bucket, archive.labels, archive.settings, params)
@@ -159,7 +167,7 @@ def test_two_ingests_at_once_make_each_task_once(stack, start, tmp_path) -> None
     archive = make_archive(stack.settings, tmp_path, "twice")
     for number in range(40):
         archive.upload(f"twice-{number}.png", png(number))
-    both = [start(run_ingest, archive.settings) for _ in range(2)]
+    both = [start(RUN_INGEST, archive.settings) for _ in range(2)]
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
@@ -199,19 +207,19 @@ def labelled(stack, start, tmp_path_factory) -> Archive:
     archive = make_archive(stack.settings, tmp_path_factory.mktemp("sync"), "sync")
     for number in range(50):
         archive.upload(f"sync-{number}.png", png(number))
-    run_ingest(archive.settings)
+    seconds(start, RUN_INGEST, archive.settings)
     return archive
 
 
 def test_sync_killed_anywhere_publishes_what_an_undisturbed_run_does(labelled: Archive, start, tmp_path) -> None:
     labelers = Labelers(labelled)
     labelers.round(0)
-    most = seconds(start, run_sync, labelled.settings)
+    most = seconds(start, RUN_SYNC, labelled.settings)
     for number in range(1, KILLS + 1):
         labelers.round(number)
-        kill_at_random(start(run_sync, labelled.settings), most)
+        kill_at_random(start(RUN_SYNC, labelled.settings), most)
 
-    run_sync(labelled.settings)
+    sync(labelled.bucket, labelled.labels, labelled.settings)
 
     workspace = Workspace(labelled.settings.workspace_path, labelled.settings)
     for tag in workspace.dataset_tags():
@@ -226,7 +234,7 @@ def test_sync_killed_anywhere_publishes_what_an_undisturbed_run_does(labelled: A
     for one in (undisturbed.target_bucket, undisturbed.dvc_bucket):
         storage.ensure_bucket(labelled.bucket, one)
     other = make_workspace(undisturbed, "Kills of sync")
-    run_sync(undisturbed)
+    sync(labelled.bucket, labelled.labels, undisturbed)
     assert output_hashes(other.read, with_before=False) == output_hashes(workspace.read, with_before=False)
 
 
@@ -251,7 +259,7 @@ def test_two_syncs_at_once_publish_one_version(labelled: Archive, start) -> None
     project = find_project(labelled.labels, load_params(labelled.settings.params_path))
     open_task = next(task.id for task in list_tasks(labelled.labels, project) if not task.opened)
     labelled.labels.post(f"/api/tasks/{open_task}/annotations/", body)
-    both = [start(run_sync, labelled.settings) for _ in range(2)]
+    both = [start(RUN_SYNC, labelled.settings) for _ in range(2)]
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]

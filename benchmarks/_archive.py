@@ -1,0 +1,90 @@
+"""An archive of photos and annotations as large as a benchmark wants it, in a real bucket and a real Label Studio."""
+
+import io
+import sqlite3
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+from google.cloud.storage import Client
+from PIL import Image
+from rich.progress import track
+
+from pipelines import storage
+from pipelines.catalog import COLUMNS
+from pipelines.demo.photos import draw_photo
+from pipelines.images import sha256_hex
+from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.render import prediction_json
+from pipelines.labelstudio.tasks import list_tasks, task_data
+from pipelines.params import Params
+from pipelines.records import ImageRef, ObjectRef, Prediction, RegionScore
+from pipelines.settings import Settings
+
+HEIGHT, WIDTH = 830, 550
+DRAWN = 50  # label maps, which many photos share
+_IMPORTED_AT_ONCE = 100
+_UPLOADS = 16
+
+
+def regions_of_drawings(params: Params) -> list[list[dict[str, Any]]]:
+    """Draw label maps and give their regions as annotations hold them."""
+    found = []
+    for seed in track(range(DRAWN), "label maps", transient=True):
+        mask = draw_photo(seed, params.label_ids, (HEIGHT, WIDTH)).mask
+        regions = tuple(RegionScore(params.label_names[int(i)], int(i), 1.0) for i in np.unique(mask) if i)
+        found.append(prediction_json(Prediction(mask, regions, 1.0, ""))["result"])
+    return found
+
+
+def upload(
+    bucket: Client, settings: Settings, numbers: Sequence[int], size: tuple[int, int] = (HEIGHT, WIDTH)
+) -> list[ObjectRef]:
+    """Upload photos of (height, width) pixels, 60 KB at the default size; each has other bytes and its own looks."""
+    storage.widen(bucket, _UPLOADS)
+
+    def one(number: int) -> ObjectRef:
+        noise = np.random.default_rng(number).integers(0, 255, (size[0] // 10, size[1] // 10, 3), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(noise).resize(size[::-1]).save(file, "JPEG", quality=88)
+        return storage.put(bucket, settings.source_bucket, f"photos/{number}.jpg", file.getvalue(), "image/jpeg")
+
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        return list(track(pool.map(one, numbers), "photos", total=len(numbers), transient=True))
+
+
+def write_catalog(bucket: Client, settings: Settings, count: int) -> None:
+    """Give every photo a row; twenty photos are a collection."""
+    rows = "".join(f"{number},1999,c{number // 20},,,,look {number},,,\n" for number in range(count))
+    storage.put(bucket, settings.source_bucket, settings.catalog, f"{','.join(COLUMNS)}\n{rows}".encode(), "text/csv")
+
+
+def annotate_new(
+    bucket: Client, labels: LabelStudioClient, project: int, photos: Sequence[ObjectRef], results: Sequence[Any]
+) -> None:
+    """Make an annotated task of each photo, as an import of finished work does."""
+    tasks = []
+    for number, ref in enumerate(photos):
+        image = ImageRef(ref.uri, ref.generation, sha256_hex(storage.read(bucket, ref)), HEIGHT, WIDTH)
+        metadata = {"collection": f"c{number // 20}"}
+        result = results[number % len(results)]
+        tasks.append({"data": task_data(image, metadata), "annotations": [{"result": result}]})
+    for start in track(range(0, len(tasks), _IMPORTED_AT_ONCE), "tasks", transient=True):
+        labels.post(f"/api/projects/{project}/import", tasks[start : start + _IMPORTED_AT_ONCE])
+
+
+def change(labels: LabelStudioClient, project: int, results: Sequence[Any], first: int, count: int) -> None:
+    """Draw the annotations of `count` tasks anew, from the `first` on."""
+    for number, task in enumerate(list(list_tasks(labels, project))[first : first + count]):
+        [annotation] = labels.get(f"/api/tasks/{task.id}/annotations/")
+        other = results[(task.id + number + 7) % len(results)]
+        labels.patch(f"/api/annotations/{annotation['id']}/", {"result": other})
+
+
+def age(settings: Settings) -> None:
+    """Date all tasks back by a day: a project whose tasks were all made within this minute is no usual one."""
+    [database] = (settings.var / "label-studio").glob("*.sqlite3")
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        connection.execute("UPDATE task SET updated_at = strftime('%Y-%m-%d %H:%M:%f', updated_at, '-1 day')")

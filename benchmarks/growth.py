@@ -1,0 +1,80 @@
+"""How cost grows with the archive: 500, 2,000 and 8,000 photos, each fully labelled and published.
+
+Rows are seconds at each size; «ratio» is how often the time at the size before it fits in, so 4 is linear. Photos have
+550×830 pixels, everything is real, and projects are a day old.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import chdir
+from pathlib import Path
+
+from google.cloud.storage import Client
+
+from benchmarks._archive import age, annotate_new, change, regions_of_drawings, upload, write_catalog
+from benchmarks._stack import local_stack
+from benchmarks.harness import Row
+from pipelines import storage
+from pipelines.dataset.compile import compile_dataset
+from pipelines.dataset.memory import PLACE
+from pipelines.dataset.workspace import Workspace
+from pipelines.ingest import ingest
+from pipelines.labelstudio.client import LabelStudioClient, connect
+from pipelines.labelstudio.project import find_project
+from pipelines.params import load_params
+from pipelines.settings import PROJECT_ROOT, Settings
+from pipelines.sync import sync
+
+_SIZES = (500, 2000, 8000)
+_CHANGED = 20
+
+
+def run() -> list[Row]:
+    """Grow one archive step by step, and measure each station at each size."""
+    params = load_params(PROJECT_ROOT / "params.yaml")
+    results = regions_of_drawings(params)
+    figures: dict[str, list[float]] = {}
+    with local_stack() as stack:
+        stack.command("up")
+        settings = stack.settings()
+        bucket, labels = storage.connect(settings), connect(settings)
+        project = find_project(labels, params)
+        write_catalog(bucket, settings, _SIZES[-1])
+        before = 0
+        for size in _SIZES:
+            photos = upload(bucket, settings, range(before, size))
+            annotate_new(bucket, labels, project, photos, results)
+            age(settings)
+            before = size
+            for name, seconds in _measured(bucket, labels, settings, project, results).items():
+                figures.setdefault(name, []).append(seconds)
+    return [
+        Row(f"{name}, {size} photos", seconds, earlier, seconds / earlier if earlier else None, "s", 1)
+        for name, values in figures.items()
+        for size, seconds, earlier in zip(_SIZES, values, [None, *values], strict=False)
+    ]
+
+
+def _measured(
+    bucket: Client, labels: LabelStudioClient, settings: Settings, project: int, results: list[list[dict[str, object]]]
+) -> dict[str, float]:
+    params = load_params(settings.params_path)
+    found = {"ingest, nothing new": _seconds(lambda: ingest(bucket, labels, settings, params))}
+    found["sync of all that is new"] = _seconds(lambda: sync(bucket, labels, settings))
+    change(labels, project, results, 0, _CHANGED)
+    found[f"sync of {_CHANGED} changes"] = _seconds(lambda: sync(bucket, labels, settings))
+    found["sync of nothing"] = _seconds(lambda: sync(bucket, labels, settings))
+    workspace = Workspace(settings.workspace_path, settings)
+    with chdir(workspace.path):
+        PLACE.unlink()
+        found["full compile"] = _seconds(lambda: compile_dataset(load_params(Path("params.yaml"))))
+    targets = ("data/annotations", "data/images", "data/before.parquet")
+    found["dvc add, nothing new"] = _seconds(lambda: workspace.dvc("add", *targets))
+    found["dvc push, nothing new"] = _seconds(lambda: workspace.dvc("push"))
+    return found
+
+
+def _seconds(way: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    way()
+    return time.perf_counter() - begin
