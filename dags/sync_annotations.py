@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act
+from station import fails_at_once_when_people_must_act, note_on_run
 
 
 @dag(
@@ -43,6 +43,7 @@ def sync_annotations() -> None:
         if version is None:
             raise AirflowSkipException("nothing changed since the last dataset version")
         print(f"{version.tag}: {version.summary}")
+        note_on_run(f"{version.tag}: {version.summary}")
         outlet_events[assets.dataset].extra = {"dataset": version.tag, "revision": version.revision}
         return {"dataset": version.tag, "revision": version.revision, "photos": version.photos}
 

@@ -101,7 +101,8 @@ def test_every_target_of_the_makefile_says_what_it_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md", "docs/labelers.md"]
+    "name",
+    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md", "docs/datasets.md", "docs/labelers.md"],
 )
 def test_links_lead_somewhere(name: str) -> None:
     folder = (PROJECT_ROOT / name).parent

@@ -6,6 +6,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from pipelines.demo.photos import draw_photo
 from pipelines.errors import ImageError
-from pipelines.images import decode_image, sha256_hex
+from pipelines.images import decode_image, perceptual_hash, sha256_hex
+from pipelines.params import Params
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 WIDTH, ORIENTATION = 0x0100, 0x0112  # tags of EXIF
@@ -215,3 +218,17 @@ class TestRefusals:
 
 def test_sha256_is_written_as_hex() -> None:
     assert sha256_hex(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_copies_have_close_perceptual_hashes_and_other_photos_distant_ones(params: Params) -> None:
+    photos = [draw_photo(seed, params.label_ids).image for seed in range(24)]
+    hashes = [int(perceptual_hash(photo), 16) for photo in photos]
+    assert min((a ^ b).bit_count() for a, b in combinations(hashes, 2)) > params.split.near_duplicate_bits
+    photo, height, width = photos[0], *photos[0].shape[:2]
+    jpeg = io.BytesIO()
+    Image.fromarray(photo).save(jpeg, "JPEG", quality=40)
+    copies = [
+        np.asarray(Image.fromarray(photo).resize((width // 2, height // 2))), decode_image(jpeg.getvalue()),
+        np.clip(photo.astype(int) + 15, 0, 255).astype(np.uint8), photo[8:-8, 6:-6],
+    ]  # fmt: skip
+    assert max((hashes[0] ^ int(perceptual_hash(copy), 16)).bit_count() for copy in copies) <= 4

@@ -1,0 +1,76 @@
+"""Archives of their own in the running stack, for tests that must not disturb each other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from google.cloud.storage import Client
+
+from pipelines import storage
+from pipelines.catalog import COLUMNS
+from pipelines.dataset.workspace import Workspace
+from pipelines.labelstudio.client import LabelStudioClient, connect
+from pipelines.labelstudio.interface import labeling_interface
+from pipelines.params import load_params
+from pipelines.settings import Settings
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive of its own with a Label Studio project of its own."""
+
+    settings: Settings
+    bucket: Client
+    labels: LabelStudioClient
+    project: int
+
+    def upload(self, name: str, data: bytes) -> None:
+        storage.put(self.bucket, self.settings.source_bucket, f"photos/{name}", data, "image/png")
+
+
+MakeArchive = Callable[..., Archive]
+
+
+@pytest.fixture(scope="session")
+def make_archive(stack, tmp_path_factory) -> MakeArchive:
+    """Make an archive by name: buckets with a catalogue of 300 rows, a workspace and a Label Studio project."""
+    return lambda name: _make_archive(stack.settings, tmp_path_factory.mktemp(name), name)
+
+
+@pytest.fixture(scope="session")
+def _make_workspace() -> Callable[[Settings, str], Workspace]:
+    """Make a workspace whose project has this title."""
+    return _make_workspace
+
+
+def _make_archive(stack_settings: Settings, folder: Path, name: str) -> Archive:
+    settings = stack_settings.model_copy(
+        update={
+            "var": folder / "var", "source_bucket": f"{name}-photos", "target_bucket": f"{name}-labels",
+            "dvc_bucket": f"{name}-data",
+        }
+    )  # fmt: skip
+    bucket, labels = storage.connect(settings), connect(settings)
+    for one in (settings.source_bucket, settings.target_bucket, settings.dvc_bucket):
+        storage.ensure_bucket(bucket, one)
+    _make_workspace(settings, f"Archive {name}")
+    params = load_params(settings.params_path)
+    fields = {"title": params.project.title, "label_config": labeling_interface(params)}
+    project = labels.post("/api/projects/", fields)["id"]
+    rows = "".join(f"{name}-{n},1999,c{n % 7},,,,,,,\n" for n in range(300))
+    catalog = f"{','.join(COLUMNS)}\n{rows}".encode()
+    storage.put(bucket, settings.source_bucket, settings.catalog, catalog, "text/csv")
+    return Archive(settings, bucket, labels, project)
+
+
+def _make_workspace(settings: Settings, title: str) -> Workspace:
+    workspace = Workspace(settings.workspace_path, settings)
+    workspace.ensure()
+    document = yaml.safe_load((workspace.path / "params.yaml").read_text(encoding="utf-8"))
+    document["project"]["title"] = title
+    document["split"]["min_label_photos"] = 10_000  # what covers a label depends on which photos came together
+    (workspace.path / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    workspace.git("commit", "--quiet", "--all", "-m", "A project of its own")
+    return workspace
