@@ -95,11 +95,14 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
 
 
 def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
-    catalog, notes = _read_catalog(bucket, settings, params)
-    project = find_project(labels, params)
-    everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
+    with ThreadPoolExecutor(1) as beside:  # checking the catalogue and listing tasks take seconds each
+        reading = beside.submit(_read_catalog, bucket, settings, params)
+        project = find_project(labels, params)
+        everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
+        there = list(list_tasks(labels, project))
+        catalog, notes = reading.result()
     objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
-    tasks = _without_double_tasks(labels, list(list_tasks(labels, project)))
+    tasks = _without_double_tasks(labels, there)
     known = {(task.image.uri, task.image.generation) for task in tasks}
     fresh, problems = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
     logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(problems))
