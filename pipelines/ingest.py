@@ -19,7 +19,7 @@ from rich.progress import track
 
 from pipelines.catalog import COLUMNS, read_catalog
 from pipelines.errors import CatalogError
-from pipelines.intake import PhotoIntake, Problem, without_copies, without_doubles
+from pipelines.intake import PhotoIntake, Problem, problem_of_copy, without_copies, without_doubles
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import delete_predictions
 from pipelines.labelstudio.project import find_project
@@ -104,9 +104,10 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
     tasks = _without_double_tasks(labels, there)
     known = {(task.image.uri, task.image.generation) for task in tasks}
-    fresh, problems = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
-    logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(problems))
+    fresh, copies = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
+    logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(copies))
 
+    problems: list[Problem] = []
     created = updated = 0
     owner = {task.image.sha256: task.image.uri for task in tasks}
     pool = ThreadPoolExecutor(_READERS, "ingest")
@@ -122,6 +123,8 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
             logger.info("%d tasks made, %d brought up to date", created, updated)
     finally:
         pool.shutdown(cancel_futures=True)
+    set_aside = {problem.uri: problem for problem in problems}
+    problems += [problem_of_copy(copy, original, set_aside) for copy, original in copies.items()]
     if created:  # an import of a run that was killed may have come to its end beside ours
         _without_double_tasks(labels, list(list_tasks(labels, project)))
     aside = {problem.uri for problem in problems}

@@ -1,6 +1,6 @@
 """What the source bucket offers: each photo read, checked and named, in bounded memory; or why it is set aside."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.cloud.storage import Client
@@ -66,20 +66,25 @@ class PhotoIntake:
 
 def without_copies(
     fresh: Sequence[ObjectRef], objects: Iterable[ObjectRef], known: set[tuple[str, int]]
-) -> tuple[list[ObjectRef], list[Problem]]:
-    """Set aside what the listing's MD5 shows to be a copy: nobody need read it, now or on any later run."""
+) -> tuple[list[ObjectRef], dict[ObjectRef, str]]:
+    """Leave out what the listing's MD5 shows to be a copy: nobody need read it, now or on any later run.
+
+    Gives what is to be read, and for each copy the address of the original: one that has a task, or the first by name.
+    """
     first: dict[str, ObjectRef] = {}
     for ref in sorted(objects, key=lambda ref: ((ref.uri, ref.generation) not in known, ref.name)):
         if ref.md5:
             first.setdefault(ref.md5, ref)
-    kept, copies = [], []
-    for ref in fresh:
-        original = first.get(ref.md5, ref)
-        if original.uri == ref.uri:
-            kept.append(ref)
-        else:
-            copies.append(_duplicate(ref.uri, ref.generation, original.uri))
-    return kept, copies
+    copies = {ref: first[ref.md5].uri for ref in fresh if ref.md5 and first[ref.md5].uri != ref.uri}
+    return [ref for ref in fresh if ref not in copies], copies
+
+
+def problem_of_copy(copy: ObjectRef, original: str, set_aside: Mapping[str, Problem]) -> Problem:
+    """Set a copy aside: as a duplicate, or for the reason that its original was."""
+    problem = set_aside.get(original)
+    if problem is None:
+        return _duplicate(copy.uri, copy.generation, original)
+    return Problem(copy.uri, problem.reason, f"same bytes as {original}: {problem.message}", copy.generation)
 
 
 def without_doubles(photos: list[ImageRef], owner: dict[str, str]) -> tuple[list[ImageRef], list[Problem]]:

@@ -40,7 +40,7 @@ def make_archive(stack, tmp_path_factory) -> MakeArchive:
 
 
 @pytest.fixture(scope="session")
-def _make_workspace() -> Callable[[Settings, str], Workspace]:
+def make_workspace() -> Callable[[Settings, str], Workspace]:
     """Make a workspace whose project has this title."""
     return _make_workspace
 

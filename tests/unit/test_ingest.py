@@ -139,13 +139,15 @@ class TestIngest:
         put(bucket_client, archive_of_two, "photos/page.jpg", b"<html>")
         put(bucket_client, archive_of_two, "photos/empty.jpg", b"")
         put(bucket_client, archive_of_two, "photos/half.png", png(40)[:60])
+        put(bucket_client, archive_of_two, "photos/half-again.png", png(40)[:60])
         put(bucket_client, archive_of_two, "photos/z-again.png", png(10))
         report = run()
-        assert counts(report) == (2, 0, 0, 4, 1)
+        assert counts(report) == (2, 0, 0, 5, 1)
         assert {problem.uri.rpartition("/")[2]: problem.reason for problem in report.problems} == {
             "page.jpg": "not-an-image",
             "empty.jpg": "empty",
             "half.png": "truncated",
+            "half-again.png": "truncated",
             "z-again.png": "duplicate",
         }
 
