@@ -95,25 +95,24 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
 
 
 def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
-    with ThreadPoolExecutor(1) as beside:  # checking the catalogue and listing tasks take seconds each
-        reading = beside.submit(_read_catalog, bucket, settings, params)
-        project = find_project(labels, params)
-        everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
-        there = list(list_tasks(labels, project))
-        catalog, notes = reading.result()
-    objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
-    tasks = _without_double_tasks(labels, there)
-    known = {(task.image.uri, task.image.generation) for task in tasks}
-    fresh, copies = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
-    logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(copies))
-
-    problems: list[Problem] = []
-    created = updated = 0
-    owner = {task.image.sha256: task.image.uri for task in tasks}
     pool = ThreadPoolExecutor(_READERS, "ingest")
     try:
+        checking = pool.submit(_read_catalog, bucket, settings, params)  # takes seconds: other things go on meanwhile
+        project = find_project(labels, params)
+        everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
+        objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
+        there = list(list_tasks(labels, project))
+        known = {(task.image.uri, task.image.generation) for task in there}
+        fresh, copies = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
+        logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(copies))
         intake = PhotoIntake(bucket, params.ingest.max_megapixels)
-        found = iter(track(pool.map(intake.read, fresh), "reading photos", total=len(fresh), transient=True))
+        reading = pool.map(intake.read, fresh)
+        catalog, notes = checking.result()  # up to here nothing was changed
+        tasks = _without_double_tasks(labels, there)
+        problems: list[Problem] = []
+        created = updated = 0
+        owner = {task.image.sha256: task.image.uri for task in tasks}
+        found = iter(track(reading, "reading photos", total=len(fresh), transient=True))
         while part := list(islice(found, _CHUNK)):  # published part by part: a killed run has not worked in vain
             usable, doubles = without_doubles([one for one, _ in part if isinstance(one, ImageRef)], owner)
             new, changed = _publish(labels, project, usable, tasks, catalog)
