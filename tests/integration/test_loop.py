@@ -5,6 +5,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -248,6 +249,37 @@ def test_lineage_leads_from_the_champion_to_a_photo_and_back(loop, settings):
     forwards = json.loads(loop.run("lineage", manifest["uri"][0], "--json"))
     assert backwards["links"][0]["name"].startswith("dataset-")
     assert forwards["links"][-1]["annotations"] in set(manifest["annotations"].explode())
+
+
+def test_runs_in_airflow_say_what_they_did(settings):
+    airflow = Airflow(settings)
+    assert any("listed = " in str(run["note"]) for run in airflow.runs("ingest_images"))
+    assert any("dataset-0001: +20 photos" in str(run["note"]) for run in airflow.runs("sync_annotations"))
+
+
+def test_checks_and_the_ingest_report_lie_in_the_target_bucket(settings, bucket):
+    pages = list(storage.list_objects(bucket, settings.target_bucket, "checks/"))
+    assert len(pages) >= 2
+    page = storage.read(bucket, pages[0]).decode()
+    assert "a photo stands in the table twice" in page
+    answer = httpx.get(storage.browser_address(settings, settings.target_bucket, pages[0].name))
+    assert answer.headers["content-type"].startswith("text/html")
+    report = storage.stat(bucket, settings.target_bucket, "reports/ingest.csv")
+    assert storage.read(bucket, report).decode("utf-8-sig").startswith("uri,generation,reason,set aside,message")
+
+
+@pytest.mark.parametrize("form", ["coco", "png", "yolo", "huggingface"])
+def test_a_dataset_is_exported_by_a_command(loop, form, tmp_path):
+    said = loop.run("export", "dataset-0001", form, str(tmp_path / form))
+    assert f"20 photos of dataset-0001 as {form}" in said
+    assert any(path.is_file() for path in (tmp_path / form).rglob("*"))
+
+
+def test_the_buckets_differences_are_shown_and_nothing_is_changed(loop, settings, bucket):
+    said = loop.run("buckets", "setup", "--dry-run")
+    assert "versioning" in said
+    assert f"gs://{settings.source_bucket}" in said
+    assert not bucket.get_bucket(settings.source_bucket).versioning_enabled
 
 
 def test_doctor_finds_nothing_wrong(loop):
