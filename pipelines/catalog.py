@@ -1,7 +1,10 @@
 """The archive's catalogue CSV: several rows per photo, checked, folded into one set of metadata per photo."""
 
 import io
+import json
 import logging
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +15,7 @@ from pipelines.errors import CatalogError
 from pipelines.expectations import Rule, by_severity, find_violations
 from pipelines.params import Severity
 from pipelines.records import Metadata
+from pipelines.settings import PROJECT_ROOT
 
 COLUMNS = (
     "id_file", "year", "collection", "season", "subject", "media_type", "name", "theme", "typology", "typology.sub",
@@ -49,6 +53,26 @@ def read_catalog(data: bytes, source: str, severity: Mapping[str, Severity]) -> 
     return {str(key): _fold(rows) for key, rows in named.groupby("id_file", sort=True)}, remarks
 
 
+def read_catalog_apart(
+    data: bytes, source: str, severity: Mapping[str, Severity]
+) -> tuple[dict[str, Metadata], list[str]]:
+    """Do what `read_catalog` does in a process of its own, for callers whose threads have other things to do.
+
+    Importing Great Expectations takes seconds, in which Python runs nothing else in the process that imports it.
+    """
+    command = [sys.executable, "-m", "pipelines.catalog", source, json.dumps(dict(severity))]
+    done = subprocess.run(command, input=data, capture_output=True, cwd=PROJECT_ROOT, check=False)
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError as error:
+        raise CatalogError(f"{source} could not be checked: {done.stderr.decode(errors='replace')[-800:]}") from error
+    if "error" in answer:
+        raise CatalogError(answer["error"])
+    for remark in answer["remarks"]:
+        logger.warning("%s: %s", source, remark)
+    return answer["catalog"], answer["remarks"]
+
+
 def _decode(data: bytes, source: str) -> tuple[str, list[str]]:
     try:
         return data.decode("utf-8-sig"), []
@@ -82,3 +106,17 @@ def _rules(table: pd.DataFrame) -> Iterator[tuple[str, Rule]]:
 def _fold(rows: pd.DataFrame) -> Metadata:
     values = {column: [value for value in dict.fromkeys(rows[column]) if value] for column in COLUMNS}
     return {column: SEPARATOR.join(found) for column, found in values.items() if found and column != "id_file"}
+
+
+def main() -> None:
+    """Read a catalogue from standard input; arguments are its name and the rules' severity. Answers with JSON."""
+    try:
+        catalog, remarks = read_catalog(sys.stdin.buffer.read(), sys.argv[1], json.loads(sys.argv[2]))
+        answer: dict[str, object] = {"catalog": catalog, "remarks": remarks}
+    except CatalogError as error:
+        answer = {"error": str(error)}
+    sys.stdout.write(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main()

@@ -27,6 +27,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_SIDEWAYS = {
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+}
+
 
 def decode_image(data: bytes, *, max_megapixels: float = 100) -> np.ndarray:
     """Decode a photo to (height, width, 3) uint8 RGB, upright.
@@ -38,6 +45,25 @@ def decode_image(data: bytes, *, max_megapixels: float = 100) -> np.ndarray:
     try:
         picture.load()
         return np.asarray(_to_rgb(_upright(picture)))
+    except _DAMAGE as error:
+        raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
+
+
+def examine_image(data: bytes, *, max_megapixels: float = 100) -> tuple[int, int, str]:
+    """Check a photo as `decode_image` does, at less cost; gives upright height and width, and its perceptual hash.
+
+    A JPEG's data are read to the end, but its pixels are worked out at as little as an eighth of the size. Raises
+    ImageError like `decode_image`.
+    """
+    picture = _open(data, max_megapixels)
+    width, height = picture.size
+    try:
+        picture.draft("RGB", (128, 128))  # not smaller than this; other formats take no notice
+        picture.load()
+        turned = _upright(picture)
+        if _turn(picture) in _SIDEWAYS:
+            width, height = height, width
+        return height, width, perceptual_hash(np.asarray(_to_rgb(turned)))
     except _DAMAGE as error:
         raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
 

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from google.cloud.storage import Client
 from rich.progress import track
 
-from pipelines.catalog import COLUMNS, read_catalog
+from pipelines.catalog import COLUMNS, read_catalog_apart
 from pipelines.errors import CatalogError
 from pipelines.intake import PhotoIntake, Problem, problem_of_copy, without_copies, without_doubles
 from pipelines.labelstudio.client import LabelStudioClient
@@ -32,7 +32,7 @@ from pipelines.storage import list_objects, put, read, require_bucket, stat, wid
 
 logger = logging.getLogger(__name__)
 REPORT = "reports/ingest.csv"  # in the target bucket
-_READERS = 32  # threads; most of a small photo's time is the way to the bucket and back
+_READERS = 16  # threads; most of a small photo's time is the way to the bucket and back
 _CHUNK = 500  # photos read between two imports
 
 
@@ -147,7 +147,7 @@ def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[M
     source = f"gs://{settings.source_bucket}/{settings.catalog}"
     if found is None:
         raise CatalogError(f"there is no catalogue {source}; upload it, or set MASKLOOP_CATALOG to its object name")
-    catalog, remarks = read_catalog(read(bucket, found), source, params.ingest.severity)
+    catalog, remarks = read_catalog_apart(read(bucket, found), source, params.ingest.severity)
     return catalog, [Problem(source, "catalogue", remark, found.generation, set_aside=False) for remark in remarks]
 
 

@@ -7,7 +7,7 @@ from google.cloud.storage import Client
 
 from pipelines.budget import Budget
 from pipelines.errors import ImageError, ObjectChangedError
-from pipelines.images import decode_image, image_kind, image_megapixels, perceptual_hash, sha256_hex
+from pipelines.images import examine_image, image_kind, image_megapixels, sha256_hex
 from pipelines.records import ImageRef, ObjectRef
 from pipelines.storage import read
 
@@ -49,9 +49,7 @@ class PhotoIntake:
                 if animated:
                     raise ImageError("animated", "the file moves, and nobody could tell which picture was labelled")
                 with self._pixels.held(image_megapixels(data, max_megapixels=self._most)):
-                    image = decode_image(data, max_megapixels=self._most)
-                    height, width = image.shape[:2]
-                    phash = perceptual_hash(image)
+                    height, width, phash = examine_image(data, max_megapixels=self._most)
             except ImageError as error:
                 return Problem(ref.uri, error.reason, str(error), ref.generation), None
             except ObjectChangedError as error:

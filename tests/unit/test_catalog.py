@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from pipelines.catalog import COLUMNS, read_catalog
+from pipelines.catalog import COLUMNS, read_catalog, read_catalog_apart
 from pipelines.errors import CatalogError
 from pipelines.params import Severity
 
@@ -131,3 +131,11 @@ def test_rows_without_an_id_are_left_out_and_named_by_line() -> None:
     assert read_catalog(data, "catalogue.csv", {**SEVERITY, "ids": "off"})[1] == []
     with pytest.raises(CatalogError, match=r"in 1 rows, such as line 3\. Mend these rows"):
         read(data, {**SEVERITY, "ids": "critical"})
+
+
+def test_a_process_of_its_own_reads_and_refuses_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    good, bad = catalog(ROW.replace("Autumn", "Été"), "  ,2001,,,,,,,,"), catalog()
+    assert read_catalog_apart(good, "catalogue.csv", SEVERITY) == read_catalog(good, "catalogue.csv", SEVERITY)
+    assert "catalogue.csv: id_file is empty in 1 rows" in caplog.text
+    with pytest.raises(CatalogError, match=r"^catalogue\.csv: there are no rows"):
+        read_catalog_apart(bad, "catalogue.csv", SEVERITY)

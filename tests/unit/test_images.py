@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pipelines.demo.photos import draw_photo
 from pipelines.errors import ImageError
-from pipelines.images import decode_image, perceptual_hash, sha256_hex
+from pipelines.images import decode_image, examine_image, perceptual_hash, sha256_hex
 from pipelines.params import Params
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -232,3 +232,32 @@ def test_copies_have_close_perceptual_hashes_and_other_photos_distant_ones(param
         np.clip(photo.astype(int) + 15, 0, 255).astype(np.uint8), photo[8:-8, 6:-6],
     ]  # fmt: skip
     assert max((hashes[0] ^ int(perceptual_hash(copy), 16)).bit_count() for copy in copies) <= 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_examining_sees_the_size_and_the_looks_of_the_decoded_photo(kind: str, turn: int, params: Params) -> None:
+    picture = Image.fromarray(draw_photo(3, params.label_ids).image)
+    exif = Image.Exif()
+    exif[274] = turn
+    file = io.BytesIO()
+    picture.save(file, kind, exif=exif)
+    decoded = decode_image(file.getvalue())
+
+    height, width, phash = examine_image(file.getvalue())
+
+    assert (height, width) == decoded.shape[:2]
+    assert (int(phash, 16) ^ int(perceptual_hash(decoded), 16)).bit_count() <= 2, "copies may differ in 4"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_examining_finds_what_ends_early(kind: str, params: Params) -> None:
+    file = io.BytesIO()
+    Image.fromarray(draw_photo(3, params.label_ids).image).save(file, kind)
+    for share in (0.2, 0.6, 0.95):
+        data = file.getvalue()[: int(len(file.getvalue()) * share)]
+        with pytest.raises(ImageError) as caught:
+            examine_image(data)
+        with pytest.raises(ImageError) as decoding:
+            decode_image(data)
+        assert caught.value.reason == decoding.value.reason

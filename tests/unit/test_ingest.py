@@ -16,7 +16,7 @@ from google.cloud.storage import Client
 from PIL import Image
 
 from pipelines import storage
-from pipelines.catalog import COLUMNS
+from pipelines.catalog import COLUMNS, read_catalog
 from pipelines.errors import CatalogError, StorageError
 from pipelines.ingest import REPORT, IngestReport, ingest
 from pipelines.intake import Problem, without_doubles
@@ -65,6 +65,12 @@ def png(shade: int, height: int = 30, width: int = 20) -> bytes:
     data = io.BytesIO()
     Image.fromarray(np.full((height, width, 3), shade, np.uint8)).save(data, "PNG")
     return data.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def catalogue_read_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of its own takes seconds to start; tests/unit/test_catalog.py looks at it once."""
+    monkeypatch.setattr("pipelines.ingest.read_catalog_apart", read_catalog)
 
 
 @pytest.fixture
