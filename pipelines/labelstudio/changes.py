@@ -59,7 +59,9 @@ def read_changes(client: LabelStudioClient, project_id: int, last: Look | None) 
     moved = {task_id: raw for task_id, raw in found.items() if seen_before.get(task_id) != _state(raw)}
     there = known
     if since and count_tasks(client, project_id) != len(known):
-        there = frozenset(int(raw["id"]) for raw in pages(client, project_id, page_size=_PAGE, query={}))
+        everything = {int(raw["id"]): raw for raw in pages(client, project_id, page_size=_PAGE, query={})}
+        there = frozenset(everything)
+        moved |= {task_id: raw for task_id, raw in everything.items() if task_id not in known}  # its clock was put back
     dates = {task_id: _date(raw["updated_at"]) for task_id, raw in found.items()}
     newest = max([*dates.values(), *([last.newest] if last and last.newest else [])], default=None)
     wanted = [task_id for task_id, raw in moved.items() if is_ours(raw) and _is_annotated(raw)]

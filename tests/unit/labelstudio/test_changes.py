@@ -152,6 +152,18 @@ def test_deleted_tasks_are_found_even_when_as_many_were_added(client: LabelStudi
     assert ("n", False) in uuids(changes)
 
 
+def test_a_task_that_appears_with_an_old_date_is_read(client: LabelStudioClient, studio: Studio) -> None:
+    studio.put(5, 500, "b")
+    first = read_changes(client, 7, None).look
+    studio.put(6, 10, "restored")  # as after a clock was put back, or a database restored
+
+    changes = read_changes(client, 7, first)
+
+    assert ("restored", False) in uuids(changes)
+    assert changes.look.tasks == {1, 2, 3, 4, 5, 6}
+    assert 6 not in read_changes(client, 7, changes.look).read
+
+
 def test_a_task_made_anew_under_an_old_id_is_read_again(client: LabelStudioClient, studio: Studio) -> None:
     first = read_changes(client, 7, None).look
     studio.put(1, 95, "other", photo="another")
