@@ -12,16 +12,27 @@ from pathlib import Path
 
 from benchmarks._service import free_ports
 from pipelines.settings import PROJECT_ROOT, SECRETS_FILE, Settings
+from pipelines.stack.airflow import Airflow
 from pipelines.stack.services import SERVICES
 
 
 @dataclass(frozen=True)
 class LocalStack:
-    """A stack that `command("up")` starts; `settings()` holds the secrets once it was started."""
+    """A stack that `command("up")` starts; `settings()` holds the secrets once it was started.
+
+    `up_without_clock` starts it so that no DAG runs by itself beside what is measured.
+    """
 
     settings: Callable[[], Settings]
     command: Callable[..., None]
     environment: dict[str, str]  # what makes it this stack and no other
+
+    def up_without_clock(self) -> None:
+        """Start the stack and pause its DAGs."""
+        self.command("up")
+        airflow = Airflow(self.settings())
+        for dag in airflow.dags():
+            airflow.pause(dag)
 
 
 @contextmanager

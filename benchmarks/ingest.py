@@ -41,7 +41,7 @@ _SMALL = 40, 30
 def run() -> list[Row]:
     """Ingest, let the peer do the same in a project of its own, then fill up and look again."""
     with local_stack() as stack:
-        stack.command("up")
+        stack.up_without_clock()
         settings = stack.settings()
         bucket, labels = storage.connect(settings), connect(settings)
         project = find_project(labels, load_params(PROJECT_ROOT / "params.yaml"))

@@ -35,7 +35,7 @@ def run() -> list[Row]:
     """Fill a project, publish it, change some annotations twice, and do the same the usual way."""
     params = load_params(PROJECT_ROOT / "params.yaml")
     with local_stack() as stack:
-        stack.command("up")
+        stack.up_without_clock()
         settings = stack.settings()
         bucket, labels = storage.connect(settings), connect(settings)
         project = find_project(labels, params)
