@@ -1,7 +1,7 @@
 """How cost grows with the archive: 500, 2,000 and 8,000 photos, each fully labelled and published.
 
-MASKLOOP_BENCH_SIZES names other sizes; the whole takes more than half an hour on two cores. Rows are seconds at each size; «ratio» is how often the time at the size before it fits in, so 4 is linear. Photos have
-550×830 pixels, everything is real, and projects are a day old.
+MASKLOOP_BENCH_SIZES names other sizes. Rows are seconds at each size; «times better» is the time at the size before by
+it, so 0.25 is linear and 1 is flat. Photos have 550×830 pixels, everything is real, and projects are a day old.
 """
 
 import os
@@ -50,7 +50,7 @@ def run() -> list[Row]:
             for name, seconds in _measured(bucket, labels, settings, project, results).items():
                 figures.setdefault(name, []).append(seconds)
     return [
-        Row(f"{name}, {size} photos", seconds, earlier, seconds / earlier if earlier else None, "s", 1)
+        Row(f"{name}, {size} photos", seconds, earlier, earlier / seconds if earlier else None, "s", 1)
         for name, values in figures.items()
         for size, seconds, earlier in zip(_SIZES, values, [None, *values], strict=False)
     ]
