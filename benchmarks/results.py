@@ -66,18 +66,19 @@ def render_demo(result: dict[str, Any]) -> str:
 
 
 def update_page(page: Path = PAGE, folder: Path = RESULTS_DIR) -> None:
-    """Rewrite what lies between the markers of `page` from the JSON files in `folder`, and nothing else.
+    """Rewrite the sections between the markers of `page` that `folder` has a JSON file of, and nothing else.
 
     Create the page if it is absent. Raise ValueError if it does not hold the two markers once each, in order.
     """
     text = page.read_text(encoding="utf-8") if page.exists() else _NEW_PAGE
     before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    kept, end, after = rest.partition(END)
     if not begin or not end or BEGIN in after or END in before + after:
         raise ValueError(f"{page} must hold the lines {BEGIN} and {END} once each, in this order; restore them")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    written = (render_demo(result) if "rounds" in result else render(result) for result in results)
-    sections = "".join(f"\n{section}\n" for section in written)
+    by_name = {section.partition("\n")[0]: f"## {section.strip()}" for section in f"\n{kept}".split("\n## ")[1:]}
+    by_name |= {result["name"]: render_demo(result) if "rounds" in result else render(result) for result in results}
+    sections = "".join(f"\n{by_name[name]}\n" for name in sorted(by_name))
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(f"{before}{BEGIN}\n{sections}\n{END}{after}" if results else text, encoding="utf-8")
 

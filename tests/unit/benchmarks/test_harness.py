@@ -80,9 +80,11 @@ def test_absent_page_is_created(folder_with_one_result: Path, tmp_path: Path) ->
 
 def test_only_the_text_between_the_markers_is_rewritten(folder_with_one_result: Path, tmp_path: Path) -> None:
     page = tmp_path / "results.md"
-    page.write_text(f"# Mine\n\nabove\n\n{BEGIN}\nold\n{END}\n\nbelow\n")
+    elsewhere = "## another\n\nmeasured on another day"
+    page.write_text(f"# Mine\n\nabove\n\n{BEGIN}\n\n## codec\n\nold\n\n{elsewhere}\n\n{END}\n\nbelow\n")
     update_page(page, folder_with_one_result)
     first = page.read_text()
+    assert f"\n\n{elsewhere}\n\n## codec\n" in first, "what was not measured anew stays"
     assert first.startswith(f"# Mine\n\nabove\n\n{BEGIN}\n")
     assert first.endswith(f"{END}\n\nbelow\n")
     assert "old" not in first
