@@ -97,9 +97,11 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
 def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
     pool = ThreadPoolExecutor(_READERS, "ingest")
     try:
+        everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
+        if not everything and stat(bucket, settings.source_bucket, settings.catalog) is None:
+            return IngestReport(listed=0)  # a new archive: nothing was forgotten yet
         checking = pool.submit(_read_catalog, bucket, settings, params)  # takes seconds: other things go on meanwhile
         project = find_project(labels, params)
-        everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
         objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
         there = list(list_tasks(labels, project))
         known = {(task.image.uri, task.image.generation) for task in there}
@@ -126,8 +128,8 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     problems += [problem_of_copy(copy, original, set_aside) for copy, original in copies.items()]
     if created:  # an import of a run that was killed may have come to its end beside ours
         _without_double_tasks(labels, list(list_tasks(labels, project)))
-    aside = {problem.uri for problem in problems}
-    notes += [_rowless(o, settings) for o in objects if o.uri not in aside and _catalog_key(o.uri) not in catalog]
+    set_aside = {problem.uri: problem for problem in problems}
+    notes += [_rowless(o, settings) for o in objects if o.uri not in set_aside and _catalog_key(o.uri) not in catalog]
     listed = {(o.uri, o.generation) for o in objects}
     stayed = [task for task in tasks if (task.image.uri, task.image.generation) in listed]
     return IngestReport(

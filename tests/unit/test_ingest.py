@@ -295,6 +295,13 @@ class TestIngest:
             run()
         assert label_studio.tasks == []
 
+    def test_a_new_archive_without_photos_and_catalogue_has_nothing_to_do(
+        self, bucket_client: Client, labels: LabelStudioClient, settings: Settings, params: Params
+    ) -> None:
+        for bucket in (settings.source_bucket, settings.target_bucket):
+            storage.ensure_bucket(bucket_client, bucket)
+        assert counts(ingest(bucket_client, labels, settings, params)) == (0, 0, 0, 0, 0)
+
     def test_a_missing_bucket_is_named(
         self, bucket_client: Client, labels: LabelStudioClient, settings: Settings, params: Params
     ) -> None:
