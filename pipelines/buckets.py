@@ -15,7 +15,7 @@ from rich.table import Table
 
 from pipelines.errors import StorageError
 from pipelines.settings import Settings
-from pipelines.storage import EMBEDDINGS, explained, find_bucket
+from pipelines.storage import EMBEDDINGS, ensure_bucket, explained, find_bucket
 
 _DAY_S = 24 * 3600
 _SOFT_DELETE_S = 7 * _DAY_S
@@ -78,17 +78,25 @@ def bring_in_line(client: Client, settings: Settings, found: list[Difference]) -
     Google Cloud Storage keeps all of it; bucket servers for tests know some settings only.
     """
     for name in dict.fromkeys(difference.bucket for difference in found):
-        bucket = find_bucket(client, name) or Bucket(client, name)
-        with explained(f"gs://{name}", name):
-            of_bucket = {one.setting: one.must_be for one in found if one.bucket == name}
-            creating = of_bucket.pop("exists", False)
-            for setting, value in of_bucket.items():
-                _SET[setting](bucket, value)
-            if creating:
-                client.create_bucket(bucket, location=settings.bucket_location or None)
-            else:
-                bucket.patch()
+        try:
+            _bring_in_line(client, name, {one.setting: one.must_be for one in found if one.bucket == name}, settings)
+        except StorageError:
+            if not settings.storage_emulator:
+                raise
+            ensure_bucket(client, name)  # the server refuses what it does not know; a plain bucket will do
     return differences(client, settings)
+
+
+def _bring_in_line(client: Client, name: str, must_be: Mapping[str, Any], settings: Settings) -> None:
+    bucket = find_bucket(client, name) or Bucket(client, name)
+    with explained(f"gs://{name}", name):
+        for setting, value in must_be.items():
+            if setting != "exists":
+                _SET[setting](bucket, value)
+        if "exists" in must_be:
+            client.create_bucket(bucket, location=settings.bucket_location or None)
+        else:
+            bucket.patch()
 
 
 def require_kept(left: list[Difference], settings: Settings) -> None:

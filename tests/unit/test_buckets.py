@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 import requests
+from google.api_core.exceptions import MethodNotImplemented as NotImplementedYet
 from google.auth.credentials import AnonymousCredentials
-from google.cloud.storage import Client
+from google.cloud.storage import Bucket, Client
 
 from pipelines.buckets import as_table, bring_in_line, differences, require_kept, wanted
 from pipelines.errors import StorageError
@@ -121,6 +122,26 @@ def test_the_bucket_server_in_memory_keeps_versions(bucket_client: Client, setti
     old = blob.generation
     blob.upload_from_string(b"new")
     assert bucket_client.bucket(settings.source_bucket).blob("a.jpg", generation=old).download_as_bytes() == b"old"
+
+
+def test_a_server_that_refuses_settings_still_gets_its_buckets(
+    bucket_client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise NotImplementedYet("fs storage type does not support versioning yet")
+
+    real = bucket_client.create_bucket
+    monkeypatch.setattr(
+        bucket_client, "create_bucket", lambda b, **more: refuse() if isinstance(b, Bucket) else real(b, **more)
+    )
+
+    left = bring_in_line(bucket_client, settings, differences(bucket_client, settings))
+
+    assert "exists" not in {one.setting for one in left}
+    assert "versioning" in {one.setting for one in left}
+    google = settings.model_copy(update={"storage_emulator": False, "dvc_bucket": f"{settings.dvc_bucket}-2"})
+    with pytest.raises(StorageError, match="does not support versioning"):
+        bring_in_line(bucket_client, google, differences(bucket_client, google))
 
 
 def test_google_must_keep_everything(bucket_client: Client, settings: Settings) -> None:
