@@ -88,11 +88,16 @@ def _named_rules(table: pd.DataFrame, before: pd.DataFrame | None, params: Param
         ),
     )  # fmt: skip
     moved, words = _drift(table, before, params)
+    told = (
+        f"the photos that show {words}"
+        if moved > check.max_class_drift
+        else "labels' shares of the photos changed much"
+    )
     yield (
         "class_drift",
         Rule(
             "ExpectColumnMaxToBeBetween", {"column": "drift", "max_value": check.max_class_drift},
-            f"the photos that show {words}" if moved else "labels appear in other shares than in the last version",
+            told,
         ),
     )  # fmt: skip
 
