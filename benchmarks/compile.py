@@ -10,7 +10,6 @@ import os
 import shutil
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import chdir
 from dataclasses import replace
@@ -25,7 +24,7 @@ from label_studio_sdk.converter import Converter
 from PIL import Image
 from rich.progress import track
 
-from benchmarks.harness import Row
+from benchmarks.harness import Row, seconds
 from pipelines.dataset.compile import compile_dataset
 from pipelines.dataset.files import ANNOTATIONS, MASKS, annotation_json, mask_path, read_mask
 from pipelines.dataset.memory import PLACE
@@ -55,11 +54,11 @@ def run() -> list[Row]:
         config = labeling_interface(params)
         converter = Converter(config=config, project_dir=name, download_resources=False)
         Path("png").mkdir()  # the converter leaves that to its caller
-        peer = _seconds(lambda: converter.convert(str(export), f"{name}/png", "BRUSH_TO_PNG", is_dir=False))
+        peer = seconds(lambda: converter.convert(str(export), f"{name}/png", "BRUSH_TO_PNG", is_dir=False))
         _require_same_pixels(tasks, masks)
         ours = statistics.median([ours, *(_full(params) for _ in range(_ROUNDS - 1))])
         _annotated(0, np.flipud(masks[0]), params)
-        one_new = _seconds(lambda: compile_dataset(params))
+        one_new = seconds(lambda: compile_dataset(params))
     return [
         Row(f"compile {len(masks)} photos", ours, peer, peer / ours, "s", 2 * _ROUNDS - 1),
         Row(f"compile {len(masks)} photos, one of them changed", one_new, ours, ours / one_new, "s", 1),
@@ -70,7 +69,7 @@ def _full(params: Params) -> float:
     """Compile everything, as if nothing of it had ever been compiled."""
     PLACE.unlink(missing_ok=True)
     shutil.rmtree(MASKS, ignore_errors=True)
-    return _seconds(lambda: compile_dataset(params))
+    return seconds(lambda: compile_dataset(params))
 
 
 def _masks(params: Params) -> Iterator[np.ndarray]:
@@ -108,9 +107,3 @@ def _require_same_pixels(tasks: list[dict[str, Any]], masks: list[np.ndarray]) -
         for path in Path("png").glob(f"task-{task['id']}-*.png"):
             theirs |= np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 0
         assert np.array_equal(theirs, ours > 0)
-
-
-def _seconds(way: Any) -> float:
-    begin = time.perf_counter()
-    way()
-    return time.perf_counter() - begin

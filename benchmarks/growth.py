@@ -5,8 +5,6 @@ it, so 0.25 is linear and 1 is flat. Photos have 550×830 pixels, everything is 
 """
 
 import os
-import time
-from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from google.cloud.storage import Client
 
 from benchmarks._archive import age, annotate_new, change, regions_of_drawings, upload, write_catalog
 from benchmarks._stack import local_stack
-from benchmarks.harness import Row
+from benchmarks.harness import Row, seconds
 from pipelines import storage
 from pipelines.dataset.compile import compile_dataset
 from pipelines.dataset.memory import PLACE
@@ -47,12 +45,12 @@ def run() -> list[Row]:
             annotate_new(bucket, labels, project, photos, results)
             age(settings)
             before = size
-            for name, seconds in _measured(bucket, labels, settings, project, results).items():
-                figures.setdefault(name, []).append(seconds)
+            for name, took in _measured(bucket, labels, settings, project, results).items():
+                figures.setdefault(name, []).append(took)
     return [
-        Row(f"{name}, {size} photos", seconds, earlier, earlier / seconds if earlier else None, "s", 1)
+        Row(f"{name}, {size} photos", took, earlier, earlier / took if earlier else None, "s", 1)
         for name, values in figures.items()
-        for size, seconds, earlier in zip(_SIZES, values, [None, *values], strict=False)
+        for size, took, earlier in zip(_SIZES, values, [None, *values], strict=False)
     ]
 
 
@@ -60,22 +58,16 @@ def _measured(
     bucket: Client, labels: LabelStudioClient, settings: Settings, project: int, results: list[list[dict[str, object]]]
 ) -> dict[str, float]:
     params = load_params(settings.params_path)
-    found = {"ingest, nothing new": _seconds(lambda: ingest(bucket, labels, settings, params))}
-    found["sync of all that is new"] = _seconds(lambda: sync(bucket, labels, settings))
+    found = {"ingest, nothing new": seconds(lambda: ingest(bucket, labels, settings, params))}
+    found["sync of all that is new"] = seconds(lambda: sync(bucket, labels, settings))
     change(labels, project, results, 0, _CHANGED)
-    found[f"sync of {_CHANGED} changes"] = _seconds(lambda: sync(bucket, labels, settings))
-    found["sync of nothing"] = _seconds(lambda: sync(bucket, labels, settings))
+    found[f"sync of {_CHANGED} changes"] = seconds(lambda: sync(bucket, labels, settings))
+    found["sync of nothing"] = seconds(lambda: sync(bucket, labels, settings))
     workspace = Workspace(settings.workspace_path, settings)
     with chdir(workspace.path):
         PLACE.unlink()
-        found["full compile"] = _seconds(lambda: compile_dataset(load_params(Path("params.yaml"))))
+        found["full compile"] = seconds(lambda: compile_dataset(load_params(Path("params.yaml"))))
     targets = ("data/annotations", "data/images", "data/before.parquet")
-    found["dvc add, nothing new"] = _seconds(lambda: workspace.dvc("add", *targets))
-    found["dvc push, nothing new"] = _seconds(lambda: workspace.dvc("push"))
+    found["dvc add, nothing new"] = seconds(lambda: workspace.dvc("add", *targets))
+    found["dvc push, nothing new"] = seconds(lambda: workspace.dvc("push"))
     return found
-
-
-def _seconds(way: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    way()
-    return time.perf_counter() - begin

@@ -47,14 +47,14 @@ def compare_several(
     Each way runs once untimed, then `rounds` times; who goes first changes from round to round. `unit`: s, ms or us.
     """
     turns = [*ways.items(), ("", peer)]
-    seconds: dict[str, list[float]] = {name: [] for name, _ in turns}
+    taken: dict[str, list[float]] = {name: [] for name, _ in turns}
     for _, way in turns:
         way()
     for _ in range(rounds):
         for name, way in turns:
-            seconds[name].append(_seconds(way))
+            taken[name].append(seconds(way))
         turns = [*turns[1:], turns[0]]
-    median = {name: statistics.median(values) * _PER_SECOND[unit] for name, values in seconds.items()}
+    median = {name: statistics.median(values) * _PER_SECOND[unit] for name, values in taken.items()}
     return [Row(name, median[name], median[""], median[""] / median[name], unit, rounds) for name in ways]
 
 
@@ -103,7 +103,8 @@ def format_value(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _seconds(way: Callable[[], object]) -> float:
+def seconds(way: Callable[[], object]) -> float:
+    """Time one call, in seconds of wall time."""
     start = time.perf_counter()
     way()
     return time.perf_counter() - start

@@ -8,7 +8,6 @@ ends when the masks are compiled, as the stage does it, and before DVC takes the
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from label_studio_sdk.converter import Converter
 
 from benchmarks._archive import age, annotate_new, change, regions_of_drawings, upload
 from benchmarks._stack import local_stack
-from benchmarks.harness import Row
+from benchmarks.harness import Row, seconds
 from pipelines import storage
 from pipelines.dataset.compile import compile_dataset
 from pipelines.dataset.workspace import Workspace
@@ -42,14 +41,14 @@ def run() -> list[Row]:
         results = regions_of_drawings(params)
         annotate_new(bucket, labels, project, upload(bucket, settings, range(_TASKS)), results)
         age(settings)
-        first = _seconds(lambda: sync(bucket, labels, settings))
+        first = seconds(lambda: sync(bucket, labels, settings))
         change(labels, project, results, 0, _CHANGED)
-        masks = _seconds(lambda: _to_masks(bucket, labels, settings))
+        masks = seconds(lambda: _to_masks(bucket, labels, settings))
         sync(bucket, labels, settings)
         change(labels, project, results, _CHANGED, _CHANGED)
-        version = _seconds(lambda: sync(bucket, labels, settings))
-        nothing = _seconds(lambda: sync(bucket, labels, settings))
-        peer = _seconds(lambda: _usual_way(labels, project, params))
+        version = seconds(lambda: sync(bucket, labels, settings))
+        nothing = seconds(lambda: sync(bucket, labels, settings))
+        peer = seconds(lambda: _usual_way(labels, project, params))
     return [
         Row(f"masks of {_CHANGED} changed of {_TASKS}", masks, peer, peer / masks, "s", 1),
         Row(f"version of {_CHANGED} changed of {_TASKS}", version, peer, peer / version, "s", 1),
@@ -78,9 +77,3 @@ def _usual_way(labels: LabelStudioClient, project: int, params: Params) -> None:
         converter = Converter(config=labeling_interface(params), project_dir=folder, download_resources=False)
         Path(folder, "png").mkdir()  # the converter leaves that to its caller
         converter.convert(str(export), f"{folder}/png", "BRUSH_TO_PNG", is_dir=False)
-
-
-def _seconds(way: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    way()
-    return time.perf_counter() - begin

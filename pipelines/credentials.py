@@ -42,11 +42,12 @@ def environment_for_google(settings: Settings) -> dict[str, str]:
     if key is None:
         return {}
     path = settings.var / "google-key.json"
-    _write_private(path, json.dumps(key))
+    write_private(path, json.dumps(key))
     return {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file atomically with mode 0600."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:

@@ -198,9 +198,9 @@ class BucketShelf:
 
 def ensure_bucket(client: Client, bucket: str) -> bool:
     """Create the bucket if it does not exist; True when it was created."""
+    if find_bucket(client, bucket) is not None:
+        return False
     with explained(f"gs://{bucket}", bucket):
-        if client.lookup_bucket(bucket, **_REQUEST) is not None:
-            return False
         client.create_bucket(bucket, **_REQUEST)
         return True
 
@@ -213,9 +213,8 @@ def find_bucket(client: Client, bucket: str) -> Bucket | None:
 
 def require_bucket(client: Client, bucket: str) -> None:
     """Raise StorageError with the remedy when the bucket does not exist."""
-    with explained(f"gs://{bucket}", bucket):
-        if client.lookup_bucket(bucket, **_REQUEST) is None:
-            raise _missing_bucket(bucket)
+    if find_bucket(client, bucket) is None:
+        raise _missing_bucket(bucket)
 
 
 def md5_base64(data: bytes) -> str:

@@ -13,8 +13,8 @@ import pandas as pd
 from google.cloud.storage import Client
 
 from pipelines.dataset.checks import PAGE
-from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, NO_PHOTOS
-from pipelines.dataset.mirror import Copied, copy_changes, make_hold, read_note
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, NO_PHOTOS, make_hold
+from pipelines.dataset.mirror import Copied, copy_changes, read_note
 from pipelines.dataset.published import Published
 from pipelines.dataset.remote import output_hashes, push_and_audit
 from pipelines.dataset.summary import describe_change

@@ -26,6 +26,7 @@ from pipelines.dataset.files import (
     PHOTOS,
     encode_mask,
     fresh,
+    make_hold,
     mask_path,
     parse_annotation_json,
 )
@@ -71,7 +72,7 @@ def compile_dataset(params: Params) -> pd.DataFrame:
             for problem in compiled.problems:
                 logger.warning("%s: %s", photo[-1].uri, problem)
             if compiled.png:
-                _make_hold(mask_path(photo[-1].photo), compiled.png)
+                make_hold(mask_path(photo[-1].photo), compiled.png)
                 rows.append(compiled.row)
     if not rows:
         raise DatasetError("there is no usable annotation yet: submit some in Label Studio, then run `maskloop sync`")
@@ -217,16 +218,6 @@ def _row(
         "overlap_pixels": sum(compiled.overlap_pixels for _, compiled in used),
         **{f"meta_{key}": value for key, value in sorted(newest.metadata.items())},
     }
-
-
-def _make_hold(path: Path, data: bytes) -> None:
-    """Make a file hold these bytes; one that does is left alone, so that DVC need not hash it again."""
-    try:
-        if path.read_bytes() == data:
-            return
-    except FileNotFoundError:
-        pass
-    fresh(path).write_bytes(data)
 
 
 def main() -> None:

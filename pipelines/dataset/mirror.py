@@ -18,7 +18,7 @@ from pathlib import Path
 
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, annotation_json, image_path
+from pipelines.dataset.files import ANNOTATIONS, IMAGES, annotation_json, image_path, make_hold, write_atomically
 from pipelines.errors import ObjectChangedError, StorageError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.changes import Changes, Look
@@ -146,22 +146,3 @@ def _drop_photos(folder: Path, wanted: set[str], before: Note | None) -> None:
     for photo in there - wanted:
         with suppress(FileNotFoundError):
             (folder / IMAGES / photo).unlink()
-
-
-def make_hold(path: Path, data: bytes) -> bool:
-    """Make a file hold these bytes; False, and it is not touched, when it already does."""
-    if path.exists() and path.read_bytes() == data:
-        return False
-    write_atomically(path, data)
-    return True
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there with all its bytes, or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -1,10 +1,9 @@
 """Secrets of the local stack: made once, readable by their owner alone, never printed but on request."""
 
 import json
-import os
 import secrets
-from pathlib import Path
 
+from pipelines.credentials import write_private
 from pipelines.settings import SECRETS_FILE, Settings
 
 _GENERATED = {
@@ -31,13 +30,3 @@ def write_airflow_passwords(settings: Settings) -> None:
     """Give Airflow's simple auth manager the password of its account."""
     passwords = {settings.airflow_user: settings.airflow_password.get_secret_value()}
     write_private(settings.var / "airflow" / "passwords.json", json.dumps(passwords) + "\n")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file atomically with mode 0600."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    part.replace(path)

@@ -79,7 +79,7 @@ class ThreePhotos:
 
 
 def exported(form: str, folder: Path, params: Params) -> Path:
-    assert export(ThreePhotos(), "dataset-0001", form, folder / form, params) == 3  # type: ignore[arg-type]  # quacks alike
+    assert export(ThreePhotos(), "dataset-0001", form, folder / form, params) == 3  # type: ignore[arg-type]  # answers as Published does
     return folder / form
 
 
@@ -169,7 +169,7 @@ def test_an_export_appears_whole_or_not_at_all(
     published = ThreePhotos()
     del published.files["mask 2"]
     with pytest.raises(KeyError):
-        export(published, "dataset-0001", form, tmp_path / "out", two_labels)  # type: ignore[arg-type]  # quacks alike
+        export(published, "dataset-0001", form, tmp_path / "out", two_labels)  # type: ignore[arg-type]  # answers as Published does
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,7 +184,7 @@ def test_an_export_appears_whole_or_not_at_all(
 def test_what_cannot_be_exported_is_said(tag: str, form: str, words: str, two_labels: Params, tmp_path: Path) -> None:
     folder = tmp_path if "exists" in words else tmp_path / "out"
     with pytest.raises(DataError, match=words):
-        export(ThreePhotos(), tag, form, folder, two_labels)  # type: ignore[arg-type]  # quacks alike
+        export(ThreePhotos(), tag, form, folder, two_labels)  # type: ignore[arg-type]  # answers as Published does
 
 
 def test_the_same_version_gives_the_same_bytes(two_labels: Params, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from pipelines.credentials import write_private
 from pipelines.settings import SECRETS_FILE, Settings
-from pipelines.stack.secrets import ensure_secrets, write_airflow_passwords, write_private
+from pipelines.stack.secrets import ensure_secrets, write_airflow_passwords
 
 NAMES = ("label_studio_password", "label_studio_token", "airflow_password", "airflow_jwt_secret")
 
