@@ -79,18 +79,20 @@ def look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspac
 
 def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetVersion | None:
     """Build and publish a version of what was copied; None when it is the same bytes as the last one."""
-    try:
-        _build(workspace, Published(workspace, bucket))
-    finally:
-        _show_checks(bucket, workspace)
-    if not _differs(workspace):
-        return None
-    name = workspace.settings.target_bucket
-    if copied.everything:
-        _mirror_bucket(bucket, name, copied.files)
-    else:
-        _mirror_changes(bucket, name, copied)
-    logger.info("%d objects verified on the remote", push_and_audit(workspace, bucket, everything=copied.everything))
+    with workspace.warmed_up():
+        try:
+            _build(workspace, Published(workspace, bucket))
+        finally:
+            _show_checks(bucket, workspace)
+        if not _differs(workspace):
+            return None
+        name = workspace.settings.target_bucket
+        if copied.everything:
+            _mirror_bucket(bucket, name, copied.files)
+        else:
+            _mirror_changes(bucket, name, copied)
+        verified = push_and_audit(workspace, bucket, everything=copied.everything)
+    logger.info("%d objects verified on the remote", verified)
     return _publish(bucket, workspace, len(copied.note.known))
 
 
@@ -123,7 +125,9 @@ def _build(workspace: Workspace, published: Published) -> None:
     """Track the raw files and the version before, and run the stages up to `split`."""
     tags = published.tags()
     make_hold(workspace.path / BEFORE, published.manifest_file(tags[-1]) if tags else NO_PHOTOS)
-    workspace.dvc("add", str(ANNOTATIONS), str(IMAGES), str(BEFORE))
+    raw = [str(path) for path in (ANNOTATIONS, IMAGES, BEFORE)]
+    if not all(workspace.read(f"{path}.dvc") for path in raw):
+        workspace.dvc("add", *raw)  # from then on `dvc repro` looks at what they hold
     workspace.dvc("repro", "split", show=True)
 
 

@@ -14,12 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.credentials import environment_for_google
+from pipelines.dataset.warm import Program, warm_servers
 from pipelines.errors import ConfigurationError, DatasetError
 from pipelines.lock import held
 from pipelines.settings import PROJECT_ROOT, Settings
 
 _IDENTITY = ("-c", "user.name=Maskloop", "-c", "user.email=maskloop@localhost", "-c", "commit.gpgsign=false")
 BRANCH = "datasets"
+_WARM = (
+    (
+        Program("dvc", ("dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.push")),
+        Program("pipelines.dataset.compile"),
+        Program("pipelines.dataset.split", ("gcsfs",)),  # what a push needs, which comes next
+    ),
+    (Program("pipelines.dataset.checks", ("pipelines.expectations:import_great_expectations",)),),
+)
 
 
 class Workspace:
@@ -28,6 +37,7 @@ class Workspace:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path, self.settings = path, settings
         self._lock: tuple[int, ...] = ()
+        self._pythons: tuple[Path, ...] = (Path(sys.executable).parent,)  # folders of interpreters, the first is taken
 
     def ensure(self, source: Path = PROJECT_ROOT) -> None:
         """Clone `source` if there is no workspace yet, and point DVC at the bucket of the settings.
@@ -81,19 +91,32 @@ class Workspace:
         lasting = self.settings.var / "dvc-site"
         lasting.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as fresh:
-            environment = {
-                **os.environ,
-                "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
-                "PYTHONPATH": str(self.path),
-                "DVC_SITE_CACHE_DIR": fresh if arguments[0] == "push" else str(lasting),
-                "DVC_NO_ANALYTICS": "1",
-                **environment_for_google(self.settings),
-                # gcsfs otherwise asks the emulator for a gRPC service and waits a minute for it to fail
-                "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "true" if not self.settings.storage_emulator else "false",
+            environment = self._environment() | {
+                "DVC_SITE_CACHE_DIR": fresh if arguments[0] == "push" else str(lasting)
             }
-            return _run(
-                [sys.executable, "-m", "dvc", *arguments], self.path, environment, show=show, keep_open=self._lock
-            )
+            command = [str(self._pythons[0] / "python"), "-m", "dvc", *arguments]
+            return _run(command, self.path, environment, show=show, keep_open=self._lock)
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PATH": os.pathsep.join([*map(str, self._pythons), os.environ.get("PATH", os.defpath)]),
+            "PYTHONPATH": str(self.path),
+            "DVC_NO_ANALYTICS": "1",
+            **environment_for_google(self.settings),
+            # gcsfs otherwise asks the emulator for a gRPC service and waits a minute for it to fail
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "true" if not self.settings.storage_emulator else "false",
+        }
+
+    @contextmanager
+    def warmed_up(self) -> Iterator[None]:
+        """Import what DVC and the stages up to `split` need, beside what is done meanwhile; see `warm`."""
+        with warm_servers(_WARM, self.path, self._environment(), self._lock) as quick:
+            self._pythons = (quick, *self._pythons)
+            try:
+                yield
+            finally:
+                self._pythons = self._pythons[1:]
 
     def dataset_tags(self) -> list[str]:
         """Give the tags of published datasets, oldest first."""
