@@ -69,14 +69,14 @@ $(VENV)/.bootstrapped: requirements/bootstrap.txt
 
 $(VENV)/.installed: requirements/maskloop.txt pyproject.toml | $(VENV)/.bootstrapped
 	@echo "Installing the pipelines ($$(grep -c == requirements/maskloop.txt) packages, about 7 GB; some minutes on a slow line)"
-	@$(UV) pip sync --python $(BIN)/python requirements/maskloop.txt
+	@$(UV) pip sync --compile-bytecode --python $(BIN)/python requirements/maskloop.txt
 	@$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --offline --editable .
 	@touch $@
 
 $(STUDIO)/.installed: requirements/label-studio.txt | $(VENV)/.bootstrapped
 	@echo "Installing Label Studio into $(STUDIO)"
 	@test -x $(STUDIO)/bin/python || $(PYTHON) -m venv --without-pip $(STUDIO)
-	@$(UV) pip sync --python $(STUDIO)/bin/python requirements/label-studio.txt
+	@$(UV) pip sync --compile-bytecode --python $(STUDIO)/bin/python requirements/label-studio.txt
 	@touch $@
 
 chromium: $(VENV)/.installed ## Install the browser that tests and pictures use
