@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,15 @@ def upload(
 
 def write_catalog(bucket: Client, settings: Settings, count: int) -> None:
     """Give every photo a row; twenty photos are a collection."""
-    rows = "".join(f"{number},1999,c{number // 20},,,,look {number},,,\n" for number in range(count))
+    rows = "".join(",".join([str(number), *_details(number).values()]) + "\n" for number in range(count))
     storage.put(bucket, settings.source_bucket, settings.catalog, f"{','.join(COLUMNS)}\n{rows}".encode(), "text/csv")
+
+
+def _details(number: int) -> dict[str, str]:
+    """Give a photo's catalogue data, which its task shows as well: all columns but the id."""
+    return {
+        column: f"c{number // 20}" if column == "collection" else f"{column} {number}" for column in COLUMNS[1:]
+    } | {"year": "1999"}
 
 
 def annotate_new(
@@ -68,7 +76,7 @@ def annotate_new(
     tasks = []
     for number, ref in enumerate(photos):
         image = ImageRef(ref.uri, ref.generation, sha256_hex(storage.read(bucket, ref)), HEIGHT, WIDTH)
-        metadata = {"collection": f"c{number // 20}"}
+        metadata = _details(int(PurePosixPath(ref.name).stem))
         result = results[number % len(results)]
         tasks.append({"data": task_data(image, metadata), "annotations": [{"result": result}]})
     for start in track(range(0, len(tasks), _IMPORTED_AT_ONCE), "tasks", transient=True):

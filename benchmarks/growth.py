@@ -20,7 +20,7 @@ from pipelines.dataset.workspace import Workspace
 from pipelines.ingest import ingest
 from pipelines.labelstudio.client import LabelStudioClient, connect
 from pipelines.labelstudio.project import find_project
-from pipelines.params import load_params
+from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.sync import sync
 
@@ -58,7 +58,7 @@ def _measured(
     bucket: Client, labels: LabelStudioClient, settings: Settings, project: int, results: list[list[dict[str, object]]]
 ) -> dict[str, float]:
     params = load_params(settings.params_path)
-    found = {"ingest, nothing new": seconds(lambda: ingest(bucket, labels, settings, params))}
+    found = {"ingest, nothing new": seconds(lambda: _nothing_to_ingest(bucket, labels, settings, params))}
     found["sync of all that is new"] = seconds(lambda: sync(bucket, labels, settings))
     change(labels, project, results, 0, _CHANGED)
     found[f"sync of {_CHANGED} changes"] = seconds(lambda: sync(bucket, labels, settings))
@@ -71,3 +71,9 @@ def _measured(
     found["dvc add, nothing new"] = seconds(lambda: workspace.dvc("add", *targets))
     found["dvc push, nothing new"] = seconds(lambda: workspace.dvc("push"))
     return found
+
+
+def _nothing_to_ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> None:
+    report = ingest(bucket, labels, settings, params)
+    assert report.unchanged == report.listed - report.ignored, report.total
+    assert not report.described, report.total
