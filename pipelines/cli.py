@@ -150,6 +150,23 @@ def retrain(
 
 
 @app.command()
+def promote(version: Annotated[int, typer.Argument(min=1, help="Number of the model version, such as 3")]) -> None:
+    """Make a model version champion by hand, whatever the gate said."""
+    from pipelines.retrain import promote_by_hand
+
+    console.print(f"{promote_by_hand(get_settings(), version).served_as} is champion", highlight=False)
+
+
+@app.command()
+def rollback() -> None:
+    """Bring back the model that was champion before."""
+    from pipelines.retrain import roll_back
+
+    leaving, back = roll_back(get_settings())
+    console.print(f"{leaving.served_as} left, {back.served_as} is champion again", highlight=False)
+
+
+@app.command()
 def lineage(
     what: Annotated[str, typer.Argument(help="gs://bucket/photo, dataset-0007, or models:/clothing@champion")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree")] = False,

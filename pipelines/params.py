@@ -153,15 +153,18 @@ class TrainParams(Section):
 
 
 class EvaluateParams(Section):
-    """What the evaluation draws."""
+    """What the evaluation draws and counts."""
 
     overlays: Annotated[int, Field(ge=0)]
+    slices: tuple[str, ...]
+    resamples: Annotated[int, Field(ge=100)]
 
 
 class PromoteParams(Section):
     """When a challenger becomes champion; IoU differences are absolute (0..1)."""
 
     min_gain: Share
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
     max_class_drop: Share
     min_class_photos: Annotated[int, Field(ge=1)]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import DatasetError, ServiceError
+from pipelines.errors import DatasetError, ModelError, ServiceError
 from pipelines.params import Params, load_params
 from pipelines.records import ModelVersion
 from pipelines.serving import ask_service
@@ -85,35 +85,72 @@ def register(settings: Settings, dataset: str) -> ModelVersion:
         trained = TrainedModel(clone.path, dataset, revision, summary)
         photo, _ = read_photo(photos_of("test")[0])
         version = registry.register(trained, params, resize_image(photo, 96, 64)[None])
-        return _decide(settings, registry, version, params)
+        return _decide(settings, registry, version, params, summary)
 
 
-def _decide(settings: Settings, registry: "Registry", version: ModelVersion, params: Params) -> ModelVersion:
+def _decide(
+    settings: Settings, registry: "Registry", version: ModelVersion, params: Params, summary: str
+) -> ModelVersion:
     from pipelines.dataset.files import MODEL
     from pipelines.segmentation.clothing import load_model
     from pipelines.training.data import photos_of
     from pipelines.training.evaluate import evaluate_model
     from pipelines.training.gate import decide
+    from pipelines.training.page import Contender, write_page
 
     champion = registry.champion()
     if champion and champion.version == version.version:
         return replace(version, promoted=True)
-    photos, labels = photos_of("test"), params.label_ids
-    challenger_result, _ = evaluate_model(load_model(MODEL), photos, labels)
-    champion_result = None
-    if champion:
-        with tempfile.TemporaryDirectory() as folder:
-            champion_result, _ = evaluate_model(load_model(registry.download(champion, Path(folder))), photos, labels)
-    decision = decide(challenger_result, champion_result, ["background", *labels], params.promote)
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def contend(of: ModelVersion, folder: Path) -> Contender:
+            model = load_model(folder)
+            return Contender(of.served_as, model, evaluate_model(model, photos_of("test"), params.label_ids))
+
+        ours = contend(version, MODEL)
+        theirs = contend(champion, registry.download(champion, Path(scratch))) if champion else None
+        names = ["background", *params.label_ids]
+        decision = decide(
+            ours.found, theirs.found if theirs else None, names, params.promote, params.evaluate.resamples
+        )
+        page = Path(scratch) / "report.html"
+        write_page(page, f"trained on {version.dataset}: {summary}", decision, ours, theirs, params)
+        registry.log_file(version.run_id, page)
     logger.info("%s: %s: %s", version.served_as, "promoted" if decision.promote else "not promoted", decision.reason)
-    if decision.champion_miou is not None:
-        registry.add_metrics(version.run_id, {"champion_test_miou": decision.champion_miou})
+    if decision.champion_miou is not None and decision.gain:
+        gain, low, high = decision.gain
+        registry.add_metrics(
+            version.run_id,
+            {"champion_test_miou": decision.champion_miou, "gain": gain, "gain_low": low, "gain_high": high},
+        )
     if decision.promote:
-        registry.promote(version, decision.reason)
+        registry.promote(version, decision.reason, decision.as_markdown())
         reload_service(settings)
     else:
-        registry.note_decision(version, decision.reason)
+        registry.note_decision(version, decision.reason, decision.as_markdown())
     return replace(version, promoted=decision.promote, reason=decision.reason)
+
+
+def promote_by_hand(settings: Settings, number: int) -> ModelVersion:
+    """Make a version champion whatever the gate said; raises ModelError when there is none of this number."""
+    from pipelines.training.registry import Registry
+
+    registry = Registry(settings)
+    version = registry.version(str(number))
+    if version is None:
+        raise ModelError(f"{registry.name} has no version {number}; MLflow at {registry.url} lists those that exist")
+    registry.promote(version, f"promoted by hand; before: {version.reason or 'never compared'}")
+    reload_service(settings)
+    return version
+
+
+def roll_back(settings: Settings) -> tuple[ModelVersion, ModelVersion]:
+    """Bring the last champion back; gives the version that left and the one that serves now."""
+    from pipelines.training.registry import Registry
+
+    leaving, back = Registry(settings).roll_back()
+    reload_service(settings)
+    return leaving, back
 
 
 def reload_service(settings: Settings) -> None:

@@ -69,8 +69,12 @@ class ClothingModel:
 
     def index_mask(self, image: np.ndarray) -> np.ndarray:
         """Give the (H, W) uint8 index mask of one photo, specks included."""
-        channel, _ = classes_of_photo(self.probabilities(image), *image.shape[:2])
-        return self.card.index_of_channel[channel]
+        return self.confident_mask(image)[0]
+
+    def confident_mask(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Give the (H, W) uint8 index mask, specks included, and (h2, w2) float32 probabilities of what it says."""
+        channel, confidence = classes_of_photo(self.probabilities(image), *image.shape[:2])
+        return self.card.index_of_channel[channel], confidence
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Predict garment regions with scores for a (H, W, 3) uint8 RGB photo of any size."""

@@ -1,6 +1,7 @@
 """Photos and masks of a dataset workspace as tensors, read the way the services read them."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,15 @@ def photos_of(split: str) -> list[str]:
     if not photos and split != "val":
         raise DatasetError(f"no photo is on the {split} side yet; label more photos, then run `maskloop sync`")
     return photos
+
+
+def metadata_of(photos: Sequence[str], columns: Sequence[str]) -> dict[str, list[str]]:
+    """Give, for each of these catalogue columns that the dataset has, its value per photo; «–» where there is none."""
+    table = pd.read_parquet(MANIFEST).set_index("sha256")
+    found = {column: f"meta_{column}" for column in columns if f"meta_{column}" in table.columns}
+    return {
+        column: [str(value) for value in table.loc[list(photos), name].fillna("–")] for column, name in found.items()
+    }
 
 
 def read_photo(sha256: str) -> tuple[np.ndarray, np.ndarray]:

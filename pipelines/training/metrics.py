@@ -1,6 +1,4 @@
-"""Figures of a segmentation: everything follows from one confusion matrix."""
-
-from collections.abc import Mapping
+"""The confusion matrix, and the figures that follow from it."""
 
 import numpy as np
 
@@ -11,6 +9,14 @@ class Confusion:
     def __init__(self, channels: int) -> None:
         self.matrix = np.zeros((channels, channels), np.int64)
         self.photos = np.zeros(channels, np.int64)  # photos whose truth has the class
+
+    @classmethod
+    def of(cls, per_photo: np.ndarray) -> "Confusion":
+        """Add up the matrices of photos, (N, C, C) int64."""
+        total = cls(per_photo.shape[1])
+        total.matrix = per_photo.sum(0)
+        total.photos = (per_photo.sum(2) > 0).sum(0)
+        return total
 
     def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         """Count (N, H, W) or (H, W) integer channel maps of equal shape."""
@@ -32,24 +38,17 @@ class Confusion:
         total = self.matrix.sum(0) + self.matrix.sum(1)
         return np.where(self.matrix.sum(1) > 0, 2 * hit / np.maximum(total, 1), np.nan)
 
+    def precision(self) -> np.ndarray:
+        """Give, per class, the share of its predicted pixels that are right, (C,) float64; NaN without any."""
+        predicted = self.matrix.sum(0)
+        return np.where(predicted > 0, np.diag(self.matrix) / np.maximum(predicted, 1), np.nan)
+
+    def recall(self) -> np.ndarray:
+        """Give, per class, the share of its true pixels that were found, (C,) float64; NaN without any."""
+        truth = self.matrix.sum(1)
+        return np.where(truth > 0, np.diag(self.matrix) / np.maximum(truth, 1), np.nan)
+
     def miou(self) -> float:
         """Average the IoU over the classes that occur, background included; NaN for an empty matrix."""
         values = self.iou()
         return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
-
-
-def figures(confusion: Confusion, labels: Mapping[str, int], photos: int) -> dict[str, object]:
-    """Give the figures of metrics.json: mIoU and mean Dice over classes that occur, and both per class."""
-    names = ["background", *labels]
-    iou, dice = confusion.iou(), confusion.dice()
-    per_class = {
-        name: {"iou": round(float(iou[i]), 4), "dice": round(float(dice[i]), 4), "photos": int(confusion.photos[i])}
-        for i, name in enumerate(names)
-        if np.isfinite(iou[i])
-    }
-    return {
-        "photos": photos,
-        "miou": round(confusion.miou(), 4),
-        "mean_dice": round(float(np.nanmean(dice)), 4),
-        "per_class": per_class,
-    }

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 CHAMPION = "champion"
 NETWORK = "network"  # artifact folder with weights.safetensors and model.json: what the service loads
 _FINGERPRINT, _DATASET = "maskloop.fingerprint", "maskloop.dataset"
+_NO_METRICS = ("photos", "per_class")  # of metrics.json
+_PREVIOUS = "maskloop.previous"  # the champion that a version took over from
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,10 @@ class Registry:
         if found := self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'"):
             return self._describe(found[0])
         try:
-            run = self._finished_run(fingerprint) or self._log_run(trained, params, example)
+            run = self._finished_run(fingerprint)
+            if run is None:
+                self._end_broken_runs(fingerprint)
+                run = self._log_run(trained, params, example)
             self._ensure_name()
             if not (found := self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")):
                 tags = {_FINGERPRINT: fingerprint, _DATASET: trained.dataset}
@@ -107,22 +112,47 @@ class Registry:
                 self.client.delete_model_version(self.name, str(double.version))
         return self._describe(found[0])
 
-    def promote(self, version: ModelVersion, reason: str) -> None:
-        """Point the alias at this version and note what it pointed at before."""
+    def promote(self, version: ModelVersion, reason: str, table: str = "") -> None:
+        """Point the alias at this version and note what it pointed at before, and why."""
         before = self.champion()
         if before and before.version == version.version:
             return
         number = str(version.version)
         with self._explained():
             if before:
-                self.client.set_model_version_tag(self.name, number, "maskloop.previous", str(before.version))
+                self.client.set_model_version_tag(self.name, number, _PREVIOUS, str(before.version))
             self.client.set_registered_model_alias(self.name, CHAMPION, number)
-        self.note_decision(version, reason)  # last: a version without a decision is compared once more
+        self.note_decision(version, reason, table)  # last: a version without a decision is compared once more
 
-    def note_decision(self, version: ModelVersion, reason: str) -> None:
-        """Write why a challenger became champion or did not."""
+    def roll_back(self) -> tuple[ModelVersion, ModelVersion]:
+        """Point the alias at what was champion before; gives the version that left and the one that serves now.
+
+        Doing it again goes back further. Raises ModelError when there is nothing to go back to.
+        """
+        leaving = self.champion()
+        if leaving is None:
+            raise ModelError(f"{self.name} has no champion yet, so there is nothing to roll back")
         with self._explained():
-            self.client.set_model_version_tag(self.name, str(version.version), "maskloop.decision", reason[:4000])
+            tags = self.client.get_model_version(self.name, str(leaving.version)).tags
+        before = self.version(tags[_PREVIOUS]) if _PREVIOUS in tags else None
+        if before is None:
+            raise ModelError(
+                f"{leaving.served_as} is the first champion, or the one before it was deleted; "
+                f"choose a version of {self.url} with `maskloop promote NUMBER`"
+            )
+        with self._explained():
+            self.client.set_registered_model_alias(self.name, CHAMPION, str(before.version))
+        self.note_decision(leaving, f"rolled back to {before.served_as} by hand; before: {leaving.reason}")
+        return leaving, before
+
+    def note_decision(self, version: ModelVersion, reason: str, table: str = "") -> None:
+        """Write why a challenger became champion or did not; `table` is Markdown that MLflow shows with the version."""
+        number = str(version.version)
+        with self._explained():
+            if table:
+                self.client.log_text(version.run_id, table, "gate.md")
+                self.client.update_model_version(self.name, number, table[:5000])
+            self.client.set_model_version_tag(self.name, number, "maskloop.decision", reason[:4000])
 
     def download(self, version: ModelVersion, folder: Path) -> Path:
         """Fetch a version's network into `folder`; gives the folder that holds weights and card."""
@@ -138,6 +168,11 @@ class Registry:
             for name, value in values.items():
                 self.client.log_metric(run_id, name, value)
 
+    def log_file(self, run_id: str, path: Path) -> None:
+        """Add a file to a run's artifacts, in place of one of the same name."""
+        with self._explained():
+            self.client.log_artifact(run_id, str(path))
+
     def _log_run(self, trained: TrainedModel, params: Params, example: np.ndarray) -> Run:
         """Log parameters, curves, figures, pictures and the model; a run that breaks off is marked FAILED."""
         folder = trained.folder
@@ -151,9 +186,9 @@ class Registry:
         }
         with mlflow.start_run(run_name=f"{self.name} on {trained.dataset}", tags=tags) as run:
             mlflow.log_params(_flat(params.train.model_dump(), "train") | _flat(params.split.model_dump(), "split"))
-            mlflow.log_metrics({"test_miou": figures["miou"], "test_mean_dice": figures["mean_dice"]})
+            mlflow.log_metrics({f"test_{name}": value for name, value in figures.items() if name not in _NO_METRICS})
             for name, values in figures["per_class"].items():
-                mlflow.log_metrics({f"iou/{name}": values["iou"], f"dice/{name}": values["dice"]})
+                mlflow.log_metrics({f"{key}/{name}": value for key, value in values.items() if key != "photos"})
             self._log_curve(run.info.run_id, folder / CURVES)
             for path in (folder / "params.yaml", folder / METRICS, folder / CURVES):
                 mlflow.log_artifact(str(path))
@@ -180,12 +215,20 @@ class Registry:
         self.client.create_model_version(self.name, f"models:/{model}", run_id, tags=tags, model_id=model)
 
     def _finished_run(self, fingerprint: str) -> Run | None:
+        runs = self._runs(fingerprint, "FINISHED")
+        return runs[-1] if runs else None
+
+    def _end_broken_runs(self, fingerprint: str) -> None:
+        """Mark runs of this training that nobody works on any more: their process was killed."""
+        for run in self._runs(fingerprint, "RUNNING"):
+            self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def _runs(self, fingerprint: str, status: str) -> list[Run]:
         experiment = self.client.get_experiment_by_name(self.name)
         if experiment is None:
-            return None
-        wanted = f"tags.`{_FINGERPRINT}` = '{fingerprint}' and attributes.status = 'FINISHED'"
-        runs = self.client.search_runs([experiment.experiment_id], wanted)
-        return runs[-1] if runs else None
+            return []
+        wanted = f"tags.`{_FINGERPRINT}` = '{fingerprint}' and attributes.status = '{status}'"
+        return list(self.client.search_runs([experiment.experiment_id], wanted))
 
     def _ensure_name(self) -> None:
         try:

@@ -1,10 +1,12 @@
-"""Pictures of an evaluation: overlays of truth and prediction, and the confusion matrix."""
+"""Pictures of an evaluation: overlays of truth and predictions, the confusion matrix, learning curves."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from pipelines.params import Params
@@ -20,11 +22,31 @@ def draw_overlays(model: ClothingModel, per_photo: dict[str, float], params: Par
     """Draw photo, truth and prediction side by side, the worst photos first; names carry rank and mIoU."""
     worst = sorted(per_photo, key=lambda sha256: (per_photo[sha256], sha256))[: params.evaluate.overlays]
     for rank, sha256 in enumerate(worst):
-        photo, truth = read_photo(sha256)
-        panels = [photo, paint(photo, truth, params), paint(photo, model.index_mask(photo), params)]
-        sheet = np.concatenate([_fit(panel) for panel in panels], axis=1)
         name = f"overlay-{rank:02d}-miou-{per_photo[sha256]:.2f}-{sha256[:8]}.jpg"
-        cv2.imwrite(str(folder / name), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+        (folder / name).write_bytes(draw_sheet(sha256, [model], params))
+
+
+def draw_sheet(sha256: str, models: Sequence[ClothingModel], params: Params) -> bytes:
+    """Draw a photo, its truth, and what each model says, side by side; gives a JPEG."""
+    photo, truth = read_photo(sha256)
+    masks = [truth, *(model.index_mask(photo) for model in models)]
+    sheet = np.concatenate([_fit(panel) for panel in (photo, *(paint(photo, mask, params) for mask in masks))], axis=1)
+    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    assert done, f"OpenCV cannot encode a picture of shape {sheet.shape}"
+    return encoded.tobytes()
+
+
+def draw_curves(curves: pd.DataFrame, path: Path) -> None:
+    """Draw training loss and validation mIoU by epoch; `curves` is what `train` writes."""
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    losses = figure.subplots()
+    losses.plot(curves["epoch"] + 1, curves["train_loss"], color="tab:gray")
+    losses.set(xlabel="epoch", ylabel="training loss")
+    scores = losses.twinx()
+    measured = curves.dropna(subset="val_miou")
+    scores.plot(measured["epoch"] + 1, measured["val_miou"], "o-", color="tab:blue")
+    scores.set_ylabel("validation mIoU", color="tab:blue")
+    figure.savefig(path, dpi=110)
 
 
 def paint(photo: np.ndarray, index_mask: np.ndarray, params: Params, opacity: float = 0.6) -> np.ndarray:

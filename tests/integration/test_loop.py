@@ -87,6 +87,18 @@ def test_open_tasks_have_exactly_the_champions_prediction(settings, labels, proj
     assert serving_model(settings)[0] == champion.served_as
 
 
+def test_a_model_can_be_judged_from_its_run(settings, tmp_path):
+    registry = Registry(settings)
+    version = registry.version_trained_on("dataset-0002")
+    metrics = registry.client.get_run(version.run_id).data.metrics
+    assert metrics["gain_low"] <= metrics["gain"] <= metrics["gain_high"]
+    assert metrics["test_miou_low"] <= metrics["test_miou"] <= metrics["test_miou_high"]
+    page = Path(registry.client.download_artifacts(version.run_id, "report.html", str(tmp_path))).read_text()
+    for text in ("At the gate", "clothing:v1", "By catalogue data", "data:image/jpeg", version.reason[:30]):
+        assert text in page
+    assert registry.client.get_model_version(version.name, str(version.version)).description.startswith("**")
+
+
 def test_a_model_names_its_dataset_and_loads_in_a_clean_process(settings, tmp_path):
     version = Registry(settings).version_trained_on("dataset-0002")
     assert version.dataset == "dataset-0002"

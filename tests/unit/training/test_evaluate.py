@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from shutil import copytree
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from pipelines.dataset.files import METRICS, MODEL, REPORT
+from pipelines.dataset.files import MANIFEST, METRICS, MODEL, REPORT
 from pipelines.params import Params
 from pipelines.segmentation.clothing import ClothingModel, load_model
 from pipelines.training.data import read_photo
@@ -25,24 +27,26 @@ def coat_share(sha256: str) -> float:
 
 
 def test_every_pixel_of_the_photos_counts(workspace: Sides, coats_everywhere: ClothingModel) -> None:
-    confusion, per_photo = evaluate_model(coats_everywhere, workspace["test"], {"coat": 3, "dress": 7})
+    found = evaluate_model(coats_everywhere, workspace["test"], {"coat": 3, "dress": 7})
 
-    assert confusion.matrix.sum() == 3 * 48 * 40
+    confusion = found.confusion
+    assert confusion.matrix.sum() == found.certainty[..., 0].sum() == 3 * 48 * 40
+    assert found.certainty[..., 2].sum() == np.diag(confusion.matrix).sum()
     assert confusion.matrix[:, [0, 2]].sum() == 0
     assert confusion.photos.tolist()[:2] == [3, 3]
-    assert set(per_photo) == set(workspace["test"])
+    assert found.photos == tuple(workspace["test"])
 
 
 def test_photos_are_scored_one_by_one(workspace: Sides, coats_everywhere: ClothingModel) -> None:
-    _, per_photo = evaluate_model(coats_everywhere, workspace["test"], {"coat": 3, "dress": 7})
+    found = evaluate_model(coats_everywhere, workspace["test"], {"coat": 3, "dress": 7})
 
-    for sha256, miou in per_photo.items():
+    for sha256, miou in found.miou_of_photo.items():
         classes = len({0, 3} | set(read_photo(sha256)[1].ravel()))
         assert miou == pytest.approx(coat_share(sha256) / classes)
 
 
 def test_a_label_that_the_model_lacks_counts_as_missed(workspace: Sides, coats_everywhere: ClothingModel) -> None:
-    confusion, _ = evaluate_model(coats_everywhere, workspace["test"], {"dress": 7, "hat": 9})
+    confusion = evaluate_model(coats_everywhere, workspace["test"], {"dress": 7, "hat": 9}).confusion
 
     assert confusion.matrix[:, 0].sum() == confusion.matrix.sum(), "coats are background to these labels"
     assert confusion.iou()[1] == 0
@@ -60,6 +64,23 @@ def test_the_stage_leaves_figures_and_pictures(
     figures = json.loads(METRICS.read_text())
     assert (figures["photos"], set(figures["per_class"])) == (3, {"background", "coat", "dress"})
     assert figures["per_class"]["background"]["iou"] == 0
-    pictures = sorted(path.name for path in REPORT.iterdir())
-    assert pictures[0] == "confusion.png"
-    assert [name.split("-miou")[0] for name in pictures[1:]] == ["overlay-00", "overlay-01", "overlay-02"]
+    names = sorted(path.name.split("-miou")[0] for path in REPORT.iterdir())
+    assert names == ["classes.csv", "confusion.png", "overlay-00", "overlay-01", "overlay-02", "slices.csv"]
+    classes = pd.read_csv(REPORT / "classes.csv", index_col="label")
+    assert list(classes.index) == ["background", "coat", "dress"]
+    assert classes.loc["coat", "iou"] == figures["per_class"]["coat"]["iou"]
+    assert figures["miou_low"] <= figures["miou"] <= figures["miou_high"]
+
+
+def test_figures_are_given_by_catalogue_data(workspace: Sides, model_that_sees_coats: Path, two_labels: Params) -> None:
+    copytree(model_that_sees_coats, MODEL)
+    table = pd.read_parquet(MANIFEST)
+    table["meta_season"] = ["fall" if number % 2 else None for number in range(len(table))]
+    table.to_parquet(MANIFEST)
+
+    evaluate(two_labels)
+
+    slices = pd.read_csv(REPORT / "slices.csv")
+    assert set(slices["value"]) == {"fall", "–"}
+    assert slices["photos"].sum() == 3
+    assert set(slices["slice"]) == {"season"}, "columns that the catalogue lacks are left out"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pipelines.dataset.files import CURVES, METRICS, MODEL, REPORT
-from pipelines.errors import ServiceError
+from pipelines.errors import ModelError, ServiceError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import CARD, WEIGHTS
 from pipelines.settings import PROJECT_ROOT, Settings
@@ -89,6 +89,17 @@ def test_a_run_that_broke_off_is_marked_and_not_taken_up(
     assert runs[version.run_id] == "FINISHED"
 
 
+def test_a_run_that_was_killed_is_marked_so(registry: Registry, trained: TrainedModel, params: Params) -> None:
+    experiment = registry.client.create_experiment("clothing")
+    killed = registry.client.create_run(experiment, tags={"maskloop.fingerprint": trained.fingerprint})
+    somebody_elses = registry.client.create_run(experiment, tags={"maskloop.fingerprint": "other"})
+
+    registry.register(trained, params, EXAMPLE)
+
+    assert registry.client.get_run(killed.info.run_id).info.status == "KILLED"
+    assert registry.client.get_run(somebody_elses.info.run_id).info.status == "RUNNING"
+
+
 def test_a_run_holds_parameters_figures_curves_and_lineage(
     registry: Registry, trained: TrainedModel, params: Params, tmp_path: Path
 ) -> None:
@@ -156,6 +167,37 @@ def test_the_champion_moves_with_its_reason_and_its_predecessor(
     champion = registry.champion()
     assert (champion.version, champion.reason) == (2, "better")
     assert registry.client.get_model_version("clothing", "2").tags["maskloop.previous"] == "1"
+
+
+def test_rolling_back_goes_from_champion_to_champion(registry: Registry, trained: TrainedModel, params: Params) -> None:
+    versions = [registry.register(replace(trained, revision=letter * 40), params, EXAMPLE) for letter in "abc"]
+    for version in versions:
+        registry.promote(version, "better")
+
+    served = [registry.roll_back()[1].version for _ in range(2)]
+
+    assert served == [2, 1]
+    assert registry.champion().version == 1
+    assert registry.version("3").reason == "rolled back to clothing:v2 by hand; before: better"
+    with pytest.raises(ModelError, match="clothing:v1 is the first champion"):
+        registry.roll_back()
+
+
+def test_without_a_champion_there_is_nothing_to_roll_back(registry: Registry) -> None:
+    with pytest.raises(ModelError, match="clothing has no champion yet"):
+        registry.roll_back()
+
+
+def test_what_was_weighed_stands_with_run_and_version(
+    registry: Registry, trained: TrainedModel, params: Params, tmp_path: Path
+) -> None:
+    version = registry.register(trained, params, EXAMPLE)
+
+    registry.promote(version, "better", "| a table |")
+
+    assert registry.client.get_model_version("clothing", "1").description == "| a table |"
+    table = Path(registry.client.download_artifacts(version.run_id, "gate.md", str(tmp_path)))
+    assert table.read_text() == "| a table |"
 
 
 def test_a_refused_challenger_says_why(registry: Registry, trained: TrainedModel, params: Params) -> None:

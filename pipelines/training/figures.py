@@ -1,0 +1,109 @@
+"""Figures of an evaluation: all follow from counts of pixels, which are kept photo by photo."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.training.bootstrap import interval, resampled_miou
+from pipelines.training.boundary import boundary_f
+from pipelines.training.metrics import Confusion
+
+CONFIDENCE = 0.95  # of the intervals that are shown
+BINS = 15  # of probabilities, for calibration
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model answered on N photos, in pixels per photo, over C classes with background first.
+
+    `confusions` (N, C, C) int64 is truth by prediction; `edges` (N, C, 4) int64 as `count_edges` gives them;
+    `certainty` (N, BINS, 3) holds, by the probability of what was predicted: pixels, the sum of their probabilities,
+    and how many of them are right.
+    """
+
+    photos: tuple[str, ...]
+    confusions: np.ndarray
+    edges: np.ndarray
+    certainty: np.ndarray
+
+    @property
+    def confusion(self) -> Confusion:
+        """Give the confusion matrix of all photos."""
+        return Confusion.of(self.confusions)
+
+    @property
+    def miou_of_photo(self) -> dict[str, float]:
+        """Give each photo's own mIoU."""
+        return {name: Confusion.of(one[None]).miou() for name, one in zip(self.photos, self.confusions, strict=True)}
+
+    def calibration_error(self) -> float:
+        """Give the expected calibration error over pixels, 0 (honest) to 1.
+
+        After Guo et al., «On calibration of modern neural networks», ICML 2017, with BINS bins of equal width.
+        """
+        pixels, promised, right = self.certainty.sum(0).T
+        return float(np.abs(promised - right).sum() / max(1, pixels.sum()))
+
+
+def count_certainty(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Count pixels by the probability of their prediction: (BINS, 3) float64, as `Evaluation.certainty` holds them.
+
+    `confidence` is (H, W) float32 0..1; `right` (H, W) tells which pixels are.
+    """
+    place = np.minimum((confidence * BINS).astype(np.int64), BINS - 1).ravel()
+    weights = (None, confidence.ravel(), right.ravel())
+    return np.stack([np.bincount(place, of, minlength=BINS) for of in weights], axis=1).astype(float)
+
+
+def figures(found: Evaluation, labels: Mapping[str, int], rounds: int) -> dict[str, Any]:
+    """Give the figures of metrics.json; intervals hold 95 % of `rounds` bootstrap resamples of the photos.
+
+    Means are taken over the classes that occur.
+    """
+    confusion, edges = found.confusion, boundary_f(found.edges.sum(0))
+    values = {
+        "iou": confusion.iou(), "dice": confusion.dice(), "precision": confusion.precision(),
+        "recall": confusion.recall(), "boundary_f": edges,
+    }  # fmt: skip
+    per_class = {
+        name: {key: _rounded(of[i]) for key, of in values.items() if np.isfinite(of[i])}
+        | {"photos": int(confusion.photos[i])}
+        for i, name in enumerate(["background", *labels])
+        if np.isfinite(values["iou"][i])
+    }
+    low, high = interval(resampled_miou(found.confusions, rounds), CONFIDENCE)
+    return {
+        "photos": len(found.photos),
+        "miou": _rounded(confusion.miou()),
+        "miou_low": _rounded(low),
+        "miou_high": _rounded(high),
+        "mean_dice": _rounded(float(np.nanmean(values["dice"]))),
+        "mean_boundary_f": _rounded(_mean(edges)),
+        "calibration_error": _rounded(found.calibration_error()),
+        "per_class": per_class,
+    }
+
+
+def figures_of_slices(found: Evaluation, columns: Mapping[str, Sequence[str]], rounds: int) -> list[dict[str, object]]:
+    """Give the mIoU of photos that share a value, one row per column and value; `columns` hold a value per photo."""
+    rows: list[dict[str, object]] = []
+    for column, values in columns.items():
+        of_photo = np.array([str(value) for value in values])
+        for value in sorted(set(of_photo)):
+            part = found.confusions[of_photo == value]
+            low, high = interval(resampled_miou(part, rounds), CONFIDENCE)
+            miou = Confusion.of(part).miou()
+            rows.append({"slice": column, "value": value, "photos": len(part), "miou": _rounded(miou),
+                         "low": _rounded(low), "high": _rounded(high)})  # fmt: skip
+    return rows
+
+
+def _mean(values: np.ndarray) -> float:
+    """Average what is finite; 0 when nothing is."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else 0.0
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 4)

@@ -1,0 +1,87 @@
+"""The report of a model as one HTML page that opens without a server: decision, figures, pictures."""
+
+import base64
+import json
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from pipelines.dataset.files import CURVES, METRICS, REPORT
+from pipelines.params import Params
+from pipelines.segmentation.clothing import ClothingModel
+from pipelines.training.evaluate import SLICES
+from pipelines.training.figures import Evaluation
+from pipelines.training.gate import Decision
+from pipelines.training.report import draw_curves, draw_sheet
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model at the gate: its name, such as `clothing:v3`, itself, and what it answered on the test photos."""
+
+    name: str
+    model: ClothingModel
+    found: Evaluation
+
+
+def write_page(
+    path: Path, title: str, decision: Decision, challenger: Contender, champion: Contender | None, params: Params
+) -> None:
+    """Write the report on what `train` and `evaluate` left in the current folder.
+
+    It shows the photos on which the challenger is worst, and others chosen by chance, as many as `params.evaluate`
+    says: photo, truth, champion and challenger side by side.
+    """
+    models = [one for one in (champion, challenger) if one]
+    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        curves = Path(folder) / "curves.png"
+        draw_curves(pd.read_csv(CURVES), curves)
+        pictures = {"learning curves": _inline(curves.read_bytes(), "png")}
+    pictures["confusion matrix"] = _inline((REPORT / "confusion.png").read_bytes(), "png")
+    worst, others = choose(challenger.found, params)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title,
+        model=challenger.name,
+        decision=decision,
+        metrics=metrics,
+        slices=pd.read_csv(REPORT / SLICES).to_dict("records"),
+        pictures=pictures,
+        panels=["photo", "truth", *(one.name for one in models)],
+        groups={
+            "The worst photos": _sheets(worst, models, params),
+            "Photos chosen by chance": _sheets(others, models, params),
+        },
+    )
+    path.write_text(html, encoding="utf-8")
+
+
+def choose(found: Evaluation, params: Params) -> tuple[list[str], list[str]]:
+    """Choose the photos with the lowest mIoU, the worst first, and as many of the others by chance; always the same."""
+    scores = found.miou_of_photo
+    count = params.evaluate.overlays
+    ranked = sorted(scores, key=lambda sha256: (scores[sha256], sha256))
+    rest = sorted(ranked[count:])
+    chance = random.Random(params.train.seed)  # noqa: S311  it chooses pictures
+    return ranked[:count], chance.sample(rest, min(count, len(rest)))
+
+
+def _sheets(photos: Sequence[str], models: Sequence[Contender], params: Params) -> list[dict[str, str]]:
+    sheets = []
+    for sha256 in photos:
+        scores = " · ".join(f"{one.name} {one.found.miou_of_photo[sha256]:.2f}" for one in models)
+        picture = draw_sheet(sha256, [one.model for one in models], params)
+        sheets.append({"photo": sha256[:12], "scores": scores, "picture": _inline(picture, "jpeg")})
+    return sheets
+
+
+def _inline(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
