@@ -102,7 +102,7 @@ class _Server:
         os.close(watch)
         connection = self._children.pop(child)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        with suppress(KeyError):
+        with suppress(KeyError):  # `_left` did it already
             self._events.unregister(connection)
         with suppress(OSError):  # it does not wait any more
             connection.sendall(str(code).encode())
