@@ -1,7 +1,7 @@
 """Great Expectations behind one function, so that ingest and dataset checks state rules and read answers.
 
-Importing great_expectations takes seconds; it happens inside the function, and without what a table in memory needs
-not: 2 instead of 5 seconds.
+Importing great_expectations takes seconds; it happens inside the function, and without the parts that a table in memory
+does not need.
 """
 
 import gc
