@@ -1,6 +1,7 @@
 """The audit of the DVC remote: is every file of this dataset version really there, with the right content?
 
-`dvc push` can report success and leave files behind after an earlier push was killed, so its word is not taken.
+`dvc push` can report success and leave files behind after an earlier push was killed: it believes its memory of what is
+there. That memory makes a push cost what is new, so it is kept, and the push's word is not taken.
 """
 
 import base64
@@ -30,7 +31,8 @@ def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = T
 
     Unless `everything` is to be verified, what the last published version needed is not looked at again. When objects
     are missing, the directory objects that vouch for them are removed, and so are objects with other content; then
-    everything is pushed and verified once more. Raises DatasetError when the remote is still incomplete.
+    everything is pushed without DVC's memory and verified once more. Raises DatasetError when the remote is still
+    incomplete.
     """
     workspace.dvc("push")
     needed = needed_objects(workspace)
@@ -40,7 +42,7 @@ def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = T
         if missing:
             logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
             _forget(workspace, bucket, missing)
-            workspace.dvc("push")
+            workspace.dvc("push", remembers=False)
             missing = missing_objects(workspace, bucket)
         if missing:
             raise DatasetError(

@@ -1,7 +1,7 @@
 """A dataset workspace: a clone of the project in which datasets are versioned with git and DVC.
 
-Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: each push gets a
-private, fresh site cache, because a kill during `dvc push` leaves one that makes later pushes skip files silently.
+Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: it remembers in its
+site cache what it hashed and pushed, but a kill during `dvc push` leaves one that makes later pushes skip files silently.
 """
 
 import os
@@ -83,16 +83,16 @@ class Workspace:
         """Run git in the workspace and give its output; raises DatasetError with git's own words."""
         return _run(["git", *_IDENTITY, *arguments], self.path, keep_open=self._lock)
 
-    def dvc(self, *arguments: str, show: bool = False) -> str:
+    def dvc(self, *arguments: str, show: bool = False, remembers: bool = True) -> str:
         """Run DVC in the workspace; `show` lets its output through to the log.
 
-        A push gets a fresh site cache; other commands find there what they hashed before, which a kill does not harm.
+        Unless it `remembers`, it finds nothing of what it hashed or pushed before, and looks at everything.
         """
         lasting = self.settings.var / "dvc-site"
         lasting.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as fresh:
             environment = self._environment() | {
-                "DVC_SITE_CACHE_DIR": fresh if arguments[0] == "push" else str(lasting)
+                "DVC_SITE_CACHE_DIR": str(lasting) if remembers else fresh
             }
             command = [str(self._pythons[0] / "python"), "-m", "dvc", *arguments]
             return _run(command, self.path, environment, show=show, keep_open=self._lock)
