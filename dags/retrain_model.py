@@ -25,15 +25,18 @@ def retrain_model() -> None:
 
     @task(retries=2, retry_delay=timedelta(seconds=20), execution_timeout=timedelta(hours=20))
     def train_newest() -> str:
+        from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.retrain import dataset_to_train, train
         from pipelines.settings import get_settings
 
         settings = get_settings()
-        dataset = dataset_to_train(settings)
+        bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
+        with fails_at_once_when_people_must_act():
+            dataset = dataset_to_train(bucket, settings)
         if dataset is None:
-            raise AirflowSkipException("there is no dataset that was not trained on")
+            raise AirflowSkipException("nothing to train on, or too little that is new; the line above says which")
         with fails_at_once_when_people_must_act():
             train(settings, dataset)
         return dataset

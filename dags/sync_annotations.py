@@ -18,7 +18,7 @@ from station import fails_at_once_when_people_must_act, note_on_run
     tags=["maskloop"],
 )
 def sync_annotations() -> None:
-    """Compile, check, push, verify, commit and tag."""
+    """Compile, check, push, verify, commit and tag; then tell MLflow what pre-labels were worth."""
 
     @task(
         outlets=[assets.dataset],
@@ -47,7 +47,24 @@ def sync_annotations() -> None:
         outlet_events[assets.dataset].extra = {"dataset": version.tag, "revision": version.revision}
         return {"dataset": version.tag, "revision": version.revision, "photos": version.photos}
 
-    publish()
+    @task(retries=3, retry_delay=timedelta(seconds=20), execution_timeout=timedelta(minutes=10))
+    def log_what_was_saved(published: dict) -> None:
+        from airflow.providers.google.cloud.hooks.gcs import GCSHook
+
+        from pipelines.dataset.published import Published
+        from pipelines.dataset.workspace import Workspace
+        from pipelines.report import log_effort
+        from pipelines.settings import get_settings
+        from pipelines.training.registry import Registry
+
+        settings, dataset = get_settings(), published["dataset"]
+        bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
+        manifest = Published(Workspace(settings.workspace_path, settings), bucket).manifest(dataset)
+        with fails_at_once_when_people_must_act():
+            models = log_effort(Registry(settings), manifest, dataset)
+        print(f"what people did with their pre-labels is noted at: {', '.join(models) or 'no model'}")
+
+    log_what_was_saved(publish())
 
 
 sync_annotations()

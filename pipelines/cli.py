@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from pipelines.errors import MaskloopError
+from pipelines.errors import MaskloopError, ServiceError
 from pipelines.log import configure_logging
 from pipelines.settings import get_settings
 
@@ -125,12 +125,23 @@ def prelabel() -> None:
 def sync() -> None:
     """Publish what people submitted as a dataset version."""
     from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.dataset.workspace import Workspace
     from pipelines.labelstudio.client import connect
+    from pipelines.report import log_effort
     from pipelines.sync import sync as run
+    from pipelines.training.registry import Registry
 
     settings = get_settings()
-    version = run(storage.connect(settings), connect(settings), settings)
+    bucket = storage.connect(settings)
+    version = run(bucket, connect(settings), settings)
     console.print(f"{version.tag}: {version.summary}" if version else "nothing changed", highlight=False)
+    if version:
+        published = Published(Workspace(settings.workspace_path, settings), bucket)
+        try:
+            log_effort(Registry(settings), published.manifest(version.tag), version.tag)
+        except ServiceError as error:  # the version is published; the next one's figures hold all of these
+            console.print(f"what people saved is not in MLflow: {error}", highlight=False)
 
 
 @app.command()
@@ -138,10 +149,11 @@ def retrain(
     again: Annotated[bool, typer.Option(help="Train even if a model was trained on the newest dataset")] = False,
 ) -> None:
     """Train on the newest dataset version, and promote the model if it is better."""
+    from pipelines import storage
     from pipelines.retrain import dataset_to_train, register, train
 
     settings = get_settings()
-    dataset = dataset_to_train(settings, again=again)
+    dataset = dataset_to_train(storage.connect(settings), settings, again=again)
     if dataset is None:
         return
     train(settings, dataset, again=again)
@@ -164,6 +176,27 @@ def rollback() -> None:
 
     leaving, back = roll_back(get_settings())
     console.print(f"{leaving.served_as} left, {back.served_as} is champion again", highlight=False)
+
+
+@app.command()
+def report() -> None:
+    """Show what people did with each model's pre-labels and what that saved, as a table and as a page of pictures."""
+    from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.dataset.workspace import Workspace
+    from pipelines.effort import effort_by_model
+    from pipelines.params import load_params
+    from pipelines.report import as_table, miou_on_test, write_report
+    from pipelines.training.registry import Registry
+
+    settings = get_settings()
+    published = Published(Workspace(settings.workspace_path, settings), storage.connect(settings))
+    dataset = published.newest()
+    found, scores = effort_by_model(published.manifest(dataset)), miou_on_test(Registry(settings))
+    page = settings.var / "report.html"
+    write_report(page, found, scores, load_params(settings.params_path), dataset)
+    console.print(as_table(found, scores, dataset))
+    console.print(f"pictures: {page}", highlight=False)
 
 
 @app.command()

@@ -137,8 +137,21 @@ class SplitParams(Section):
     min_label_photos: Annotated[int, Field(ge=2)]
 
 
+class RetrainParams(Section):
+    """When a dataset version is trained on: with so many new annotations, or when it has waited for so many days."""
+
+    min_new_annotations: Annotated[int, Field(ge=0)]
+    max_days: Annotated[float, Field(ge=0)]
+
+
 class TrainParams(Section):
-    """Network, input size in pixels, and optimisation."""
+    """Network, input size in pixels, and optimisation.
+
+    `max_minutes` shortens the schedule when the epochs take longer (0: never), `patience` ends it after so many epochs
+    without a better validation (0: never). `class_weights` is the exponent by which rare classes weigh more in the loss,
+    `repeat_rare` the share of photos below which a label makes its photos come more often, `average` the decay of the
+    moving average of weights (0: none).
+    """
 
     architecture: str
     encoder: str
@@ -146,9 +159,15 @@ class TrainParams(Section):
     image_height: Annotated[int, Field(ge=32, multiple_of=32)]
     image_width: Annotated[int, Field(ge=32, multiple_of=32)]
     epochs: Annotated[int, Field(ge=1)]
+    max_minutes: Annotated[float, Field(ge=0)]
+    patience: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]
-    learning_rate: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
+    overlap_loss: Literal["dice", "lovasz", "none"]
+    class_weights: Share
+    repeat_rare: Share
+    average: Annotated[float, Field(ge=0, lt=1)]
     seed: int
 
 
@@ -180,6 +199,7 @@ class Params(Section):
     compile: CompileParams
     check: CheckParams
     split: SplitParams
+    retrain: RetrainParams
     train: TrainParams
     evaluate: EvaluateParams
     promote: PromoteParams

@@ -115,6 +115,18 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """How the pre-label that an annotation started from compares with what was submitted.
+
+    `deleted` counts regions that were thrown away; `pixels` holds per label (the empty one is background) how many
+    pixels were proposed, how many submitted, and how many both.
+    """
+
+    deleted: int
+    pixels: Mapping[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
 class Annotation:
     """One submitted annotation; `raw` is its Label Studio JSON, kept whole because it is the label's only source."""
 
@@ -128,6 +140,7 @@ class Annotation:
     cancelled: bool
     prediction_version: str  # model version of the pre-label it started from; empty when drawn from nothing
     raw: Mapping[str, Any]
+    proposal: Proposal | None = None  # None when it started from none, or from one that is not known any more
 
 
 @dataclass(frozen=True)

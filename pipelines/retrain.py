@@ -9,9 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from google.cloud.storage import Client
+
+from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ModelError, ServiceError
 from pipelines.params import Params, load_params
@@ -27,25 +31,38 @@ logger = logging.getLogger(__name__)
 _DATASET = ("data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc", "compile", "split")
 
 
-def dataset_to_train(settings: Settings, *, again: bool = False) -> str | None:
-    """Give the newest dataset tag if no model was trained on it yet, or in any case when `again` is set.
+def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False) -> str | None:
+    """Give the newest dataset tag if it is to be trained on, or in any case when `again` is set.
 
-    None, and a line in the log that says why, when there is nothing to train on.
+    None, and a line in the log that says why, when there is nothing to train on, or too little that is new; how much is
+    enough is the project's decision (`retrain` in its params.yaml), not the dataset's.
     """
+    from pipelines.training.policy import new_annotations, why_wait
     from pipelines.training.registry import Registry
 
-    path = settings.workspace_path
-    tags = Workspace(path, settings).dataset_tags() if path.exists() else []
+    workspace = Workspace(settings.workspace_path, settings)
+    published = Published(workspace, bucket)
+    tags = published.tags()
     if not tags:
         logger.info("no dataset is published yet; label photos in Label Studio, then run `maskloop sync`")
         return None
-    trained = Registry(settings).version_trained_on(tags[-1])
-    if trained and trained.reason and not again:  # without a reason it was never compared with the champion
-        logger.info(
-            "%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, tags[-1]
-        )
+    newest, registry = tags[-1], Registry(settings)
+    trained = registry.version_trained_on(newest)
+    if again or (trained and not trained.reason):  # without a reason it was never compared with the champion
+        return newest
+    if trained:
+        logger.info("%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, newest)
         return None
-    return tags[-1]
+    known = {version.dataset for version in registry.versions()}
+    last = next((tag for tag in reversed(tags) if tag in known), None)
+    first_new = tags[tags.index(last) + 1] if last else tags[0]
+    published_at = datetime.fromisoformat(workspace.git("log", "-1", "--format=%cI", first_new))
+    count = new_annotations(published.manifest(newest), published.manifest(last) if last else None)
+    policy = load_params(settings.params_path).retrain
+    if wait := why_wait(policy, count, published_at, datetime.now(UTC)):
+        logger.info("%s is not trained on yet: %s; `maskloop retrain --again` does not wait", newest, wait)
+        return None
+    return newest
 
 
 def train(settings: Settings, dataset: str, *, again: bool = False) -> None:

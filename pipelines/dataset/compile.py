@@ -215,6 +215,8 @@ def _row(
         "regions_untouched": sum(compiled.origins.get("prediction", 0) for _, compiled in used),
         "regions_changed": sum(compiled.origins.get("prediction-changed", 0) for _, compiled in used),
         "regions_manual": sum(compiled.origins.get("manual", 0) for _, compiled in used),
+        "regions_deleted": sum(one.proposal.deleted for one, _ in used if one.proposal),
+        "prelabel_pixels": json.dumps(newest.proposal.pixels, sort_keys=True) if newest.proposal else "",
         "overlap_pixels": sum(compiled.overlap_pixels for _, compiled in used),
         **{f"meta_{key}": value for key, value in sorted(newest.metadata.items())},
     }

@@ -22,7 +22,7 @@ import orjson
 import pandas as pd
 
 from pipelines.errors import DatasetError
-from pipelines.records import Annotation, ImageRef
+from pipelines.records import Annotation, ImageRef, Proposal
 
 ANNOTATIONS = Path("data/annotations")
 IMAGES = Path("data/images")
@@ -36,6 +36,7 @@ MODEL = Path("model")
 CURVES = Path("curves.csv")
 METRICS = Path("metrics.json")
 REPORT = Path("report")
+TRAINING = Path("training")  # checkpoints of a training that is not done
 
 
 def image_path(sha256: str) -> Path:
@@ -93,6 +94,7 @@ def annotation_json(annotation: Annotation) -> bytes:
         "updated_at": annotation.updated_at.isoformat(),
         "lead_time_s": annotation.lead_time_s,
         "prediction_version": annotation.prediction_version,
+        "proposal": asdict(annotation.proposal) if annotation.proposal else None,
         "raw": annotation.raw,
     }
     return (json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
@@ -113,9 +115,16 @@ def parse_annotation_json(data: bytes, source: str) -> Annotation:
             cancelled=False,
             prediction_version=fields["prediction_version"],
             raw=fields["raw"],
+            proposal=_proposal(fields.get("proposal")),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{source} is no annotation file ({error!r}); run `maskloop sync` again") from error
+
+
+def _proposal(fields: Mapping[str, Any] | None) -> Proposal | None:
+    if fields is None:
+        return None
+    return Proposal(fields["deleted"], {label: tuple(counts) for label, counts in fields["pixels"].items()})
 
 
 def encode_mask(mask: np.ndarray) -> bytes:

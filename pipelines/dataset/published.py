@@ -25,6 +25,12 @@ class Published:
         """Give the tags of all versions, oldest first; none before there is a workspace."""
         return self._workspace.dataset_tags() if self._workspace.path.exists() else []
 
+    def newest(self) -> str:
+        """Give the newest version's tag; raises DatasetError when nothing was published yet."""
+        if tags := self.tags():
+            return tags[-1]
+        raise DatasetError("no dataset is published yet; label photos in Label Studio, then run `maskloop sync`")
+
     def summary(self, tag: str) -> str:
         """Give the line that says what changed with a version."""
         return self._workspace.git("tag", "--list", "--format=%(contents:subject)", tag)

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines import storage
+from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.demo.archive import Archive, SyntheticArchive
 from pipelines.demo.labelers import Labeler, label_everything
-from pipelines.effort import measure_effort
+from pipelines.effort import effort_of
 from pipelines.errors import ConfigurationError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.client import connect
@@ -94,9 +95,10 @@ class Demo:
         from pipelines.training.registry import Registry
 
         self.console.rule(f"round {number}", align="left")
-        before = {task.id for task in list_tasks(self.labels, self.project)}
+        before = list(list_tasks(self.labels, self.project))
+        photos_before = {task.image.uri for task in before}
         self._bring_photos(size)
-        tasks = {task.id for task in list_tasks(self.labels, self.project)} - before
+        tasks = {task.id for task in list_tasks(self.labels, self.project)} - {task.id for task in before}
         with self._step(f"{_LABELERS} labelers correct {len(tasks)} photos in Label Studio") as tick:
             label_everything(self.labelers, self.project, self._truth, self.params, tick)
         known = self._known("retrain_model", "prelabel_images")
@@ -105,17 +107,19 @@ class Demo:
         with self._step("retrain_model: dataset version → model version"):
             self.airflow.wait_for("retrain_model", 3600, ignore=known["retrain_model"])
         registry = Registry(self.settings)
-        dataset = Workspace(self.settings.workspace_path, self.settings).dataset_tags()[-1]
+        published = Published(Workspace(self.settings.workspace_path, self.settings), self.bucket)
+        dataset = published.newest()
         model, champion = registry.version_trained_on(dataset), registry.champion()
         assert model is not None, f"retrain_model ended well without a model for {dataset}"
         if champion and champion.version == model.version:
             with self._step(f"prelabel_images: {model.served_as} takes over open tasks"):
                 self.airflow.wait_for("prelabel_images", 600, ignore=known["prelabel_images"])
-        effort = measure_effort(self.labels, self.project, self.params, tasks)
-        miou = None if math.isnan(effort.prelabel_miou) else round(effort.prelabel_miou, 4)
+        manifest = published.manifest(dataset)
+        effort = effort_of(manifest[~manifest["uri"].isin(photos_before)])
+        miou = None if math.isnan(effort.miou) else round(effort.miou, 4)
         return Round(
-            len(tasks), effort.annotations, dataset, model.served_as, model.miou, miou,
-            round(effort.untouched_share, 4), effort.median_seconds,
+            len(tasks), effort.photos, dataset, model.served_as, model.miou, miou, round(effort.untouched_share, 4),
+            effort.seconds,
         )  # fmt: skip
 
     def prelabel_next(self, count: int) -> None:

@@ -4,28 +4,17 @@ They are read through the export, the only answer that names an annotation's `un
 after a deletion.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.proposals import proposal_of
 from pipelines.labelstudio.render import version_of_region
-from pipelines.labelstudio.tasks import list_tasks, parse_image, parse_metadata
+from pipelines.labelstudio.tasks import parse_image, parse_metadata
 from pipelines.records import Annotation
 
 _BATCH = 50  # an answer holds every brush stroke of its tasks: some megabytes
-
-
-def annotated_tasks(
-    client: LabelStudioClient, project_id: int, only: Collection[int] | None = None
-) -> Iterator[Mapping[str, Any]]:
-    """Give the export JSON of our tasks that have annotations, or of those among the ids in `only`."""
-    wanted = [
-        task.id
-        for task in list_tasks(client, project_id)
-        if task.annotation_count and (only is None or task.id in only)
-    ]
-    return export_tasks(client, project_id, wanted)
 
 
 def export_tasks(client: LabelStudioClient, project_id: int, task_ids: Sequence[int]) -> Iterator[Mapping[str, Any]]:
@@ -38,14 +27,14 @@ def export_tasks(client: LabelStudioClient, project_id: int, task_ids: Sequence[
 def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Mapping[int, str]) -> Annotation:
     """Read one annotation of a task's export JSON; `people` maps user ids to addresses.
 
-    The prediction it started from is named by version; its strokes are left out.
+    The prediction it started from is named by version and compared with it; its strokes are left out.
     """
-    who = raw["completed_by"]
+    who, image = raw["completed_by"], parse_image(task["data"])
     user = int(who["id"] if isinstance(who, Mapping) else who)
     return Annotation(
         uuid=str(raw["unique_id"]),
         task_id=int(task["id"]),
-        image=parse_image(task["data"]),
+        image=image,
         metadata=parse_metadata(task["data"]),
         annotator=people.get(user, f"user {user}"),
         updated_at=datetime.fromisoformat(str(raw["updated_at"]).replace("Z", "+00:00")),
@@ -53,6 +42,7 @@ def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Ma
         cancelled=bool(raw["was_cancelled"]),
         prediction_version=_prediction_version(raw),
         raw={key: value for key, value in raw.items() if key != "prediction"},
+        proposal=proposal_of(raw, image) if started_from_its_prediction(raw) else None,
     )
 
 

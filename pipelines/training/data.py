@@ -1,13 +1,17 @@
 """Photos and masks of a dataset workspace as tensors, read the way the services read them."""
 
 import math
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
+from rich.progress import track
+from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
@@ -44,37 +48,86 @@ def read_photo(sha256: str) -> tuple[np.ndarray, np.ndarray]:
     return decode_image(Path(image_path(sha256)).read_bytes(), max_megapixels=math.inf), read_mask(mask_path(sha256))
 
 
-class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Photos at the network's size, kept decoded in memory; masks hold channel numbers.
+Draw = tuple[int, int]  # a photo's place, and the seed of its augmentation
 
-    An item is ((3, h, w) float32 normalised, (h, w) int64). Memory is h·w·4 bytes per photo.
+
+class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Photos at the network's size, decoded once into a file without a name; masks hold channel numbers.
+
+    An item is ((3, h, w) float32 normalised, (h, w) int64). The file takes h·w·4 bytes per photo on disk and is mapped:
+    the system keeps of it in memory what there is room for, so memory does not grow with the number of photos. It is
+    gone with this object, or with a killed process.
     """
 
-    def __init__(self, photos: list[str], card: ModelCard, *, augment: bool) -> None:
-        self.card = card
+    def __init__(self, photos: Sequence[str], card: ModelCard, *, augment: bool) -> None:
+        self.card, self._augment = card, _augmentations() if augment else None
         channel_of = np.zeros(256, np.uint8)
         channel_of[card.index_of_channel] = np.arange(len(card.index_of_channel))
-        pairs = (read_photo(sha256) for sha256 in photos)
-        self._items = [
-            (resize_image(photo, card.height, card.width), channel_of[resize_mask(mask, card.height, card.width)])
-            for photo, mask in pairs
-        ]
-        self._augment = _augmentations() if augment else None
+        size = len(photos), card.height, card.width, 4
+        with tempfile.TemporaryFile(dir=".") as file:  # mapped, it stays after it is closed
+            self._planes = np.memmap(file, np.uint8, "w+", shape=size) if photos else np.empty(size, np.uint8)
+        self.pixels = np.zeros((len(photos), len(card.index_of_channel)), np.int64)  # of each channel, by photo
+
+        def read(place: int) -> None:
+            photo, mask = read_photo(photos[place])
+            channels = channel_of[resize_mask(mask, card.height, card.width)]
+            self._planes[place, :, :, :3] = resize_image(photo, card.height, card.width)
+            self._planes[place, :, :, 3] = channels
+            self.pixels[place] = np.bincount(channels.ravel(), minlength=self.pixels.shape[1])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in track(pool.map(read, range(len(photos))), "decoding", total=len(photos), transient=True):
+                pass
 
     def __len__(self) -> int:
         """Count the photos."""
-        return len(self._items)
+        return len(self._planes)
 
-    def __getitem__(self, position: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give one photo and its mask, moved together when augmented."""
-        photo, mask = self._items[position]
+    def __getitem__(self, draw: int | Draw) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give one photo and its mask, moved together when augmented; what moves them follows from the draw's seed."""
+        place, seed = draw if isinstance(draw, tuple) else (draw, 0)
+        planes = torch.from_numpy(np.array(self._planes[place]))
+        photo, mask = planes[..., :3].permute(2, 0, 1), planes[..., 3]
         if self._augment:
-            moved, moved_mask = self._augment(
-                tv_tensors.Image(torch.from_numpy(photo).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(mask))
-            )
-            photo, mask = moved.permute(1, 2, 0).numpy(), moved_mask.numpy()
-        pixels = normalize(photo, self.card.mean, self.card.std)
-        return torch.from_numpy(pixels), torch.from_numpy(mask.astype(np.int64))
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                photo, mask = self._augment(tv_tensors.Image(photo), tv_tensors.Mask(mask))
+        pixels = normalize(photo.permute(1, 2, 0).numpy(), self.card.mean, self.card.std)
+        return torch.from_numpy(pixels), mask.to(torch.int64)
+
+
+class RareFirst(Sampler[Draw]):
+    """Draws photos so that those with rare labels come up more often; an epoch has as many draws as there are photos.
+
+    A photo's weight is √(`repeat` / f) of its rarest label, at least 1, with f the share of photos that show the label:
+    repeat factor sampling, Gupta, Dollár, Girshick: «LVIS» (CVPR 2019). With `repeat` 0 every photo comes once. An
+    epoch's draws follow from `seed` and the epoch alone, each with a seed of its own: neither a resume nor how far
+    ahead photos are loaded changes them.
+    """
+
+    def __init__(self, pixels: np.ndarray, repeat: float, seed: int) -> None:
+        there = pixels[:, 1:] > 0
+        rarity = np.sqrt(repeat / np.maximum(there.mean(0), 1e-9))
+        weights = np.where(there, np.maximum(rarity, 1), 1).max(axis=1, initial=1)
+        self.expected = weights / weights.sum() * len(weights)  # (N,) how often each photo comes in an epoch
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Count the draws of an epoch."""
+        return len(self.expected)
+
+    def __iter__(self) -> Iterator[Draw]:
+        """Draw: every photo comes as often as expected, rounded up or down by chance, in random order."""
+        random = np.random.default_rng((self.seed, self.epoch))
+        shuffled = random.permutation(len(self.expected))
+        edges = np.floor(np.cumsum(self.expected[shuffled]) + random.random()).astype(int)
+        drawn = np.repeat(shuffled, np.diff(edges, prepend=0))[: len(self.expected)]
+        places = random.permutation(drawn).tolist()
+        return iter(zip(places, random.integers(2**63, size=len(places)).tolist(), strict=True))
 
 
 def _augmentations() -> v2.Transform:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.training.bootstrap import interval, resampled_miou
+from pipelines.training.bootstrap import interval, resampled_iou, resampled_miou
 from pipelines.training.boundary import boundary_f
 from pipelines.training.metrics import Confusion
 
@@ -67,13 +67,15 @@ def figures(found: Evaluation, labels: Mapping[str, int], rounds: int) -> dict[s
         "iou": confusion.iou(), "dice": confusion.dice(), "precision": confusion.precision(),
         "recall": confusion.recall(), "boundary_f": edges,
     }  # fmt: skip
+    resampled = resampled_iou(found.confusions, rounds)
     per_class = {
         name: {key: _rounded(of[i]) for key, of in values.items() if np.isfinite(of[i])}
+        | dict(zip(("iou_low", "iou_high"), map(_rounded, interval(resampled[:, i], CONFIDENCE)), strict=True))
         | {"photos": int(confusion.photos[i])}
         for i, name in enumerate(["background", *labels])
         if np.isfinite(values["iou"][i])
     }
-    low, high = interval(resampled_miou(found.confusions, rounds), CONFIDENCE)
+    low, high = interval(np.nanmean(resampled, axis=1), CONFIDENCE)
     return {
         "photos": len(found.photos),
         "miou": _rounded(confusion.miou()),

@@ -1,6 +1,5 @@
 """The report of a model as one HTML page that opens without a server: decision, figures, pictures."""
 
-import base64
 import json
 import random
 import tempfile
@@ -8,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import pandas as pd
 
 from pipelines.dataset.files import CURVES, METRICS, REPORT
+from pipelines.html import inline, render
 from pipelines.params import Params
 from pipelines.segmentation.clothing import ClothingModel
 from pipelines.training.evaluate import SLICES
@@ -44,11 +43,11 @@ def write_page(
     with tempfile.TemporaryDirectory() as folder:
         curves = Path(folder) / "curves.png"
         draw_curves(pd.read_csv(CURVES), curves)
-        pictures = {"learning curves": _inline(curves.read_bytes(), "png")}
-    pictures["confusion matrix"] = _inline((REPORT / "confusion.png").read_bytes(), "png")
+        pictures = {"learning curves": inline(curves.read_bytes(), "png")}
+    pictures["confusion matrix"] = inline((REPORT / "confusion.png").read_bytes(), "png")
     worst, others = choose(challenger.found, params)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    html = render(
+        _TEMPLATE,
         title=title,
         model=challenger.name,
         decision=decision,
@@ -79,9 +78,5 @@ def _sheets(photos: Sequence[str], models: Sequence[Contender], params: Params) 
     for sha256 in photos:
         scores = " · ".join(f"{one.name} {one.found.miou_of_photo[sha256]:.2f}" for one in models)
         picture = draw_sheet(sha256, [one.model for one in models], params)
-        sheets.append({"photo": sha256[:12], "scores": scores, "picture": _inline(picture, "jpeg")})
+        sheets.append({"photo": sha256[:12], "scores": scores, "picture": inline(picture, "jpeg")})
     return sheets
-
-
-def _inline(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

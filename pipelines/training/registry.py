@@ -7,6 +7,7 @@ is made.
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,10 @@ class Registry:
     def versions_trained_on(self, dataset: str) -> list[ModelVersion]:
         """Give all versions that were trained on this dataset tag, oldest first."""
         return [self._describe(version) for version in self._search(f"tags.`{_DATASET}` = '{dataset}'")]
+
+    def versions(self) -> list[ModelVersion]:
+        """Give all versions, oldest first."""
+        return [self._describe(version) for version in self._search()]
 
     def version(self, number: str) -> ModelVersion | None:
         """Give the version of this number; None when there is none."""
@@ -162,11 +167,11 @@ class Registry:
         except (MlflowException, OSError) as error:
             raise ModelError(f"cannot download {version.served_as} from {self.url}: {error}") from error
 
-    def add_metrics(self, run_id: str, values: Mapping[str, float]) -> None:
+    def add_metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
         """Add figures to a run."""
+        now = int(time.time() * 1000)
         with self._explained():
-            for name, value in values.items():
-                self.client.log_metric(run_id, name, value)
+            self.client.log_batch(run_id, [Metric(name, value, now, step) for name, value in values.items()])
 
     def log_file(self, run_id: str, path: Path) -> None:
         """Add a file to a run's artifacts, in place of one of the same name."""
@@ -237,9 +242,9 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
 
-    def _search(self, wanted: str) -> list[Any]:
+    def _search(self, wanted: str = "") -> list[Any]:
         try:
-            found = self.client.search_model_versions(f"name = '{self.name}' and {wanted}")
+            found = self.client.search_model_versions(f"name = '{self.name}'" + (f" and {wanted}" if wanted else ""))
         except MlflowException as error:
             raise self._unreachable(error) from error
         return sorted(found, key=lambda version: int(version.version))

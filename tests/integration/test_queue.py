@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import pytest
 
 from pipelines.demo.labelers import Labeler
-from pipelines.labelstudio.annotations import annotated_tasks, parse_annotation, started_from_its_prediction
+from pipelines.labelstudio.annotations import export_tasks, parse_annotation, started_from_its_prediction
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import QUEUE_TITLE, find_project
 from pipelines.labelstudio.render import region_id
@@ -102,7 +102,7 @@ def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after
         [updated] = labels.get("/api/predictions/", task=looked_at.id)
         assert (updated["id"], updated["model_version"]) == (shown["id"], shown["model_version"])
     people[0].submit({"id": looked_at.id, "project": project, "predictions": [older]}, older["result"], 5.0)
-    [annotated] = annotated_tasks(labels, project, only=[looked_at.id])
+    [annotated] = export_tasks(labels, project, [looked_at.id])
     [raw] = annotated["annotations"]
     assert parse_annotation(raw, annotated, {}).prediction_version == "clothing:v1"
     assert not started_from_its_prediction(raw)

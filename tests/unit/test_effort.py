@@ -1,88 +1,92 @@
-"""What pre-labels were worth, from annotations whose pixels are known."""
+"""What pre-labels saved, from manifests whose pixels and seconds are known."""
 
+import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from pipelines.effort import measure_effort
-from pipelines.labelstudio.render import region_json
-from pipelines.labelstudio.tasks import task_data
-from pipelines.params import Params
-from pipelines.records import ImageRef, RegionMask
-
-PHOTO = ImageRef("gs://archive/a.jpg", 1, "ab" * 32, 4, 4)
+from pipelines.effort import effort_by_model, effort_of
 
 
-def coat(rows: int, origin: str = "prediction") -> dict[str, Any]:
-    """A coat over the first rows of the 4×4 photo."""
-    mask = np.zeros((4, 4), bool)
-    mask[:rows] = True
-    return {**region_json(RegionMask("coat", mask, 1.0), "r"), "origin": origin}
+def photo(version: str, seconds: float, untouched: int = 0, changed: int = 0, manual: int = 0, deleted: int = 0,
+          pixels: dict[str, tuple[int, int, int]] | None = None) -> dict[str, Any]:  # fmt: skip
+    return {
+        "prediction_version": version, "lead_time_s": seconds, "regions_untouched": untouched,
+        "regions_changed": changed, "regions_manual": manual, "regions_deleted": deleted,
+        "prelabel_pixels": json.dumps(pixels) if pixels else "",
+    }  # fmt: skip
 
 
-def annotation(*regions: dict[str, Any], started_from: list[dict[str, Any]] | None, **changes: Any) -> dict[str, Any]:
-    prediction = {"model_version": "clothing:v1", "result": started_from} if started_from is not None else None
-    fields = {"was_cancelled": False, "lead_time": 10, "parent_prediction": 1 if prediction else None}
-    return {**fields, "result": list(regions), "prediction": prediction, **changes}
+def test_regions_are_counted_by_what_became_of_them_and_models_stand_in_order() -> None:
+    table = pd.DataFrame([
+        photo("clothing:v10", 8, untouched=1),
+        photo("clothing:v9", 10, untouched=2, changed=1, manual=1, deleted=1),
+        photo("clothing:v9", 20, untouched=3),
+        photo("", 90, manual=3),
+    ])  # fmt: skip
+
+    found = effort_by_model(table)
+
+    assert list(found) == ["", "clothing:v9", "clothing:v10"]
+    nine = found["clothing:v9"]
+    assert (nine.photos, nine.untouched, nine.corrected, nine.drawn, nine.deleted) == (2, 5, 1, 1, 1)
+    assert nine.shares == {"untouched": 5 / 8, "corrected": 1 / 8, "drawn": 1 / 8, "deleted": 1 / 8}
+    assert nine.untouched_share == 5 / 7  # of what was submitted
+    assert nine.seconds == 15
 
 
-@pytest.fixture
-def studio_with(label_studio):
-    """Make a Label Studio with one annotated task per annotation."""
+def test_iou_is_taken_over_the_pixels_of_all_photos_and_the_labels_that_were_submitted() -> None:
+    table = pd.DataFrame([
+        photo("clothing:v1", 1, pixels={"": (60, 50, 50), "coat": (40, 50, 40)}),
+        photo("clothing:v1", 1, pixels={"": (90, 100, 90), "coat": (0, 0, 0), "hat": (10, 0, 0)}),
+    ])  # fmt: skip
 
-    def make(*annotations: dict[str, Any]):
-        tasks = [{"id": number, "data": task_data(PHOTO, {})} for number in range(len(annotations))]
-        listed = [{**task, "total_annotations": 1} for task in tasks]
-        exported = [{**task, "annotations": [one]} for task, one in zip(tasks, annotations, strict=True)]
-        answers = {
-            "GET /api/tasks": [{"total": len(tasks), "tasks": listed}],
-            "GET /api/projects/7/export": [exported],
-        }
-        return label_studio(answers)[0]
+    effort = effort_by_model(table)["clothing:v1"]
 
-    return make
+    assert effort.iou == pytest.approx({"": 140 / 160, "coat": 40 / 50})  # nobody submitted a hat
+    assert effort.miou == pytest.approx((140 / 160 + 0.8) / 2)
 
 
-def test_an_accepted_prelabel_cost_nothing(studio_with, two_labels: Params) -> None:
-    effort = measure_effort(studio_with(annotation(coat(2), started_from=[coat(2)])), 7, two_labels)
+def test_hours_saved_follow_the_stated_formula() -> None:
+    by_hand = [photo("", 30 * regions, manual=regions) for regions in (1, 2, 3, 4, 5)]  # 30 s per region
+    corrected = [photo("clothing:v1", 20, untouched=2), photo("clothing:v1", 40, untouched=1, changed=2),
+                 photo("clothing:v1", 5000, untouched=2)]  # fmt: skip  # left open over lunch
 
-    assert (effort.annotations, effort.regions, effort.untouched, effort.untouched_share) == (1, 1, 1, 1.0)
-    assert effort.prelabel_miou == 1.0
+    found = effort_by_model(pd.DataFrame([*by_hand, *corrected]))
 
-
-def test_a_corrected_prelabel_shows_in_the_iou(studio_with, two_labels: Params) -> None:
-    corrected = annotation(coat(2, "prediction-changed"), started_from=[coat(3)])
-
-    effort = measure_effort(studio_with(corrected), 7, two_labels)
-
-    assert effort.untouched_share == 0
-    assert effort.prelabel_miou == pytest.approx((8 / 12 + 4 / 8) / 2)
+    assert found["clothing:v1"].hours_saved == pytest.approx(3 * (30 * 2 - 20) / 3600)
+    assert found[""].hours_saved is None
 
 
-def test_drawn_by_hand_has_no_prelabel_to_compare(studio_with, two_labels: Params) -> None:
-    effort = measure_effort(studio_with(annotation(coat(2, "manual"), started_from=None)), 7, two_labels)
+def test_without_photos_drawn_from_nothing_hours_saved_are_not_told() -> None:
+    found = effort_by_model(pd.DataFrame([photo("", 30, manual=1), photo("clothing:v1", 3, untouched=1)]))
 
-    assert (effort.regions, effort.untouched) == (1, 0)
-    assert np.isnan(effort.prelabel_miou)
-
-
-def test_skipped_tasks_do_not_count_and_time_is_the_median(studio_with, two_labels: Params) -> None:
-    effort = measure_effort(
-        studio_with(
-            *(annotation(coat(2), started_from=[coat(2)], lead_time=seconds) for seconds in (4, 8, 90)),
-            annotation(started_from=None, was_cancelled=True, lead_time=1000),
-        ),
-        7,
-        two_labels,
-    )
-
-    assert (effort.annotations, effort.median_seconds) == (3, 8)
+    assert found["clothing:v1"].hours_saved is None
+    assert "labelers/hours_saved" not in found["clothing:v1"].as_metrics()
 
 
-def test_without_annotations_there_are_no_figures(label_studio, two_labels: Params) -> None:
-    client, _ = label_studio({"GET /api/tasks": [{"total": 0, "tasks": []}]})
+def test_manifests_of_earlier_versions_can_be_read() -> None:
+    table = pd.DataFrame([photo("clothing:v1", 3, untouched=1)]).drop(columns=["regions_deleted", "prelabel_pixels"])
 
-    effort = measure_effort(client, 7, two_labels)
+    effort = effort_by_model(table)["clothing:v1"]
 
-    assert (effort.annotations, effort.median_seconds, effort.untouched_share) == (0, 0.0, 0.0)
+    assert (effort.deleted, effort.iou) == (0, {})
+    assert np.isnan(effort.miou)
+
+
+def test_photos_of_a_round_are_taken_together() -> None:
+    effort = effort_of(pd.DataFrame([photo("clothing:v1", 3, untouched=1), photo("", 9, manual=1)]))
+
+    assert (effort.photos, effort.untouched_share, effort.seconds) == (2, 0.5, 6)
+
+
+def test_figures_have_names_for_mlflow() -> None:
+    effort = effort_of(pd.DataFrame([photo("clothing:v1", 3, untouched=1, pixels={"": (5, 5, 5), "coat": (2, 2, 1)})]))
+
+    assert effort.as_metrics() == pytest.approx({
+        "labelers/photos": 1, "labelers/seconds_per_photo": 3, "labelers/untouched_share": 1,
+        "labelers/corrected_share": 0, "labelers/drawn_share": 0, "labelers/deleted_share": 0,
+        "labelers/prelabel_miou": (1 + 1 / 3) / 2, "labelers/iou/background": 1, "labelers/iou/coat": 1 / 3,
+    })  # fmt: skip

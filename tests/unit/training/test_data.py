@@ -9,7 +9,7 @@ from pipelines.dataset.files import MANIFEST
 from pipelines.errors import DatasetError
 from pipelines.segmentation.clothing import ModelCard
 from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
-from pipelines.training.data import Photos, photos_of, read_photo
+from pipelines.training.data import Photos, RareFirst, photos_of, read_photo
 
 Sides = dict[str, list[str]]
 
@@ -57,27 +57,50 @@ def test_labels_that_the_model_does_not_know_are_background(workspace: Sides, ti
 
 def test_augmentation_moves_photo_and_mask_together(workspace: Sides, tiny_card: ModelCard) -> None:
     """The drawn coat is the only red thing, so redness must stay under its mask however both are moved."""
-    torch.manual_seed(0)
     photos = Photos(workspace["train"], tiny_card, augment=True)
     kept, moved = [], 0
     plain = Photos(workspace["train"], tiny_card, augment=False)
-    for _ in range(6):
+    for seed in range(6):
         for position in range(len(photos)):
-            values, channels = photos[position]
+            values, channels = photos[position, 100 * seed + position]
             red, coat = (values[0] - values[2] > 0.3).numpy(), (channels == 1).numpy()
             kept.append((red & coat).sum() / (red | coat).sum())
             moved += bool((channels != plain[position][1]).any())
 
-    assert moved == len(kept)
+    assert moved >= 0.9 * len(kept)  # a draw may be so small that no pixel of 32 crosses over
     assert np.mean(kept) > 0.85
     assert min(kept) > 0.7
 
 
 def test_augmentation_invents_no_class(workspace: Sides, tiny_card: ModelCard) -> None:
-    torch.manual_seed(0)
     photos = Photos(workspace["train"], tiny_card, augment=True)
 
     for position in range(len(photos)):
         values, channels = photos[position]
         assert values.shape == (3, 32, 32)
         assert set(np.unique(channels)) <= {0, 1, 2}
+
+
+def test_photos_with_rare_labels_come_more_often_and_the_order_follows_from_the_epoch() -> None:
+    pixels = np.zeros((100, 3), np.int64)
+    pixels[:, 0] = 1
+    pixels[:99, 1] = 5
+    pixels[99, 2] = 5  # one photo in a hundred shows it
+    order = RareFirst(pixels, 0.25, seed=1)
+
+    epochs = []
+    for epoch in range(200):
+        order.set_epoch(epoch)
+        epochs.append(list(order))
+
+    assert all(len(epoch) == len(order) == 100 for epoch in epochs)
+    rare = np.mean([[place for place, _ in epoch].count(99) for epoch in epochs])
+    assert rare == pytest.approx(5 / 104 * 100, rel=0.05)  # √(0.25 / 0.01) = 5 times as often
+    assert epochs[0] != epochs[1]
+    order.set_epoch(0)
+    assert list(order) == epochs[0]
+
+
+def test_without_repeats_every_photo_comes_once() -> None:
+    order = RareFirst(np.array([[3, 1], [3, 0], [2, 9]]), 0, seed=1)
+    assert sorted(place for place, _ in order) == [0, 1, 2]

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pipelines.dataset.files import CURVES, MANIFEST, MODEL
+from pipelines.dataset.files import CURVES, MANIFEST, MODEL, TRAINING
 from pipelines.errors import DatasetError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import WEIGHTS, load_model
+from pipelines.training.learner import Learner, class_weights, rate_at
 from pipelines.training.train import train
 
 Sides = dict[str, list[str]]
@@ -50,3 +51,79 @@ def test_one_photo_is_too_few_and_said_so(workspace: Sides, small_training: Para
 
     with pytest.raises(DatasetError, match="at least two photos"):
         train(small_training)
+
+
+class Killed(Exception):
+    """Stands for the end of the process: nothing of the training gets to clean up behind it."""
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
+    workspace: Sides, small_training: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"epochs": 4, "repeat_rare": 0.5, "average": 0.5, "class_weights": 0.5}
+    params = small_training.model_copy(update={"train": small_training.train.model_copy(update=options)})
+    train(params)
+    undisturbed, curve = (MODEL / WEIGHTS).read_bytes(), pd.read_csv(CURVES)
+
+    begin, seen = Learner.on_train_epoch_start, []
+
+    def dies_in_the_third(learner: Learner) -> None:
+        seen.append(learner.current_epoch)
+        if learner.current_epoch == 2 and seen.count(2) == 1:
+            raise Killed
+        begin(learner)
+
+    monkeypatch.setattr(Learner, "on_train_epoch_start", dies_in_the_third)
+    with pytest.raises(Killed):
+        train(params)
+    assert list(TRAINING.glob("*/last.ckpt"))
+    train(params)
+
+    assert seen == [0, 1, 2, 2, 3]
+    pd.testing.assert_frame_equal(pd.read_csv(CURVES), curve)
+    assert (MODEL / WEIGHTS).read_bytes() == undisturbed
+    assert not TRAINING.exists()
+
+
+def test_what_another_training_left_is_not_taken_up(workspace: Sides, small_training: Params) -> None:
+    train(small_training)
+    weights = (MODEL / WEIGHTS).read_bytes()
+    left = TRAINING / "0123456789abcdef" / "last.ckpt"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"of other parameters")
+
+    train(small_training)
+
+    assert (MODEL / WEIGHTS).read_bytes() == weights
+    assert not TRAINING.exists()
+
+
+def test_a_training_ends_when_validation_gets_no_better(workspace: Sides, small_training: Params) -> None:
+    options = {"epochs": 40, "patience": 3, "lr": 1e-12, "average": 0.0}
+    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
+
+    assert len(pd.read_csv(CURVES)) < 40
+
+
+def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_training: Params) -> None:
+    options = {"epochs": 2000, "max_minutes": 0.05}
+    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
+
+    assert 1 <= len(pd.read_csv(CURVES)) < 2000
+
+
+def test_the_rate_rises_and_comes_down_to_nothing() -> None:
+    rates = [rate_at(step / 100) for step in range(101)]
+    assert rates.index(max(rates)) == 15
+    assert max(rates) == 1
+    assert rates[-1] == pytest.approx(0)
+
+
+def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one() -> None:
+    pixels = np.array([900, 90, 10, 0])
+    plain, weighted = class_weights(pixels, 0), class_weights(pixels, 0.5)
+
+    assert plain.tolist() == [1, 1, 1, 0]
+    assert weighted[2] == pytest.approx(3 * weighted[1])
+    assert (weighted * pixels).sum() / pixels.sum() == pytest.approx(1, rel=1e-5)
+    assert class_weights(np.array([10**9, 1]), 1).max() <= 20

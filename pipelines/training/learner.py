@@ -1,0 +1,145 @@
+"""The network under optimisation: losses, schedule, and the learning curve."""
+
+import logging
+import math
+import time
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+import segmentation_models_pytorch as smp
+import torch
+
+from pipelines.params import TrainParams
+from pipelines.training.metrics import Confusion
+
+logger = logging.getLogger(__name__)
+Batch = tuple[torch.Tensor, torch.Tensor]  # photos (N, 3, h, w) float32, masks (N, h, w) int64 channel numbers
+_WARM_UP = 0.15  # share of the training in which the learning rate rises
+_ENCODER_SHARE = 1 / 3  # of the learning rate: the encoder is pretrained
+_LABEL_SMOOTHING = 0.02
+_GREATEST_WEIGHT = 20.0  # of a class, against the mean pixel's
+
+
+def class_weights(pixels: np.ndarray, exponent: float) -> np.ndarray:
+    """Weigh classes by pixel count to the power of −`exponent`, so that the mean pixel weighs 1: (C,) float32.
+
+    `pixels` is (C,) int64. 0 weighs all alike, 1 gives each class as much as the background; classes without pixels
+    get 0, and none gets more than 20.
+    """
+    shares = pixels / max(1, pixels.sum())
+    weights = np.where(pixels > 0, np.maximum(shares, 1e-9) ** -exponent, 0.0)
+    return np.minimum(weights / max(1e-9, float((weights * shares).sum())), _GREATEST_WEIGHT).astype(np.float32)
+
+
+def rate_at(progress: float) -> float:
+    """Give the share of the peak learning rate at a progress of 0..1: a linear rise, then half a cosine to 0."""
+    if progress < _WARM_UP:
+        return max(0.01, progress / _WARM_UP)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - _WARM_UP) / (1 - _WARM_UP))))
+
+
+class Learner(lightning.LightningModule):
+    """Fits a network; keeps a row per epoch in `curve`.
+
+    The schedule follows `progress` (0..1), which each step moves on by its share of what is left: when the budget of
+    minutes turns out to be too short for all epochs, the learning rate still comes down to 0 at the end.
+    """
+
+    def __init__(self, network: torch.nn.Module, params: TrainParams, steps: int, pixels: np.ndarray) -> None:
+        super().__init__()
+        self.network = network
+        self.params, self.steps = params, steps  # steps of an epoch
+        self.progress, self.seconds = 0.0, 0.0  # seconds of the epochs that are done, those before a resume included
+        self.curve: list[dict[str, float]] = []
+        self.cross_entropy = torch.nn.CrossEntropyLoss(
+            torch.from_numpy(class_weights(pixels, params.class_weights)), label_smoothing=_LABEL_SMOOTHING
+        )
+        self.overlap = {"dice": smp.losses.DiceLoss, "lovasz": smp.losses.LovaszLoss}.get(params.overlap_loss)
+        self.overlap_loss = self.overlap("multiclass") if self.overlap else None
+        self._losses: list[float] = []
+        self._confusion = Confusion(len(pixels))
+        self._begun = 0.0
+
+    def on_train_epoch_start(self) -> None:
+        """Begin to collect losses and to measure time."""
+        self._losses, self._begun = [], time.monotonic()
+
+    def on_train_batch_start(self, batch: Batch, number: int) -> None:
+        """Set the learning rate of this step, and seed its dropout: a resumed training draws what an undisturbed one did."""
+        torch.manual_seed(hash((self.params.seed, self.current_epoch, number)))
+        for group in self.optimizers().param_groups:  # type: ignore[union-attr] # one optimizer, no list
+            group["lr"] = group["peak"] * rate_at(self.progress)
+        left = self.steps * (self._epochs() - self.current_epoch) - number
+        self.progress += (1 - self.progress) / max(1, left)
+
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        """Give the loss of one batch."""
+        photos, masks = batch
+        logits = self.network(photos.contiguous(memory_format=torch.channels_last)).float()
+        loss = self.cross_entropy(logits, masks)
+        if self.overlap_loss:
+            loss = loss + self.overlap_loss(logits, masks)
+        self._losses.append(float(loss.detach()))
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Count one validation batch."""
+        photos, masks = batch
+        logits = self.network(photos.contiguous(memory_format=torch.channels_last))
+        self._confusion.add(logits.argmax(dim=1).cpu().numpy(), masks.cpu().numpy())
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to count anew."""
+        self._confusion = Confusion(len(self._confusion.matrix))
+
+    def on_validation_epoch_end(self) -> None:
+        """Tell the mIoU over all validation photos to what watches it."""
+        counts = torch.from_numpy(self._confusion.matrix).to(self.device)
+        self._confusion.matrix = self.trainer.strategy.reduce(counts, reduce_op="sum").cpu().numpy()
+        self.log("val_miou", self._confusion.miou(), prog_bar=True)
+
+    def on_train_epoch_end(self) -> None:
+        """Add the epoch to the curve, and see how many more the budget holds."""
+        self.seconds += time.monotonic() - self._begun
+        done = self.current_epoch + 1
+        row = {"epoch": float(self.current_epoch), "train_loss": float(np.mean(self._losses))}
+        row["val_miou"] = float(self.trainer.callback_metrics.get("val_miou", math.nan)) if self._validated() else math.nan
+        self.curve.append(row)
+        epochs = self._epochs()
+        if self.params.max_minutes:
+            fit = int(self.params.max_minutes * 60 / (self.seconds / done))
+            epochs = max(done, min(self.params.epochs, fit))
+            self.trainer.fit_loop.max_epochs = epochs
+        logger.info(
+            "epoch %d of %d: loss %.3f, val mIoU %.3f, %.0f min left", done, epochs, row["train_loss"],
+            row["val_miou"], (epochs - done) * self.seconds / done / 60,
+        )  # fmt: skip
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Use AdamW; the encoder learns at a third of the rate, and normalisations and biases do not decay."""
+        encoder = {id(one) for one in self.network.get_submodule("encoder").parameters()}
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for one in self.network.parameters():
+            rate = self.params.lr * (_ENCODER_SHARE if id(one) in encoder else 1)
+            groups.setdefault((rate, self.params.weight_decay if one.ndim > 1 else 0.0), []).append(one)
+        return torch.optim.AdamW(
+            [{"params": those, "lr": rate, "peak": rate, "weight_decay": decay}
+             for (rate, decay), those in groups.items()]
+        )  # fmt: skip
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what a resumed training goes on with."""
+        checkpoint["learner"] = {"progress": self.progress, "seconds": self.seconds, "curve": self.curve}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up what `on_save_checkpoint` kept."""
+        kept = checkpoint["learner"]
+        self.progress, self.seconds, self.curve = kept["progress"], kept["seconds"], kept["curve"]
+
+    def _epochs(self) -> int:
+        return int(self.trainer.max_epochs or self.params.epochs)
+
+    def _validated(self) -> bool:
+        every = self.trainer.check_val_every_n_epoch
+        return bool(every and (self.current_epoch + 1) % every == 0)
