@@ -1,5 +1,6 @@
 """The command line: each station by hand, and the local stack."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -258,6 +259,47 @@ def import_labels(
     source = masked_photos(photos, masks, labels, params)
     report = import_labelled(storage.connect(settings), connect(settings), settings, params, source, name)
     console.print(str(report), highlight=False)
+
+
+@app.command()
+def simulate(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos")],
+    masks: Annotated[Path, typer.Argument(help="Folder of index masks, PNG, named like the photos")],
+    labels: Annotated[Path, typer.Argument(help="CSV with columns index and label: mask value → label of params.yaml")],
+    sizes: Annotated[str, typer.Option(help="Photos labelled after each batch")] = "50,100,200",
+    seeds: Annotated[int, typer.Option(min=1, help="How often each order is tried")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each training")] = 200,
+    height: Annotated[int, typer.Option(help="The network's input in pixels")] = 192,
+    width: Annotated[int, typer.Option(help="Likewise")] = 128,
+) -> None:
+    """Measure what labelling more photos is worth, taken by chance or by the queue, on photos whose masks are known."""
+    import time
+
+    import torch
+    from rich.progress import track
+
+    from pipelines.masked_photos import masked_photos
+    from pipelines.params import load_params
+    from pipelines.simulation.results import as_table, draw_curve, write_figures
+    from pipelines.simulation.rounds import as_curve
+    from pipelines.simulation.rounds import simulate as run
+
+    settings, started = get_settings(), time.monotonic()
+    params = load_params(settings.params_path)
+    smaller = params.train.model_copy(update={"image_height": height, "image_width": width})
+    params = params.model_copy(update={"train": smaller})
+    counts = sorted({int(size) for size in sizes.split(",")})
+    folder = settings.var / "simulation" / f"{photos.resolve().parent.name}-{height}x{width}-{steps}"
+    torch.set_num_threads(os.cpu_count() or 1)
+    rounds = run(masked_photos(photos, masks, labels, params), params, folder, counts, range(seeds), steps)
+    done = list(track(rounds, "simulating", total=2 * seeds * len(counts), console=console))
+    curve = as_curve(done)
+    draw_curve(curve, folder / "curve.png")
+    names = " ".join(f"…/{path.parent.name}/{path.name}" for path in (photos, masks, labels))
+    command = f"maskloop simulate {names} --sizes {sizes} --seeds {seeds} --steps {steps} --height {height} --width {width}"
+    write_figures(settings.var / "bench" / "simulate.json", done, command, time.monotonic() - started)
+    console.print(as_table(curve))
+    console.print(f"picture: {folder / 'curve.png'}", highlight=False)
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""What rounds would pay, on photos whose masks are known: no server, no people, the loop's own code."""

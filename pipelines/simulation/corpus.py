@@ -1,0 +1,53 @@
+"""Labelled photos of other makers as a dataset folder that `train` and `evaluate` can work in."""
+
+import logging
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipelines.dataset.files import MANIFEST, encode_mask, image_path, mask_path, write_atomically
+from pipelines.dataset.split import split_photos
+from pipelines.errors import DatasetError, ImageError
+from pipelines.images import decode_image, perceptual_hash, sha256_hex
+from pipelines.masked_photos import MaskedPhotos
+from pipelines.params import Params
+
+logger = logging.getLogger(__name__)
+
+
+def write_dataset(folder: Path, source: MaskedPhotos, params: Params) -> pd.DataFrame:
+    """Write photos, masks and the manifest, divided by the project's own split; gives the manifest.
+
+    Photos that cannot be read or do not fit their mask are left out with a line in the log; of equal files one counts.
+    Raises DatasetError when none is left.
+    """
+
+    def write(name: str) -> dict[str, Any] | None:
+        data, mask = source.photo(name), source.truth(name)
+        try:
+            photo = decode_image(data, max_megapixels=math.inf)
+        except ImageError as error:
+            logger.warning("%s is left out: %s", name, error)
+            return None
+        if photo.shape[:2] != mask.shape:
+            logger.warning("%s is left out: it has %s pixels, its mask %s", name, photo.shape[:2], mask.shape)
+            return None
+        sha256, png = sha256_hex(data), encode_mask(mask)
+        write_atomically(folder / image_path(sha256), data)
+        write_atomically(folder / mask_path(sha256), png)
+        return {
+            "uri": name, "sha256": sha256, "phash": perceptual_hash(photo), "mask_sha256": sha256_hex(png),
+            "class_ids": [int(value) for value in np.unique(mask) if value],
+        }  # fmt: skip
+
+    with ThreadPoolExecutor() as pool:
+        rows = [row for row in pool.map(write, source.take(0, 1_000_000)) if row]
+    if not rows:
+        raise DatasetError(f"no photo of {source.photos} can be used; the lines above say why")
+    manifest = split_photos(pd.DataFrame(rows).drop_duplicates("sha256", ignore_index=True), None, params.split)
+    manifest.to_parquet(folder / MANIFEST, index=False)
+    return manifest

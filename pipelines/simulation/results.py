@@ -1,0 +1,57 @@
+"""What a simulation gave, as a table, a picture, and figures for docs/results.md."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+from pipelines.dataset.files import write_atomically
+from pipelines.simulation.rounds import Step, as_curve
+
+matplotlib.use("agg")
+
+
+def as_table(curve: pd.DataFrame) -> Table:
+    """Lay the learning curve out, a row per order and number of photos."""
+    table = Table(title="The value of a round", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("order", "photos", "test mIoU", "time saved on this batch"):
+        table.add_column(heading, justify="left" if heading == "order" else "right")
+    for row in curve.itertuples():
+        table.add_row(
+            str(row.order), str(row.photos), f"{row.miou_mean:.3f} ± {row.miou_std:.3f}",
+            f"{100 * row.saved_mean:.0f} ± {100 * row.saved_std:.0f} %",
+        )  # fmt: skip
+    return table
+
+
+def draw_curve(curve: pd.DataFrame, path: Path) -> None:
+    """Draw mIoU and time saved against photos labelled, a line per order with its standard deviation over seeds."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    quality, saved = figure.subplots(1, 2)
+    for order, rows in curve.groupby("order"):
+        for axes, name, scale in ((quality, "miou", 1), (saved, "saved", 100)):
+            axes.errorbar(
+                rows["photos"], scale * rows[f"{name}_mean"], scale * rows[f"{name}_std"], fmt="o-", capsize=3, label=order
+            )
+    quality.set(xlabel="photos labelled", ylabel="mIoU on test photos")
+    saved.set(xlabel="photos labelled, the newest batch", ylabel="% of the labelers' time saved")
+    quality.legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def write_figures(path: Path, steps: Sequence[Step], command: str, seconds: float) -> None:
+    """Keep the curve as JSON; `command` is how it was measured."""
+    curve = as_curve(steps)
+    measured = {
+        "name": "simulate", "command": command, "seconds": round(seconds, 1),
+        "seeds": len({step.seed for step in steps}),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "curve": json.loads(curve.to_json(orient="records")),
+    }  # fmt: skip
+    write_atomically(path, (json.dumps(measured, indent=1) + "\n").encode())

@@ -1,0 +1,143 @@
+"""The value of a round: photos are labelled in batches by people who know the true mask, chosen by chance or by the queue.
+
+After every batch a model is trained on all that is labelled and measured on the test photos. Who labels next starts from
+its masks; what that saves is the time a simulated labeler takes, against drawing everything by hand. Each step lies in a
+folder of its own, so a simulation that was ended goes on where it was.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, MODEL, write_atomically
+from pipelines.demo.labelers import correct
+from pipelines.errors import ConfigurationError
+from pipelines.labelstudio.render import prediction_json
+from pipelines.masked_photos import MaskedPhotos
+from pipelines.params import Params
+from pipelines.queue import Ledger, next_tasks
+from pipelines.records import ImageRef, Task
+from pipelines.segmentation.clothing import ClothingModel, load_model
+from pipelines.simulation.corpus import write_dataset
+from pipelines.training.data import photos_of, read_photo
+from pipelines.training.evaluate import evaluate_model
+from pipelines.training.train import train
+
+logger = logging.getLogger(__name__)
+RANDOM, QUEUE = "random", "queue"
+_STEP = "step.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch: which photos were labelled in all, the model's mIoU on the test photos, and the people's seconds.
+
+    `seconds` is what the newest batch took from the pre-labels of the model before, `by_hand` what it takes from nothing.
+    """
+
+    order: str
+    seed: int
+    labelled: tuple[str, ...]
+    miou: float
+    seconds: float
+    by_hand: float
+
+    @property
+    def saved_share(self) -> float:
+        """Give the share of the time that pre-labels saved on this batch; below 0 when they cost time."""
+        return 1 - self.seconds / self.by_hand
+
+
+def simulate(
+    source: MaskedPhotos, params: Params, folder: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int
+) -> Iterator[Step]:
+    """Give the steps of both orders for each seed, as they are done; `steps` is the optimizer's, of every training.
+
+    Raises ConfigurationError when there are fewer photos to train on than the largest size.
+    """
+    folder = folder.resolve()
+    if not (folder / MANIFEST).exists():
+        write_dataset(folder, source, params)
+    with chdir(folder):
+        pool, there = photos_of("train"), len(photos_of("train"))
+    if there < max(sizes):
+        raise ConfigurationError(f"only {there} photos are on the train side; give sizes up to that")
+    for seed in seeds:
+        shuffled = np.random.default_rng(seed).permutation(pool).tolist()
+        for order in (RANDOM, QUEUE):
+            step, model = None, None
+            for size in sizes:
+                before = step.labelled if step else ()
+                # The first batch is by chance in both orders: nothing can be uncertain yet.
+                of = RANDOM if step is None else order
+                place = folder / f"{of}-{seed}-{size}"
+                if not (place / _STEP).exists():
+                    with chdir(folder):
+                        new = _next(order, model, shuffled, before, size - len(before), params)
+                        seconds = [_seconds(sha256, model, params) for sha256 in new]
+                    _train(place, [*before, *new], params, steps, seed)
+                    with chdir(folder):
+                        found = evaluate_model(load_model(place / MODEL), photos_of("test"), params.label_ids)
+                    taken, by_hand = (sum(values) for values in zip(*seconds, strict=True))
+                    done = Step(of, seed, (*before, *new), found.confusion.miou(), taken, by_hand)
+                    write_atomically(place / _STEP, json.dumps(asdict(done)).encode())
+                step = _read(place)
+                model = load_model(place / MODEL)
+                logger.info("%s, seed %d, %d photos: mIoU %.3f", order, seed, size, step.miou)
+                yield replace(step, order=order)
+
+
+def as_curve(steps: Sequence[Step]) -> pd.DataFrame:
+    """Give a row per order and number of photos: mean mIoU and share saved over seeds, and their standard deviations."""
+    table = pd.DataFrame([
+        {"order": one.order, "photos": len(one.labelled), "miou": one.miou, "saved": one.saved_share} for one in steps
+    ])  # fmt: skip
+    found = table.groupby(["order", "photos"], sort=True).agg(["mean", "std"])
+    found.columns = ["_".join(names) for names in found.columns]
+    return found.reset_index()
+
+
+def _next(
+    order: str, model: ClothingModel | None, shuffled: Sequence[str], labelled: Sequence[str], count: int, params: Params
+) -> list[str]:
+    """Choose the next photos: in shuffled order, or as the queue would fill up with this model's scores."""
+    left = [sha256 for sha256 in shuffled if sha256 not in set(labelled)]
+    if order == RANDOM or model is None:
+        return left[:count]
+    scores = {sha256: model.score(read_photo(sha256)[0]) for sha256 in left}
+    tasks = [Task(number, ImageRef("", 0, sha256, 0, 0)) for number, sha256 in enumerate(left)]
+    chosen = next_tasks(tasks, Ledger(scores), params.prelabel.model_copy(update={"ahead": count}))
+    return [task.image.sha256 for task in chosen]
+
+
+def _seconds(sha256: str, model: ClothingModel | None, params: Params) -> tuple[float, float]:
+    """Give the seconds a simulated labeler takes from the model's pre-label, and from nothing."""
+    photo, truth = read_photo(sha256)
+    proposed = prediction_json(model.predict(photo))["result"] if model else []
+    return correct(proposed, truth, params)[1], correct([], truth, params)[1]
+
+
+def _train(place: Path, labelled: Sequence[str], params: Params, steps: int, seed: int) -> None:
+    """Train on these photos alone, in a folder whose photos and masks are those of the folder above."""
+    (place / IMAGES.parent).mkdir(parents=True, exist_ok=True)
+    for part in (IMAGES, MASKS):
+        if not (place / part).exists():
+            (place / part).symlink_to(place.parent / part)
+    table = pd.read_parquet(place.parent / MANIFEST)
+    table[table["sha256"].isin(labelled) | (table["split"] == "test")].to_parquet(place / MANIFEST, index=False)
+    batches = max(1, len(labelled) // params.train.batch_size)
+    options = {"epochs": max(1, math.ceil(steps / batches)), "max_minutes": 0, "patience": 0, "seed": seed}
+    with chdir(place):
+        train(params.model_copy(update={"train": params.train.model_copy(update=options)}))
+
+
+def _read(place: Path) -> Step:
+    fields = json.loads((place / _STEP).read_text(encoding="utf-8"))
+    return Step(**{**fields, "labelled": tuple(fields["labelled"])})

@@ -1,0 +1,72 @@
+"""Simulated rounds on drawn photos: sizes, orders, what people would take, and going on after an end."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipelines.errors import ConfigurationError
+from pipelines.masked_photos import MaskedPhotos, masked_photos
+from pipelines.params import Params
+from pipelines.simulation import rounds
+from pipelines.simulation.results import as_table, draw_curve
+from pipelines.simulation.rounds import as_curve, simulate
+
+
+@pytest.fixture
+def photos(tmp_path: Path, two_labels: Params) -> MaskedPhotos:
+    """Thirty photos of a red coat at different places, one of which is damaged, with their masks."""
+    for folder in ("photos", "masks"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "labels.csv").write_text("index,label\n0,\n1,coat\n")
+    random = np.random.default_rng(1)
+    for number in range(30):
+        mask = np.zeros((48, 40), np.uint8)
+        top, left = random.integers(0, 24, 2)
+        mask[top : top + 20, left : left + 14] = 1
+        photo = np.full((48, 40, 3), 200, np.uint8) - random.integers(0, 90, (48, 40, 3), np.uint8)
+        photo[mask > 0] = (20, 20, 220)  # BGR
+        cv2.imwrite(str(tmp_path / "photos" / f"{number:02d}.png"), photo)
+        cv2.imwrite(str(tmp_path / "masks" / f"{number:02d}.png"), mask)
+    damaged = tmp_path / "photos" / "07.png"
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    return masked_photos(tmp_path / "photos", tmp_path / "masks", tmp_path / "labels.csv", two_labels)
+
+
+@pytest.fixture
+def small(two_labels: Params) -> Params:
+    fields = {"encoder_weights": "none", "image_height": 32, "image_width": 32, "batch_size": 2}
+    return two_labels.model_copy(update={"train": two_labels.train.model_copy(update=fields)})
+
+
+def test_both_orders_start_alike_and_label_what_is_asked(
+    photos: MaskedPhotos, small: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps = list(simulate(photos, small, tmp_path / "out", [2, 5], [0, 1], steps=2))
+
+    assert [(one.order, one.seed, len(one.labelled)) for one in steps] == [
+        (order, seed, size) for seed in (0, 1) for order in ("random", "queue") for size in (2, 5)
+    ]
+    assert steps[0].labelled == steps[2].labelled
+    assert steps[0].miou == steps[2].miou
+    assert all(len(set(one.labelled)) == len(one.labelled) for one in steps)
+    assert steps[1].labelled[:2] == steps[0].labelled
+    assert steps[0].saved_share == 0  # nothing was proposed for the first batch
+    assert "07.png is left out" in caplog.text
+
+    monkeypatch.setattr(rounds, "train", lambda _: pytest.fail("what was done is done"))
+    assert list(simulate(photos, small, tmp_path / "out", [2, 5], [0, 1], steps=2)) == steps
+
+    curve = as_curve(steps)
+    assert list(zip(curve["order"], curve["photos"], strict=True)) == [
+        ("queue", 2), ("queue", 5), ("random", 2), ("random", 5)
+    ]  # fmt: skip
+    assert as_table(curve).row_count == 4
+    draw_curve(curve, tmp_path / "curve.png")
+    assert cv2.imread(str(tmp_path / "curve.png")) is not None
+
+
+def test_more_photos_than_there_are_is_said(photos: MaskedPhotos, small: Params, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="photos are on the train side"):
+        list(simulate(photos, small, tmp_path / "out", [500], [0], steps=1))
