@@ -25,7 +25,7 @@ def train_briefly(params: Params, folder: Path) -> None:
     size = card.height, card.width
     inputs = torch.from_numpy(np.stack([normalize(resize_image(d.image, *size), card.mean, card.std) for d in drawn]))
     truth = torch.from_numpy(np.stack([channel_of[resize_mask(d.mask, *size)] for d in drawn])).long()
-    optimizer = torch.optim.AdamW(network.parameters(), params.train.learning_rate)
+    optimizer = torch.optim.AdamW(network.parameters(), params.train.lr)
     network.train()
     for step in track(range(_STEPS), "a short training", transient=True):
         part = torch.arange(step * 8, step * 8 + 8) % len(drawn)

@@ -180,6 +180,24 @@ def rollback() -> None:
 
 
 @app.command()
+def quality() -> None:
+    """Find annotations that look wrong, show them in Label Studio's tab «Review», and measure how well people agree."""
+    from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.dataset.workspace import Workspace
+    from pipelines.labelstudio.client import connect
+    from pipelines.params import load_params
+    from pipelines.quality.review import as_tables, review
+    from pipelines.training.registry import Registry
+
+    settings = get_settings()
+    published = Published(Workspace(settings.workspace_path, settings), storage.connect(settings))
+    found = review(published, Registry(settings), connect(settings), load_params(settings.params_path))
+    for table in as_tables(found):
+        console.print(table)
+
+
+@app.command()
 def report() -> None:
     """Show what people did with each model's pre-labels and what that saved, as a table and as a page of pictures."""
     from pipelines import storage

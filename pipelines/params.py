@@ -137,6 +137,12 @@ class SplitParams(Section):
     min_label_photos: Annotated[int, Field(ge=2)]
 
 
+class QualityParams(Section):
+    """How many photos that look wrong are shown for review."""
+
+    review: Annotated[int, Field(ge=0)]
+
+
 class RetrainParams(Section):
     """When a dataset version is trained on: with so many new annotations, or when it has waited for so many days."""
 
@@ -199,6 +205,7 @@ class Params(Section):
     compile: CompileParams
     check: CheckParams
     split: SplitParams
+    quality: QualityParams
     retrain: RetrainParams
     train: TrainParams
     evaluate: EvaluateParams

@@ -11,6 +11,7 @@ from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import BRUSH
 from pipelines.labelstudio.interface import labeling_interface
+from pipelines.labelstudio.tasks import REVIEW
 from pipelines.params import Params
 from pipelines.serving import ask_service
 from pipelines.settings import Settings
@@ -19,6 +20,7 @@ STORAGE_TITLE = "maskloop source"
 SEGMENTATION_TITLE = "segmentation"
 SEGMENT_ANYTHING_TITLE = "segment-anything"
 QUEUE_TITLE = "Queue"
+REVIEW_TITLE = "Review"
 # Columns that a labeler does not need; people can show them again.
 _HIDDEN = [
     f"tasks:{name}"
@@ -129,7 +131,9 @@ def _plain(value: Any) -> Any:
 
 
 def tabs() -> list[dict[str, Any]]:
-    """Describe the Data Manager's tabs: all photos, and what comes next: photos with masks, the least certain first."""
+    """Describe the Data Manager's tabs: all photos; what comes next: photos with masks, the least certain first; and
+    photos whose masks look wrong, with the reason, the worst first.
+    """
 
     def where(column: str, operator: str) -> dict[str, Any]:
         return {"filter": f"filter:tasks:{column}", "operator": operator, "type": "Number", "value": 0}
@@ -140,6 +144,12 @@ def tabs() -> list[dict[str, Any]]:
     table = {"type": "list", "target": "tasks", "hiddenColumns": hidden}
     return [
         {**table, "title": "All photos"},
+        {
+            **table, "title": REVIEW_TITLE, "ordering": [f"tasks:data.{REVIEW}"],
+            "filters": {"conjunction": "and", "items": [
+                {"filter": f"filter:tasks:data.{REVIEW}", "operator": "regex", "type": "String", "value": "."}
+            ]},
+        },
         {**table, "title": QUEUE_TITLE, "ordering": ["tasks:predictions_score"], "filters": queue},
     ]
 

@@ -23,6 +23,7 @@ _UNNEEDED = [
 ]  # fmt: skip
 _IDENTITY = ("generation", "sha256", "height", "width")
 _PHASH = "phash"  # tasks of earlier versions lack it
+REVIEW = "review"  # why somebody should look at what was drawn; tasks that nothing is said of lack it
 
 
 def list_tasks(client: LabelStudioClient, project_id: int, *, only: Sequence[int] | None = None) -> Iterator[Task]:
@@ -76,6 +77,19 @@ def update_task(client: LabelStudioClient, task_id: int, image: ImageRef, metada
     client.patch(f"/api/tasks/{task_id}/", {"data": task_data(image, metadata)})
 
 
+def show_reviews(client: LabelStudioClient, project_id: int, reasons: Mapping[str, str]) -> int:
+    """Make the tasks of these photos, by sha256, show why somebody should look at them, and no others; gives changes."""
+    changed = 0
+    for raw in pages(client, project_id, page_size=_PAGE, query={}):
+        if is_ours(raw):
+            data = raw["data"]
+            reason = reasons.get(data["sha256"], "")
+            if data.get(REVIEW, "") != reason:
+                client.patch(f"/api/tasks/{raw['id']}/", {"data": {**data, REVIEW: reason}})
+                changed += 1
+    return changed
+
+
 def delete_task(client: LabelStudioClient, task_id: int) -> None:
     """Delete a task with all it holds."""
     client.delete(f"/api/tasks/{task_id}/")
@@ -108,7 +122,7 @@ def parse_image(data: Mapping[str, Any]) -> ImageRef:
 
 def parse_metadata(data: Mapping[str, Any]) -> Metadata:
     """Read the catalogue's part of task data."""
-    return {key: str(value) for key, value in data.items() if key not in (IMAGE, _PHASH, *_IDENTITY)}
+    return {key: str(value) for key, value in data.items() if key not in (IMAGE, _PHASH, REVIEW, *_IDENTITY)}
 
 
 def parse_task(raw: Mapping[str, Any]) -> Task:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.labelstudio.annotations import annotated_tasks, parse_annotation
+from pipelines.labelstudio.annotations import export_tasks, parse_annotation
 from pipelines.labelstudio.tasks import task_data
 from pipelines.records import ImageRef
 
@@ -69,36 +69,17 @@ def test_a_skipped_task_is_a_cancelled_annotation() -> None:
     assert annotation.lead_time_s == 0
 
 
-@pytest.fixture
-def studio_with_two_annotated_of_three(label_studio):
-    listed = [{**task(number), "total_annotations": number % 2} for number in (1, 2, 3)]
-    answers = {
-        "GET /api/users": [[{"id": 5, "email": "ada@archive.test"}]],
-        "GET /api/tasks": [{"total": 3, "tasks": listed}],
-        EXPORT: [[task(1, submitted()), task(3, submitted(was_cancelled=True))]],
-    }
-    return label_studio(answers)
+def test_tasks_are_exported_in_batches(label_studio) -> None:
+    client, server = label_studio({EXPORT: [[task(1)], [task(51)]]})
+
+    found = list(export_tasks(client, 7, range(1, 52)))
+
+    assert [one["id"] for one in found] == [1, 51]
+    assert [query["ids[]"] for _, query, _ in server.asked][1] == "51"
 
 
-def test_only_annotated_tasks_are_exported(studio_with_two_annotated_of_three) -> None:
-    client, server = studio_with_two_annotated_of_three
+def test_without_tasks_nothing_is_exported(label_studio) -> None:
+    client, server = label_studio({EXPORT: [[]]})
 
-    found = list(annotated_tasks(client, 7))
-
-    assert [(one["id"], one["annotations"][0]["was_cancelled"]) for one in found] == [(1, False), (3, True)]
-    assert [where for where, _, _ in server.asked].count(EXPORT) == 1
-
-
-def test_only_the_ids_that_were_asked_for_are_exported(studio_with_two_annotated_of_three) -> None:
-    client, server = studio_with_two_annotated_of_three
-
-    list(annotated_tasks(client, 7, only={3}))
-
-    assert server.asked[-1][1]["ids[]"] == "3"
-
-
-def test_without_annotations_nothing_is_exported(label_studio) -> None:
-    client, server = label_studio({"GET /api/tasks": [{"total": 1, "tasks": [task(1)]}]})
-
-    assert list(annotated_tasks(client, 7)) == []
+    assert list(export_tasks(client, 7, [])) == []
     assert EXPORT not in [where for where, _, _ in server.asked]

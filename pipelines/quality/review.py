@@ -1,0 +1,126 @@
+"""What `maskloop quality` does: look through the newest dataset, and bring what looks wrong before people's eyes."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.progress import track
+from rich.table import Table
+
+from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, decode_mask, mask_path, parse_annotation_json
+from pipelines.dataset.published import Published
+from pipelines.errors import AnnotationError
+from pipelines.images import decode_image
+from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.regions import compile_regions
+from pipelines.labelstudio.tasks import show_reviews
+from pipelines.params import Params
+from pipelines.quality.agreement import Agreement, measure_agreement
+from pipelines.quality.suspicion import Suspicion, find_suspicious
+from pipelines.segmentation.clothing import load_model
+from pipelines.training.registry import Registry
+
+logger = logging.getLogger(__name__)
+_SHOWN = 20  # photos in the terminal; all are in the tab
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was found in a dataset: suspicious photos, the worst first, and how well people agree."""
+
+    dataset: str
+    model: str
+    examined: int
+    suspicious: tuple[Suspicion, ...]
+    agreement: Agreement
+
+
+def review(published: Published, registry: Registry, labels: LabelStudioClient, params: Params) -> Quality:
+    """Examine the newest dataset with the champion and show suspicious photos in Label Studio's tab «Review».
+
+    Photos that were called suspicious before and are not any more leave the tab. Without a champion only agreement is
+    measured. Raises DatasetError when nothing is published.
+    """
+    dataset, champion = published.newest(), registry.champion()
+    manifest = published.manifest(dataset)
+    found: list[Suspicion] = []
+    if champion:
+        with tempfile.TemporaryDirectory() as scratch:
+            model = load_model(registry.download(champion, Path(scratch)), version=champion.served_as)
+        photos = _photos(published, dataset, manifest["sha256"].tolist())
+        found = find_suspicious(track(photos, "examining", total=len(manifest), transient=True), model, params.quality.review)
+        reasons = {one.sha256: f"{one.score:.3f} · {one.reason}" for one in found}
+        changed = show_reviews(labels, find_project(labels, params), reasons)
+        logger.info("%d photos look wrong to %s; %d tasks changed in the tab", len(found), champion.served_as, changed)
+    else:
+        logger.info("no champion yet: nothing can be called suspicious")
+    agreement = measure_agreement(_drawn_by_several(published, dataset, manifest, params), params.label_ids)
+    return Quality(dataset, champion.served_as if champion else "", len(manifest), tuple(found), agreement)
+
+
+def _photos(published: Published, dataset: str, names: list[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Give each photo with its mask, out of what the version keeps: a sync may go on beside."""
+    images, masks = published.folder(dataset, IMAGES), published.folder(dataset, MASKS)
+    for sha256 in names:
+        mask = mask_path(sha256).name
+        photo = decode_image(published.file(images[sha256], sha256), max_megapixels=float("inf"))
+        yield sha256, photo, decode_mask(published.file(masks[mask], mask), mask)
+
+
+def _drawn_by_several(
+    published: Published, dataset: str, manifest: pd.DataFrame, params: Params
+) -> Iterator[dict[str, np.ndarray]]:
+    """Give, for each photo that several people drew, their masks by person, each one's newest."""
+    wanted = set(manifest.loc[manifest["disagreement"].notna(), "sha256"])
+    if not wanted:
+        return
+    newest: dict[str, dict[str, tuple[str, str]]] = {photo: {} for photo in wanted}  # by photo and person: when, hash
+    for name, md5 in published.folder(dataset, ANNOTATIONS).items():
+        annotation = parse_annotation_json(published.file(md5, name), name)
+        if annotation.image.sha256 in wanted:
+            of_photo = newest[annotation.image.sha256]
+            this = annotation.updated_at.isoformat(), md5
+            of_photo[annotation.annotator] = max(this, of_photo.get(annotation.annotator, this))
+    for of_photo in newest.values():
+        masks = {}
+        for person, (_, md5) in of_photo.items():
+            annotation = parse_annotation_json(published.file(md5, md5), md5)
+            try:
+                masks[person] = compile_regions(
+                    annotation.raw["result"], params.label_ids, annotation.image.height, annotation.image.width,
+                    params.compile.alpha_threshold, params.compile.strongest,
+                ).mask  # fmt: skip
+            except AnnotationError as error:
+                logger.warning("annotation %s of %s is left out: %s", annotation.uuid, person, error)
+        yield masks
+
+
+def as_tables(found: Quality) -> list[Table]:
+    """Lay out what was found for a terminal: the worst photos, and agreement where there is any to measure."""
+    worst = Table(
+        title=f"{len(found.suspicious)} of {found.examined} photos of {found.dataset} look wrong to {found.model or 'nobody'}",
+        title_justify="left", box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+    for heading in ("score", "photo", "reason"):
+        worst.add_column(heading)
+    for one in found.suspicious[:_SHOWN]:
+        worst.add_row(f"{one.score:.3f}", one.sha256[:12], one.reason)
+    tables = [worst]
+    if found.agreement.photos:
+        alike = Table(
+            title=f"Agreement on {found.agreement.photos} photos that several people drew: "
+            f"Krippendorff's alpha {found.agreement.alpha:.3f}",
+            title_justify="left", box=box.SIMPLE_HEAD,
+        )  # fmt: skip
+        alike.add_column("label or person")
+        alike.add_column("IoU", justify="right")
+        for name, iou in {**found.agreement.iou_of_label, **found.agreement.iou_of_person}.items():
+            alike.add_row(name, f"{iou:.3f}")
+        tables.append(alike)
+    return tables

@@ -1,0 +1,60 @@
+"""Agreement between people, from masks whose agreement is known."""
+
+import krippendorff
+import numpy as np
+import pytest
+
+from pipelines.quality.agreement import measure_agreement
+
+LABELS = {"coat": 3, "dress": 7}
+
+
+def mask(coat: int, dress: int = 0) -> np.ndarray:
+    """A coat over the first rows of a 10×10 photo, a dress over the next."""
+    found = np.zeros((10, 10), np.uint8)
+    found[:coat] = 3
+    found[coat : coat + dress] = 7
+    return found
+
+
+def test_people_who_draw_the_same_agree_wholly() -> None:
+    found = measure_agreement([{"a": mask(4), "b": mask(4)}], LABELS)
+
+    assert (found.photos, found.alpha) == (1, 1.0)
+    assert found.iou_of_label == {"coat": 1.0}  # nobody drew a dress
+    assert found.iou_of_person == {"a": 1.0, "b": 1.0}
+
+
+def test_iou_is_taken_between_people() -> None:
+    found = measure_agreement([{"a": mask(4, 2), "b": mask(5, 1)}, {"a": mask(2), "c": mask(2)}], LABELS)
+
+    assert found.iou_of_label == pytest.approx({"coat": (40 + 20) / (50 + 20), "dress": 10 / 20})
+    assert found.iou_of_person["c"] == 1.0
+    assert found.iou_of_person["b"] < found.iou_of_person["a"] < 1
+
+
+def test_photos_of_one_person_do_not_count() -> None:
+    found = measure_agreement([{"a": mask(4)}], LABELS)
+
+    assert found.photos == 0
+    assert np.isnan(found.alpha)
+
+
+@pytest.mark.parametrize("people", [2, 3])
+def test_alpha_is_that_of_the_reference(people: int) -> None:
+    random = np.random.default_rng(people)
+    truth = random.choice([0, 3, 7], (12, 9), p=[0.6, 0.3, 0.1]).astype(np.uint8)
+    drawn = {}
+    for person in "abc"[:people]:
+        drawn[person] = np.where(random.random(truth.shape) < 0.2, 7, truth).astype(np.uint8)
+
+    values = np.stack([one.ravel() for one in drawn.values()])
+    expected = krippendorff.alpha(reliability_data=values, level_of_measurement="nominal")
+
+    assert measure_agreement([drawn], LABELS).alpha == pytest.approx(expected)
+
+
+def test_alpha_of_nothing_but_chance_is_about_zero() -> None:
+    random = np.random.default_rng(5)
+    a, b = (random.integers(0, 2, (200, 200)).astype(np.uint8) * 3 for _ in range(2))
+    assert abs(measure_agreement([{"a": a, "b": b}], LABELS).alpha) < 0.02
