@@ -1,8 +1,8 @@
-"""Promotions and roll-backs under load: does any request fail, does any answer mix two models, and how soon does it count?
+"""Promotions and roll-backs under load: does a request fail, does an answer mix two models, how soon does it count?
 
 A whole stack serves two versions of one network whose labels stand in opposite order, so that each photo has other
-labels under either. Five requests a second of three photos each come in, whoever is slow; meanwhile the champion changes
-back and forth by the registry's own promotion and roll-back. A promotion counts from the command on until an answer of
+labels under either. Five requests a second of three photos each come in, whoever is slow; meanwhile the champion
+changes back and forth by the registry's own promotion and roll-back. A promotion counts from the command on until an answer of
 the new version has arrived.
 """
 

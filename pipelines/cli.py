@@ -314,7 +314,9 @@ def simulate(
     curve = as_curve(done)
     draw_curve(curve, folder / "curve.png")
     names = " ".join(f"…/{path.parent.name}/{path.name}" for path in (photos, masks, labels))
-    command = f"maskloop simulate {names} --sizes {sizes} --seeds {seeds} --steps {steps} --height {height} --width {width}"
+    command = (
+        f"maskloop simulate {names} --sizes {sizes} --seeds {seeds} --steps {steps} --height {height} --width {width}"
+    )
     write_figures(settings.var / "bench" / "simulate.json", done, command, time.monotonic() - started)
     console.print(as_table(curve))
     console.print(f"picture: {folder / 'curve.png'}", highlight=False)

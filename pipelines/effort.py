@@ -4,8 +4,8 @@ Hours saved, of the photos that a model pre-labelled: their number, times the me
 
     (seconds a region takes without a model) × (regions that were submitted) − (seconds the photo took)
 
-where a region's seconds without a model are the median, over photos that were drawn from nothing, of the photo's seconds
-by its regions. Medians, because a photo left open over lunch says nothing about a model.
+where a region's seconds without a model are the median, over photos that were drawn from nothing, of the photo's
+seconds by its regions. Medians, because a photo left open over lunch says nothing about a model.
 """
 
 import json
@@ -52,7 +52,12 @@ class Effort:
     @property
     def shares(self) -> dict[str, float]:
         """Give what became of regions: accepted untouched, corrected, drawn by hand, deleted; they add up to 1."""
-        counts = {"untouched": self.untouched, "corrected": self.corrected, "drawn": self.drawn, "deleted": self.deleted}
+        counts = {
+            "untouched": self.untouched,
+            "corrected": self.corrected,
+            "drawn": self.drawn,
+            "deleted": self.deleted,
+        }
         return {name: count / max(1, self.regions) for name, count in counts.items()}
 
     @property

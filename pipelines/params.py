@@ -154,9 +154,9 @@ class TrainParams(Section):
     """Network, input size in pixels, and optimisation.
 
     `max_minutes` shortens the schedule when the epochs take longer (0: never), `patience` ends it after so many epochs
-    without a better validation (0: never). `class_weights` is the exponent by which rare classes weigh more in the loss,
-    `repeat_rare` the share of photos below which a label makes its photos come more often, `average` the decay of the
-    moving average of weights (0: none).
+    without a better validation (0: never). `class_weights` is the exponent by which rare classes weigh more in
+    the loss, `repeat_rare` the share of photos below which a label makes its photos come more often, `average` the
+    decay of the moving average of weights (0: none).
     """
 
     architecture: str

@@ -1,4 +1,4 @@
-"""What rounds paid: per model, how good it is and what it saved the labelers, in MLflow, in a terminal and as a page."""
+"""What rounds paid: per model, how good it is and what it saved the labelers; in MLflow, in a terminal, as a page."""
 
 import io
 import logging
@@ -50,8 +50,8 @@ def as_table(found: Mapping[str, Effort], test_miou: Mapping[str, float], datase
     for name, one in found.items():
         shares = [f"{share:.0%}" for share in one.shares.values()]
         table.add_row(
-            _title(name), _figure(test_miou.get(name)), str(one.photos), *shares, _figure(one.miou), f"{one.seconds:.0f}",
-            "–" if one.hours_saved is None else f"{one.hours_saved:.1f}",
+            _title(name), _figure(test_miou.get(name)), str(one.photos), *shares, _figure(one.miou),
+            f"{one.seconds:.0f}", "–" if one.hours_saved is None else f"{one.hours_saved:.1f}",
         )  # fmt: skip
     return table
 

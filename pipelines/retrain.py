@@ -51,7 +51,9 @@ def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False)
     if again or (trained and not trained.reason):  # without a reason it was never compared with the champion
         return newest
     if trained:
-        logger.info("%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, newest)
+        logger.info(
+            "%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, newest
+        )
         return None
     known = {version.dataset for version in registry.versions()}
     last = next((tag for tag in reversed(tags) if tag in known), None)

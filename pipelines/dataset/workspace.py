@@ -1,7 +1,8 @@
 """A dataset workspace: a clone of the project in which datasets are versioned with git and DVC.
 
-Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: it remembers in its
-site cache what it hashed and pushed, but a kill during `dvc push` leaves one that makes later pushes skip files silently.
+Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: it remembers in
+its site cache what it hashed and pushed, but a kill during `dvc push` leaves one that makes later pushes skip files
+silently.
 """
 
 import os
@@ -91,9 +92,7 @@ class Workspace:
         lasting = self.settings.var / "dvc-site"
         lasting.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as fresh:
-            environment = self._environment() | {
-                "DVC_SITE_CACHE_DIR": str(lasting) if remembers else fresh
-            }
+            environment = self._environment() | {"DVC_SITE_CACHE_DIR": str(lasting) if remembers else fresh}
             command = [str(self._pythons[0] / "python"), "-m", "dvc", *arguments]
             return _run(command, self.path, environment, show=show, keep_open=self._lock)
 

@@ -145,10 +145,15 @@ def tabs() -> list[dict[str, Any]]:
     return [
         {**table, "title": "All photos"},
         {
-            **table, "title": REVIEW_TITLE, "ordering": [f"tasks:data.{REVIEW}"],
-            "filters": {"conjunction": "and", "items": [
-                {"filter": f"filter:tasks:data.{REVIEW}", "operator": "regex", "type": "String", "value": "."}
-            ]},
+            **table,
+            "title": REVIEW_TITLE,
+            "ordering": [f"tasks:data.{REVIEW}"],
+            "filters": {
+                "conjunction": "and",
+                "items": [
+                    {"filter": f"filter:tasks:data.{REVIEW}", "operator": "regex", "type": "String", "value": "."}
+                ],
+            },
         },
         {**table, "title": QUEUE_TITLE, "ordering": ["tasks:predictions_score"], "filters": queue},
     ]

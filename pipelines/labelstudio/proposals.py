@@ -1,4 +1,4 @@
-"""What became of a pre-label: the prediction that Label Studio keeps beside an annotation, against what was submitted."""
+"""What became of a pre-label: the prediction that Label Studio keeps beside an annotation, against that annotation."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -78,7 +78,7 @@ def update_task(client: LabelStudioClient, task_id: int, image: ImageRef, metada
 
 
 def show_reviews(client: LabelStudioClient, project_id: int, reasons: Mapping[str, str]) -> int:
-    """Make the tasks of these photos, by sha256, show why somebody should look at them, and no others; gives changes."""
+    """Make the tasks of these photos, by sha256, show why somebody should look at them, and no others."""
     changed = 0
     for raw in pages(client, project_id, page_size=_PAGE, query={}):
         if is_ours(raw):

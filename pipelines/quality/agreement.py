@@ -1,7 +1,7 @@
 """How well people agree who drew the same photos: IoU per label, per person, and Krippendorff's alpha over pixels.
 
-Alpha for nominal data after Krippendorff, «Computing Krippendorff's alpha-reliability» (2011): 1 is perfect agreement, 0
-what chance would give. Pixels are the units; photos count by their size.
+Alpha for nominal data after Krippendorff, «Computing Krippendorff's alpha-reliability» (2011): 1 is perfect agreement,
+0 what chance would give. Pixels are the units; photos count by their size.
 """
 
 from collections.abc import Iterable, Mapping

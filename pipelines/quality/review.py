@@ -54,7 +54,9 @@ def review(published: Published, registry: Registry, labels: LabelStudioClient, 
         with tempfile.TemporaryDirectory() as scratch:
             model = load_model(registry.download(champion, Path(scratch)), version=champion.served_as)
         photos = _photos(published, dataset, manifest["sha256"].tolist())
-        found = find_suspicious(track(photos, "examining", total=len(manifest), transient=True), model, params.quality.review)
+        found = find_suspicious(
+            track(photos, "examining", total=len(manifest), transient=True), model, params.quality.review
+        )
         reasons = {one.sha256: f"{one.score:.3f} · {one.reason}" for one in found}
         changed = show_reviews(labels, find_project(labels, params), reasons)
         logger.info("%d photos look wrong to %s; %d tasks changed in the tab", len(found), champion.served_as, changed)
@@ -104,7 +106,8 @@ def _drawn_by_several(
 def as_tables(found: Quality) -> list[Table]:
     """Lay out what was found for a terminal: the worst photos, and agreement where there is any to measure."""
     worst = Table(
-        title=f"{len(found.suspicious)} of {found.examined} photos of {found.dataset} look wrong to {found.model or 'nobody'}",
+        title=f"{len(found.suspicious)} of {found.examined} photos of {found.dataset} look wrong to "
+        f"{found.model or 'nobody'}",
         title_justify="left", box=box.SIMPLE_HEAD,
     )  # fmt: skip
     for heading in ("score", "photo", "reason"):

@@ -1,8 +1,8 @@
 """Annotations that look wrong to a model, the worst first, with the reason.
 
 Photos are scored by cleanlab's softmin of the probability of each pixel's label: Lad, Mueller: «Estimating label errors
-in semantic segmentation data» (2023). A model knows the photos that it was trained on: on those it objects to the grossest
-errors only.
+in semantic segmentation data» (2023). A model knows the photos that it was trained on: on those it objects to the
+grossest errors only.
 """
 
 from collections.abc import Iterable

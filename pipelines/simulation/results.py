@@ -22,10 +22,10 @@ def as_table(curve: pd.DataFrame) -> Table:
     table = Table(title="The value of a round", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("order", "photos", "test mIoU", "time saved on this batch"):
         table.add_column(heading, justify="left" if heading == "order" else "right")
-    for row in curve.itertuples():
+    for row in curve.to_dict("records"):
         table.add_row(
-            str(row.order), str(row.photos), f"{row.miou_mean:.3f} ± {row.miou_std:.3f}",
-            f"{100 * row.saved_mean:.0f} ± {100 * row.saved_std:.0f} %",
+            row["order"], str(row["photos"]), f"{row['miou_mean']:.3f} ± {row['miou_std']:.3f}",
+            f"{100 * row['saved_mean']:.0f} ± {100 * row['saved_std']:.0f} %",
         )  # fmt: skip
     return table
 
@@ -37,7 +37,12 @@ def draw_curve(curve: pd.DataFrame, path: Path) -> None:
     for order, rows in curve.groupby("order"):
         for axes, name, scale in ((quality, "miou", 1), (saved, "saved", 100)):
             axes.errorbar(
-                rows["photos"], scale * rows[f"{name}_mean"], scale * rows[f"{name}_std"], fmt="o-", capsize=3, label=order
+                rows["photos"],
+                scale * rows[f"{name}_mean"],
+                scale * rows[f"{name}_std"],
+                fmt="o-",
+                capsize=3,
+                label=order,
             )
     quality.set(xlabel="photos labelled", ylabel="mIoU on test photos")
     saved.set(xlabel="photos labelled, the newest batch", ylabel="% of the labelers' time saved")

@@ -1,8 +1,8 @@
-"""The value of a round: photos are labelled in batches by people who know the true mask, chosen by chance or by the queue.
+"""The value of a round: photos are labelled batch by batch by people who know the true mask, by chance or as queued.
 
-After every batch a model is trained on all that is labelled and measured on the test photos. Who labels next starts from
-its masks; what that saves is the time a simulated labeler takes, against drawing everything by hand. Each step lies in a
-folder of its own, so a simulation that was ended goes on where it was.
+After every batch a model is trained on all that is labelled and measured on the test photos. Who labels next starts
+from its masks; what that saves is the time a simulated labeler takes, against drawing everything by hand. Each step
+lies in a folder of its own, so a simulation that was ended goes on where it was.
 """
 
 import json
@@ -39,7 +39,7 @@ _STEP = "step.json"
 class Step:
     """One batch: which photos were labelled in all, the model's mIoU on the test photos, and the people's seconds.
 
-    `seconds` is what the newest batch took from the pre-labels of the model before, `by_hand` what it takes from nothing.
+    `seconds` is what the newest batch took from pre-labels of the model before, `by_hand` what it takes from nothing.
     """
 
     order: str
@@ -95,7 +95,7 @@ def simulate(
 
 
 def as_curve(steps: Sequence[Step]) -> pd.DataFrame:
-    """Give a row per order and number of photos: mean mIoU and share saved over seeds, and their standard deviations."""
+    """Give a row per order and number of photos: means of mIoU and share saved over seeds, and standard deviations."""
     table = pd.DataFrame([
         {"order": one.order, "photos": len(one.labelled), "miou": one.miou, "saved": one.saved_share} for one in steps
     ])  # fmt: skip
@@ -105,7 +105,12 @@ def as_curve(steps: Sequence[Step]) -> pd.DataFrame:
 
 
 def _next(
-    order: str, model: ClothingModel | None, shuffled: Sequence[str], labelled: Sequence[str], count: int, params: Params
+    order: str,
+    model: ClothingModel | None,
+    shuffled: Sequence[str],
+    labelled: Sequence[str],
+    count: int,
+    params: Params,
 ) -> list[str]:
     """Choose the next photos: in shuffled order, or as the queue would fill up with this model's scores."""
     left = [sha256 for sha256 in shuffled if sha256 not in set(labelled)]

@@ -66,7 +66,7 @@ class Learner(lightning.LightningModule):
         self._losses, self._begun = [], time.monotonic()
 
     def on_train_batch_start(self, batch: Batch, number: int) -> None:
-        """Set the learning rate of this step, and seed its dropout: a resumed training draws what an undisturbed one did."""
+        """Set the learning rate and seed the dropout of this step: a resumed training draws what others would."""
         torch.manual_seed(hash((self.params.seed, self.current_epoch, number)))
         for group in self.optimizers().param_groups:  # type: ignore[union-attr] # one optimizer, no list
             group["lr"] = group["peak"] * rate_at(self.progress)
@@ -104,7 +104,9 @@ class Learner(lightning.LightningModule):
         self.seconds += time.monotonic() - self._begun
         done = self.current_epoch + 1
         row = {"epoch": float(self.current_epoch), "train_loss": float(np.mean(self._losses))}
-        row["val_miou"] = float(self.trainer.callback_metrics.get("val_miou", math.nan)) if self._validated() else math.nan
+        row["val_miou"] = (
+            float(self.trainer.callback_metrics.get("val_miou", math.nan)) if self._validated() else math.nan
+        )
         self.curve.append(row)
         epochs = self._epochs()
         if self.params.max_minutes:

@@ -19,13 +19,14 @@ def new_annotations(now: pd.DataFrame, trained_on: pd.DataFrame | None) -> int:
 def why_wait(params: RetrainParams, new: int, waiting_since: datetime, now: datetime) -> str | None:
     """Say why a dataset is not trained on yet; None when it is time.
 
-    `new` counts annotations as `new_annotations` does; `waiting_since` is when the first version that was not trained on
-    was published.
+    `new` counts annotations as `new_annotations` does; `waiting_since` is when the first version that was not
+    trained on was published.
     """
     waited = now - waiting_since
     if new >= params.min_new_annotations or waited >= timedelta(days=params.max_days):
         return None
     return (
-        f"{new} annotations are new since the last training and the oldest waits for {waited.days} days; it begins with "
-        f"{params.min_new_annotations} (retrain.min_new_annotations) or after {params.max_days:g} days (retrain.max_days)"
+        f"{new} annotations are new since the last training and the oldest waits for {waited.days} days; it begins "
+        f"with {params.min_new_annotations} (retrain.min_new_annotations) or after {params.max_days:g} days "
+        "(retrain.max_days)"
     )

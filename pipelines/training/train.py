@@ -51,7 +51,9 @@ def train(params: Params) -> None:
     trainer = _trainer(params, folder, validates=len(val_side) > 0)
     last = folder / "last.ckpt"
     if last.exists():
-        order.set_epoch(int(torch.load(last, weights_only=True)["epoch"]) + 1)  # the first draws come before Lightning says so
+        order.set_epoch(
+            int(torch.load(last, weights_only=True)["epoch"]) + 1
+        )  # the first draws come before Lightning says so
         logger.info("going on after epoch %d of the training that was interrupted", order.epoch)
     trainer.fit(
         learner, loader, DataLoader(val_side, size) if len(val_side) else None,

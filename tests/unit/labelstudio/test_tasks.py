@@ -17,6 +17,7 @@ from pipelines.labelstudio.tasks import (
     parse_image,
     parse_metadata,
     parse_task,
+    show_reviews,
     task_data,
     update_task,
 )
@@ -143,3 +144,23 @@ def test_a_label_studio_that_hides_locks_is_named_with_the_remedy() -> None:
 
     with pytest.raises(ServiceError, match="DATA_MANAGER_FILTER_ALLOWLIST=locks__expire_at"):
         locked_tasks(LabelStudioClient("http://label-studio.test", "token", transport=refusal), 7)
+
+
+def test_reviews_are_shown_on_the_photos_named_and_taken_away_from_others(label_studio) -> None:
+    fine, doubted, mended = (task_json(number) for number in (1, 2, 3))
+    doubted["data"] = task_data(ImageRef("gs://archive/photos/b.jpg", 1, "cd" * 32, 8, 8), METADATA)
+    mended["data"] = {**mended["data"], "review": "0.010 · drawn as coat, the model sees dress"}
+    client, server = label_studio({
+        "GET /api/tasks": [{"total": 3, "tasks": [fine, doubted, mended]}],
+        "PATCH /api/tasks/2/": [{}], "PATCH /api/tasks/3/": [{}],
+    })  # fmt: skip
+
+    changed = show_reviews(client, 7, {"cd" * 32: "0.005 · the model sees nothing where coat is drawn"})
+
+    sent = {where: body["data"] for where, _, body in server.asked if where.startswith("PATCH")}
+    assert changed == 2
+    assert sent["PATCH /api/tasks/2/"] == {
+        **doubted["data"], "review": "0.005 · the model sees nothing where coat is drawn"
+    }  # fmt: skip
+    assert sent["PATCH /api/tasks/3/"]["review"] == ""
+    assert parse_metadata(mended["data"]) == METADATA, "a review is no catalogue data"

@@ -18,7 +18,9 @@ def model() -> ClothingModel:
 
     def forward(photos: np.ndarray) -> np.ndarray:
         red, blue = photos[:, 0] > 0.5, photos[:, 2] > 0.5
-        return np.stack([np.where(red | blue, 0.02, 0.96), np.where(red, 0.96, 0.02), np.where(blue, 0.96, 0.02)], axis=1)
+        return np.stack(
+            [np.where(red | blue, 0.02, 0.96), np.where(red, 0.96, 0.02), np.where(blue, 0.96, 0.02)], axis=1
+        )
 
     return ClothingModel(forward, card)
 

@@ -41,7 +41,11 @@ def small(two_labels: Params) -> Params:
 
 
 def test_both_orders_start_alike_and_label_what_is_asked(
-    photos: MaskedPhotos, small: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    photos: MaskedPhotos,
+    small: Params,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     steps = list(simulate(photos, small, tmp_path / "out", [2, 5], [0, 1], steps=2))
 

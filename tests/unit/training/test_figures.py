@@ -120,10 +120,25 @@ def test_metrics_name_the_classes_that_occur() -> None:
 
     assert (values["miou"], values["miou_low"], values["miou_high"]) == (0.6, 0.6, 0.6)
     assert values["per_class"] == {
-        "background": {"iou": 0.6, "dice": 0.75, "precision": 0.75, "recall": 0.75, "iou_low": 0.6, "iou_high": 0.6,
-                       "photos": 1},
-        "coat": {"iou": 0.6, "dice": 0.75, "precision": 0.75, "recall": 0.75, "boundary_f": 1.0, "iou_low": 0.6,
-                 "iou_high": 0.6, "photos": 1},
+        "background": {
+            "iou": 0.6,
+            "dice": 0.75,
+            "precision": 0.75,
+            "recall": 0.75,
+            "iou_low": 0.6,
+            "iou_high": 0.6,
+            "photos": 1,
+        },
+        "coat": {
+            "iou": 0.6,
+            "dice": 0.75,
+            "precision": 0.75,
+            "recall": 0.75,
+            "boundary_f": 1.0,
+            "iou_low": 0.6,
+            "iou_high": 0.6,
+            "photos": 1,
+        },
     }
 
 
