@@ -2,8 +2,8 @@
 
 A whole stack serves two versions of one network whose labels stand in opposite order, so that each photo has other
 labels under either. Five requests a second of three photos each come in, whoever is slow; meanwhile the champion
-changes back and forth by the registry's own promotion and roll-back. A promotion counts from the command on until an answer of
-the new version has arrived.
+changes back and forth by the registry's own promotion and roll-back. A change counts from the command on until an
+answer of the new version has arrived.
 """
 
 import itertools

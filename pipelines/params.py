@@ -170,7 +170,7 @@ class TrainParams(Section):
     batch_size: Annotated[int, Field(ge=2)]
     lr: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
-    overlap_loss: Literal["dice", "lovasz", "none"]
+    dice: bool
     class_weights: Share
     repeat_rare: Share
     average: Annotated[float, Field(ge=0, lt=1)]

@@ -11,16 +11,16 @@ import pandas as pd
 
 from pipelines.dataset.files import MANIFEST, encode_mask, image_path, mask_path, write_atomically
 from pipelines.dataset.split import split_photos
+from pipelines.demo.archive import Archive
 from pipelines.errors import DatasetError, ImageError
 from pipelines.images import decode_image, perceptual_hash, sha256_hex
-from pipelines.masked_photos import MaskedPhotos
 from pipelines.params import Params
 
 logger = logging.getLogger(__name__)
 
 
-def write_dataset(folder: Path, source: MaskedPhotos, params: Params) -> pd.DataFrame:
-    """Write photos, masks and the manifest, divided by the project's own split; gives the manifest.
+def write_dataset(folder: Path, source: Archive, params: Params, count: int = 1_000_000) -> pd.DataFrame:
+    """Write at most `count` photos, their masks and the manifest, divided by the project's own split.
 
     Photos that cannot be read or do not fit their mask are left out with a line in the log; of equal files one counts.
     Raises DatasetError when none is left.
@@ -45,9 +45,9 @@ def write_dataset(folder: Path, source: MaskedPhotos, params: Params) -> pd.Data
         }  # fmt: skip
 
     with ThreadPoolExecutor() as pool:
-        rows = [row for row in pool.map(write, source.take(0, 1_000_000)) if row]
+        rows = [row for row in pool.map(write, source.take(0, count)) if row]
     if not rows:
-        raise DatasetError(f"no photo of {source.photos} can be used; the lines above say why")
+        raise DatasetError("none of the photos can be used; the lines above say why")
     manifest = split_photos(pd.DataFrame(rows).drop_duplicates("sha256", ignore_index=True), None, params.split)
     manifest.to_parquet(folder / MANIFEST, index=False)
     return manifest

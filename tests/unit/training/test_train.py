@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 
 from pipelines.dataset.files import CURVES, MANIFEST, MODEL, TRAINING
 from pipelines.errors import DatasetError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import WEIGHTS, load_model
-from pipelines.training.learner import Learner, class_weights, rate_at
+from pipelines.training.learner import Learner, class_weights, rate_at, segmentation_loss
 from pipelines.training.train import train
 
 Sides = dict[str, list[str]]
@@ -127,3 +128,21 @@ def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one() -> None:
     assert weighted[2] == pytest.approx(3 * weighted[1])
     assert (weighted * pixels).sum() / pixels.sum() == pytest.approx(1, rel=1e-5)
     assert class_weights(np.array([10**9, 1]), 1).max() <= 20
+
+
+@pytest.mark.parametrize("dice", [True, False])
+def test_the_loss_is_that_of_the_libraries(dice: bool) -> None:
+    random = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 5, 9, 7, generator=random, requires_grad=True)
+    masks = torch.randint(0, 4, (2, 9, 7), generator=random)  # class 4 does not occur
+    weights = torch.tensor([0.5, 1.0, 2.0, 3.0, 1.0])
+
+    expected = torch.nn.functional.cross_entropy(logits, masks, weights)
+    if dice:  # theirs averages over all classes and gives those that do not occur nothing
+        expected = expected + smp.losses.DiceLoss("multiclass")(logits, masks) * 5 / 4
+    ours = segmentation_loss(logits, masks, weights, dice=dice)
+
+    assert float(ours.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    [gradient] = torch.autograd.grad(ours, logits)
+    [theirs] = torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(gradient, theirs)

@@ -1,0 +1,142 @@
+"""Training: how near it comes to the bare network, and how good it gets within half an hour.
+
+Throughput is that of `train` on 160 drawn photos against forward and backward alone, by the same loss on the same
+tensors, already in memory. With MASKLOOP_BENCH_CCP naming a folder of photos/, masks/ and labels.csv (columns index,
+label, and coarse: a group of labels, empty for background) the network is trained on those photos' train side for at
+most half an hour and measured on the test side, by labels and by groups, each with the interval of 95 % of resamples.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from contextlib import chdir
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+
+from benchmarks.harness import Row
+from pipelines.dataset.files import MANIFEST, MODEL
+from pipelines.demo.archive import SyntheticArchive
+from pipelines.masked_photos import masked_photos
+from pipelines.params import Params, load_params
+from pipelines.segmentation.clothing import load_model, new_network
+from pipelines.settings import PROJECT_ROOT
+from pipelines.simulation.corpus import write_dataset
+from pipelines.training.bootstrap import interval, resampled_miou
+from pipelines.training.data import Photos, photos_of
+from pipelines.training.evaluate import evaluate_model
+from pipelines.training.figures import CONFIDENCE
+from pipelines.training.learner import Learner, segmentation_loss
+from pipelines.training.metrics import Confusion
+from pipelines.training.train import train
+
+_PHOTOS, _EPOCHS, _BATCHES = 160, 4, 12
+_MINUTES = 30.0
+
+
+def run() -> list[Row]:
+    """Measure throughput and memory, and quality where there are photos to measure it on."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    params = load_params(PROJECT_ROOT / "params.yaml")
+    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name, chdir(name):
+        rows = _throughput(params, Path(name))
+        if folder := os.environ.get("MASKLOOP_BENCH_CCP"):
+            rows += _quality(params, Path(folder), Path(name) / "ccp")
+    return rows
+
+
+def _throughput(params: Params, folder: Path) -> list[Row]:
+    write_dataset(Path(), SyntheticArchive(folder / "archive", params), params, _PHOTOS)
+    table = pd.read_parquet(MANIFEST)
+    table[table["split"] != "val"].to_parquet(MANIFEST)  # validation is no training
+    bare, seconds = [_bare(params)], []
+    ends = Learner.on_train_epoch_end
+
+    def note(learner: Learner) -> None:
+        ends(learner)
+        seconds.append(learner.seconds)
+
+    few = params.train.model_copy(update={"epochs": _EPOCHS, "max_minutes": 0})
+    with patch.object(Learner, "on_train_epoch_end", note):
+        train(params.model_copy(update={"train": few}))
+    bare.append(_bare(params))
+    steps = len(photos_of("train")) // params.train.batch_size
+    ours = steps * params.train.batch_size / statistics.median(np.diff(seconds))
+    theirs = statistics.median(bare)
+    return [
+        Row("photos per second, against forward and backward alone", ours, theirs, ours / theirs, "1/s", _EPOCHS - 1),
+        *_memory(params),
+    ]
+
+
+def _bare(params: Params) -> float:
+    """Give photos per second of forward, loss and backward on batches in memory."""
+    network, card = new_network(params.train, params.label_ids)
+    network = network.to(memory_format=torch.channels_last).train()
+    photos, size = Photos(photos_of("train"), card, augment=False), params.train.batch_size
+    batches = [
+        [torch.stack(part) for part in zip(*(photos[place] for place in range(start, start + size)), strict=True)]
+        for start in range(0, size * _BATCHES, size)
+    ]
+    batches = [[pixels.contiguous(memory_format=torch.channels_last), masks] for pixels, masks in batches]
+    weights, begun = torch.ones(len(card.index_of_channel)), 0.0
+    for number, (pixels, masks) in enumerate(batches):
+        if number == 2:  # the first ones are slower
+            begun = time.perf_counter()
+        segmentation_loss(network(pixels), masks, weights, dice=params.train.dice).backward()
+        network.zero_grad()
+    return size * (_BATCHES - 2) / (time.perf_counter() - begun)
+
+
+def _memory(params: Params) -> list[Row]:
+    """Measure what decoded photos take of memory that the system cannot take back."""
+    _, card = new_network(params.train, params.label_ids)
+    before = _anonymous_mb()
+    photos = Photos(photos_of("train"), card, augment=True)
+    taken = max(0.0, _anonymous_mb() - before)
+    in_memory = len(photos) * card.height * card.width * 4 / 1e6
+    return [Row(f"memory of {len(photos)} decoded photos", taken, in_memory, None, "MB", 1)]
+
+
+def _anonymous_mb() -> float:
+    info = psutil.Process().memory_info()
+    return float(info.rss - info.shared) / 1e6
+
+
+def _quality(params: Params, source: Path, folder: Path) -> list[Row]:
+    params = params.model_copy(update={"train": params.train.model_copy(update={"max_minutes": _MINUTES})})
+    folder.mkdir()
+    write_dataset(folder, masked_photos(source / "photos", source / "masks", source / "labels.csv", params), params)
+    with chdir(folder):
+        begun = time.perf_counter()
+        train(params)
+        minutes = (time.perf_counter() - begun) / 60
+        test = photos_of("test")
+        found = evaluate_model(load_model(MODEL), test, params.label_ids).confusions
+        epochs = len(pd.read_csv("curves.csv"))
+    rounds = params.evaluate.resamples
+    rows = [Row(f"minutes of training on CCP, {epochs} epochs", minutes, None, None, "min", 1)]
+    for what, confusions in (("labels", found), ("groups", _grouped(found, source / "labels.csv", params))):
+        low, high = interval(resampled_miou(confusions, rounds), CONFIDENCE)
+        name = f"mIoU over {what} on {len(test)} test photos of CCP"
+        rows.append(Row(name, Confusion.of(confusions).miou(), None, None, "", 1))
+        rows += [
+            Row(f"{name}, {end} of 95 %", value, None, None, "", rounds)
+            for end, value in (("low", low), ("high", high))
+        ]
+    return rows
+
+
+def _grouped(confusions: np.ndarray, table: Path, params: Params) -> np.ndarray:
+    """Add up what belongs to one group of labels; background stays by itself."""
+    known = pd.read_csv(table, keep_default_na=False)
+    group_of = {label: group for label, group in zip(known["label"], known["coarse"], strict=True) if label}
+    groups = ["", *sorted(set(group_of.values()))]
+    place = np.array([0, *(groups.index(group_of.get(label, "")) for label in params.label_ids)])
+    member = (place[:, None] == np.arange(len(groups))).astype(np.int64)  # (C, G)
+    return np.asarray(np.einsum("nij,ig,jh->ngh", confusions, member, member))
