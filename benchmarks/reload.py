@@ -35,7 +35,8 @@ from pipelines.retrain import promote_by_hand, reload_service, roll_back
 from pipelines.segmentation.clothing import CARD, load_model
 from pipelines.serving import ask_service
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.training.registry import NETWORK, Registry
+from pipelines.training.registry import Registry
+from pipelines.training.run import NETWORK
 
 _PER_SECOND, _PHOTOS_EACH, _CHANGES, _BETWEEN_S = 5, 3, 10, 5.0
 

@@ -153,6 +153,7 @@ class RetrainParams(Section):
 class TrainParams(Section):
     """Network, input size in pixels, and optimisation.
 
+    With `start: champion` a training goes on from the champion's weights, with `scratch` from the encoder's alone.
     `max_minutes` shortens the schedule when the epochs take longer (0: never), `patience` ends it after so many epochs
     without a better validation (0: never). `class_weights` is the exponent by which rare classes weigh more in
     the loss, `repeat_rare` the share of photos below which a label makes its photos come more often, `average` the
@@ -162,6 +163,7 @@ class TrainParams(Section):
     architecture: str
     encoder: str
     encoder_weights: Literal["imagenet-pypi", "imagenet", "none"]
+    start: Literal["scratch", "champion"]
     image_height: Annotated[int, Field(ge=32, multiple_of=32)]
     image_width: Annotated[int, Field(ge=32, multiple_of=32)]
     epochs: Annotated[int, Field(ge=1)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from google.cloud.storage import Client
 
+from pipelines.dataset.files import write_atomically
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ModelError, ServiceError
@@ -82,7 +83,26 @@ def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
         except DatasetError:
             logger.info("the local cache lacks files of %s; pulling them", dataset)
             clone.dvc("pull", "--force", *_DATASET)
+        _lay_out_start(settings, clone.path)
         clone.dvc("repro", *(("--force", "--downstream", "train") if again else ("evaluate",)), show=True)
+
+
+def _lay_out_start(settings: Settings, clone: Path) -> None:
+    """Put the champion where a training that starts from it looks for it; nothing for one that starts from scratch."""
+    from pipelines.dataset.files import START
+
+    folder = clone / START
+    for path in folder.glob("[!.]*"):
+        path.unlink()
+    if load_params(clone / "params.yaml").train.start == "champion":
+        from pipelines.training.registry import Registry
+
+        registry = Registry(settings)
+        if champion := registry.champion():
+            with tempfile.TemporaryDirectory() as scratch:
+                for path in registry.download(champion, Path(scratch)).iterdir():
+                    write_atomically(folder / path.name, path.read_bytes())
+            logger.info("the training goes on from %s", champion.served_as)
 
 
 def register(settings: Settings, dataset: str) -> ModelVersion:
@@ -92,7 +112,8 @@ def register(settings: Settings, dataset: str) -> ModelVersion:
     """
     from pipelines.segmentation.transforms import resize_image
     from pipelines.training.data import photos_of, read_photo
-    from pipelines.training.registry import Registry, TrainedModel
+    from pipelines.training.registry import Registry
+    from pipelines.training.run import TrainedModel
 
     clone, registry = _training_clone(settings), Registry(settings)
     with clone.locked(), _inside(clone.path):

@@ -32,6 +32,7 @@ BEFORE = Path("data/before.parquet")
 MANIFEST = Path("data/manifest.parquet")
 NO_PHOTOS = b""  # data/before.parquet of the first version
 CHECKS = Path("data/checks.json")
+START = Path("data/start")  # the network that a training goes on from, if it does
 MODEL = Path("model")
 CURVES = Path("curves.csv")
 METRICS = Path("metrics.json")

@@ -27,7 +27,7 @@ from pipelines.stack.secrets import ensure_secrets, write_airflow_passwords
 from pipelines.stack.services import Service, environment, is_healthy, services_in
 
 _START_TIMEOUT_S = 240  # a first start migrates three databases
-DAGS = frozenset({"ingest_images", "prelabel_images", "sync_annotations", "retrain_model"})
+DAGS = frozenset({"ingest_images", "prelabel_images", "sync_annotations", "retrain_model", "review_labels"})
 
 
 def up(console: Console) -> Settings:

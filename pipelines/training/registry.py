@@ -1,55 +1,32 @@
-"""Runs and model versions in MLflow: logged once per fingerprint, compared with the champion, promoted by alias.
+"""Model versions in MLflow: registered once per fingerprint, compared with the champion, promoted by alias.
 
 MLflow's client repeats requests whose answers were lost, so a run is searched by its fingerprint before and after it
 is made.
 """
 
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
-import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 
-from pipelines.dataset.files import CURVES, METRICS, MODEL, REPORT
 from pipelines.errors import ModelError, ServiceError
-from pipelines.images import sha256_hex
 from pipelines.params import Params
 from pipelines.records import ModelVersion
-from pipelines.segmentation.clothing import CARD, WEIGHTS, load_card
 from pipelines.settings import Settings
+from pipelines.training.run import DATASET, FINGERPRINT, NETWORK, TrainedModel, log_run
 
 logger = logging.getLogger(__name__)
 CHAMPION = "champion"
-NETWORK = "network"  # artifact folder with weights.safetensors and model.json: what the service loads
-_FINGERPRINT, _DATASET = "maskloop.fingerprint", "maskloop.dataset"
-_NO_METRICS = ("photos", "per_class")  # of metrics.json
 _PREVIOUS = "maskloop.previous"  # the champion that a version took over from
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A finished training: the folder it left, and the dataset it came from."""
-
-    folder: Path
-    dataset: str
-    revision: str
-    summary: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Identify dataset and weights: the same training is registered once."""
-        return sha256_hex((self.folder / MODEL / WEIGHTS).read_bytes() + self.revision.encode())[:16]
 
 
 class Registry:
@@ -77,7 +54,7 @@ class Registry:
 
     def versions_trained_on(self, dataset: str) -> list[ModelVersion]:
         """Give all versions that were trained on this dataset tag, oldest first."""
-        return [self._describe(version) for version in self._search(f"tags.`{_DATASET}` = '{dataset}'")]
+        return [self._describe(version) for version in self._search(f"tags.`{DATASET}` = '{dataset}'")]
 
     def versions(self) -> list[ModelVersion]:
         """Give all versions, oldest first."""
@@ -98,18 +75,18 @@ class Registry:
         `example` is a (1, H, W, 3) uint8 RGB photo.
         """
         fingerprint = trained.fingerprint
-        if found := self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'"):
+        if found := self._search(f"tags.`{FINGERPRINT}` = '{fingerprint}'"):
             return self._describe(found[0])
         try:
             run = self._finished_run(fingerprint)
             if run is None:
                 self._end_broken_runs(fingerprint)
-                run = self._log_run(trained, params, example)
+                run = log_run(self.client, self.name, trained, params, example)
             self._ensure_name()
-            if not (found := self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")):
-                tags = {_FINGERPRINT: fingerprint, _DATASET: trained.dataset}
+            if not (found := self._search(f"tags.`{FINGERPRINT}` = '{fingerprint}'")):
+                tags = {FINGERPRINT: fingerprint, DATASET: trained.dataset}
                 self._create_version(run.info.run_id, tags)
-                found = self._search(f"tags.`{_FINGERPRINT}` = '{fingerprint}'")
+                found = self._search(f"tags.`{FINGERPRINT}` = '{fingerprint}'")
         except MlflowException as error:
             raise self._unreachable(error) from error
         for double in found[1:]:  # a repeated request made it; the lowest number stays
@@ -178,40 +155,6 @@ class Registry:
         with self._explained():
             self.client.log_artifact(run_id, str(path))
 
-    def _log_run(self, trained: TrainedModel, params: Params, example: np.ndarray) -> Run:
-        """Log parameters, curves, figures, pictures and the model; a run that breaks off is marked FAILED."""
-        folder = trained.folder
-        figures = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        mlflow.set_experiment(self.name)
-        tags = {
-            _FINGERPRINT: trained.fingerprint,
-            _DATASET: trained.dataset,
-            "maskloop.dataset_revision": trained.revision,
-            "mlflow.note.content": f"Trained on **{trained.dataset}** ({trained.summary}).",
-        }
-        with mlflow.start_run(run_name=f"{self.name} on {trained.dataset}", tags=tags) as run:
-            mlflow.log_params(_flat(params.train.model_dump(), "train") | _flat(params.split.model_dump(), "split"))
-            mlflow.log_metrics({f"test_{name}": value for name, value in figures.items() if name not in _NO_METRICS})
-            for name, values in figures["per_class"].items():
-                mlflow.log_metrics({f"{key}/{name}": value for key, value in values.items() if key != "photos"})
-            self._log_curve(run.info.run_id, folder / CURVES)
-            for path in (folder / "params.yaml", folder / METRICS, folder / CURVES):
-                mlflow.log_artifact(str(path))
-            mlflow.log_artifacts(str(folder / REPORT), "report")
-            mlflow.log_artifacts(str(folder / MODEL), NETWORK)
-            _log_model(folder / MODEL, example)
-        return run
-
-    def _log_curve(self, run_id: str, path: Path) -> None:
-        table = pd.read_csv(path)
-        points = [
-            Metric(name, float(value), 0, int(epoch))
-            for name in ("train_loss", "val_miou")
-            for epoch, value in zip(table["epoch"], table[name], strict=True)
-            if np.isfinite(value)
-        ]
-        self.client.log_batch(run_id, metrics=points)
-
     def _create_version(self, run_id: str, tags: dict[str, str]) -> None:
         outputs = self.client.get_run(run_id).outputs
         if not outputs or not outputs.model_outputs:
@@ -232,7 +175,7 @@ class Registry:
         experiment = self.client.get_experiment_by_name(self.name)
         if experiment is None:
             return []
-        wanted = f"tags.`{_FINGERPRINT}` = '{fingerprint}' and attributes.status = '{status}'"
+        wanted = f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = '{status}'"
         return list(self.client.search_runs([experiment.experiment_id], wanted))
 
     def _ensure_name(self) -> None:
@@ -256,7 +199,7 @@ class Registry:
             name=self.name,
             version=int(version.version),
             run_id=version.run_id,
-            dataset=version.tags.get(_DATASET, ""),
+            dataset=version.tags.get(DATASET, ""),
             miou=float(run.data.metrics.get("test_miou", float("nan"))),
             reason=version.tags.get("maskloop.decision", ""),
         )
@@ -273,37 +216,3 @@ class Registry:
             f"MLflow at {self.url} does not do as asked: {error.message}; is it up (`maskloop status`), and is "
             "MASKLOOP_MLFLOW_URL right?"
         )
-
-
-def _log_model(folder: Path, example: np.ndarray) -> None:
-    """Log the model as code and two plain files: it loads with `mlflow.pyfunc.load_model` and holds no pickle."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    package = Path(__file__).resolve().parent.parent
-    signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
-        outputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1))]),
-    )
-    mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(package / "training" / "pyfunc_model.py"),
-        artifacts={NETWORK: str(folder)},
-        code_paths=[str(package)],
-        signature=signature,
-        input_example=example,
-        pip_requirements=[
-            "torch",
-            "openvino",
-            "segmentation-models-pytorch",
-            "safetensors",
-            "opencv-python-headless",
-            "pillow",
-            "pydantic",
-        ],
-        metadata={"labels": dict(load_card(folder).labels), "files": [WEIGHTS, CARD]},
-    )
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {f"{prefix}.{name}": value for name, value in values.items()}

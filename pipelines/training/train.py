@@ -13,14 +13,15 @@ import lightning.pytorch as lightning
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
-from pipelines.dataset.files import CURVES, MANIFEST, MODEL, TRAINING
+from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, TRAINING
 from pipelines.errors import DatasetError
 from pipelines.images import sha256_hex
 from pipelines.log import run_stage
 from pipelines.params import Params, load_params
-from pipelines.segmentation.clothing import new_network, save_model
+from pipelines.segmentation.clothing import WEIGHTS, ModelCard, load_card, new_network, save_model
 from pipelines.training.data import Photos, RareFirst, photos_of
 from pipelines.training.learner import Learner
 
@@ -36,6 +37,8 @@ def train(params: Params) -> None:
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     photos_of("test")  # better to hear now than after the training that nothing can be evaluated
     network, card = new_network(options, params.label_ids)
+    if options.start == "champion":
+        _take_over(network, card)
     train_side = Photos(photos_of("train"), card, augment=True)
     val_side = Photos(photos_of("val"), card, augment=False)
     if len(train_side) < 2:
@@ -65,6 +68,21 @@ def train(params: Params) -> None:
         shutil.rmtree(TRAINING, ignore_errors=True)
 
 
+def _take_over(network: torch.nn.Module, card: ModelCard) -> None:
+    """Give the network the champion's weights, if there is one and it is the same network for the same labels."""
+    if not (START / WEIGHTS).exists():
+        logger.info("there is no champion to go on from: training starts from scratch")
+        return
+    of_champion = load_card(START)
+    pairs = {name: (getattr(of_champion, name), getattr(card, name)) for name in ("architecture", "encoder")}
+    pairs["labels"] = tuple(of_champion.labels.items()), tuple(card.labels.items())  # channels stand in their order
+    different = [name for name, (theirs, ours) in pairs.items() if theirs != ours]
+    if different:
+        logger.warning("the champion has other %s: training starts from scratch", " and ".join(different))
+    else:
+        network.load_state_dict(load_file(START / WEIGHTS))
+
+
 def _trainer(params: Params, folder: Path, *, validates: bool) -> lightning.Trainer:
     options = params.train
     every = max(1, options.epochs // 12)
@@ -92,9 +110,11 @@ def _trainer(params: Params, folder: Path, *, validates: bool) -> lightning.Trai
 
 
 def _key(params: Params) -> str:
-    """Name a training by all that it depends on: parameters, photos and masks."""
-    parts = [repr(params.train), repr(params.label_ids)]
-    return sha256_hex(MANIFEST.read_bytes() + "\n".join(parts).encode())[:16]
+    """Name a training by all that it depends on: parameters, photos, masks and the network it goes on from."""
+    parts = [MANIFEST.read_bytes(), repr(params.train).encode(), repr(params.label_ids).encode()]
+    if params.train.start == "champion" and (START / WEIGHTS).exists():
+        parts.append((START / WEIGHTS).read_bytes())
+    return sha256_hex(b"\n".join(parts))[:16]
 
 
 def main() -> None:

@@ -56,6 +56,7 @@ def test_reading_takes_no_time_and_loads_nothing_heavy(parsed: dict[str, Any]) -
         ("prelabel_images", "AssetAny", ["model", "tasks"], "*/10 * * * *"),
         ("sync_annotations", "AssetAll", ["annotations"], "*/30 * * * *"),
         ("retrain_model", "AssetAll", ["dataset"], "20 * * * *"),
+        ("review_labels", "AssetAll", ["model"], "40 5 * * 1"),
     ],
 )
 def test_dags_are_woken_by_assets_and_by_the_clock_as_well(

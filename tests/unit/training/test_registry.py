@@ -17,7 +17,8 @@ from pipelines.errors import ModelError, ServiceError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import CARD, WEIGHTS
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.training.registry import Registry, TrainedModel
+from pipelines.training.registry import Registry
+from pipelines.training.run import TrainedModel
 
 EXAMPLE = np.zeros((1, 32, 32, 3), np.uint8)
 

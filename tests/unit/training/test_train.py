@@ -1,15 +1,18 @@
 """Training: reproducible, and what it leaves is what evaluation and the services load."""
 
+import json
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import segmentation_models_pytorch as smp
 import torch
 
-from pipelines.dataset.files import CURVES, MANIFEST, MODEL, TRAINING
+from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, TRAINING
 from pipelines.errors import DatasetError
 from pipelines.params import Params
-from pipelines.segmentation.clothing import WEIGHTS, load_model
+from pipelines.segmentation.clothing import CARD, WEIGHTS, load_model
 from pipelines.training.learner import Learner, class_weights, rate_at, segmentation_loss
 from pipelines.training.train import train
 
@@ -146,3 +149,33 @@ def test_the_loss_is_that_of_the_libraries(dice: bool) -> None:
     [gradient] = torch.autograd.grad(ours, logits)
     [theirs] = torch.autograd.grad(expected, logits)
     torch.testing.assert_close(gradient, theirs)
+
+
+def test_a_training_from_the_champion_goes_on_where_it_was(workspace: Sides, small_training: Params) -> None:
+    long = {"epochs": 30, "lr": 0.01}
+    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=long)}))
+    loss = pd.read_csv(CURVES)["train_loss"]
+    shutil.copytree(MODEL, START)
+
+    from_champion = small_training.train.model_copy(update={"start": "champion", "epochs": 1, "lr": 1e-9})
+    train(small_training.model_copy(update={"train": from_champion}))
+
+    assert pd.read_csv(CURVES)["train_loss"].iloc[0] < loss.iloc[0] * 0.7
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_without_a_fitting_champion_a_training_starts_from_scratch(
+    workspace: Sides, small_training: Params, there: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pipelines")
+    train(small_training)
+    weights = (MODEL / WEIGHTS).read_bytes()
+    if there:
+        shutil.copytree(MODEL, START)
+        card = json.loads((START / CARD).read_text())
+        (START / CARD).write_text(json.dumps({**card, "labels": {"dress": 7, "coat": 3}}))
+
+    train(small_training.model_copy(update={"train": small_training.train.model_copy(update={"start": "champion"})}))
+
+    assert ("the champion has other labels" if there else "there is no champion to go on from") in caplog.text
+    assert (MODEL / WEIGHTS).read_bytes() == weights

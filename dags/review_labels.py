@@ -1,0 +1,49 @@
+"""Beside the loop: masks that look wrong to a new champion are shown in Label Studio's tab «Review»; weekly at least."""
+
+from datetime import timedelta
+
+import assets
+from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
+from station import fails_at_once_when_people_must_act, note_on_run
+
+
+@dag(
+    schedule=AssetOrTimeSchedule(timetable=CronTriggerTimetable("40 5 * * 1", timezone="UTC"), assets=[assets.model]),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=6),
+    doc_md=__doc__,
+    tags=["maskloop"],
+)
+def review_labels() -> None:
+    """Examine the newest dataset with the champion."""
+
+    @task(retries=3, retry_delay=timedelta(seconds=30), execution_timeout=timedelta(hours=5))
+    def examine() -> dict:
+        from airflow.providers.google.cloud.hooks.gcs import GCSHook
+        from airflow.sdk.exceptions import AirflowSkipException
+
+        from pipelines.dataset.published import Published
+        from pipelines.dataset.workspace import Workspace
+        from pipelines.labelstudio.client import connect
+        from pipelines.params import load_params
+        from pipelines.quality.review import review
+        from pipelines.settings import get_settings
+        from pipelines.training.registry import Registry
+
+        settings = get_settings()
+        bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
+        published = Published(Workspace(settings.workspace_path, settings), bucket)
+        if not published.tags():
+            raise AirflowSkipException("no dataset is published yet: there is nothing to look through")
+        with fails_at_once_when_people_must_act():
+            found = review(published, Registry(settings), connect(settings), load_params(settings.params_path))
+        text = f"{len(found.suspicious)} of {found.examined} photos of {found.dataset} look wrong to {found.model}"
+        print(text)
+        note_on_run(text)
+        return {"dataset": found.dataset, "suspicious": len(found.suspicious), "alpha": found.agreement.alpha}
+
+    examine()
+
+
+review_labels()
