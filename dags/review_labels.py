@@ -1,4 +1,4 @@
-"""Beside the loop: masks that look wrong to a new champion are shown in Label Studio's tab «Review»; weekly at least."""
+"""Beside the loop: masks that look wrong to a new champion are shown in Label Studio's tab «Review»; weekly too."""
 
 from datetime import timedelta
 

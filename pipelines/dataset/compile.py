@@ -59,11 +59,11 @@ class Compiled:
 def compile_dataset(params: Params) -> pd.DataFrame:
     """Compile data/annotations into data/masks and data/photos.parquet; gives the table.
 
-    Of several annotations of one photo the newest of each annotator counts, and `compile.annotators` says how these are
-    merged. An annotation that cannot be read is reported, left out, and stops nothing. What an earlier run compiled of
-    the same bytes, with the same parameters and code, is remembered, and masks that are right already are not touched.
-    Raises ContractError when an annotation has a label that params.yaml does not know: leaving all of these out would
-    shrink the dataset silently.
+    Of several annotations of one photo the newest of each annotator counts, or only what somebody marked as ground
+    truth, and `compile.annotators` says how these are merged. An annotation that cannot be read is reported, left out,
+    and stops nothing. What an earlier run compiled of the same bytes, with the same parameters and code, is remembered,
+    and masks that are right already are not touched. Raises ContractError when an annotation has a label that
+    params.yaml does not know: leaving all of these out would shrink the dataset silently.
     """
     MASKS.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -96,7 +96,8 @@ def read_sources(memory: Memory) -> list[Source]:
             annotation = parse_annotation_json(data, entry.path)
             image, updated_at = annotation.image, annotation.updated_at.isoformat()
             digest = sha256_hex(data)
-            source = Source(annotation.uuid, image.sha256, image.uri, annotation.annotator, updated_at, digest)
+            gold = bool(annotation.raw.get("ground_truth"))
+            source = Source(annotation.uuid, image.sha256, image.uri, annotation.annotator, updated_at, digest, gold)
             memory.keep_source(entry.name, stamp, source)
         sources.append(source)
     memory.forget_other_files(entry.name for entry in entries)
@@ -106,10 +107,14 @@ def read_sources(memory: Memory) -> list[Source]:
 def newest_per_annotator(sources: Iterable[Source]) -> list[tuple[Source, ...]]:
     """Give, per photo content, each annotator's annotation updated last, the newest of all at the end.
 
-    Ties go to the larger uuid, so that the order in which files are listed never matters.
+    Of a photo with ground truth only the annotations that are marked so count. Ties go to the larger uuid, so that the
+    order in which files are listed never matters.
     """
+    known = list(sources)
+    gold = {source.photo for source in known if source.gold}
+    usable = [source for source in known if source.gold or source.photo not in gold]
     photos: dict[str, dict[str, Source]] = {}
-    for source in sorted(sources, key=lambda s: (datetime.fromisoformat(s.updated_at), s.uuid)):
+    for source in sorted(usable, key=lambda s: (datetime.fromisoformat(s.updated_at), s.uuid)):
         of_photo = photos.setdefault(source.photo, {})
         of_photo.pop(source.annotator, None)  # so that the newest stands at the end
         of_photo[source.annotator] = source

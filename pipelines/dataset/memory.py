@@ -16,15 +16,20 @@ from typing import Any
 PLACE = Path(".dvc/tmp/compiled.sqlite")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS source (
-    name TEXT PRIMARY KEY, stamp TEXT, uuid TEXT, photo TEXT, uri TEXT, annotator TEXT, updated_at TEXT, digest TEXT);
+    name TEXT PRIMARY KEY, stamp TEXT, uuid TEXT, photo TEXT, uri TEXT, annotator TEXT, updated_at TEXT, digest TEXT,
+    gold INTEGER);
 CREATE TABLE IF NOT EXISTS mask (key TEXT PRIMARY KEY, row TEXT, png BLOB);
-CREATE TEMP TABLE used (key TEXT PRIMARY KEY);
 """
+_USED = "CREATE TEMP TABLE used (key TEXT PRIMARY KEY)"
+_VERSION = 2  # of the tables; a memory of another one is made anew
 
 
 @dataclass(frozen=True)
 class Source:
-    """An annotation file as far as choosing among them goes; `photo` is a SHA-256, `digest` that of the file."""
+    """An annotation file as far as choosing among them goes; `photo` is a SHA-256, `digest` that of the file.
+
+    `gold`: somebody marked it as the truth for its photo.
+    """
 
     uuid: str
     photo: str
@@ -32,6 +37,7 @@ class Source:
     annotator: str
     updated_at: str
     digest: str
+    gold: bool = False
 
 
 class Memory:
@@ -42,13 +48,15 @@ class Memory:
 
     def source(self, name: str, stamp: str) -> Source | None:
         """Give what was read from a file, if it still has the stamp that it had then."""
-        query = "SELECT uuid, photo, uri, annotator, updated_at, digest FROM source WHERE name = ? AND stamp = ?"
+        query = "SELECT uuid, photo, uri, annotator, updated_at, digest, gold FROM source WHERE name = ? AND stamp = ?"
         found = self._database.execute(query, (name, stamp)).fetchone()
-        return Source(*found) if found else None
+        return Source(*found[:-1], gold=bool(found[-1])) if found else None
 
     def keep_source(self, name: str, stamp: str, source: Source) -> None:
         """Remember what was read from a file."""
-        self._database.execute("REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (name, stamp, *astuple(source)))
+        self._database.execute(
+            "REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (name, stamp, *astuple(source))
+        )
 
     def mask(self, key: str) -> tuple[dict[str, Any], bytes] | None:
         """Give a manifest row and the mask's PNG."""
@@ -73,16 +81,19 @@ class Memory:
 
 @contextmanager
 def opened(place: Path = PLACE) -> Iterator[Memory]:
-    """Open the memory, which is made when it is not there and made anew when it is damaged; kept when all went well."""
+    """Open the memory, made anew when it is not there, damaged, or of another version; kept when all went well."""
     place.parent.mkdir(parents=True, exist_ok=True)
     database = sqlite3.connect(place)
     try:
-        database.executescript(_TABLES)
+        usable = database.execute("PRAGMA user_version").fetchone()[0] == _VERSION
     except sqlite3.DatabaseError:
+        usable = False
+    if not usable:
         database.close()
         place.unlink()
         database = sqlite3.connect(place)
-        database.executescript(_TABLES)
+        database.executescript(f"PRAGMA user_version = {_VERSION}; {_TABLES}")
+    database.execute(_USED)
     try:
         with database:
             yield Memory(database)

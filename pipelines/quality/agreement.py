@@ -4,6 +4,7 @@ Alpha for nominal data after Krippendorff, «Computing Krippendorff's alpha-reli
 0 what chance would give. Pixels are the units; photos count by their size.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,41 +13,58 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class Drawings:
+    """What people drew on one photo: (H, W) uint8 index masks by person, and whose is the truth, if anybody's is."""
+
+    masks: Mapping[str, np.ndarray]
+    truth: str | None = None
+
+
+@dataclass(frozen=True)
 class Agreement:
-    """Over `photos` that several people drew: alpha, and IoU between people by label and by person (0..1)."""
+    """Over `photos` that several people drew: alpha, and IoU between people by label and by person (0..1).
+
+    `gold_of_person` scores people on photos whose truth somebody else set: how many, and the IoU with that truth.
+    """
 
     photos: int
     alpha: float
     iou_of_label: Mapping[str, float]
     iou_of_person: Mapping[str, float]
+    gold_of_person: Mapping[str, tuple[int, float]]
 
 
-def measure_agreement(photos: Iterable[Mapping[str, np.ndarray]], labels: Mapping[str, int]) -> Agreement:
-    """Compare people's (H, W) uint8 index masks of each photo, by person; photos that one person drew do not count.
+def measure_agreement(photos: Iterable[Drawings], labels: Mapping[str, int]) -> Agreement:
+    """Compare people's masks of each photo; photos that one person drew do not count.
 
-    A person's IoU is taken over all garment labels and against everybody else who drew the same photos.
+    A person's IoU is taken over all garment labels, and against everybody else who drew the same photos.
     """
     coincidences = np.zeros((256, 256))
-    label_counts = np.zeros((256, 2), np.int64)  # both, either
-    person_counts: dict[str, np.ndarray] = {}
+    of_label = np.zeros((256, 2), np.int64)  # pixels that both, and that either of two people gave a label
+    of_person: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
+    gold: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.int64))  # photos, both, either
     count = 0
-    for masks in photos:
-        if len(masks) < 2:
+    for drawn in photos:
+        if len(drawn.masks) < 2:
             continue
         count += 1
-        for one, other in combinations(sorted(masks), 2):
-            pairs = _pairs(masks[one], masks[other])
-            coincidences += (pairs + pairs.T) / (len(masks) - 1)
-            both, either = np.diag(pairs), pairs.sum(0) + pairs.sum(1) - np.diag(pairs)
-            label_counts += np.stack([both, either], axis=1)
+        for one, other in combinations(sorted(drawn.masks), 2):
+            pairs = _pairs(drawn.masks[one], drawn.masks[other])
+            coincidences += (pairs + pairs.T) / (len(drawn.masks) - 1)
+            both = np.diag(pairs)
+            either = pairs.sum(0) + pairs.sum(1) - both
+            of_label += np.stack([both, either], axis=1)
             garments = np.array([both[1:].sum(), either[1:].sum()])
-            for person in (one, other):
-                person_counts[person] = person_counts.get(person, 0) + garments
+            of_person[one] += garments
+            of_person[other] += garments
+            if drawn.truth in (one, other):
+                gold[other if drawn.truth == one else one] += [1, *garments]
     return Agreement(
         photos=count,
         alpha=krippendorff_alpha(coincidences),
-        iou_of_label={name: _ratio(*label_counts[value]) for name, value in labels.items() if label_counts[value, 1]},
-        iou_of_person={person: _ratio(*counts) for person, counts in sorted(person_counts.items())},
+        iou_of_label={name: _ratio(*of_label[value]) for name, value in labels.items() if of_label[value, 1]},
+        iou_of_person={person: _ratio(*counts) for person, counts in sorted(of_person.items())},
+        gold_of_person={person: (int(n), _ratio(both, either)) for person, (n, both, either) in sorted(gold.items())},
     )
 
 

@@ -2,12 +2,12 @@
 
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from rich import box
 from rich.progress import track
 from rich.table import Table
@@ -21,7 +21,7 @@ from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.tasks import show_reviews
 from pipelines.params import Params
-from pipelines.quality.agreement import Agreement, measure_agreement
+from pipelines.quality.agreement import Agreement, Drawings, measure_agreement
 from pipelines.quality.suspicion import Suspicion, find_suspicious
 from pipelines.segmentation.clothing import load_model
 from pipelines.training.registry import Registry
@@ -62,7 +62,7 @@ def review(published: Published, registry: Registry, labels: LabelStudioClient, 
         logger.info("%d photos look wrong to %s; %d tasks changed in the tab", len(found), champion.served_as, changed)
     else:
         logger.info("no champion yet: nothing can be called suspicious")
-    agreement = measure_agreement(_drawn_by_several(published, dataset, manifest, params), params.label_ids)
+    agreement = measure_agreement(_drawn_by_several(published, dataset, params), params.label_ids)
     return Quality(dataset, champion.served_as if champion else "", len(manifest), tuple(found), agreement)
 
 
@@ -75,32 +75,33 @@ def _photos(published: Published, dataset: str, names: list[str]) -> Iterator[tu
         yield sha256, photo, decode_mask(published.file(masks[mask], mask), mask)
 
 
-def _drawn_by_several(
-    published: Published, dataset: str, manifest: pd.DataFrame, params: Params
-) -> Iterator[dict[str, np.ndarray]]:
-    """Give, for each photo that several people drew, their masks by person, each one's newest."""
-    wanted = set(manifest.loc[manifest["disagreement"].notna(), "sha256"])
-    if not wanted:
-        return
-    newest: dict[str, dict[str, tuple[str, str]]] = {photo: {} for photo in wanted}  # by photo and person: when, hash
+def _drawn_by_several(published: Published, dataset: str, params: Params) -> Iterator[Drawings]:
+    """Give what each person drew last on each photo that several people drew; who set the truth counts by that mask."""
+    newest: dict[str, dict[str, tuple[bool, str, str]]] = defaultdict(dict)  # by photo and person: truth?, when, hash
     for name, md5 in published.folder(dataset, ANNOTATIONS).items():
         annotation = parse_annotation_json(published.file(md5, name), name)
-        if annotation.image.sha256 in wanted:
-            of_photo = newest[annotation.image.sha256]
-            this = annotation.updated_at.isoformat(), md5
-            of_photo[annotation.annotator] = max(this, of_photo.get(annotation.annotator, this))
+        this = bool(annotation.raw.get("ground_truth")), annotation.updated_at.isoformat(), md5
+        of_photo = newest[annotation.image.sha256]
+        of_photo[annotation.annotator] = max(this, of_photo.get(annotation.annotator, this))
     for of_photo in newest.values():
-        masks = {}
-        for person, (_, md5) in of_photo.items():
-            annotation = parse_annotation_json(published.file(md5, md5), md5)
-            try:
-                masks[person] = compile_regions(
-                    annotation.raw["result"], params.label_ids, annotation.image.height, annotation.image.width,
-                    params.compile.alpha_threshold, params.compile.strongest,
-                ).mask  # fmt: skip
-            except AnnotationError as error:
-                logger.warning("annotation %s of %s is left out: %s", annotation.uuid, person, error)
-        yield masks
+        if len(of_photo) > 1:
+            masks = {person: _mask(published, md5, params) for person, (_, _, md5) in of_photo.items()}
+            readable = {person: mask for person, mask in masks.items() if mask is not None}
+            truth = {person for person, (is_truth, _, _) in of_photo.items() if is_truth}
+            yield Drawings(readable, next(iter(sorted(truth & set(readable))), None))
+
+
+def _mask(published: Published, md5: str, params: Params) -> np.ndarray | None:
+    annotation = parse_annotation_json(published.file(md5, md5), md5)
+    image, options = annotation.image, params.compile
+    try:
+        return compile_regions(
+            annotation.raw["result"], params.label_ids, image.height, image.width, options.alpha_threshold,
+            options.strongest,
+        ).mask  # fmt: skip
+    except AnnotationError as error:
+        logger.warning("annotation %s of %s is left out: %s", annotation.uuid, annotation.annotator, error)
+        return None
 
 
 def as_tables(found: Quality) -> list[Table]:
@@ -121,9 +122,10 @@ def as_tables(found: Quality) -> list[Table]:
             f"Krippendorff's alpha {found.agreement.alpha:.3f}",
             title_justify="left", box=box.SIMPLE_HEAD,
         )  # fmt: skip
-        alike.add_column("label or person")
-        alike.add_column("IoU", justify="right")
+        for heading in ("label or person", "IoU between people", "gold photos", "IoU with the truth"):
+            alike.add_column(heading, justify="left" if heading == "label or person" else "right")
         for name, iou in {**found.agreement.iou_of_label, **found.agreement.iou_of_person}.items():
-            alike.add_row(name, f"{iou:.3f}")
+            photos, score = found.agreement.gold_of_person.get(name, (0, None))
+            alike.add_row(name, f"{iou:.3f}", str(photos or "–"), "–" if score is None else f"{score:.3f}")
         tables.append(alike)
     return tables

@@ -103,6 +103,12 @@ def test_of_several_annotators_each_counts_and_the_newest_comes_last() -> None:
         assert newest_per_annotator(order) == [(bob, ada_again)]
 
 
+def test_where_somebody_marked_the_truth_nothing_else_counts() -> None:
+    truth, later = replace(source("a", 1, who="expert"), gold=True), source("b", 3)
+    for order in permutations([truth, later, source("c", 4, who="expert"), source("d", 1, photo="ee")]):
+        assert newest_per_annotator(order) == [(source("d", 1, photo="ee"),), (truth,)]
+
+
 def test_a_tie_goes_to_the_larger_uuid_whatever_the_order() -> None:
     one, two = source("a", 1), source("b", 1)
     assert newest_per_annotator([one, two]) == newest_per_annotator([two, one]) == [(two,)]

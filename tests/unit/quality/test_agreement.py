@@ -4,7 +4,7 @@ import krippendorff
 import numpy as np
 import pytest
 
-from pipelines.quality.agreement import measure_agreement
+from pipelines.quality.agreement import Drawings, measure_agreement
 
 LABELS = {"coat": 3, "dress": 7}
 
@@ -18,7 +18,7 @@ def mask(coat: int, dress: int = 0) -> np.ndarray:
 
 
 def test_people_who_draw_the_same_agree_wholly() -> None:
-    found = measure_agreement([{"a": mask(4), "b": mask(4)}], LABELS)
+    found = measure_agreement([Drawings({"a": mask(4), "b": mask(4)})], LABELS)
 
     assert (found.photos, found.alpha) == (1, 1.0)
     assert found.iou_of_label == {"coat": 1.0}  # nobody drew a dress
@@ -26,7 +26,9 @@ def test_people_who_draw_the_same_agree_wholly() -> None:
 
 
 def test_iou_is_taken_between_people() -> None:
-    found = measure_agreement([{"a": mask(4, 2), "b": mask(5, 1)}, {"a": mask(2), "c": mask(2)}], LABELS)
+    found = measure_agreement(
+        [Drawings({"a": mask(4, 2), "b": mask(5, 1)}), Drawings({"a": mask(2), "c": mask(2)})], LABELS
+    )
 
     assert found.iou_of_label == pytest.approx({"coat": (40 + 20) / (50 + 20), "dress": 10 / 20})
     assert found.iou_of_person["c"] == 1.0
@@ -34,7 +36,7 @@ def test_iou_is_taken_between_people() -> None:
 
 
 def test_photos_of_one_person_do_not_count() -> None:
-    found = measure_agreement([{"a": mask(4)}], LABELS)
+    found = measure_agreement([Drawings({"a": mask(4)})], LABELS)
 
     assert found.photos == 0
     assert np.isnan(found.alpha)
@@ -51,10 +53,23 @@ def test_alpha_is_that_of_the_reference(people: int) -> None:
     values = np.stack([one.ravel() for one in drawn.values()])
     expected = krippendorff.alpha(reliability_data=values, level_of_measurement="nominal")
 
-    assert measure_agreement([drawn], LABELS).alpha == pytest.approx(expected)
+    assert measure_agreement([Drawings(drawn)], LABELS).alpha == pytest.approx(expected)
 
 
 def test_alpha_of_nothing_but_chance_is_about_zero() -> None:
     random = np.random.default_rng(5)
     a, b = (random.integers(0, 2, (200, 200)).astype(np.uint8) * 3 for _ in range(2))
-    assert abs(measure_agreement([{"a": a, "b": b}], LABELS).alpha) < 0.02
+    assert abs(measure_agreement([Drawings({"a": a, "b": b})], LABELS).alpha) < 0.02
+
+
+def test_people_are_scored_on_photos_whose_truth_somebody_else_set() -> None:
+    found = measure_agreement(
+        [
+            Drawings({"expert": mask(4), "a": mask(4), "b": mask(2)}, truth="expert"),
+            Drawings({"expert": mask(6), "b": mask(6)}, truth="expert"),
+            Drawings({"a": mask(1), "b": mask(2)}),
+        ],
+        LABELS,
+    )
+
+    assert found.gold_of_person == {"a": (1, 1.0), "b": (2, (20 + 60) / (40 + 60))}
