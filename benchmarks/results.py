@@ -65,6 +65,31 @@ def render_demo(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def render_simulation(result: dict[str, Any]) -> str:
+    """Write what a simulation gave as a Markdown section: the command and a row per order and number of photos."""
+    lines = [
+        f"## {result['name']}",
+        "",
+        f"`{result['command']}`, measured {result['measured_at'][:10]}: mean and standard deviation over "
+        f"{result['seeds']} seeds, {result['seconds'] / 60:.0f} min in all.",
+        "",
+        "| order | photos labelled | test mIoU | labelers' time saved on the newest of these |",
+        "|---|--:|--:|--:|",
+    ]
+    for row in result["curve"]:
+        lines.append(
+            f"| {row['order']} | {row['photos']} | {row['miou_mean']:.3f} ± {row['miou_std']:.3f} | "
+            f"{row['saved_mean']:.0%} ± {row['saved_std']:.0%} |"
+        )
+    return "\n".join(lines)
+
+
+def _render_any(result: dict[str, Any]) -> str:
+    if "rounds" in result:
+        return render_demo(result)
+    return render_simulation(result) if "curve" in result else render(result)
+
+
 def update_page(page: Path = PAGE, folder: Path = RESULTS_DIR) -> None:
     """Rewrite the sections between the markers of `page` that `folder` has a JSON file of, and nothing else.
 
@@ -77,7 +102,7 @@ def update_page(page: Path = PAGE, folder: Path = RESULTS_DIR) -> None:
         raise ValueError(f"{page} must hold the lines {BEGIN} and {END} once each, in this order; restore them")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
     by_name = {section.partition("\n")[0]: f"## {section.strip()}" for section in f"\n{kept}".split("\n## ")[1:]}
-    by_name |= {result["name"]: render_demo(result) if "rounds" in result else render(result) for result in results}
+    by_name |= {result["name"]: _render_any(result) for result in results}
     sections = "".join(f"\n{by_name[name]}\n" for name in sorted(by_name))
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(f"{before}{BEGIN}\n{sections}\n{END}{after}" if results else text, encoding="utf-8")

@@ -22,6 +22,7 @@ from pipelines.labelstudio.project import ensure_project, find_project, list_bac
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import load_params
 from pipelines.prelabel import plan_batches, prelabel_batch, serving_model
+from pipelines.retrain import dataset_to_train
 from pipelines.stack.airflow import Airflow
 from pipelines.sync import sync
 from pipelines.training.registry import Registry
@@ -99,6 +100,50 @@ def test_a_model_can_be_judged_from_its_run(settings, tmp_path):
     assert registry.client.get_model_version(version.name, str(version.version)).description.startswith("**")
 
 
+def test_a_run_holds_the_machine_and_what_people_did_with_its_masks(settings, tmp_path):
+    registry = Registry(settings)
+    first = registry.version_trained_on("dataset-0001")
+    metrics = registry.client.get_run(first.run_id).data.metrics
+    assert metrics["labelers/photos"] == 20
+    assert 0 < metrics["labelers/prelabel_miou"] < 1
+    assert metrics["labelers/untouched_share"] + metrics["labelers/corrected_share"] + metrics[
+        "labelers/drawn_share"
+    ] + metrics["labelers/deleted_share"] == pytest.approx(1)
+    assert "labelers/hours_saved" in metrics, "the first round was drawn from nothing"
+    found = json.loads(
+        Path(registry.client.download_artifacts(first.run_id, "environment.json", str(tmp_path))).read_text()
+    )
+    assert found["packages"]["torch"]
+
+
+def test_the_report_shows_what_each_model_saved(loop, settings):
+    said = loop.run("report")
+    assert all(word in said for word in ("by hand", "clothing:v1", "report.html"))
+    page = (settings.var / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png") == 3
+    assert "dataset-0002" in page
+
+
+def test_masks_that_look_wrong_are_shown_with_the_reason(loop, settings, labels, project):
+    said = loop.run("quality")
+    tasks = labels.get("/api/tasks", project=project, page_size=200, fields="task_only")["tasks"]
+    reviews = [task["data"]["review"] for task in tasks if task["data"].get("review")]
+    assert f"{len(reviews)} of 40 photos of dataset-0002 look wrong to clothing:v" in " ".join(said.split())
+    assert all("the model sees" in review for review in reviews)
+    [tab] = [view for view in labels.get("/api/dm/views", project=project) if view["data"]["title"] == "Review"]
+    shown = labels.get("/api/tasks", view=tab["id"], page_size=200)["tasks"]
+    assert (
+        sorted(task["data"]["review"] for task in shown)
+        == [task["data"]["review"] for task in shown]
+        == sorted(reviews)
+    )
+
+
+def test_a_training_waits_for_enough_that_is_new(loop, settings, bucket):
+    assert dataset_to_train(bucket, settings) is None
+    assert dataset_to_train(bucket, settings, again=True) == "dataset-0002"
+
+
 def test_a_model_names_its_dataset_and_loads_in_a_clean_process(settings, tmp_path):
     version = Registry(settings).version_trained_on("dataset-0002")
     assert version.dataset == "dataset-0002"
@@ -136,6 +181,24 @@ def test_a_fresh_clone_pulls_the_dataset_byte_for_byte(settings, tmp_path):
     before = {path: path.read_bytes() for path in sorted((clone.path / "data").rglob("*.p*")) if path.is_file()}
     clone.dvc("repro", "--force", "split")
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_an_experiment_with_other_parameters_is_compared_label_by_label(settings, tmp_path):
+    clone = Workspace(tmp_path / "clone", settings)
+    clone.ensure(settings.workspace_path)
+    clone.git("checkout", "--quiet", "--detach", "dataset-0002")
+    for tree in ("compile", "split", "data/images.dvc", "data/annotations.dvc", "data/before.parquet.dvc"):
+        clone.dvc("checkout", tree)
+    shorter = ("-S", "train.epochs=1", "-S", "train.image_height=64", "-S", "train.image_width=64")
+    clone.dvc("repro", "evaluate")
+    clone.git("add", "--all")
+    clone.git("commit", "--quiet", "-m", "the model of these parameters")
+    clone.dvc("exp", "run", *shorter, "-S", "train.lr=0.001", "evaluate")
+    difference = json.loads(clone.dvc("metrics", "diff", "--json"))["metrics.json"]
+    assert {"old", "new", "diff"} <= set(difference["miou"])
+    assert "per_class.coat.iou" in difference
+    plots = json.loads(clone.dvc("plots", "diff", "HEAD", "--json"))
+    assert "IoU by label" in plots["data"]
 
 
 def test_photos_keep_their_side_from_version_to_version(settings):

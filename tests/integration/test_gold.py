@@ -1,0 +1,73 @@
+"""Gold photos in a real Label Studio: handed out once more, the truth alone makes the mask, and people are scored."""
+
+import numpy as np
+import pytest
+
+from pipelines.dataset.files import mask_path, read_mask
+from pipelines.dataset.published import Published
+from pipelines.dataset.workspace import Workspace
+from pipelines.demo.labelers import Labeler
+from pipelines.ingest import ingest
+from pipelines.labelstudio.annotations import export_tasks
+from pipelines.labelstudio.render import region_json
+from pipelines.params import load_params
+from pipelines.quality.review import as_tables, review
+from pipelines.records import RegionMask
+from pipelines.sync import sync
+from pipelines.training.registry import Registry
+from tests.integration.test_loop import png
+
+
+def coat(rows: int) -> list[dict]:
+    """A coat over the first rows of a 60×40 photo."""
+    mask = np.zeros((60, 40), bool)
+    mask[:rows] = True
+    return [{**region_json(RegionMask("coat", mask, 1.0), f"coat-{rows}"), "origin": "manual"}]
+
+
+@pytest.fixture(scope="module")
+def gold(make_archive):
+    """An archive of two photos: an expert drew both and marked one as the truth, and somebody else took what came."""
+    archive = make_archive("gold")
+    for number, blue in enumerate((40, 200)):
+        archive.upload(f"gold-{number}.png", png(60, 40, (200, 30, blue)))
+    params = load_params(archive.settings.params_path)
+    assert ingest(archive.bucket, archive.labels, archive.settings, params).created == 2
+    password = archive.settings.label_studio_password.get_secret_value()
+    url = archive.settings.url("label_studio")
+    expert, other = (Labeler(url, f"{name}@maskloop.local", password) for name in ("expert", "novice"))
+    drawn = []
+    while task := expert.next_task(archive.project):
+        expert.submit(task, coat(30), 5.0)
+        drawn.append(task["id"])
+    [exported] = export_tasks(archive.labels, archive.project, drawn[:1])
+    archive.labels.patch(f"/api/annotations/{exported['annotations'][0]['id']}/", {"ground_truth": True})
+    handed = []
+    while (task := other.next_task(archive.project)) and len(handed) < 5:
+        other.submit(task, coat(20), 5.0)
+        handed.append(task["id"])
+    return archive, drawn, handed, exported["data"]["sha256"]
+
+
+def test_the_gold_photo_is_handed_out_once_more_and_no_other(gold) -> None:
+    _, drawn, handed, _ = gold
+    assert handed == drawn[:1]
+
+
+def test_the_truth_alone_makes_the_mask(gold) -> None:
+    archive, _, _, photo = gold
+    version = sync(archive.bucket, archive.labels, archive.settings)
+    assert version.photos == 2
+    mask = read_mask(archive.settings.workspace_path / mask_path(photo))
+    assert (mask > 0).any(axis=1).sum() == 30
+
+
+def test_people_are_scored_against_the_truth(gold) -> None:
+    archive, _, _, _ = gold
+    published = Published(Workspace(archive.settings.workspace_path, archive.settings), archive.bucket)
+    params = load_params(archive.settings.params_path)
+
+    found = review(published, Registry(archive.settings), archive.labels, params)
+
+    assert found.agreement.gold_of_person == {"novice@maskloop.local": (1, pytest.approx(20 / 30))}
+    assert len(as_tables(found)) == 2
