@@ -102,7 +102,7 @@ class RareFirst(Sampler[Draw]):
     A photo's weight is √(`repeat` / f) of its rarest label, at least 1, with f the share of photos that show the label:
     repeat factor sampling, Gupta, Dollár, Girshick: «LVIS» (CVPR 2019). With `repeat` 0 every photo comes once. An
     epoch's draws follow from `seed` and the epoch alone, each with a seed of its own: neither a resume nor how far
-    ahead photos are loaded changes them.
+    ahead photos are loaded changes them. Processes that train together share them out.
     """
 
     def __init__(self, pixels: np.ndarray, repeat: float, seed: int) -> None:
@@ -117,8 +117,8 @@ class RareFirst(Sampler[Draw]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Count the draws of an epoch."""
-        return len(self.expected)
+        """Count this process's draws of an epoch."""
+        return len(self.expected) // _processes()[1]
 
     def __iter__(self) -> Iterator[Draw]:
         """Draw: every photo comes as often as expected, rounded up or down by chance, in random order."""
@@ -127,7 +127,16 @@ class RareFirst(Sampler[Draw]):
         edges = np.floor(np.cumsum(self.expected[shuffled]) + random.random()).astype(int)
         drawn = np.repeat(shuffled, np.diff(edges, prepend=0))[: len(self.expected)]
         places = random.permutation(drawn).tolist()
-        return iter(zip(places, random.integers(2**63, size=len(places)).tolist(), strict=True))
+        draws = list(zip(places, random.integers(2**63, size=len(places)).tolist(), strict=True))
+        rank, processes = _processes()
+        return iter(draws[rank : len(self) * processes : processes])
+
+
+def _processes() -> tuple[int, int]:
+    """Give this process's rank among those that train together, and how many they are."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def _augmentations() -> v2.Transform:

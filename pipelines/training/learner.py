@@ -67,10 +67,10 @@ class Learner(lightning.LightningModule):
 
     weights: torch.Tensor
 
-    def __init__(self, network: torch.nn.Module, params: TrainParams, steps: int, pixels: np.ndarray) -> None:
+    def __init__(self, network: torch.nn.Module, params: TrainParams, pixels: np.ndarray) -> None:
         super().__init__()
         self.network = network
-        self.params, self.steps = params, steps  # steps of an epoch
+        self.params = params
         self.progress, self.seconds = 0.0, 0.0  # seconds of the epochs that are done, those before a resume included
         self.curve: list[dict[str, float]] = []
         self.register_buffer("weights", torch.from_numpy(class_weights(pixels, params.class_weights)), persistent=False)
@@ -87,7 +87,7 @@ class Learner(lightning.LightningModule):
         torch.manual_seed(hash((self.params.seed, self.current_epoch, number)))
         for group in self.optimizers().param_groups:  # type: ignore[union-attr] # one optimizer, no list
             group["lr"] = group["peak"] * rate_at(self.progress)
-        left = self.steps * (self._epochs() - self.current_epoch) - number
+        left = int(self.trainer.num_training_batches) * (self._epochs() - self.current_epoch) - number
         self.progress += (1 - self.progress) / max(1, left)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:

@@ -49,7 +49,7 @@ def train(params: Params) -> None:
     order = RareFirst(train_side.pixels, options.repeat_rare, options.seed)
     loader = DataLoader(train_side, size, sampler=order, drop_last=len(train_side) > size)
     network = network.to(memory_format=torch.channels_last)
-    learner = Learner(network, options, len(loader), train_side.pixels.sum(0))
+    learner = Learner(network, options, train_side.pixels.sum(0))
     folder = TRAINING / _key(params)
     trainer = _trainer(params, folder, validates=len(val_side) > 0)
     last = folder / "last.ckpt"
@@ -99,6 +99,7 @@ def _trainer(params: Params, folder: Path, *, validates: bool) -> lightning.Trai
         accelerator="gpu" if gpu else "cpu",
         devices="auto" if gpu else 1,
         precision="16-mixed" if gpu else "32-true",
+        use_distributed_sampler=False,  # `RareFirst` divides its draws among processes itself
         deterministic="warn",
         logger=False,
         callbacks=callbacks,

@@ -104,3 +104,18 @@ def test_photos_with_rare_labels_come_more_often_and_the_order_follows_from_the_
 def test_without_repeats_every_photo_comes_once() -> None:
     order = RareFirst(np.array([[3, 1], [3, 0], [2, 9]]), 0, seed=1)
     assert sorted(place for place, _ in order) == [0, 1, 2]
+
+
+def test_processes_that_train_together_share_the_draws_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = RareFirst(np.ones((7, 3), np.int64), 0.5, seed=1)
+    alone = list(order)
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        shares.append(list(order))
+
+    assert [len(share) for share in shares] == [3, 3] == [len(order)] * 2
+    assert sorted(shares[0] + shares[1]) == sorted(alone[:6])
