@@ -49,13 +49,16 @@ def retrain_model() -> None:
         execution_timeout=timedelta(hours=1),
     )
     def register_and_promote(dataset: str, *, outlet_events: dict) -> dict:
+        from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.retrain import register
         from pipelines.settings import get_settings
 
+        settings = get_settings()
+        bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
         with fails_at_once_when_people_must_act():
-            version = register(get_settings(), dataset)
+            version = register(bucket, settings, dataset)
         if not version.promoted:
             raise AirflowSkipException(f"{version.served_as} stays challenger: {version.reason}")
         outlet_events[assets.model].extra = {"model": version.served_as, "dataset": dataset}

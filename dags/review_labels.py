@@ -22,12 +22,13 @@ def review_labels() -> None:
     def examine() -> dict:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
+        from rich.console import Console
 
         from pipelines.dataset.published import Published
         from pipelines.dataset.workspace import Workspace
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
-        from pipelines.quality.review import review
+        from pipelines.quality.review import as_tables, log_quality, review
         from pipelines.settings import get_settings
         from pipelines.training.registry import Registry
 
@@ -37,9 +38,12 @@ def review_labels() -> None:
         if not published.tags():
             raise AirflowSkipException("no dataset is published yet: there is nothing to look through")
         with fails_at_once_when_people_must_act():
-            found = review(published, Registry(settings), connect(settings), load_params(settings.params_path))
+            registry, params = Registry(settings), load_params(settings.params_path)
+            found = review(settings, published, registry, connect(settings), params)
+            log_quality(registry, found)
         text = f"{len(found.suspicious)} of {found.examined} photos of {found.dataset} look wrong to {found.model}"
-        print(text)
+        for table in as_tables(found):
+            Console(width=120).print(table)
         note_on_run(text)
         return {"dataset": found.dataset, "suspicious": len(found.suspicious), "alpha": found.agreement.alpha}
 

@@ -154,11 +154,12 @@ def retrain(
     from pipelines.retrain import dataset_to_train, register, train
 
     settings = get_settings()
-    dataset = dataset_to_train(storage.connect(settings), settings, again=again)
+    bucket = storage.connect(settings)
+    dataset = dataset_to_train(bucket, settings, again=again)
     if dataset is None:
         return
     train(settings, dataset, again=again)
-    version = register(settings, dataset)
+    version = register(bucket, settings, dataset)
     console.print(f"{version.served_as}: {'promoted' if version.promoted else 'not promoted'}: {version.reason}")
 
 
@@ -187,12 +188,14 @@ def quality() -> None:
     from pipelines.dataset.workspace import Workspace
     from pipelines.labelstudio.client import connect
     from pipelines.params import load_params
-    from pipelines.quality.review import as_tables, review
+    from pipelines.quality.review import as_tables, log_quality, review
     from pipelines.training.registry import Registry
 
     settings = get_settings()
     published = Published(Workspace(settings.workspace_path, settings), storage.connect(settings))
-    found = review(published, Registry(settings), connect(settings), load_params(settings.params_path))
+    registry = Registry(settings)
+    found = review(settings, published, registry, connect(settings), load_params(settings.params_path))
+    log_quality(registry, found)
     for table in as_tables(found):
         console.print(table)
 
@@ -299,7 +302,7 @@ def simulate(
     from pipelines.masked_photos import masked_photos
     from pipelines.params import load_params
     from pipelines.simulation.results import as_table, draw_curve, write_figures
-    from pipelines.simulation.rounds import as_curve
+    from pipelines.simulation.rounds import as_curve, version_of
     from pipelines.simulation.rounds import simulate as run
 
     settings, started = get_settings(), time.monotonic()
@@ -307,7 +310,7 @@ def simulate(
     smaller = params.train.model_copy(update={"image_height": height, "image_width": width})
     params = params.model_copy(update={"train": smaller})
     counts = sorted({int(size) for size in sizes.split(",")})
-    folder = settings.var / "simulation" / f"{photos.resolve().parent.name}-{height}x{width}-{steps}"
+    folder = settings.var / "simulation" / f"{photos.resolve().parent.name}-{steps}-{version_of(params)}"
     torch.set_num_threads(os.cpu_count() or 1)
     rounds = run(masked_photos(photos, masks, labels, params), params, folder, counts, range(seeds), steps)
     done = list(track(rounds, "simulating", total=2 * seeds * len(counts), console=console))

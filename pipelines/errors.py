@@ -7,7 +7,8 @@ MaskloopError
 │   ├── CredentialsError    a server refuses the credentials
 │   └── BusyError           a service has as much to do as it can hold
 ├── StorageError            a bucket or an object cannot be read or written
-│   └── ObjectChangedError  the object is no longer at the generation that was asked for
+│   ├── ObjectChangedError  the object is no longer at the generation that was asked for
+│   └── ObjectUnusableError one object's bytes are too many, or others than were listed
 ├── DataError               input that cannot be used (also a ValueError)
 │   ├── ImageError          bytes that are no usable photo
 │   ├── CatalogError        the catalogue CSV breaks its contract
@@ -51,6 +52,10 @@ class StorageError(MaskloopError):
 
 class ObjectChangedError(StorageError):
     """Raise when an object is gone or overwritten since its generation was listed."""
+
+
+class ObjectUnusableError(StorageError):
+    """Raise when one object's bytes are too many, or others than were listed; other objects may be fine."""
 
 
 class DataError(MaskloopError, ValueError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from google.cloud.storage import Client
 
 from pipelines.budget import Budget
-from pipelines.errors import ImageError, ObjectChangedError
+from pipelines.errors import ImageError, ObjectChangedError, ObjectUnusableError
 from pipelines.images import examine_image, image_kind, image_megapixels, sha256_hex
 from pipelines.records import ImageRef, ObjectRef
 from pipelines.storage import read
@@ -54,6 +54,8 @@ class PhotoIntake:
                 return Problem(ref.uri, error.reason, str(error), ref.generation), None
             except ObjectChangedError as error:
                 return Problem(ref.uri, "gone", str(error), ref.generation), None
+            except ObjectUnusableError as error:
+                return Problem(ref.uri, "unreadable", str(error), ref.generation), None
             note = None
             if not ref.name.lower().endswith(_SUFFIXES[kind]):
                 note = Problem(

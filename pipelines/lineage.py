@@ -5,7 +5,7 @@ MLflow run → dataset version → annotation → the model that pre-labelled it
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,12 @@ class Link:
     def as_tree(self) -> Tree:
         """Draw the chain for a terminal."""
         tree = Tree(f"[bold]{self.name}[/]")
-        for name, value in self.facts.items():
+        shown = list(self.facts.items())
+        if any(isinstance(value, Mapping) and "annotations" in value for _, value in shown):  # photos: there are many
+            shown = [(name, value["annotations"]) for name, value in shown[:_SHOWN_PHOTOS]]
+            if len(self.facts) > _SHOWN_PHOTOS:
+                shown.append(("…", f"{len(self.facts) - _SHOWN_PHOTOS} more; --json names them all"))
+        for name, value in shown:
             tree.add(f"[dim]{name}[/] {value}")
         for link in self.links:
             tree.children.append(link.as_tree())
@@ -71,14 +76,7 @@ class Lineage:
         for tag in self._published.tags():
             photos = self._published.manifest(tag)
             for row in photos[photos["uri"] == uri].to_dict("records"):
-                facts = {
-                    "generation": int(row["generation"]), "sha256": row["sha256"],
-                    "annotations": ", ".join(row["annotations"]), "annotators": ", ".join(row["annotators"]),
-                    "updated": row["updated_at"], "side": row["split"],
-                    "started from": row["prediction_version"] or "nothing: drawn by hand",
-                    "pixels": json.loads(row["label_pixels"]),
-                }  # fmt: skip
-                found.append(Link(tag, facts, self._models_of(tag)))
+                found.append(Link(tag, _facts(row), self._models_of(tag)))
         if not found:
             raise DataError(f"no dataset version holds {uri}; it is not labelled, or not synced yet")
         return Link(uri, {}, tuple(found))
@@ -92,9 +90,8 @@ class Lineage:
         }  # fmt: skip
         started = Counter(version or "drawn by hand" for version in photos["prediction_version"])
         sources = Link("started from", dict(started.most_common()))
-        shown = {row["uri"]: ", ".join(row["annotations"]) for row in photos.head(_SHOWN_PHOTOS).to_dict("records")}
-        more = {"…": f"{len(photos) - len(shown)} more"} if len(photos) > len(shown) else {}
-        return Link(tag, facts, (sources, Link("photos", {**shown, **more}), *self._models_of(tag)))
+        each = {row["uri"]: _facts(row) for row in photos.to_dict("records")}
+        return Link(tag, facts, (sources, Link("photos", each), *self._models_of(tag)))
 
     def _model(self, version: ModelVersion, *, deep: bool = False) -> Link:
         champion = self._registry.champion()
@@ -118,3 +115,14 @@ class Lineage:
         if name != self._registry.name or found is None:
             raise DataError(f"MLflow has no {address}; the model is named {self._registry.name} (MASKLOOP_MODEL_NAME)")
         return found
+
+
+def _facts(row: Mapping[Hashable, Any]) -> dict[str, Any]:
+    """Say what a manifest's row knows of a photo."""
+    return {
+        "generation": int(row["generation"]), "sha256": row["sha256"],
+        "annotations": ", ".join(row["annotations"]), "annotators": ", ".join(row["annotators"]),
+        "updated": row["updated_at"], "side": row["split"],
+        "started from": row["prediction_version"] or "nothing: drawn by hand",
+        "pixels": json.loads(row["label_pixels"]),
+    }  # fmt: skip

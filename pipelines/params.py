@@ -138,9 +138,10 @@ class SplitParams(Section):
 
 
 class QualityParams(Section):
-    """How many photos that look wrong are shown for review."""
+    """How many photos that look wrong are shown for review, and which share of photos two people draw."""
 
     review: Annotated[int, Field(ge=0)]
+    overlap_share: Share
 
 
 class RetrainParams(Section):

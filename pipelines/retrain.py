@@ -17,6 +17,7 @@ from google.cloud.storage import Client
 
 from pipelines.dataset.files import write_atomically
 from pipelines.dataset.published import Published
+from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ModelError, ServiceError
 from pipelines.params import Params, load_params
@@ -105,7 +106,7 @@ def _lay_out_start(settings: Settings, clone: Path) -> None:
             logger.info("the training goes on from %s", champion.served_as)
 
 
-def register(settings: Settings, dataset: str) -> ModelVersion:
+def register(bucket: Client, settings: Settings, dataset: str) -> ModelVersion:
     """Log and register what `train` left, compare it with the champion on the same test photos, promote the better.
 
     The service is told at once; when it cannot be reached it follows by itself within seconds of being back.
@@ -121,11 +122,20 @@ def register(settings: Settings, dataset: str) -> ModelVersion:
         if clone.git("rev-parse", "HEAD") != revision:
             raise DatasetError(f"{clone.path} no longer holds the training on {dataset}; run `maskloop retrain`")
         params = load_params(Path("params.yaml"))
-        summary = clone.git("tag", "--list", "--format=%(contents:subject)", dataset)
+        summary = _change_since_last_trained(Published(clone, bucket), registry, dataset)
         trained = TrainedModel(clone.path, dataset, revision, summary)
         photo, _ = read_photo(photos_of("test")[0])
         version = registry.register(trained, params, resize_image(photo, 96, 64)[None])
         return _decide(settings, registry, version, params, summary)
+
+
+def _change_since_last_trained(published: Published, registry: "Registry", dataset: str) -> str:
+    """Say what the dataset holds that the one which was trained on before did not."""
+    trained = {version.dataset for version in registry.versions()}
+    earlier = [tag for tag in published.tags() if tag in trained and tag < dataset]
+    before = earlier[-1] if earlier else None
+    change = describe_change(published.manifest(before) if before else None, published.manifest(dataset))
+    return f"{change} since {before}" if before else change
 
 
 def _decide(

@@ -32,7 +32,7 @@ from requests.exceptions import RequestException
 from typing_extensions import Buffer
 
 from pipelines.credentials import key_of
-from pipelines.errors import ConfigurationError, CredentialsError, ObjectChangedError, StorageError
+from pipelines.errors import ConfigurationError, CredentialsError, ObjectChangedError, ObjectUnusableError, StorageError
 from pipelines.records import ObjectRef
 from pipelines.settings import Settings
 
@@ -96,8 +96,8 @@ def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterab
 def read(client: Client, ref: ObjectRef, *, most_bytes: int | None = None) -> bytes:
     """Read the bytes of exactly this generation.
 
-    Raises ObjectChangedError when the generation is gone, StorageError when the bytes do not match the listed MD5 or
-    are more than `most_bytes`.
+    Raises ObjectChangedError when the generation is gone, ObjectUnusableError when the bytes do not match the listed
+    MD5 or are more than `most_bytes`.
     """
     blob = client.bucket(ref.bucket).blob(ref.name, generation=ref.generation or None)
     with explained(ref.uri, ref.bucket):
@@ -111,7 +111,7 @@ def read(client: Client, ref: ObjectRef, *, most_bytes: int | None = None) -> by
                 "the next ingest run takes the object as it is now"
             ) from error
     if ref.md5 and md5_base64(data) != ref.md5:
-        raise StorageError(f"{ref.uri}: {len(data)} bytes arrived whose MD5 is not {ref.md5}; run again")
+        raise ObjectUnusableError(f"{ref.uri}: {len(data)} bytes arrived whose MD5 is not {ref.md5}; run again")
     return data
 
 
@@ -125,7 +125,7 @@ class _Bounded(io.BytesIO):
     def write(self, part: Buffer, /) -> int:
         written = super().write(part)
         if self._most is not None and self.tell() > self._most:
-            raise StorageError(f"{self._uri} has more than {self._most >> 20} MB; upload a smaller photo")
+            raise ObjectUnusableError(f"{self._uri} has more than {self._most >> 20} MB; upload a smaller photo")
         return written
 
 

@@ -58,9 +58,15 @@ def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: in
             "the demo fills buckets and a project with simulated work; it runs on the local bucket server only "
             "(MASKLOOP_STORAGE_EMULATOR=true)"
         )
+    sizes = [count // rounds + (number < count % rounds) for number in range(rounds)]
+    least = load_params(get_settings().params_path).retrain.min_new_annotations
+    if min(sizes) < least:
+        raise ConfigurationError(
+            f"a round of {min(sizes)} photos trains no model: retrain.min_new_annotations is {least}; "
+            f"take at least {least * rounds} photos for {rounds} rounds, or set it lower"
+        )
     started = time.monotonic()
     demo = Demo(console, up(console), source)
-    sizes = [count // rounds + (number < count % rounds) for number in range(rounds)]
     done = [demo.round(number, size) for number, size in enumerate(sizes, start=1)]
     demo.prelabel_next(_NEXT_PHOTOS)
     seconds = time.monotonic() - started

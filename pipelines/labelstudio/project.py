@@ -119,11 +119,16 @@ def _project_fields(params: Params) -> dict[str, Any]:
         "show_instruction": False,
         "show_collab_predictions": True,
         "evaluate_predictions_automatically": False,  # the prelabel DAG pushes predictions; opening a list never waits
-        "maximum_annotations": 1,
+        **overlap_fields(params.quality.overlap_share),
         "sampling": "Uncertainty sampling",  # the tasks with current predictions first: see pipelines.queue
         "enable_empty_annotation": True,
         "show_skip_button": True,
     }
+
+
+def overlap_fields(share: float) -> dict[str, int]:
+    """Let Label Studio hand this share of the photos, in whole per cent, to two people instead of one."""
+    return {"maximum_annotations": 2 if share else 1, "overlap_cohort_percentage": round(100 * share) if share else 100}
 
 
 def _plain(value: Any) -> Any:

@@ -78,14 +78,18 @@ def update_task(client: LabelStudioClient, task_id: int, image: ImageRef, metada
 
 
 def show_reviews(client: LabelStudioClient, project_id: int, reasons: Mapping[str, str]) -> int:
-    """Make the tasks of these photos, by sha256, show why somebody should look at them, and no others."""
+    """Make the tasks of these photos, by sha256, show why somebody should look at them, and no others.
+
+    Gives how many changed. Each task is read again right before it is written, because its data is written as a whole;
+    whoever else writes task data (ingest) must be kept out meanwhile.
+    """
     changed = 0
-    for raw in pages(client, project_id, page_size=_PAGE, query={}):
-        if is_ours(raw):
-            data = raw["data"]
-            reason = reasons.get(data["sha256"], "")
-            if data.get(REVIEW, "") != reason:
-                client.patch(f"/api/tasks/{raw['id']}/", {"data": {**data, REVIEW: reason}})
+    for raw in [raw for raw in pages(client, project_id, page_size=_PAGE, query={}) if is_ours(raw)]:
+        if raw["data"].get(REVIEW, "") != reasons.get(raw["data"]["sha256"], ""):
+            only = {"selectedItems": {"all": False, "included": [raw["id"]]}}
+            for now in pages(client, project_id, page_size=1, query=only):  # as it was written, no address resolved
+                data = {**now["data"], REVIEW: reasons.get(now["data"]["sha256"], "")}
+                client.patch(f"/api/tasks/{raw['id']}/", {"data": data})
                 changed += 1
     return changed
 

@@ -1,6 +1,7 @@
 """What `maskloop quality` does: look through the newest dataset, and bring what looks wrong before people's eyes."""
 
 import logging
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,10 +21,12 @@ from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.tasks import show_reviews
+from pipelines.lock import held
 from pipelines.params import Params
 from pipelines.quality.agreement import Agreement, Drawings, measure_agreement
 from pipelines.quality.suspicion import Suspicion, find_suspicious
 from pipelines.segmentation.clothing import load_model
+from pipelines.settings import Settings
 from pipelines.training.registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -41,7 +44,9 @@ class Quality:
     agreement: Agreement
 
 
-def review(published: Published, registry: Registry, labels: LabelStudioClient, params: Params) -> Quality:
+def review(
+    settings: Settings, published: Published, registry: Registry, labels: LabelStudioClient, params: Params
+) -> Quality:
     """Examine the newest dataset with the champion and show suspicious photos in Label Studio's tab «Review».
 
     Photos that were called suspicious before and are not any more leave the tab. Without a champion only agreement is
@@ -58,7 +63,8 @@ def review(published: Published, registry: Registry, labels: LabelStudioClient, 
             track(photos, "examining", total=len(manifest), transient=True), model, params.quality.review
         )
         reasons = {one.sha256: f"{one.score:.3f} · {one.reason}" for one in found}
-        changed = show_reviews(labels, find_project(labels, params), reasons)
+        with held(settings.var / "ingest.lock"):
+            changed = show_reviews(labels, find_project(labels, params), reasons)
         logger.info("%d photos look wrong to %s; %d tasks changed in the tab", len(found), champion.served_as, changed)
     else:
         logger.info("no champion yet: nothing can be called suspicious")
@@ -102,6 +108,24 @@ def _mask(published: Published, md5: str, params: Params) -> np.ndarray | None:
     except AnnotationError as error:
         logger.warning("annotation %s of %s is left out: %s", annotation.uuid, annotation.annotator, error)
         return None
+
+
+def log_quality(registry: Registry, found: Quality) -> None:
+    """Add the figures to the run of the champion that looked, with the dataset's number as step; people by address."""
+    champion = registry.champion()
+    if champion is None or champion.served_as != found.model:
+        return
+    agreement = found.agreement
+    figures = {"quality/suspicious": float(len(found.suspicious)), "quality/alpha": agreement.alpha}
+    figures |= {f"quality/iou/{label}": iou for label, iou in agreement.iou_of_label.items()}
+    figures |= {f"quality/gold/{_metric_name(who)}": iou for who, (_, iou) in agreement.gold_of_person.items()}
+    finite = {name: value for name, value in figures.items() if np.isfinite(value)}
+    registry.add_metrics(champion.run_id, finite, int(found.dataset.rpartition("-")[2]))
+
+
+def _metric_name(person: str) -> str:
+    """Give an address with the signs that MLflow allows in the names of metrics."""
+    return re.sub(r"[^\w .:/-]", "_", person)
 
 
 def as_tables(found: Quality) -> list[Table]:

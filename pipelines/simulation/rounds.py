@@ -16,9 +16,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipelines import training
 from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, MODEL, write_atomically
 from pipelines.demo.labelers import correct
 from pipelines.errors import ConfigurationError
+from pipelines.images import sha256_hex
 from pipelines.labelstudio.render import prediction_json
 from pipelines.masked_photos import MaskedPhotos
 from pipelines.params import Params
@@ -92,6 +94,13 @@ def simulate(
                 model = load_model(place / MODEL)
                 logger.info("%s, seed %d, %d photos: mIoU %.3f", order, seed, size, step.miou)
                 yield replace(step, order=order)
+
+
+def version_of(params: Params) -> str:
+    """Name parameters and training code: steps of another version are no part of a simulation."""
+    code = [path.read_bytes() for path in sorted(Path(training.__file__).parent.glob("*.py"))]
+    parts = [params.train, params.split, params.prelabel, params.label_ids]
+    return sha256_hex(b"\0".join([*code, repr(parts).encode()]))[:8]
 
 
 def as_curve(steps: Sequence[Step]) -> pd.DataFrame:

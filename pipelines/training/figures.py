@@ -88,17 +88,30 @@ def figures(found: Evaluation, labels: Mapping[str, int], rounds: int) -> dict[s
     }
 
 
-def figures_of_slices(found: Evaluation, columns: Mapping[str, Sequence[str]], rounds: int) -> list[dict[str, object]]:
-    """Give the mIoU of photos that share a value, one row per column and value; `columns` hold a value per photo."""
+def figures_of_slices(
+    found: Evaluation, columns: Mapping[str, Sequence[str]], rounds: int, champion: Evaluation | None = None
+) -> list[dict[str, object]]:
+    """Give the mIoU of photos that share a value, one row per column and value; `columns` hold a value per photo.
+
+    With a champion's evaluation of the same photos a row also holds its mIoU, and the interval of the difference over
+    common resamples.
+    """
     rows: list[dict[str, object]] = []
     for column, values in columns.items():
         of_photo = np.array([str(value) for value in values])
         for value in sorted(set(of_photo)):
-            part = found.confusions[of_photo == value]
-            low, high = interval(resampled_miou(part, rounds), CONFIDENCE)
-            miou = Confusion.of(part).miou()
-            rows.append({"slice": column, "value": value, "photos": len(part), "miou": _rounded(miou),
-                         "low": _rounded(low), "high": _rounded(high)})  # fmt: skip
+            here = of_photo == value
+            part = found.confusions[here]
+            resampled = resampled_miou(part, rounds)
+            low, high = interval(resampled, CONFIDENCE)
+            row: dict[str, object] = {"slice": column, "value": value, "photos": len(part)}
+            row |= {"miou": _rounded(Confusion.of(part).miou()), "low": _rounded(low), "high": _rounded(high)}
+            if champion:
+                theirs = champion.confusions[here]
+                low, high = interval(resampled - resampled_miou(theirs, rounds), CONFIDENCE)
+                row |= {"champion": _rounded(Confusion.of(theirs).miou())}
+                row |= {"gain_low": _rounded(low), "gain_high": _rounded(high)}
+            rows.append(row)
     return rows
 
 

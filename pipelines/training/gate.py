@@ -11,7 +11,7 @@ from pipelines.training.figures import CONFIDENCE, Evaluation
 
 @dataclass(frozen=True)
 class ClassVerdict:
-    """One class at the gate; `verdict` is kept, fell, or not measured (too few test photos to say)."""
+    """One class at the gate; `verdict` is kept, fell, or not measured (too few test photos; with none IoU is NaN)."""
 
     name: str
     photos: int
@@ -47,8 +47,8 @@ class Decision:
                 f"| {estimate:+.3f} (95 %: {low:+.3f} … {high:+.3f}) | |",
             ]
             lines += [
-                f"| {one.name} | {one.photos} | {one.champion_iou:.3f} | {one.challenger_iou:.3f} "
-                f"| {one.challenger_iou - one.champion_iou:+.3f} | {one.verdict} |"
+                f"| {one.name} | {one.photos} | {_cell(one.champion_iou)} | {_cell(one.challenger_iou)} "
+                f"| {_cell(one.challenger_iou - one.champion_iou, '+')} | {one.verdict} |"
                 for one in self.classes
             ]
         return "\n".join(lines) + "\n"
@@ -94,6 +94,10 @@ def decide(
     return Decision(promote, reason + note, ours, theirs, gain, classes)
 
 
+def _cell(iou: float, sign: str = "") -> str:
+    return f"{iou:{sign}.3f}" if np.isfinite(iou) else "–"
+
+
 def _classes(
     challenger: Evaluation, champion: Evaluation, names: list[str], params: PromoteParams
 ) -> tuple[ClassVerdict, ...]:
@@ -108,5 +112,4 @@ def _classes(
     return tuple(
         ClassVerdict(name, int(ours.photos[i]), float(new[i]), float(old[i]), verdict(i))
         for i, name in enumerate(names)
-        if ours.photos[i]
     )

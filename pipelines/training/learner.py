@@ -59,7 +59,7 @@ def rate_at(progress: float) -> float:
 
 
 class Learner(lightning.LightningModule):
-    """Fits a network; keeps a row per epoch in `curve`.
+    """Fits a network; keeps a row per epoch in `curve`. `prepared` is how many seconds of the budget are gone already.
 
     The schedule follows `progress` (0..1), which each step moves on by its share of what is left: when the budget of
     minutes turns out to be too short for all epochs, the learning rate still comes down to 0 at the end.
@@ -67,10 +67,10 @@ class Learner(lightning.LightningModule):
 
     weights: torch.Tensor
 
-    def __init__(self, network: torch.nn.Module, params: TrainParams, pixels: np.ndarray) -> None:
+    def __init__(self, network: torch.nn.Module, params: TrainParams, pixels: np.ndarray, prepared: float = 0) -> None:
         super().__init__()
         self.network = network
-        self.params = params
+        self.params, self.prepared = params, prepared
         self.progress, self.seconds = 0.0, 0.0  # seconds of the epochs that are done, those before a resume included
         self.curve: list[dict[str, float]] = []
         self.register_buffer("weights", torch.from_numpy(class_weights(pixels, params.class_weights)), persistent=False)
@@ -118,6 +118,8 @@ class Learner(lightning.LightningModule):
         """Add the epoch to the curve, and see how many more the budget holds."""
         self.seconds += time.monotonic() - self._begun
         done = self.current_epoch + 1
+        slowest = self.trainer.strategy.reduce(torch.tensor(self.seconds, device=self.device), reduce_op="max")
+        per_epoch = float(slowest) / done  # of the slowest process: all must come to the same end
         row = {"epoch": float(self.current_epoch), "train_loss": float(np.mean(self._losses))}
         row["val_miou"] = (
             float(self.trainer.callback_metrics.get("val_miou", math.nan)) if self._validated() else math.nan
@@ -125,12 +127,12 @@ class Learner(lightning.LightningModule):
         self.curve.append(row)
         epochs = self._epochs()
         if self.params.max_minutes:
-            fit = int(self.params.max_minutes * 60 / (self.seconds / done))
+            fit = int((self.params.max_minutes * 60 - self.prepared) / per_epoch)
             epochs = max(done, min(self.params.epochs, fit))
             self.trainer.fit_loop.max_epochs = epochs
         logger.info(
             "epoch %d of %d: loss %.3f, val mIoU %.3f, %.0f min left", done, epochs, row["train_loss"],
-            row["val_miou"], (epochs - done) * self.seconds / done / 60,
+            row["val_miou"], (epochs - done) * per_epoch / 60,
         )  # fmt: skip
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

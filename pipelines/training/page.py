@@ -13,8 +13,8 @@ from pipelines.dataset.files import CURVES, METRICS, REPORT
 from pipelines.html import inline, render
 from pipelines.params import Params
 from pipelines.segmentation.clothing import ClothingModel
-from pipelines.training.evaluate import SLICES
-from pipelines.training.figures import Evaluation
+from pipelines.training.data import metadata_of
+from pipelines.training.figures import Evaluation, figures_of_slices
 from pipelines.training.gate import Decision
 from pipelines.training.report import draw_curves, draw_sheet
 
@@ -52,7 +52,12 @@ def write_page(
         model=challenger.name,
         decision=decision,
         metrics=metrics,
-        slices=pd.read_csv(REPORT / SLICES).to_dict("records"),
+        slices=figures_of_slices(
+            challenger.found,
+            metadata_of(challenger.found.photos, params.evaluate.slices),
+            params.evaluate.resamples,
+            champion.found if champion else None,
+        ),
         pictures=pictures,
         panels=["photo", "truth", *(one.name for one in models)],
         groups={

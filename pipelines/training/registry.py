@@ -26,6 +26,7 @@ from pipelines.training.run import DATASET, FINGERPRINT, NETWORK, TrainedModel, 
 
 logger = logging.getLogger(__name__)
 CHAMPION = "champion"
+_LONGEST_REGISTRATION_S = 3600  # a run is opened when a training is done, and filled within minutes
 _PREVIOUS = "maskloop.previous"  # the champion that a version took over from
 
 
@@ -167,16 +168,20 @@ class Registry:
         return runs[-1] if runs else None
 
     def _end_broken_runs(self, fingerprint: str) -> None:
-        """Mark runs of this training that nobody works on any more: their process was killed."""
-        for run in self._runs(fingerprint, "RUNNING"):
-            self.client.set_terminated(run.info.run_id, "KILLED")
+        """Mark runs that nobody works on any more, because their process was killed: of this training, and old ones."""
+        running = self._experiment_runs("attributes.status = 'RUNNING'")
+        long_ago = (time.time() - _LONGEST_REGISTRATION_S) * 1000
+        for run in running:
+            of = run.data.tags.get(FINGERPRINT)
+            if of == fingerprint or (of and run.info.start_time < long_ago):
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _runs(self, fingerprint: str, status: str) -> list[Run]:
+        return self._experiment_runs(f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = '{status}'")
+
+    def _experiment_runs(self, wanted: str) -> list[Run]:
         experiment = self.client.get_experiment_by_name(self.name)
-        if experiment is None:
-            return []
-        wanted = f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = '{status}'"
-        return list(self.client.search_runs([experiment.experiment_id], wanted))
+        return list(self.client.search_runs([experiment.experiment_id], wanted)) if experiment else []
 
     def _ensure_name(self) -> None:
         try:

@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -59,7 +58,8 @@ def log_run(client: MlflowClient, name: str, trained: TrainedModel, params: Para
         "mlflow.note.content": f"Trained on **{trained.dataset}** ({trained.summary}).",
     }
     with mlflow.start_run(run_name=f"{name} on {trained.dataset}", tags=tags) as run:
-        mlflow.log_params(_flat(params.train.model_dump(), "train") | _flat(params.split.model_dump(), "split"))
+        for section in ("train", "split", "compile", "evaluate", "promote"):
+            mlflow.log_params({f"{section}.{name}": value for name, value in getattr(params, section)})
         mlflow.log_metrics({f"test_{key}": value for key, value in figures.items() if key not in _NO_METRICS})
         for label, values in figures["per_class"].items():
             mlflow.log_metrics({f"{key}/{label}": value for key, value in values.items() if key != "photos"})
@@ -125,7 +125,3 @@ def _log_model(folder: Path, example: np.ndarray) -> None:
         ],
         metadata={"labels": dict(load_card(folder).labels), "files": [WEIGHTS, CARD]},
     )
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {f"{prefix}.{name}": value for name, value in values.items()}

@@ -7,6 +7,7 @@ same bytes as without one.
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 
 import lightning.pytorch as lightning
@@ -33,7 +34,7 @@ def train(params: Params) -> None:
 
     Raises DatasetError when the train side has fewer than two photos, or the test side none.
     """
-    options = params.train
+    options, begun = params.train, time.monotonic()
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     photos_of("test")  # better to hear now than after the training that nothing can be evaluated
     network, card = new_network(options, params.label_ids)
@@ -47,9 +48,9 @@ def train(params: Params) -> None:
     # Batch normalisation needs two photos per batch; the last, smaller batch is dropped when there are others.
     size = min(options.batch_size, max(2, len(train_side)))
     order = RareFirst(train_side.pixels, options.repeat_rare, options.seed)
-    loader = DataLoader(train_side, size, sampler=order, drop_last=len(train_side) > size)
+    loader = DataLoader(train_side, size, sampler=order, drop_last=len(train_side) // _gpus() > size)
     network = network.to(memory_format=torch.channels_last)
-    learner = Learner(network, options, train_side.pixels.sum(0))
+    learner = Learner(network, options, train_side.pixels.sum(0), time.monotonic() - begun)
     folder = TRAINING / _key(params)
     trainer = _trainer(params, folder, validates=len(val_side) > 0)
     last = folder / "last.ckpt"
@@ -108,6 +109,11 @@ def _trainer(params: Params, folder: Path, *, validates: bool) -> lightning.Trai
         num_sanity_val_steps=0,
         check_val_every_n_epoch=every,
     )
+
+
+def _gpus() -> int:
+    """Count the processes that train together: one per GPU, or one."""
+    return max(1, torch.cuda.device_count())
 
 
 def _key(params: Params) -> str:

@@ -1,4 +1,4 @@
-"""Gold photos in a real Label Studio: handed out once more, the truth alone makes the mask, and people are scored."""
+"""Photos that several people draw, in a real Label Studio: gold photos, and the share that is drawn twice."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from pipelines.dataset.workspace import Workspace
 from pipelines.demo.labelers import Labeler
 from pipelines.ingest import ingest
 from pipelines.labelstudio.annotations import export_tasks
+from pipelines.labelstudio.project import overlap_fields
 from pipelines.labelstudio.render import region_json
 from pipelines.params import load_params
 from pipelines.quality.review import as_tables, review
@@ -67,7 +68,27 @@ def test_people_are_scored_against_the_truth(gold) -> None:
     published = Published(Workspace(archive.settings.workspace_path, archive.settings), archive.bucket)
     params = load_params(archive.settings.params_path)
 
-    found = review(published, Registry(archive.settings), archive.labels, params)
+    found = review(archive.settings, published, Registry(archive.settings), archive.labels, params)
 
     assert found.agreement.gold_of_person == {"novice@maskloop.local": (1, pytest.approx(20 / 30))}
     assert len(as_tables(found)) == 2
+
+
+def test_a_share_of_the_photos_is_drawn_by_two_people(make_archive) -> None:
+    archive = make_archive("overlap")
+    for number in range(4):
+        archive.upload(f"overlap-{number}.png", png(60, 40, (20 + 50 * number, 30, 200)))
+    archive.labels.patch(f"/api/projects/{archive.project}/", overlap_fields(0.5))
+    ingest(archive.bucket, archive.labels, archive.settings, load_params(archive.settings.params_path))
+    password = archive.settings.label_studio_password.get_secret_value()
+    drawn = {}
+    for name in ("first", "second"):
+        person = Labeler(archive.settings.url("label_studio"), f"{name}@maskloop.local", password)
+        drawn[name] = []
+        while (task := person.next_task(archive.project)) and len(drawn[name]) < 9:
+            person.submit(task, coat(30), 5.0)
+            drawn[name].append(task["id"])
+
+    assert len(drawn["first"]) == 4
+    assert len(drawn["second"]) == 2
+    assert set(drawn["second"]) < set(drawn["first"])

@@ -150,8 +150,12 @@ def test_reviews_are_shown_on_the_photos_named_and_taken_away_from_others(label_
     fine, doubted, mended = (task_json(number) for number in (1, 2, 3))
     doubted["data"] = task_data(ImageRef("gs://archive/photos/b.jpg", 1, "cd" * 32, 8, 8), METADATA)
     mended["data"] = {**mended["data"], "review": "0.010 · drawn as coat, the model sees dress"}
+    later = {**doubted["data"], "generation": "2"}  # ingest was here meanwhile
     client, server = label_studio({
-        "GET /api/tasks": [{"total": 3, "tasks": [fine, doubted, mended]}],
+        "GET /api/tasks": [
+            {"total": 3, "tasks": [fine, doubted, mended]}, {"total": 1, "tasks": [{**doubted, "data": later}]},
+            {"total": 1, "tasks": [mended]},
+        ],
         "PATCH /api/tasks/2/": [{}], "PATCH /api/tasks/3/": [{}],
     })  # fmt: skip
 
@@ -160,7 +164,7 @@ def test_reviews_are_shown_on_the_photos_named_and_taken_away_from_others(label_
     sent = {where: body["data"] for where, _, body in server.asked if where.startswith("PATCH")}
     assert changed == 2
     assert sent["PATCH /api/tasks/2/"] == {
-        **doubted["data"], "review": "0.005 · the model sees nothing where coat is drawn"
+        **later, "review": "0.005 · the model sees nothing where coat is drawn"
     }  # fmt: skip
     assert sent["PATCH /api/tasks/3/"]["review"] == ""
     assert parse_metadata(mended["data"]) == METADATA, "a review is no catalogue data"

@@ -95,11 +95,13 @@ def test_a_class_on_few_photos_is_named_and_stops_nothing() -> None:
     assert decision.reason.endswith("; not measured (under 5 photos): hat")
 
 
-def test_a_class_that_no_test_photo_has_is_not_mentioned() -> None:
+def test_a_class_that_no_test_photo_has_is_named_as_not_measured() -> None:
     decision = decide(measured(0.9, 0.7), measured(0.9, 0.6), NAMES, RULES)
 
-    assert "hat" not in decision.reason
-    assert "not measured" not in decision.reason
+    assert decision.promote
+    assert "not measured (under 5 photos): " in decision.reason
+    assert "hat" in decision.reason
+    assert "| hat | 0 | – | – | – | not measured |" in decision.as_markdown()
 
 
 def test_what_other_photos_could_turn_round_is_no_gain() -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from shutil import copy, copytree
@@ -93,12 +94,17 @@ def test_a_run_that_broke_off_is_marked_and_not_taken_up(
 def test_a_run_that_was_killed_is_marked_so(registry: Registry, trained: TrainedModel, params: Params) -> None:
     experiment = registry.client.create_experiment("clothing")
     killed = registry.client.create_run(experiment, tags={"maskloop.fingerprint": trained.fingerprint})
-    somebody_elses = registry.client.create_run(experiment, tags={"maskloop.fingerprint": "other"})
+    of_another = registry.client.create_run(experiment, tags={"maskloop.fingerprint": "other"})
+    yesterday = int((time.time() - 86400) * 1000)
+    left = registry.client.create_run(experiment, start_time=yesterday, tags={"maskloop.fingerprint": "older"})
+    somebody_elses = registry.client.create_run(experiment, start_time=yesterday)
 
     registry.register(trained, params, EXAMPLE)
 
     assert registry.client.get_run(killed.info.run_id).info.status == "KILLED"
-    assert registry.client.get_run(somebody_elses.info.run_id).info.status == "RUNNING"
+    assert registry.client.get_run(left.info.run_id).info.status == "KILLED"
+    for other in (of_another, somebody_elses):
+        assert registry.client.get_run(other.info.run_id).info.status == "RUNNING"
 
 
 def test_a_run_holds_parameters_figures_curves_and_lineage(
