@@ -44,8 +44,8 @@ def review_labels() -> None:
         text = f"{len(found.suspicious)} of {found.examined} photos of {found.dataset} look wrong to {found.model}"
         for table in as_tables(found):
             Console(width=120).print(table)
-        note_on_run(text)
-        return {"dataset": found.dataset, "suspicious": len(found.suspicious), "alpha": found.agreement.alpha}
+        note_on_run(text if found.model else "there is no champion yet that could look")
+        return {"dataset": found.dataset, "suspicious": len(found.suspicious)}
 
     examine()
 

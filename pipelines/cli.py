@@ -309,10 +309,11 @@ def simulate(
     params = load_params(settings.params_path)
     smaller = params.train.model_copy(update={"image_height": height, "image_width": width})
     params = params.model_copy(update={"train": smaller})
+    source = masked_photos(photos, masks, labels, params)
     counts = sorted({int(size) for size in sizes.split(",")})
-    folder = settings.var / "simulation" / f"{photos.resolve().parent.name}-{steps}-{version_of(params)}"
+    folder = settings.var / "simulation" / f"{photos.resolve().parent.name}-{steps}-{version_of(params, source)}"
     torch.set_num_threads(os.cpu_count() or 1)
-    rounds = run(masked_photos(photos, masks, labels, params), params, folder, counts, range(seeds), steps)
+    rounds = run(source, params, folder, counts, range(seeds), steps)
     done = list(track(rounds, "simulating", total=2 * seeds * len(counts), console=console))
     curve = as_curve(done)
     draw_curve(curve, folder / "curve.png")

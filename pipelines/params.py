@@ -143,6 +143,13 @@ class QualityParams(Section):
     review: Annotated[int, Field(ge=0)]
     overlap_share: Share
 
+    @field_validator("overlap_share")
+    @classmethod
+    def _whole_per_cent(cls, share: float) -> float:
+        if 0 < share < 0.01:
+            raise ValueError("Label Studio counts in whole per cent: 0, or 0.01 and more")
+        return share
+
 
 class RetrainParams(Section):
     """When a dataset version is trained on: with so many new annotations, or when it has waited for so many days."""
@@ -157,8 +164,8 @@ class TrainParams(Section):
     With `start: champion` a training goes on from the champion's weights, with `scratch` from the encoder's alone.
     `max_minutes` shortens the schedule when the epochs take longer (0: never), `patience` ends it after so many epochs
     without a better validation (0: never). `class_weights` is the exponent by which rare classes weigh more in
-    the loss, `repeat_rare` the share of photos below which a label makes its photos come more often, `average` the
-    decay of the moving average of weights (0: none).
+    the loss, `repeat_threshold` the share of photos below which a label makes its photos come more often, `ema_decay`
+    the decay of the moving average of weights (0: none).
     """
 
     architecture: str
@@ -175,9 +182,9 @@ class TrainParams(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     dice: bool
     class_weights: Share
-    repeat_rare: Share
-    average: Annotated[float, Field(ge=0, lt=1)]
-    seed: int
+    repeat_threshold: Share
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)]
 
 
 class EvaluateParams(Section):

@@ -27,17 +27,14 @@ _COLORS = {"untouched": "#2ca02c", "corrected": "#ffbf00", "drawn": "#1f77b4", "
 def log_effort(registry: Registry, manifest: pd.DataFrame, dataset: str) -> list[str]:
     """Add to the run of each model what people did with its pre-labels, with the dataset's number as step.
 
-    Gives the models that got figures; those of other registries are left out.
+    Gives the models that got figures; those of other registries, or whose run was deleted, are left out.
     """
     step = int(dataset.rpartition("-")[2])
-    noted = []
-    for name, effort in effort_by_model(manifest).items():
-        stem, _, number = name.rpartition(":v")
-        version = registry.version(number) if stem == registry.name and number.isdecimal() else None
-        if version:
-            registry.add_metrics(version.run_id, effort.as_metrics(), step)
-            noted.append(name)
-    return noted
+    versions = {version.served_as: version for version in registry.versions()}
+    found = {name: effort for name, effort in effort_by_model(manifest).items() if name in versions}
+    for name, effort in found.items():
+        registry.add_metrics(versions[name].run_id, effort.as_metrics(), step)
+    return list(found)
 
 
 def as_table(found: Mapping[str, Effort], test_miou: Mapping[str, float], dataset: str) -> Table:

@@ -57,7 +57,7 @@ def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False)
             "%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, newest
         )
         return None
-    known = {version.dataset for version in registry.versions()}
+    known = registry.trained_datasets()
     last = next((tag for tag in reversed(tags) if tag in known), None)
     first_new = tags[tags.index(last) + 1] if last else tags[0]
     published_at = datetime.fromisoformat(workspace.git("log", "-1", "--format=%cI", first_new))
@@ -131,7 +131,7 @@ def register(bucket: Client, settings: Settings, dataset: str) -> ModelVersion:
 
 def _change_since_last_trained(published: Published, registry: "Registry", dataset: str) -> str:
     """Say what the dataset holds that the one which was trained on before did not."""
-    trained = {version.dataset for version in registry.versions()}
+    trained = registry.trained_datasets()
     earlier = [tag for tag in published.tags() if tag in trained and tag < dataset]
     before = earlier[-1] if earlier else None
     change = describe_change(published.manifest(before) if before else None, published.manifest(dataset))
@@ -150,6 +150,8 @@ def _decide(
 
     champion = registry.champion()
     if champion and champion.version == version.version:
+        if not version.reason:  # killed between the alias and the note: without one it would be compared for ever
+            registry.note_decision(version, "promoted; why was lost when the run was killed")
         return replace(version, promoted=True)
     with tempfile.TemporaryDirectory() as scratch:
 

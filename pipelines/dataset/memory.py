@@ -92,7 +92,7 @@ def opened(place: Path = PLACE) -> Iterator[Memory]:
         database.close()
         place.unlink()
         database = sqlite3.connect(place)
-        database.executescript(f"PRAGMA user_version = {_VERSION}; {_TABLES}")
+        database.executescript(f"{_TABLES} PRAGMA user_version = {_VERSION};")  # last: a kill before leaves no version
     database.execute(_USED)
     try:
         with database:

@@ -112,8 +112,16 @@ def _directory(settings: Settings, name: str) -> list[dict[str, str]]:
 
 
 def _forget(workspace: Workspace, bucket: Client, missing: set[str]) -> None:
-    """Remove what would make DVC believe that a file is there: directory objects, and files with other content."""
-    doubtful = missing | {name for name in output_hashes(workspace.read) if name.endswith(".dir")}
+    """Remove what would make DVC believe that a file is there.
+
+    These are files with other content, and directory objects that vouch for what is missing. Others stay: published
+    versions refer to them.
+    """
+    directories = {name for name in output_hashes(workspace.read) if name.endswith(".dir")}
+    vouching = {
+        name for name in directories if any(one["md5"] in missing for one in _directory(workspace.settings, name))
+    }
+    doubtful = missing | vouching
     for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX):
         if ref.name.removeprefix(_PREFIX).replace("/", "") in doubtful:
             delete(bucket, ref)

@@ -43,10 +43,10 @@ def proposal_of(raw: Mapping[str, Any], image: ImageRef) -> Proposal | None:
     """
     try:
         return compare(raw["prediction"]["result"], raw["result"], image)
-    except (AnnotationError, ContractError):
+    except (AnnotationError, ContractError, TypeError, KeyError, AttributeError):  # JSON of any shape
         return None
 
 
 def _labels(region: Mapping[str, Any]) -> Sequence[str]:
-    value = region.get("value") or {}
-    return [str(label) for label in value.get(str(region.get("type")), ())][:1]
+    labels = (region.get("value") or {}).get(str(region.get("type")))
+    return [str(label) for label in labels[:1]] if isinstance(labels, list) else []

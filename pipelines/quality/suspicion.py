@@ -13,6 +13,7 @@ import numpy as np
 from pipelines.segmentation.clothing import ClothingModel
 from pipelines.segmentation.transforms import resize_mask
 
+_UNKNOWN = 255  # no network has so many channels
 _UNLIKELY = 0.1  # probability of a label below which a pixel counts as wrong
 _LEAST_SHARE = 0.005  # of the photo: a smaller difference is the edge of a garment
 
@@ -42,9 +43,10 @@ def _examine(sha256: str, photo: np.ndarray, mask: np.ndarray, model: ClothingMo
 
     probabilities = model.probabilities(photo)
     ids = model.card.index_of_channel
-    channel_of = np.zeros(256, np.uint8)  # labels that the model does not know are background to it
+    channel_of = np.full(256, _UNKNOWN, np.uint8)
     channel_of[ids] = np.arange(len(ids))
     labels = channel_of[resize_mask(mask, *probabilities.shape[1:])]
+    labels = np.where(labels == _UNKNOWN, probabilities.argmax(axis=0), labels)  # of these the model can say nothing
     scores, pixels = get_label_quality_scores(labels[None].astype(int), probabilities[None], verbose=False)
     reason = _reason(labels, probabilities, pixels[0], ["background", *model.card.labels])
     return Suspicion(sha256, float(scores[0]), reason) if reason else None

@@ -49,5 +49,5 @@ def write_dataset(folder: Path, source: Archive, params: Params, count: int = 1_
     if not rows:
         raise DatasetError("none of the photos can be used; the lines above say why")
     manifest = split_photos(pd.DataFrame(rows).drop_duplicates("sha256", ignore_index=True), None, params.split)
-    manifest.to_parquet(folder / MANIFEST, index=False)
+    write_atomically(folder / MANIFEST, manifest.to_parquet(index=False))
     return manifest

@@ -79,7 +79,8 @@ def simulate(
                 before = step.labelled if step else ()
                 # The first batch is by chance in both orders: nothing can be uncertain yet.
                 of = RANDOM if step is None else order
-                place = folder / f"{of}-{seed}-{size}"
+                known = sha256_hex("".join(before).encode())[:6]
+                place = folder / f"{of}-{seed}-{size}-{known}"
                 if not (place / _STEP).exists():
                     with chdir(folder):
                         new = _next(order, model, shuffled, before, size - len(before), params)
@@ -96,11 +97,18 @@ def simulate(
                 yield replace(step, order=order)
 
 
-def version_of(params: Params) -> str:
-    """Name parameters and training code: steps of another version are no part of a simulation."""
+def version_of(params: Params, source: MaskedPhotos) -> str:
+    """Name photos, parameters and training code: steps of other ones are no part of a simulation."""
     code = [path.read_bytes() for path in sorted(Path(training.__file__).parent.glob("*.py"))]
-    parts = [params.train, params.split, params.prelabel, params.label_ids]
-    return sha256_hex(b"\0".join([*code, repr(parts).encode()]))[:8]
+    parts = [
+        source.photos.resolve(),
+        source.masks.resolve(),
+        params.train,
+        params.split,
+        params.prelabel,
+        params.label_ids,
+    ]
+    return sha256_hex(b"\0".join([*code, source.label_of_value.tobytes(), repr(parts).encode()]))[:8]
 
 
 def as_curve(steps: Sequence[Step]) -> pd.DataFrame:
@@ -110,7 +118,7 @@ def as_curve(steps: Sequence[Step]) -> pd.DataFrame:
     ])  # fmt: skip
     found = table.groupby(["order", "photos"], sort=True).agg(["mean", "std"])
     found.columns = ["_".join(names) for names in found.columns]
-    return found.reset_index()
+    return found.fillna(0.0).reset_index()  # a single seed deviates from nothing
 
 
 def _next(

@@ -96,7 +96,7 @@ class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return torch.from_numpy(pixels), mask.to(torch.int64)
 
 
-class RareFirst(Sampler[Draw]):
+class RepeatFactorSampler(Sampler[Draw]):
     """Draws photos so that those with rare labels come up more often; an epoch has as many draws as there are photos.
 
     A photo's weight is √(`repeat` / f) of its rarest label, at least 1, with f the share of photos that show the label:

@@ -51,7 +51,7 @@ def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor, weights: torch.
     return loss
 
 
-def rate_at(progress: float) -> float:
+def lr_scale(progress: float) -> float:
     """Give the share of the peak learning rate at a progress of 0..1: a linear rise, then half a cosine to 0."""
     if progress < _WARM_UP:
         return max(0.01, progress / _WARM_UP)
@@ -65,7 +65,7 @@ class Learner(lightning.LightningModule):
     minutes turns out to be too short for all epochs, the learning rate still comes down to 0 at the end.
     """
 
-    weights: torch.Tensor
+    class_weights: torch.Tensor
 
     def __init__(self, network: torch.nn.Module, params: TrainParams, pixels: np.ndarray, prepared: float = 0) -> None:
         super().__init__()
@@ -73,7 +73,9 @@ class Learner(lightning.LightningModule):
         self.params, self.prepared = params, prepared
         self.progress, self.seconds = 0.0, 0.0  # seconds of the epochs that are done, those before a resume included
         self.curve: list[dict[str, float]] = []
-        self.register_buffer("weights", torch.from_numpy(class_weights(pixels, params.class_weights)), persistent=False)
+        self.register_buffer(
+            "class_weights", torch.from_numpy(class_weights(pixels, params.class_weights)), persistent=False
+        )
         self._losses: list[float] = []
         self._confusion = Confusion(len(pixels))
         self._begun = 0.0
@@ -86,7 +88,7 @@ class Learner(lightning.LightningModule):
         """Set the learning rate and seed the dropout of this step: a resumed training draws what others would."""
         torch.manual_seed(hash((self.params.seed, self.current_epoch, number)))
         for group in self.optimizers().param_groups:  # type: ignore[union-attr] # one optimizer, no list
-            group["lr"] = group["peak"] * rate_at(self.progress)
+            group["lr"] = group["peak"] * lr_scale(self.progress)
         left = int(self.trainer.num_training_batches) * (self._epochs() - self.current_epoch) - number
         self.progress += (1 - self.progress) / max(1, left)
 
@@ -94,7 +96,7 @@ class Learner(lightning.LightningModule):
         """Give the loss of one batch."""
         photos, masks = batch
         logits = self.network(photos.contiguous(memory_format=torch.channels_last)).float()
-        loss = segmentation_loss(logits, masks, self.weights, dice=self.params.dice)
+        loss = segmentation_loss(logits, masks, self.class_weights, dice=self.params.dice)
         self._losses.append(float(loss.detach()))
         return loss
 
@@ -118,8 +120,11 @@ class Learner(lightning.LightningModule):
         """Add the epoch to the curve, and see how many more the budget holds."""
         self.seconds += time.monotonic() - self._begun
         done = self.current_epoch + 1
-        slowest = self.trainer.strategy.reduce(torch.tensor(self.seconds, device=self.device), reduce_op="max")
-        per_epoch = float(slowest) / done  # of the slowest process: all must come to the same end
+        spent = torch.tensor([self.prepared, self.seconds], device=self.device)
+        prepared, seconds = self.trainer.strategy.reduce(
+            spent, reduce_op="max"
+        ).tolist()  # all must come to the same end
+        per_epoch = seconds / done
         row = {"epoch": float(self.current_epoch), "train_loss": float(np.mean(self._losses))}
         row["val_miou"] = (
             float(self.trainer.callback_metrics.get("val_miou", math.nan)) if self._validated() else math.nan
@@ -127,7 +132,7 @@ class Learner(lightning.LightningModule):
         self.curve.append(row)
         epochs = self._epochs()
         if self.params.max_minutes:
-            fit = int((self.params.max_minutes * 60 - self.prepared) / per_epoch)
+            fit = int((self.params.max_minutes * 60 - prepared) / per_epoch)
             epochs = max(done, min(self.params.epochs, fit))
             self.trainer.fit_loop.max_epochs = epochs
         logger.info(
@@ -149,12 +154,15 @@ class Learner(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what a resumed training goes on with."""
-        checkpoint["learner"] = {"progress": self.progress, "seconds": self.seconds, "curve": self.curve}
+        checkpoint["learner"] = {
+            "progress": self.progress, "seconds": self.seconds, "curve": self.curve, "epochs": self._epochs(),
+        }  # fmt: skip
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up what `on_save_checkpoint` kept."""
         kept = checkpoint["learner"]
         self.progress, self.seconds, self.curve = kept["progress"], kept["seconds"], kept["curve"]
+        self.trainer.fit_loop.max_epochs = kept["epochs"]
 
     def _epochs(self) -> int:
         return int(self.trainer.max_epochs or self.params.epochs)

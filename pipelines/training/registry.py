@@ -58,8 +58,12 @@ class Registry:
         return [self._describe(version) for version in self._search(f"tags.`{DATASET}` = '{dataset}'")]
 
     def versions(self) -> list[ModelVersion]:
-        """Give all versions, oldest first."""
-        return [self._describe(version) for version in self._search()]
+        """Give all versions whose run is still there, oldest first."""
+        return [described for version in self._search() if (described := self._described_if_kept(version))]
+
+    def trained_datasets(self) -> set[str]:
+        """Give the tags of all datasets that a version was trained on."""
+        return {str(version.tags.get(DATASET, "")) for version in self._search()} - {""}
 
     def version(self, number: str) -> ModelVersion | None:
         """Give the version of this number; None when there is none."""
@@ -196,6 +200,16 @@ class Registry:
         except MlflowException as error:
             raise self._unreachable(error) from error
         return sorted(found, key=lambda version: int(version.version))
+
+    def _described_if_kept(self, version: Any) -> ModelVersion | None:
+        """Describe a version; None when somebody deleted its run."""
+        try:
+            kept = self.client.get_run(version.run_id).info.lifecycle_stage == "active"
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise self._unreachable(error) from error
+            kept = False
+        return self._describe(version) if kept else None
 
     def _describe(self, version: Any) -> ModelVersion:
         with self._explained():

@@ -1,19 +1,21 @@
 """DVC stage `train`: fit the network of params.yaml on the train side; writes model/ and curves.csv.
 
-Each epoch leaves a checkpoint in training/, from which the same training goes on after a kill; what it ends with is the
-same bytes as without one.
+Each epoch leaves a checkpoint in training/, from which the same training goes on after a kill; on a CPU, and unless the
+budget of minutes binds, what it ends with is the same bytes as without one.
 """
 
 import logging
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 
 import lightning.pytorch as lightning
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 
@@ -23,7 +25,7 @@ from pipelines.images import sha256_hex
 from pipelines.log import run_stage
 from pipelines.params import Params, load_params
 from pipelines.segmentation.clothing import WEIGHTS, ModelCard, load_card, new_network, save_model
-from pipelines.training.data import Photos, RareFirst, photos_of
+from pipelines.training.data import Photos, RepeatFactorSampler, photos_of
 from pipelines.training.learner import Learner
 
 logger = logging.getLogger(__name__)
@@ -47,26 +49,38 @@ def train(params: Params) -> None:
     logger.info("training on %d photos, validating on %d", len(train_side), len(val_side))
     # Batch normalisation needs two photos per batch; the last, smaller batch is dropped when there are others.
     size = min(options.batch_size, max(2, len(train_side)))
-    order = RareFirst(train_side.pixels, options.repeat_rare, options.seed)
+    order = RepeatFactorSampler(train_side.pixels, options.repeat_threshold, options.seed)
     loader = DataLoader(train_side, size, sampler=order, drop_last=len(train_side) // _gpus() > size)
     network = network.to(memory_format=torch.channels_last)
     learner = Learner(network, options, train_side.pixels.sum(0), time.monotonic() - begun)
     folder = TRAINING / _key(params)
     trainer = _trainer(params, folder, validates=len(val_side) > 0)
     last = folder / "last.ckpt"
-    if last.exists():
-        order.set_epoch(
-            int(torch.load(last, weights_only=True)["epoch"]) + 1
-        )  # the first draws come before Lightning says so
-        logger.info("going on after epoch %d of the training that was interrupted", order.epoch)
+    if done := _epochs_done(last):
+        order.set_epoch(done)  # the first draws come before Lightning says so
+        logger.info("going on after epoch %d of the training that was interrupted", done)
     trainer.fit(
         learner, loader, DataLoader(val_side, size) if len(val_side) else None,
-        ckpt_path=last if last.exists() else None, weights_only=True,
+        ckpt_path=last if done else None, weights_only=True,
     )  # fmt: skip
     if trainer.is_global_zero:
+        # Killed after its last epoch, a training is not averaged again; the checkpoint holds the averaged weights.
+        learner.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
         save_model(learner.network, card, MODEL)
         pd.DataFrame(learner.curve).to_csv(CURVES, index=False, float_format="%.5f")
         shutil.rmtree(TRAINING, ignore_errors=True)
+
+
+def _epochs_done(checkpoint: Path) -> int:
+    """Give how many epochs a checkpoint holds; one that a kill left damaged is removed."""
+    try:
+        return int(torch.load(checkpoint, weights_only=True)["epoch"]) + 1
+    except FileNotFoundError:
+        return 0
+    except (OSError, EOFError, RuntimeError, KeyError, UnpicklingError) as error:
+        logger.warning("%s is damaged and training starts again: %s", checkpoint, error)
+        checkpoint.unlink()
+        return 0
 
 
 def _take_over(network: torch.nn.Module, card: ModelCard) -> None:
@@ -89,8 +103,8 @@ def _trainer(params: Params, folder: Path, *, validates: bool) -> lightning.Trai
     every = max(1, options.epochs // 12)
     keep = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
     callbacks: list[Callback] = [keep]
-    if options.average:
-        callbacks.append(EMAWeightAveraging(decay=options.average))
+    if options.ema_decay:
+        callbacks.append(WeightAveraging(avg_fn=partial(_moving_average, options.ema_decay)))
     if validates and options.patience:
         # It looks once per validation; patience is counted in epochs.
         callbacks.append(EarlyStopping("val_miou", mode="max", patience=max(1, options.patience // every)))
@@ -100,7 +114,7 @@ def _trainer(params: Params, folder: Path, *, validates: bool) -> lightning.Trai
         accelerator="gpu" if gpu else "cpu",
         devices="auto" if gpu else 1,
         precision="16-mixed" if gpu else "32-true",
-        use_distributed_sampler=False,  # `RareFirst` divides its draws among processes itself
+        use_distributed_sampler=False,  # `RepeatFactorSampler` divides its draws among processes itself
         deterministic="warn",
         logger=False,
         callbacks=callbacks,
@@ -111,14 +125,24 @@ def _trainer(params: Params, folder: Path, *, validates: bool) -> lightning.Trai
     )
 
 
+def _moving_average(decay: float, average: torch.Tensor, now: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
+    """Move the average towards the weights of now; at first faster, so that a short training forgets how it began.
+
+    The decay after n steps is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage.
+    """
+    here = min(decay, (1 + float(steps)) / (10 + float(steps)))
+    return here * average + (1 - here) * now
+
+
 def _gpus() -> int:
     """Count the processes that train together: one per GPU, or one."""
     return max(1, torch.cuda.device_count())
 
 
 def _key(params: Params) -> str:
-    """Name a training by all that it depends on: parameters, photos, masks and the network it goes on from."""
-    parts = [MANIFEST.read_bytes(), repr(params.train).encode(), repr(params.label_ids).encode()]
+    """Name a training by what it depends on: parameters, photos, masks, the network it goes on from, and this code."""
+    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    parts = [*code, MANIFEST.read_bytes(), repr(params.train).encode(), repr(params.label_ids).encode()]
     if params.train.start == "champion" and (START / WEIGHTS).exists():
         parts.append((START / WEIGHTS).read_bytes())
     return sha256_hex(b"\n".join(parts))[:16]

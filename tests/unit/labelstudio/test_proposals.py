@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pipelines.labelstudio.proposals import compare, proposal_of
 from pipelines.labelstudio.render import region_json
@@ -42,3 +43,11 @@ def test_a_region_that_cannot_be_read_gives_nothing() -> None:
     broken = {**region("coat", slice(2), "a"), "original_width": 99}
 
     assert proposal_of({"prediction": {"result": [broken]}, "result": []}, PHOTO) is None
+
+
+@pytest.mark.parametrize(
+    "strange", [{"type": "rating", "value": {"rating": 4}}, {"type": "choices", "value": None}, None, "text"]
+)
+def test_results_of_other_controls_stop_nothing(strange: Any) -> None:
+    assert proposal_of({"prediction": {"result": [strange]}, "result": [region("coat", slice(2), "a")]}, PHOTO) is None
+    assert proposal_of({"prediction": {"result": None}, "result": []}, PHOTO) is None

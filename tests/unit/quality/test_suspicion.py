@@ -69,3 +69,9 @@ def test_the_worst_stand_first_and_no_more_than_asked(model: ClothingModel) -> N
 
     assert len(found) == 2
     assert [one.score for one in found] == sorted(one.score for one in found)
+
+
+def test_of_labels_that_the_model_does_not_know_nothing_is_said(model: ClothingModel) -> None:
+    drawn = mask(20, 20)
+    drawn[drawn == DRESS] = 12
+    assert find_suspicious([("a", photo(20, 20), drawn)], model, 10) == []

@@ -9,7 +9,7 @@ from pipelines.dataset.files import MANIFEST
 from pipelines.errors import DatasetError
 from pipelines.segmentation.clothing import ModelCard
 from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
-from pipelines.training.data import Photos, RareFirst, photos_of, read_photo
+from pipelines.training.data import Photos, RepeatFactorSampler, photos_of, read_photo
 
 Sides = dict[str, list[str]]
 
@@ -86,7 +86,7 @@ def test_photos_with_rare_labels_come_more_often_and_the_order_follows_from_the_
     pixels[:, 0] = 1
     pixels[:99, 1] = 5
     pixels[99, 2] = 5  # one photo in a hundred shows it
-    order = RareFirst(pixels, 0.25, seed=1)
+    order = RepeatFactorSampler(pixels, 0.25, seed=1)
 
     epochs = []
     for epoch in range(200):
@@ -102,12 +102,12 @@ def test_photos_with_rare_labels_come_more_often_and_the_order_follows_from_the_
 
 
 def test_without_repeats_every_photo_comes_once() -> None:
-    order = RareFirst(np.array([[3, 1], [3, 0], [2, 9]]), 0, seed=1)
+    order = RepeatFactorSampler(np.array([[3, 1], [3, 0], [2, 9]]), 0, seed=1)
     assert sorted(place for place, _ in order) == [0, 1, 2]
 
 
 def test_processes_that_train_together_share_the_draws_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    order = RareFirst(np.ones((7, 3), np.int64), 0.5, seed=1)
+    order = RepeatFactorSampler(np.ones((7, 3), np.int64), 0.5, seed=1)
     alone = list(order)
 
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)

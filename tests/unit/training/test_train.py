@@ -13,7 +13,7 @@ from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, TRAINING
 from pipelines.errors import DatasetError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import CARD, WEIGHTS, load_model
-from pipelines.training.learner import Learner, class_weights, rate_at, segmentation_loss
+from pipelines.training.learner import Learner, class_weights, lr_scale, segmentation_loss
 from pipelines.training.train import train
 
 Sides = dict[str, list[str]]
@@ -64,7 +64,7 @@ class Killed(Exception):
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
     workspace: Sides, small_training: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"epochs": 4, "repeat_rare": 0.5, "average": 0.5, "class_weights": 0.5}
+    options = {"epochs": 4, "repeat_threshold": 0.5, "ema_decay": 0.5, "class_weights": 0.5}
     params = small_training.model_copy(update={"train": small_training.train.model_copy(update=options)})
     train(params)
     undisturbed, curve = (MODEL / WEIGHTS).read_bytes(), pd.read_csv(CURVES)
@@ -103,7 +103,7 @@ def test_what_another_training_left_is_not_taken_up(workspace: Sides, small_trai
 
 
 def test_a_training_ends_when_validation_gets_no_better(workspace: Sides, small_training: Params) -> None:
-    options = {"epochs": 40, "patience": 3, "lr": 1e-12, "average": 0.0}
+    options = {"epochs": 40, "patience": 3, "lr": 1e-12, "ema_decay": 0.0}
     train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
 
     assert len(pd.read_csv(CURVES)) < 40
@@ -117,7 +117,7 @@ def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_tra
 
 
 def test_the_rate_rises_and_comes_down_to_nothing() -> None:
-    rates = [rate_at(step / 100) for step in range(101)]
+    rates = [lr_scale(step / 100) for step in range(101)]
     assert rates.index(max(rates)) == 15
     assert max(rates) == 1
     assert rates[-1] == pytest.approx(0)
