@@ -50,7 +50,10 @@ class Memory:
         """Give what was read from a file, if it still has the stamp that it had then."""
         query = "SELECT uuid, photo, uri, annotator, updated_at, digest, gold FROM source WHERE name = ? AND stamp = ?"
         found = self._database.execute(query, (name, stamp)).fetchone()
-        return Source(*found[:-1], gold=bool(found[-1])) if found else None
+        if found is None:
+            return None
+        uuid, photo, uri, annotator, updated_at, digest, gold = found
+        return Source(uuid, photo, uri, annotator, updated_at, digest, bool(gold))
 
     def keep_source(self, name: str, stamp: str, source: Source) -> None:
         """Remember what was read from a file."""

@@ -47,10 +47,10 @@ def test_both_orders_start_alike_and_label_what_is_asked(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    steps = list(simulate(photos, small, tmp_path / "out", [2, 5], [0, 1], steps=2))
+    steps = list(simulate(photos, small, tmp_path / "out", [2, 5], [0], steps=2))
 
     assert [(one.order, one.seed, len(one.labelled)) for one in steps] == [
-        (order, seed, size) for seed in (0, 1) for order in ("random", "queue") for size in (2, 5)
+        (order, 0, size) for order in ("random", "queue") for size in (2, 5)
     ]
     assert steps[0].labelled == steps[2].labelled
     assert steps[0].miou == steps[2].miou
@@ -60,7 +60,7 @@ def test_both_orders_start_alike_and_label_what_is_asked(
     assert "07.png is left out" in caplog.text
 
     monkeypatch.setattr(rounds, "train", lambda _: pytest.fail("what was done is done"))
-    assert list(simulate(photos, small, tmp_path / "out", [2, 5], [0, 1], steps=2)) == steps
+    assert list(simulate(photos, small, tmp_path / "out", [2, 5], [0], steps=2)) == steps
 
     curve = as_curve(steps)
     assert list(zip(curve["order"], curve["photos"], strict=True)) == [

@@ -50,7 +50,8 @@ def test_a_better_model_becomes_champion() -> None:
     decision = decide(measured(0.9, 0.7), measured(0.9, 0.6), NAMES, RULES)
 
     assert decision.promote
-    assert decision.reason == "better: test mIoU 0.800 against the champion's 0.750"
+    better = "better: test mIoU 0.800 against the champion's 0.750"
+    assert decision.reason == f"{better}; not measured (under 5 photos): dress, hat"
 
 
 @pytest.mark.parametrize("ours", [0.6, 0.5])
