@@ -25,7 +25,6 @@ def review_labels() -> None:
         from rich.console import Console
 
         from pipelines.dataset.published import Published
-        from pipelines.dataset.workspace import Workspace
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
         from pipelines.quality.review import as_tables, log_quality, review
@@ -34,7 +33,7 @@ def review_labels() -> None:
 
         settings = get_settings()
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
-        published = Published(Workspace(settings.workspace_path, settings), bucket)
+        published = Published.of(settings, bucket)
         if not published.tags():
             raise AirflowSkipException("no dataset is published yet: there is nothing to look through")
         with fails_at_once_when_people_must_act():

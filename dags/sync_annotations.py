@@ -52,14 +52,13 @@ def sync_annotations() -> None:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
 
         from pipelines.dataset.published import Published
-        from pipelines.dataset.workspace import Workspace
         from pipelines.report import log_effort
         from pipelines.settings import get_settings
         from pipelines.training.registry import Registry
 
         settings, dataset = get_settings(), published["dataset"]
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
-        manifest = Published(Workspace(settings.workspace_path, settings), bucket).manifest(dataset)
+        manifest = Published.of(settings, bucket).manifest(dataset)
         with fails_at_once_when_people_must_act():
             models = log_effort(Registry(settings), manifest, dataset)
         print(f"what people did with their pre-labels is noted at: {', '.join(models) or 'no model'}")

@@ -12,6 +12,7 @@ from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ObjectChangedError
 from pipelines.records import ObjectRef
+from pipelines.settings import Settings
 from pipelines.storage import read
 
 
@@ -20,6 +21,11 @@ class Published:
 
     def __init__(self, workspace: Workspace, bucket: Client) -> None:
         self._workspace, self._bucket = workspace, bucket
+
+    @classmethod
+    def of(cls, settings: Settings, bucket: Client) -> "Published":
+        """Give the versions of the settings' workspace."""
+        return cls(Workspace(settings.workspace_path, settings), bucket)
 
     def tags(self) -> list[str]:
         """Give the tags of all versions, oldest first; none before there is a workspace."""

@@ -18,7 +18,6 @@ from rich.table import Table
 
 from pipelines import storage
 from pipelines.dataset.published import Published
-from pipelines.dataset.workspace import Workspace
 from pipelines.demo.archive import Archive, SyntheticArchive
 from pipelines.demo.labelers import Labeler, label_everything
 from pipelines.effort import effort_of
@@ -113,7 +112,7 @@ class Demo:
         with self._step("retrain_model: dataset version → model version"):
             self.airflow.wait_for("retrain_model", 3600, ignore=known["retrain_model"])
         registry = Registry(self.settings)
-        published = Published(Workspace(self.settings.workspace_path, self.settings), self.bucket)
+        published = Published.of(self.settings, self.bucket)
         dataset = published.newest()
         model, champion = registry.version_trained_on(dataset), registry.champion()
         assert model is not None, f"retrain_model ended well without a model for {dataset}"

@@ -5,7 +5,6 @@ import pytest
 
 from pipelines.dataset.files import mask_path, read_mask
 from pipelines.dataset.published import Published
-from pipelines.dataset.workspace import Workspace
 from pipelines.demo.labelers import Labeler
 from pipelines.ingest import ingest
 from pipelines.labelstudio.annotations import export_tasks
@@ -65,7 +64,7 @@ def test_the_truth_alone_makes_the_mask(gold) -> None:
 
 def test_people_are_scored_against_the_truth(gold) -> None:
     archive, _, _, _ = gold
-    published = Published(Workspace(archive.settings.workspace_path, archive.settings), archive.bucket)
+    published = Published.of(archive.settings, archive.bucket)
     params = load_params(archive.settings.params_path)
 
     found = review(archive.settings, published, Registry(archive.settings), archive.labels, params)

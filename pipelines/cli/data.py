@@ -1,0 +1,68 @@
+"""Commands that follow data, and take it out and in."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.app import app, console
+from pipelines.settings import get_settings
+
+
+@app.command()
+def lineage(
+    what: Annotated[str, typer.Argument(help="gs://bucket/photo, dataset-0007, or models:/clothing@champion")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree")] = False,
+) -> None:
+    """Show where a photo went, what a dataset is made of, or what a model was made from."""
+    from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.lineage import Lineage
+    from pipelines.training.registry import Registry
+
+    settings = get_settings()
+    published = Published.of(settings, storage.connect(settings))
+    link = Lineage(published, Registry(settings)).of(what)
+    if json:
+        console.print_json(data=link.as_json())
+    else:
+        console.print(link.as_tree(), highlight=False)
+
+
+@app.command()
+def export(
+    dataset: Annotated[str, typer.Argument(help="A dataset version, such as dataset-0007")],
+    form: Annotated[str, typer.Argument(help="coco, png, yolo or huggingface")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet")],
+) -> None:
+    """Write a dataset version in a form that other tools read."""
+    from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.export import export as run
+    from pipelines.params import load_params
+
+    settings = get_settings()
+    published = Published.of(settings, storage.connect(settings))
+    count = run(published, dataset, form, folder, load_params(settings.params_path))
+    console.print(f"{count} photos of {dataset} as {form} in {folder}", highlight=False)
+
+
+@app.command("import")
+def import_labels(
+    photos: Annotated[Path, typer.Argument(help="Folder of photos")],
+    masks: Annotated[Path, typer.Argument(help="Folder of index masks, PNG, named like the photos")],
+    labels: Annotated[Path, typer.Argument(help="CSV with columns index and label: mask value → label of params.yaml")],
+    name: Annotated[str, typer.Option(help="Folder of the source bucket that the photos go to")] = "imported",
+) -> None:
+    """Bring photos that are labelled already into the loop, as annotations that people can correct."""
+    from pipelines import storage
+    from pipelines.import_labels import import_labelled
+    from pipelines.labelstudio.client import connect
+    from pipelines.masked_photos import masked_photos
+    from pipelines.params import load_params
+
+    settings = get_settings()
+    params = load_params(settings.params_path)
+    source = masked_photos(photos, masks, labels, params)
+    report = import_labelled(storage.connect(settings), connect(settings), settings, params, source, name)
+    console.print(str(report), highlight=False)

@@ -1,0 +1,64 @@
+"""Commands for judging models and labels, and for changing the champion by hand."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.app import app, console
+from pipelines.settings import get_settings
+
+
+@app.command()
+def promote(version: Annotated[int, typer.Argument(min=1, help="Number of the model version, such as 3")]) -> None:
+    """Make a model version champion by hand, whatever the gate said."""
+    from pipelines.retrain import promote_by_hand
+
+    console.print(f"{promote_by_hand(get_settings(), version).served_as} is champion", highlight=False)
+
+
+@app.command()
+def rollback() -> None:
+    """Bring back the model that was champion before."""
+    from pipelines.retrain import roll_back
+
+    leaving, back = roll_back(get_settings())
+    console.print(f"{leaving.served_as} left, {back.served_as} is champion again", highlight=False)
+
+
+@app.command()
+def quality() -> None:
+    """Find annotations that look wrong, show them in Label Studio's tab «Review», and measure how well people agree."""
+    from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.labelstudio.client import connect
+    from pipelines.params import load_params
+    from pipelines.quality.review import as_tables, log_quality, review
+    from pipelines.training.registry import Registry
+
+    settings = get_settings()
+    published = Published.of(settings, storage.connect(settings))
+    registry = Registry(settings)
+    found = review(settings, published, registry, connect(settings), load_params(settings.params_path))
+    log_quality(registry, found)
+    for table in as_tables(found):
+        console.print(table)
+
+
+@app.command()
+def report() -> None:
+    """Show what people did with each model's pre-labels and what that saved, as a table and as a page of pictures."""
+    from pipelines import storage
+    from pipelines.dataset.published import Published
+    from pipelines.effort import effort_by_model
+    from pipelines.params import load_params
+    from pipelines.report import as_table, miou_on_test, write_report
+    from pipelines.training.registry import Registry
+
+    settings = get_settings()
+    published = Published.of(settings, storage.connect(settings))
+    dataset = published.newest()
+    found, scores = effort_by_model(published.manifest(dataset)), miou_on_test(Registry(settings))
+    page = settings.var / "report.html"
+    write_report(page, found, scores, load_params(settings.params_path), dataset)
+    console.print(as_table(found, scores, dataset))
+    console.print(f"pictures: {page}", highlight=False)

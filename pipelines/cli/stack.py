@@ -1,0 +1,77 @@
+"""Commands for the local stack and what it needs."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.app import app, console
+from pipelines.settings import get_settings
+
+
+@app.command()
+def up() -> None:
+    """Start the local stack and wait until every service is healthy."""
+    from pipelines.stack.lifecycle import addresses
+    from pipelines.stack.lifecycle import up as start
+
+    settings = start(console)
+    console.print(addresses(settings))
+
+
+@app.command()
+def down() -> None:
+    """End what `up` started; everything is kept in the state folder."""
+    from pipelines.stack.lifecycle import down as stop
+
+    stop(console)
+
+
+@app.command()
+def status() -> None:
+    """Show services, memory, models, and where the loop stands."""
+    from pipelines.stack.status import show_status
+
+    show_status(get_settings(), console)
+
+
+@app.command()
+def doctor() -> None:
+    """Check every connection and every known trap, and say how to mend what is wrong."""
+    from pipelines.stack.doctor import examine
+
+    if not examine(get_settings(), console):
+        raise typer.Exit(1)
+
+
+@app.command()
+def setup() -> None:
+    """Create or mend buckets, Label Studio project and Airflow pool; changes only what differs."""
+    from pipelines.stack.lifecycle import set_up
+
+    for line in set_up(get_settings()) or ["nothing to change"]:
+        console.print(line)
+
+
+buckets = typer.Typer(help="The buckets' settings as code.", no_args_is_help=True)
+app.add_typer(buckets, name="buckets")
+
+
+@buckets.command("setup")
+def buckets_setup(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference and change nothing")] = False,
+) -> None:
+    """Create or mend source, target and dataset bucket; shows what differs first."""
+    from pipelines import storage
+    from pipelines.buckets import as_table, bring_in_line, differences, require_kept
+
+    settings = get_settings()
+    client = storage.connect(settings)
+    found = differences(client, settings)
+    console.print(as_table(found) if found else "all buckets are as they must be")
+    if dry_run or not found:
+        return
+    left = bring_in_line(client, settings, found)
+    require_kept(left, settings)
+    console.print(f"{len(found) - len(left)} settings brought in line")
+    if left:
+        console.print(f"the local bucket server does not know: {', '.join(sorted({one.setting for one in left}))}")
