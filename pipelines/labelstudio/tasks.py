@@ -94,6 +94,11 @@ def show_reviews(client: LabelStudioClient, project_id: int, reasons: Mapping[st
     return changed
 
 
+def hand_out_again(client: LabelStudioClient, task_id: int) -> None:
+    """Let the labeling stream give a task that one person drew to one more."""
+    client.patch(f"/api/tasks/{task_id}/", {"overlap": 2, "is_labeled": False})
+
+
 def delete_task(client: LabelStudioClient, task_id: int) -> None:
     """Delete a task with all it holds."""
     client.delete(f"/api/tasks/{task_id}/")

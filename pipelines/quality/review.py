@@ -4,8 +4,8 @@ import logging
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from pipelines.images import decode_image
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import compile_regions
-from pipelines.labelstudio.tasks import show_reviews
+from pipelines.labelstudio.tasks import hand_out_again, show_reviews
 from pipelines.lock import held
 from pipelines.params import Params
 from pipelines.quality.agreement import Agreement, Drawings, measure_agreement
@@ -49,8 +49,9 @@ def review(
 ) -> Quality:
     """Examine the newest dataset with the champion and show suspicious photos in Label Studio's tab «Review».
 
-    Photos that were called suspicious before and are not any more leave the tab. Without a champion only agreement is
-    measured. Raises DatasetError when nothing is published.
+    Photos that were called suspicious before and are not any more leave the tab. Gold photos that only their expert
+    drew are handed out once more. Without a champion only agreement is measured. Raises DatasetError when nothing is
+    published.
     """
     dataset, champion = published.newest(), registry.champion()
     manifest = published.manifest(dataset)
@@ -68,7 +69,12 @@ def review(
         logger.info("%d photos look wrong to %s; %d tasks changed in the tab", len(found), champion.served_as, changed)
     else:
         logger.info("no champion yet: nothing can be called suspicious")
-    agreement = measure_agreement(_drawn_by_several(published, dataset, params), params.label_ids)
+    people = _people(published, dataset)
+    gold = [one.task for of_photo in people.values() if len(of_photo) == 1 for one in of_photo.values() if one.is_truth]
+    for task in gold:
+        hand_out_again(labels, task)
+    logger.info("%d gold photos wait for somebody who does not know the truth", len(gold))
+    agreement = measure_agreement(_drawn_by_several(people, published, params), params.label_ids)
     return Quality(dataset, champion.served_as if champion else "", len(manifest), tuple(found), agreement)
 
 
@@ -81,20 +87,36 @@ def _photos(published: Published, dataset: str, names: list[str]) -> Iterator[tu
         yield sha256, photo, decode_mask(published.file(masks[mask], mask), mask)
 
 
-def _drawn_by_several(published: Published, dataset: str, params: Params) -> Iterator[Drawings]:
-    """Give what each person drew last on each photo that several people drew; who set the truth counts by that mask."""
-    newest: dict[str, dict[str, tuple[bool, str, str]]] = defaultdict(dict)  # by photo and person: truth?, when, hash
+@dataclass(frozen=True)
+class _Drawn:
+    """What one person drew last on a photo; `is_truth` comes first, so that the truth is newer than anything else."""
+
+    is_truth: bool
+    updated_at: str
+    md5: str
+    task: int
+
+
+def _people(published: Published, dataset: str) -> dict[str, dict[str, _Drawn]]:
+    """Give what each person drew last, by photo and person; who set the truth counts by that."""
+    newest: dict[str, dict[str, _Drawn]] = defaultdict(dict)
     for name, md5 in published.folder(dataset, ANNOTATIONS).items():
-        annotation = parse_annotation_json(published.file(md5, name), name)
-        this = bool(annotation.raw.get("ground_truth")), annotation.updated_at.isoformat(), md5
-        of_photo = newest[annotation.image.sha256]
-        of_photo[annotation.annotator] = max(this, of_photo.get(annotation.annotator, this))
-    for of_photo in newest.values():
+        one = parse_annotation_json(published.file(md5, name), name)
+        this = _Drawn(bool(one.raw.get("ground_truth")), one.updated_at.isoformat(), md5, one.task_id)
+        of_photo = newest[one.image.sha256]
+        of_photo[one.annotator] = max(this, of_photo.get(one.annotator, this), key=astuple)
+    return newest
+
+
+def _drawn_by_several(
+    people: Mapping[str, Mapping[str, _Drawn]], published: Published, params: Params
+) -> Iterator[Drawings]:
+    for of_photo in people.values():
         if len(of_photo) > 1:
-            masks = {person: _mask(published, md5, params) for person, (_, _, md5) in of_photo.items()}
+            masks = {person: _mask(published, one.md5, params) for person, one in of_photo.items()}
             readable = {person: mask for person, mask in masks.items() if mask is not None}
-            truth = {person for person, (is_truth, _, _) in of_photo.items() if is_truth}
-            yield Drawings(readable, next(iter(sorted(truth & set(readable))), None))
+            truth = sorted(person for person, one in of_photo.items() if one.is_truth and person in readable)
+            yield Drawings(readable, truth[0] if truth else None)
 
 
 def _mask(published: Published, md5: str, params: Params) -> np.ndarray | None:

@@ -42,11 +42,20 @@ def gold(make_archive):
         drawn.append(task["id"])
     [exported] = export_tasks(archive.labels, archive.project, drawn[:1])
     archive.labels.patch(f"/api/annotations/{exported['annotations'][0]['id']}/", {"ground_truth": True})
+    assert sync(archive.bucket, archive.labels, archive.settings)
+    _review(archive)
     handed = []
     while (task := other.next_task(archive.project)) and len(handed) < 5:
         other.submit(task, coat(20), 5.0)
         handed.append(task["id"])
+    sync(archive.bucket, archive.labels, archive.settings)
     return archive, drawn, handed, exported["data"]["sha256"]
+
+
+def _review(archive):
+    published = Published.of(archive.settings, archive.bucket)
+    params = load_params(archive.settings.params_path)
+    return review(archive.settings, published, Registry(archive.settings), archive.labels, params)
 
 
 def test_the_gold_photo_is_handed_out_once_more_and_no_other(gold) -> None:
@@ -56,18 +65,14 @@ def test_the_gold_photo_is_handed_out_once_more_and_no_other(gold) -> None:
 
 def test_the_truth_alone_makes_the_mask(gold) -> None:
     archive, _, _, photo = gold
-    version = sync(archive.bucket, archive.labels, archive.settings)
-    assert version.photos == 2
     mask = read_mask(archive.settings.workspace_path / mask_path(photo))
     assert (mask > 0).any(axis=1).sum() == 30
 
 
 def test_people_are_scored_against_the_truth(gold) -> None:
     archive, _, _, _ = gold
-    published = Published.of(archive.settings, archive.bucket)
-    params = load_params(archive.settings.params_path)
 
-    found = review(archive.settings, published, Registry(archive.settings), archive.labels, params)
+    found = _review(archive)
 
     assert found.agreement.gold_of_person == {"novice@maskloop.local": (1, pytest.approx(20 / 30))}
     assert len(as_tables(found)) == 2
