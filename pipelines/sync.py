@@ -126,9 +126,11 @@ def _build(workspace: Workspace, published: Published) -> None:
     tags = published.tags()
     make_hold(workspace.path / BEFORE, published.manifest_file(tags[-1]) if tags else NO_PHOTOS)
     raw = [str(path) for path in (ANNOTATIONS, IMAGES, BEFORE)]
-    if not all(workspace.read(f"{path}.dvc") for path in raw):
+    tracked = [f"{path}.dvc" for path in raw]
+    if not all(workspace.read(path) for path in tracked):
         workspace.dvc("add", *raw)  # from then on `dvc repro` looks at what they hold
-    workspace.dvc("repro", "split", show=True)
+    # All by name: `split` follows from annotations alone, and the photos are part of the version as well.
+    workspace.dvc("repro", *tracked, "split", show=True)
 
 
 def _show_checks(bucket: Client, workspace: Workspace) -> None:

@@ -174,3 +174,11 @@ def annotated_photo(
         return annotate(uuid, {"coat": slice(5, 20)} if rows is None else rows, image=image, **fields)
 
     return make
+
+
+@pytest.fixture
+def empty_bucket(bucket_client: Client) -> str:
+    """A bucket of its own on the test's bucket server."""
+    name = f"bucket-{uuid4().hex[:12]}"
+    ensure_bucket(bucket_client, name)
+    return name

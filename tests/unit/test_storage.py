@@ -18,13 +18,6 @@ PNG = "image/png"
 
 
 @pytest.fixture
-def empty_bucket(bucket_client: Client) -> str:
-    name = f"bucket-{uuid4().hex[:12]}"
-    storage.ensure_bucket(bucket_client, name)
-    return name
-
-
-@pytest.fixture
 def bucket_with_looks(bucket_client: Client, empty_bucket: str) -> str:
     """Three photos, one of them outside of photos/, and a text."""
     for name in ("photos/b.JPG", "photos/a.png", "photos/notes.txt", "other/c.png"):
