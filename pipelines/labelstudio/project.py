@@ -4,9 +4,10 @@ Only what differs is written, and nothing here ever touches tasks, predictions o
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pipelines.catalog import COLUMNS
 from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import BRUSH
@@ -27,7 +28,7 @@ _HIDDEN = [
     for name in (
         "inner_id", "completed_at", "cancelled_annotations", "total_predictions", "annotations_results",
         "annotations_ids", "predictions_results", "file_upload", "storage_filename", "created_at", "updated_by",
-        "avg_lead_time", "draft_exists", "data.generation", "data.sha256", "data.height", "data.width",
+        "avg_lead_time", "draft_exists", "data.generation", "data.sha256", "data.phash", "data.height", "data.width",
     )
 ]  # fmt: skip
 
@@ -145,12 +146,17 @@ def tabs() -> list[dict[str, Any]]:
 
     untouched = [where(name, "equal") for name in ("total_annotations", "cancelled_annotations")]
     queue = {"conjunction": "and", "items": [*untouched, where("total_predictions", "greater")]}
-    hidden = {"explore": _HIDDEN, "labeling": _HIDDEN}
-    table = {"type": "list", "target": "tasks", "hiddenColumns": hidden}
+
+    def without(columns: Iterable[str]) -> dict[str, Any]:
+        hidden = [*_HIDDEN, *(f"tasks:{name}" for name in columns)]
+        return {"type": "list", "target": "tasks", "hiddenColumns": {"explore": hidden, "labeling": hidden}}
+
+    table = without([f"data.{REVIEW}"])
     return [
         {**table, "title": "All photos"},
         {
-            **table,
+            # The reason is what matters here, and must be seen without scrolling.
+            **without(["predictions_score", "predictions_model_versions", *(f"data.{name}" for name in COLUMNS)]),
             "title": REVIEW_TITLE,
             "ordering": [f"tasks:data.{REVIEW}"],
             "filters": {
