@@ -58,4 +58,4 @@ def local_stack() -> Iterator[LocalStack]:
         yield LocalStack(settings, command, own)
     finally:
         command("down")
-        shutil.rmtree(var, ignore_errors=True)
+        shutil.rmtree(var, ignore_errors=True)  # a file left over must not hide what was measured, or why it failed

@@ -68,7 +68,7 @@ def run() -> list[Row]:
 def _full(params: Params) -> float:
     """Compile everything, as if nothing of it had ever been compiled."""
     PLACE.unlink(missing_ok=True)
-    shutil.rmtree(MASKS, ignore_errors=True)
+    shutil.rmtree(MASKS, ignore_errors=True)  # the first time there are none
     return seconds(lambda: compile_dataset(params))
 
 

@@ -35,7 +35,7 @@ from pipelines.dataset.merge import disagreement, merge_masks
 from pipelines.errors import AnnotationError, DatasetError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio import brush, regions, shapes
-from pipelines.labelstudio.regions import CompiledMask, compile_regions
+from pipelines.labelstudio.regions import CompiledMask, compile_annotation
 from pipelines.log import run_stage
 from pipelines.params import Params, load_params
 from pipelines.records import Annotation
@@ -157,12 +157,8 @@ def _compile_photo(names: Sequence[str], params: Params) -> Compiled:
     settings = params.compile
     for name in names:
         annotation = parse_annotation_json((ANNOTATIONS / name).read_bytes(), name)
-        image = annotation.image
         try:
-            compiled = compile_regions(
-                annotation.raw["result"], params.label_ids, image.height, image.width, settings.alpha_threshold,
-                settings.strongest,
-            )  # fmt: skip
+            compiled = compile_annotation(annotation, params)
         except AnnotationError as error:
             problems.append(f"annotation {annotation.uuid} of {annotation.annotator} is left out: {error}")
         else:

@@ -144,5 +144,5 @@ def _drop_photos(folder: Path, wanted: set[str], before: Note | None) -> None:
     else:
         there = {photo for _, photo in before.known.values()}
     for photo in there - wanted:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # a run that was killed here had removed it already
             (folder / IMAGES / photo).unlink()

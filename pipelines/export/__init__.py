@@ -41,5 +41,5 @@ def export(published: Published, tag: str, form: str, folder: Path, params: Para
         part.chmod(0o755)
         part.rename(folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)  # it is not there any more when all went well
     return len(photos)

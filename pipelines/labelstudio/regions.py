@@ -10,6 +10,8 @@ from pipelines.errors import AnnotationError, ContractError
 from pipelines.labelstudio.brush import rle_to_mask
 from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.shapes import bitmask_mask, ellipse_mask, polygon_mask, rectangle_mask
+from pipelines.params import Params
+from pipelines.records import Annotation
 
 # By region type: value, height, width and alpha threshold → (height, width) bool.
 _READERS: Mapping[str, Callable[[Mapping[str, Any], int, int, int], np.ndarray]] = {
@@ -59,6 +61,15 @@ def compile_regions(
         origins[origin] = origins.get(origin, 0) + 1
     overlap = painted_pixels - int(np.count_nonzero(mask))  # a pixel painted three times counts twice
     return CompiledMask(mask, frozenset(label_ids[label] for label, _ in drawn), origins, overlap)
+
+
+def compile_annotation(annotation: Annotation, params: Params) -> CompiledMask:
+    """Paint an annotation as the parameters say; raises what `compile_regions` raises."""
+    image, options = annotation.image, params.compile
+    return compile_regions(
+        annotation.raw["result"], params.label_ids, image.height, image.width, options.alpha_threshold,
+        options.strongest,
+    )  # fmt: skip
 
 
 def _is_prompt(region: Mapping[str, Any]) -> bool:

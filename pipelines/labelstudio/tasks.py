@@ -23,7 +23,7 @@ _UNNEEDED = [
 ]  # fmt: skip
 _IDENTITY = ("generation", "sha256", "height", "width")
 _PHASH = "phash"  # tasks of earlier versions lack it
-REVIEW = "review"  # why somebody should look at what was drawn; tasks that nothing is said of lack it
+REVIEW = "review"  # why somebody should look at what was drawn; absent or empty: nothing is said of it
 
 
 def list_tasks(client: LabelStudioClient, project_id: int, *, only: Sequence[int] | None = None) -> Iterator[Task]:

@@ -19,7 +19,7 @@ from pipelines.errors import AnnotationError
 from pipelines.images import decode_image
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
-from pipelines.labelstudio.regions import compile_regions
+from pipelines.labelstudio.regions import compile_annotation
 from pipelines.labelstudio.tasks import hand_out_again, show_reviews
 from pipelines.lock import held
 from pipelines.params import Params
@@ -121,12 +121,8 @@ def _drawn_by_several(
 
 def _mask(published: Published, md5: str, params: Params) -> np.ndarray | None:
     annotation = parse_annotation_json(published.file(md5, md5), md5)
-    image, options = annotation.image, params.compile
     try:
-        return compile_regions(
-            annotation.raw["result"], params.label_ids, image.height, image.width, options.alpha_threshold,
-            options.strongest,
-        ).mask  # fmt: skip
+        return compile_annotation(annotation, params).mask
     except AnnotationError as error:
         logger.warning("annotation %s of %s is left out: %s", annotation.uuid, annotation.annotator, error)
         return None

@@ -93,7 +93,7 @@ class EmbeddingCache:
             return None
         except (ValueError, OSError) as error:
             logger.warning("%s is damaged and is made again: %s", path, error)
-            with suppress(OSError):
+            with suppress(OSError):  # the disk's trouble was told in the line above
                 path.unlink(missing_ok=True)
             return None
 
@@ -131,7 +131,7 @@ class EmbeddingCache:
             self._make_room()
         except OSError as error:  # a full disk: the click is answered all the same
             logger.warning("the embedding is not kept on disk: %s", error)
-            with suppress(OSError):
+            with suppress(OSError):  # the disk's trouble was told in the line above
                 part.unlink(missing_ok=True)
 
     def _make_room(self) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines import training
 from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, MODEL, write_atomically
 from pipelines.demo.labelers import correct
 from pipelines.errors import ConfigurationError
@@ -30,7 +29,7 @@ from pipelines.segmentation.clothing import ClothingModel, load_model
 from pipelines.simulation.corpus import write_dataset
 from pipelines.training.data import photos_of, read_photo
 from pipelines.training.evaluate import evaluate_model
-from pipelines.training.train import train
+from pipelines.training.train import train, training_code
 
 logger = logging.getLogger(__name__)
 RANDOM, QUEUE = "random", "queue"
@@ -99,7 +98,6 @@ def simulate(
 
 def version_of(params: Params, source: MaskedPhotos) -> str:
     """Name photos, parameters and training code: steps of other ones are no part of a simulation."""
-    code = [path.read_bytes() for path in sorted(Path(training.__file__).parent.glob("*.py"))]
     parts = [
         source.photos.resolve(),
         source.masks.resolve(),
@@ -108,7 +106,7 @@ def version_of(params: Params, source: MaskedPhotos) -> str:
         params.prelabel,
         params.label_ids,
     ]
-    return sha256_hex(b"\0".join([*code, source.label_of_value.tobytes(), repr(parts).encode()]))[:8]
+    return sha256_hex(b"\0".join([training_code(), source.label_of_value.tobytes(), repr(parts).encode()]))[:8]
 
 
 def as_curve(steps: Sequence[Step]) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def evaluate(params: Params) -> None:
     found = evaluate_model(model, photos, params.label_ids)
     values = figures(found, params.label_ids, rounds)
     METRICS.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(REPORT, ignore_errors=True)
+    shutil.rmtree(REPORT, ignore_errors=True)  # the first time there is none
     REPORT.mkdir()
     classes = pd.DataFrame.from_dict(values["per_class"], orient="index")
     classes.rename_axis("label").to_csv(REPORT / CLASSES)

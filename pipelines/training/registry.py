@@ -204,16 +204,18 @@ class Registry:
     def _described_if_kept(self, version: Any) -> ModelVersion | None:
         """Describe a version; None when somebody deleted its run."""
         try:
-            kept = self.client.get_run(version.run_id).info.lifecycle_stage == "active"
+            run = self.client.get_run(version.run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise self._unreachable(error) from error
-            kept = False
-        return self._describe(version) if kept else None
+            return None
+        return self._described(version, run) if run.info.lifecycle_stage == "active" else None
 
     def _describe(self, version: Any) -> ModelVersion:
         with self._explained():
-            run = self.client.get_run(version.run_id)
+            return self._described(version, self.client.get_run(version.run_id))
+
+    def _described(self, version: Any, run: Run) -> ModelVersion:
         return ModelVersion(
             name=self.name,
             version=int(version.version),

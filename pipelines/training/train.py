@@ -68,7 +68,7 @@ def train(params: Params) -> None:
         learner.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
         save_model(learner.network, card, MODEL)
         pd.DataFrame(learner.curve).to_csv(CURVES, index=False, float_format="%.5f")
-        shutil.rmtree(TRAINING, ignore_errors=True)
+        shutil.rmtree(TRAINING)
 
 
 def _epochs_done(checkpoint: Path) -> int:
@@ -134,6 +134,11 @@ def _moving_average(decay: float, average: torch.Tensor, now: torch.Tensor, step
     return here * average + (1 - here) * now
 
 
+def training_code() -> bytes:
+    """Give the code of this package: what another version of it left is not gone on with."""
+    return b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+
+
 def _gpus() -> int:
     """Count the processes that train together: one per GPU, or one."""
     return max(1, torch.cuda.device_count())
@@ -141,8 +146,7 @@ def _gpus() -> int:
 
 def _key(params: Params) -> str:
     """Name a training by what it depends on: parameters, photos, masks, the network it goes on from, and this code."""
-    code = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
-    parts = [*code, MANIFEST.read_bytes(), repr(params.train).encode(), repr(params.label_ids).encode()]
+    parts = [training_code(), MANIFEST.read_bytes(), repr(params.train).encode(), repr(params.label_ids).encode()]
     if params.train.start == "champion" and (START / WEIGHTS).exists():
         parts.append((START / WEIGHTS).read_bytes())
     return sha256_hex(b"\n".join(parts))[:16]
