@@ -44,6 +44,8 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
     workspace = Workspace(settings.workspace_path, settings)
     with workspace.locked():
         workspace.ensure()
+        if workspace.come_back():
+            _note_path(settings).unlink(missing_ok=True)  # the annotations that lie there may be of an older dataset
         code_moved = workspace.take_code()
         copied = look_and_copy(bucket, labels, workspace)
         if copied is None:

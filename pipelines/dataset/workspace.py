@@ -2,9 +2,10 @@
 
 Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: it remembers in
 its site cache what it hashed and pushed, but a kill during `dvc push` leaves one that makes later pushes skip files
-silently.
+silently. DVC writes its small files in place, so a kill can cut them short: who holds the lock after that restores them.
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -20,8 +21,10 @@ from pipelines.errors import ConfigurationError, DatasetError
 from pipelines.lock import held
 from pipelines.settings import PROJECT_ROOT, Settings
 
+logger = logging.getLogger(__name__)
 _IDENTITY = ("-c", "user.name=Maskloop", "-c", "user.email=maskloop@localhost", "-c", "commit.gpgsign=false")
 BRANCH = "datasets"
+_LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which nobody else runs here
 _WARM = (
     (
         Program("dvc", ("dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.push")),
@@ -60,14 +63,31 @@ class Workspace:
                 clone.rename(self.path)
         self._write_dvc_config()
 
+    def come_back(self) -> bool:
+        """Return to the branch of the datasets if a person has checked out something else here; True if so.
+
+        What they changed in files that git tracks is put away with `git stash`.
+        """
+        if self.git("branch", "--show-current") == BRANCH:
+            return False
+        self._put_away()
+        self.git("checkout", "--quiet", BRANCH)
+        return True
+
+    def _put_away(self) -> None:
+        if self.git("status", "--porcelain", "--untracked-files=no"):
+            self.git("stash", "push", "--quiet", "--message", "put away by Maskloop")
+            logger.warning("changes in %s were put away, `git stash pop` there brings them back", self.path)
+
     def take_code(self, source: Path = PROJECT_ROOT) -> bool:
         """Merge the source's latest commit, so that params.yaml and code here are the committed ones; True if it moved.
 
+        Where a person has checked out something else, nothing is done: the next sync comes back and takes it.
         Raises DatasetError when the merge conflicts; the workspace is left as it was.
         """
-        # A kill may have left staged files, and a person may have checked out an older dataset here.
-        self.git("symbolic-ref", "HEAD", f"refs/heads/{BRANCH}")
-        self.git("reset", "--quiet")
+        if self.git("branch", "--show-current") != BRANCH:
+            return False
+        self.git("reset", "--quiet")  # a kill may have left staged files
         before = self.git("rev-parse", "HEAD")
         self.git("fetch", "--quiet", str(source), "HEAD")
         try:
@@ -139,12 +159,33 @@ class Workspace:
 
         Git and DVC hold it too while they run: they outlive a killed writer for a moment, and go on writing.
         """
+        busy = self.path.parent / f"{self.path.name}.busy"
         with held(self.path.parent / f"{self.path.name}.lock") as lock:
             self._lock = (lock,)
             try:
+                if busy.exists():
+                    self._restore()
+                busy.touch()
                 yield
+                busy.unlink()  # not after an error: DVC may have been ended while it wrote
             finally:
                 self._lock = ()
+
+    def _restore(self) -> None:
+        """Undo what git and DVC may have left half written; the stages that are not recorded any more run again."""
+        for name in _LOCKS:
+            for left in self.path.glob(name):
+                left.unlink()
+        if (self.path / ".git").exists():
+            recorded = set(self.git("ls-tree", "--name-only", "HEAD", "dvc.lock", "data/").splitlines())
+            for path in [self.path / "dvc.lock", *self.path.glob("data/*.dvc")]:
+                name = str(path.relative_to(self.path))
+                if name in recorded:
+                    self.git("checkout", "--quiet", "HEAD", "--", name)
+                else:
+                    path.unlink(missing_ok=True)
+            self.git("reset", "--quiet")
+            self._put_away()  # files of a merge that was cut short
 
     def _write_dvc_config(self) -> None:
         url = f"gs://{self.settings.dvc_bucket}/dvc"

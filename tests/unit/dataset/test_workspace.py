@@ -85,6 +85,13 @@ class TestTakeCode:
         (project / "params.yaml").write_text("unsaved: true\n", encoding="utf-8")
         assert not workspace.take_code(project)
 
+    def test_elsewhere_nothing_is_merged(self, workspace: Workspace, project: Path, commit: Commit) -> None:
+        workspace.git("checkout", "--quiet", "--detach")
+        commit("params.yaml", "train: {epochs: 3}\n")
+        assert not workspace.take_code(project)
+        assert workspace.come_back()
+        assert workspace.take_code(project)
+
     def test_a_conflict_is_named_and_leaves_the_workspace_as_it_was(
         self, workspace: Workspace, project: Path, commit: Commit
     ) -> None:
@@ -102,6 +109,26 @@ class TestTakeCode:
         commit("params.yaml", "train: {epochs: 3}\n")
         assert workspace.take_code(project)
         assert workspace.read("dvc.lock") == "half: done\n"
+
+
+class TestComeBack:
+    def test_on_its_branch_nothing_happens(self, workspace_with_a_dataset: Workspace) -> None:
+        (workspace_with_a_dataset.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
+        assert not workspace_with_a_dataset.come_back()
+        assert workspace_with_a_dataset.read("dvc.lock") == "half: done\n"
+
+    def test_from_an_older_dataset_it_returns_and_keeps_what_a_person_changed(
+        self, workspace_with_a_dataset: Workspace, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ours = workspace_with_a_dataset
+        commit_here(ours, "params.yaml", "train: {epochs: 5}\n")
+        ours.git("checkout", "--quiet", "dataset-0001")
+        (ours.path / "dvc.lock").write_text("tried: by hand\n", encoding="utf-8")
+        assert ours.come_back()
+        assert ours.git("branch", "--show-current") == BRANCH
+        assert (ours.read("params.yaml"), ours.read("dvc.lock")) == ("train: {epochs: 5}\n", "schema: '2.0'\n")
+        assert "git stash pop" in caplog.text
+        assert "tried: by hand" in ours.git("stash", "show", "--patch")
 
 
 class TestTags:
@@ -142,6 +169,28 @@ class TestLock:
             other.kill()
             with ours.locked():
                 pass
+
+    def test_after_a_kill_what_was_half_written_is_restored(self, workspace_with_a_dataset: Workspace) -> None:
+        ours = workspace_with_a_dataset
+        with self.other_process(ours) as other:
+            assert other.stdout.readline() == "in\n"
+            for name in ("dvc.lock", "data/images.dvc", ".dvc/tmp/rwlock", ".git/index.lock"):
+                (ours.path / name).parent.mkdir(exist_ok=True)
+                (ours.path / name).write_text("", encoding="utf-8")
+            (ours.path / "params.yaml").write_text("train: {epo", encoding="utf-8")
+            other.kill()
+        with ours.locked():
+            assert ours.git("status", "--porcelain") == ""
+            assert ours.read("dvc.lock") == "schema: '2.0'\n"
+            assert not (ours.path / "data" / "images.dvc").exists()
+            assert not (ours.path / ".dvc" / "tmp" / "rwlock").exists()
+
+    def test_what_a_holder_that_was_done_left_stays(self, workspace_with_a_dataset: Workspace) -> None:
+        ours = workspace_with_a_dataset
+        with ours.locked():
+            (ours.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
+        with ours.locked():
+            assert ours.read("dvc.lock") == "half: done\n"
 
     def other_process(self, workspace: Workspace) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", self.PROGRAM, str(workspace.path)]
