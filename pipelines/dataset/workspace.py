@@ -2,7 +2,8 @@
 
 Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: it remembers in
 its site cache what it hashed and pushed, but a kill during `dvc push` leaves one that makes later pushes skip files
-silently. DVC writes its small files in place, so a kill can cut them short: who holds the lock after that restores them.
+silently. DVC writes its small files in place, so a kill can cut them short: whoever holds the lock next
+restores them.
 """
 
 import logging
