@@ -1,4 +1,4 @@
-"""Where things are, and secrets: the environment, `.env` and the secrets that `maskloop up` generated, read once.
+"""Where things are, and secrets: the environment, `.env`, generated or mounted secrets, read once.
 
 Nothing here changes data bytes or weights; that is params.yaml's business.
 """
@@ -13,6 +13,7 @@ from pipelines.errors import ConfigurationError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SECRETS_FILE = "secrets.env"
+_MOUNTED_SECRETS = Path("/run/secrets")  # of a container: a file per setting, such as maskloop_service_password
 
 
 class Settings(BaseSettings):
@@ -25,11 +26,15 @@ class Settings(BaseSettings):
     )
     workspace: Path | None = Field(None, description="Git and DVC workspace of the datasets; var/workspace if unset")
     host: str = Field("127.0.0.1", description="Address every local service binds to and is reached at")
+    composed: bool = Field(
+        False, description="Services are containers of docker-compose.yml: `maskloop up` starts none, and sets up"
+    )
 
     storage_emulator: bool = Field(
         True, description="Run and use a local bucket server instead of Google Cloud Storage"
     )
     storage_port: int = Field(4443, description="Port of the local bucket server")
+    storage_url: str = Field("", description="Address of the local bucket server; the local one if empty")
     source_bucket: str = Field("archive", description="Bucket with the photos")
     source_prefix: str = Field("photos/", description="Only objects below this prefix are photos")
     catalog: str = Field("catalogue.csv", description="Object name of the catalogue CSV in the source bucket")
@@ -49,6 +54,7 @@ class Settings(BaseSettings):
 
     mlflow_port: int = Field(5000, description="Port of MLflow")
     mlflow_url: str = Field("", description="Address of MLflow; the local one if empty")
+    mlflow_database: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL of its database; SQLite if empty")
     model_name: str = Field("clothing", description="Name of the registered model")
 
     segmentation_port: int = Field(7070, description="Port of the segmentation service")
@@ -78,6 +84,15 @@ class Settings(BaseSettings):
     airflow_password: SecretStr = Field(SecretStr(""), description="Its password; generated on the first start")
 
     airflow_jwt_secret: SecretStr = Field(SecretStr(""), description="Signs Airflow's tokens; generated on first start")
+    airflow_fernet_key: SecretStr = Field(
+        SecretStr(""), description="Encrypts connections that people add in Airflow; none are stored if empty"
+    )
+    airflow_database: SecretStr = Field(
+        SecretStr(""), description="SQLAlchemy URL of its database; SQLite, and one account, if empty"
+    )
+    airflow_broker: SecretStr = Field(
+        SecretStr(""), description="URL of the Redis that hands tasks to Celery workers; no workers if empty"
+    )
 
     git_remote: str = Field("", description="Git remote that dataset commits and tags are pushed to; none if empty")
 
@@ -103,7 +118,8 @@ class Settings(BaseSettings):
     @property
     def storage_endpoint(self) -> str | None:
         """Give the address of the local bucket server, or None for Google Cloud Storage."""
-        return f"http://{self.host}:{self.storage_port}" if self.storage_emulator else None
+        local = self.storage_url.rstrip("/") or f"http://{self.host}:{self.storage_port}"
+        return local if self.storage_emulator else None
 
     @property
     def workspace_path(self) -> Path:
@@ -126,7 +142,8 @@ def get_settings() -> Settings:
     dotenv = PROJECT_ROOT / ".env"
     try:
         var = Settings(_env_file=dotenv).var
-        return Settings(_env_file=(var / SECRETS_FILE, dotenv))
+        mounted = _MOUNTED_SECRETS if _MOUNTED_SECRETS.is_dir() else None
+        return Settings(_env_file=(var / SECRETS_FILE, dotenv), _secrets_dir=mounted)
     except ValidationError as error:
         problems = "; ".join(f"MASKLOOP_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"bad settings in the environment or .env: {problems}") from error

@@ -26,6 +26,22 @@ def down() -> None:
     stop(console)
 
 
+@app.command("exec", hidden=True)
+def become(process: Annotated[str, typer.Argument(help="Name of a process in the Procfile")]) -> None:
+    """Become one process of the stack, with the environment it needs; containers start their services this way."""
+    import os
+
+    from pipelines.errors import ConfigurationError
+    from pipelines.settings import PROJECT_ROOT
+    from pipelines.stack.services import environment, read_procfile
+
+    command = read_procfile().get(process)
+    if command is None:
+        raise ConfigurationError(f"the Procfile has no process {process!r}; it has {', '.join(read_procfile())}")
+    os.chdir(PROJECT_ROOT)
+    os.execve("/bin/sh", ["sh", "-c", command], {**os.environ, **environment(get_settings())})
+
+
 @app.command()
 def status() -> None:
     """Show services, memory, models, and where the loop stands."""

@@ -48,6 +48,12 @@ SERVICES = (
 )
 
 
+def read_procfile() -> dict[str, str]:
+    """Give the command of each process of the Procfile."""
+    lines = (PROJECT_ROOT / "Procfile").read_text(encoding="utf-8").splitlines()
+    return {name.strip(): command.strip() for name, _, command in (line.partition(":") for line in lines) if command}
+
+
 def services_in(settings: Settings) -> tuple[Service, ...]:
     """Give the services this machine runs: all, less the bucket server when Google Cloud Storage is used."""
     return tuple(service for service in SERVICES if service.setting != "storage" or settings.storage_emulator)
@@ -100,6 +106,9 @@ def environment(settings: Settings) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_BACKEND_STORE_URI": settings.mlflow_database.get_secret_value()
+        or f"sqlite:///{settings.var / 'mlflow' / 'mlflow.db'}",
+        "MLFLOW_ARTIFACTS_DESTINATION": str(settings.var / "mlflow" / "artifacts"),
         "GX_ANALYTICS_ENABLED": "false",
         "GIT_TERMINAL_PROMPT": "0",
     }
@@ -196,4 +205,28 @@ def _airflow(settings: Settings) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
         name: connection,
+        **_airflow_of_many(settings),
     }
+
+
+def _airflow_of_many(settings: Settings) -> dict[str, str]:
+    """Give what differs on a server: a database and accounts of its own, and workers."""
+    database, broker = settings.airflow_database.get_secret_value(), settings.airflow_broker.get_secret_value()
+    of_database = {
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
+        "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+        "AIRFLOW__CORE__FERNET_KEY": settings.airflow_fernet_key.get_secret_value(),
+        "AIRFLOW__API__BASE_URL": os.environ.get("AIRFLOW__API__BASE_URL") or settings.url("airflow"),
+    }
+    of_workers = {
+        "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+        "AIRFLOW__CORE__PARALLELISM": "32",
+        "AIRFLOW__CELERY__BROKER_URL": broker,
+        "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
+        "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",  # what a dead worker had fetched waits for a timeout
+        # Redis hands a task out again when it was not done after this long: longer than the longest training
+        "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(24 * 3600),
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "90",  # a task is taken for dead after this
+        "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "120",
+    }
+    return (of_database if database else {}) | (of_workers if broker else {})

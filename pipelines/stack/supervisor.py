@@ -17,16 +17,10 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.stack.services import environment, services_in
+from pipelines.stack.services import environment, read_procfile, services_in
 
 _STOP_SECONDS = 15
 _SOCKET_PATH_LIMIT = 100  # Unix sockets allow about 107 bytes
-
-
-def read_procfile() -> dict[str, str]:
-    """Give the command of each process of the Procfile."""
-    lines = (PROJECT_ROOT / "Procfile").read_text(encoding="utf-8").splitlines()
-    return {name.strip(): command.strip() for name, _, command in (line.partition(":") for line in lines) if command}
 
 
 def is_running(settings: Settings) -> bool:

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Label Studio behind Caddy, on PostgreSQL. Its secrets are read here, so that `docker inspect` does not show them.
+set -eu
+secret() { cat "/run/secrets/$1"; }
+
+export DJANGO_DB=default POSTGRE_HOST=postgres POSTGRE_PORT=5432 POSTGRE_NAME=label_studio POSTGRE_USER=label_studio
+export POSTGRE_PASSWORD="$(secret label_studio_database_password)" SECRET_KEY="$(secret label_studio_secret_key)"
+export LABEL_STUDIO_USERNAME="$MASKLOOP_LABEL_STUDIO_EMAIL"
+export LABEL_STUDIO_PASSWORD="$(secret maskloop_label_studio_password)"
+export LABEL_STUDIO_USER_TOKEN="$(secret maskloop_label_studio_token)" LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN=true
+export LABEL_STUDIO_BASE_DATA_DIR=/label-studio/data
+export PYTHONPATH=/opt/maskloop/site DJANGO_SETTINGS_MODULE=maskloop_settings
+
+# Behind the proxy: the name people use, cookies over TLS alone, and nobody else's pages.
+export LABEL_STUDIO_HOST="https://$MASKLOOP_LABELS_HOST" CSRF_TRUSTED_ORIGINS="https://$MASKLOOP_LABELS_HOST"
+export ALLOWED_HOSTS="$MASKLOOP_LABELS_HOST,label-studio,127.0.0.1" CORS_ALLOWED_ORIGINS="https://$MASKLOOP_LABELS_HOST"
+export SESSION_COOKIE_SECURE=1 CSRF_COOKIE_SECURE=1 LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK=true
+
+# Addresses that people write down are fetched from nowhere private but the network of the model services.
+export USE_DEFAULT_BANNED_SUBNETS=false
+export USER_ADDITIONAL_BANNED_SUBNETS="$(python3 - <<'PYTHON'
+import os
+from ipaddress import ip_network
+
+private = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 ::1/128 fc00::/7 fe80::/10"
+ours, banned = ip_network(os.environ["MASKLOOP_BACKENDS_SUBNET"]), []
+for network in map(ip_network, private.split()):
+    inside = network.version == ours.version and ours.subnet_of(network)
+    banned += network.address_exclude(ours) if inside else [network]
+print(",".join(map(str, banned)))
+PYTHON
+)"
+
+export SENTRY_DSN= FRONTEND_SENTRY_DSN= COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=false PYTHONUNBUFFERED=1
+export DATA_MANAGER_FILTER_ALLOWLIST=locks__expire_at
+if [ -n "${STORAGE_EMULATOR_HOST:-}" ]; then
+  export RESOLVER_PROXY_GCS_DOWNLOAD_URL="$STORAGE_EMULATOR_HOST/storage/v1/b/{bucket_name}/o/{blob_name}?alt=media"
+else
+  unset STORAGE_EMULATOR_HOST
+  if [ -s /run/secrets/maskloop_google_key ]; then
+    umask 077 && base64 -d /run/secrets/maskloop_google_key > /tmp/google-key.json
+    export GOOGLE_APPLICATION_CREDENTIALS=/tmp/google-key.json
+  fi
+fi
+exec label-studio start --no-browser --internal-host 0.0.0.0 -p 8080

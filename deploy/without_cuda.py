@@ -1,0 +1,51 @@
+"""Take CUDA out of an installed torch that will only ever run on processors: four of its five gigabytes.
+
+PyPI's torch for Linux is built for CUDA, and its libraries must be there for the import to succeed. Those that are
+large and only called by a GPU are replaced by empty libraries with the same names and symbols, which end the process
+when one is called after all. CUDA's runtime stays: with it torch finds out that there is no GPU. Run it where a C
+compiler and binutils are, with the interpreter of the environment to change.
+"""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+SITE = Path(sysconfig.get_paths()["purelib"])
+KEPT_BYTES = 8_000_000  # smaller libraries stay as they are
+
+
+def symbols(library: Path, *options: str) -> set[str]:
+    """Give the names of a library's dynamic symbols, without their versions."""
+    listed = subprocess.run(["nm", "-D", *options, str(library)], check=True, capture_output=True, text=True).stdout
+    return {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
+
+
+def main() -> None:
+    """Replace what is only called by a GPU, remove what is not even loaded, and try the import."""
+    torch = SITE / "torch" / "lib"
+    wanted = set().union(*(symbols(one, "--undefined-only") for one in torch.glob("*.so*")))
+    needed = subprocess.run(
+        ["readelf", "-d", *map(str, torch.glob("*.so*"))], check=True, capture_output=True, text=True
+    ).stdout
+    for library in sorted((SITE / "nvidia").rglob("*.so*")):
+        if library.stat().st_size < KEPT_BYTES:
+            continue
+        provided = sorted(symbols(library, "--defined-only") & wanted)
+        library.unlink()
+        if f"[{library.name}]" not in needed:
+            continue  # loaded by another of these only
+        source = "void abort(void);\n" + "".join(f"void {name}(void) {{ abort(); }}\n" for name in provided)
+        subprocess.run(
+            ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library.name}", "-xc", "-", "-o", str(library)],
+            input=source, text=True, check=True,
+        )  # fmt: skip
+    for leftover in (SITE / "triton", SITE / "torch" / "include", *SITE.glob("nvidia/**/*.a"), *SITE.glob("nvidia/**/*.bc")):
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    check = "import torch, torchvision; assert not torch.cuda.is_available(); torch.nn.Conv2d(3, 8, 3)(torch.ones(1, 3, 9, 9))"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+if __name__ == "__main__":
+    main()
