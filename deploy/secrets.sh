@@ -8,7 +8,7 @@ umask 077
 ours=10001 database=$(id -u postgres) # who reads: every service of Maskloop, and PostgreSQL
 
 text() { head -c 64 /dev/urandom | base64 -w0 | tr -d '/+=' | cut -c1-32 | tr -d '\n'; }
-keep_or_make() { [ "${anew:-}" = "" ] && [ -s "$1" ] || "${@:2}" > "$1.part" && mv "$1.part" "$1"; }
+keep_or_make() { if [ "$anew" ] || [ ! -s "$1" ]; then "${@:2}" > "$1.part" && mv "$1.part" "$1"; fi; }
 hex() { head -c 20 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 fernet() { # Airflow reads with both keys and writes with the first
   printf %s "$(head -c 32 /dev/urandom | base64 -w0 | tr '/+' '_-')"

@@ -120,7 +120,7 @@ def as_table(found: list[Difference]) -> Table:
 
 def _cors(settings: Settings) -> dict[str, Any]:
     return {
-        "origin": [settings.url("label_studio")],
+        "origin": [settings.address("label_studio")],
         "method": ["GET", "HEAD"],
         "responseHeader": ["Content-Type", "Content-Range", "ETag"],
         "maxAgeSeconds": 3600,

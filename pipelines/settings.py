@@ -48,12 +48,14 @@ class Settings(BaseSettings):
 
     label_studio_port: int = Field(8080, description="Port of Label Studio")
     label_studio_url: str = Field("", description="Address of Label Studio; the local one if empty")
+    label_studio_address: str = Field("", description="Its address for people, where a proxy gives it another one")
     label_studio_email: str = Field("admin@maskloop.local", description="Account Maskloop uses in Label Studio")
     label_studio_password: SecretStr = Field(SecretStr(""), description="Its password; generated on the first start")
     label_studio_token: SecretStr = Field(SecretStr(""), description="Its access token; generated on the first start")
 
     mlflow_port: int = Field(5000, description="Port of MLflow")
     mlflow_url: str = Field("", description="Address of MLflow; the local one if empty")
+    mlflow_address: str = Field("", description="Its address for people, where a proxy gives it another one")
     mlflow_database: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL of its database; SQLite if empty")
     model_name: str = Field("clothing", description="Name of the registered model")
 
@@ -80,6 +82,7 @@ class Settings(BaseSettings):
 
     airflow_port: int = Field(8081, description="Port of Airflow")
     airflow_url: str = Field("", description="Address of Airflow; the local one if empty")
+    airflow_address: str = Field("", description="Its address for people, where a proxy gives it another one")
     airflow_user: str = Field("admin", description="Airflow account that starts runs")
     airflow_password: SecretStr = Field(SecretStr(""), description="Its password; generated on the first start")
 
@@ -109,6 +112,10 @@ class Settings(BaseSettings):
     def url(self, service: str) -> str:
         """Give the base URL of `label_studio`, `mlflow`, `segmentation`, `segment_anything` or `airflow`."""
         return getattr(self, f"{service}_url").rstrip("/") or f"http://{self.host}:{getattr(self, f'{service}_port')}"
+
+    def address(self, service: str) -> str:
+        """Give the base URL of `label_studio`, `mlflow` or `airflow` for people's browsers."""
+        return getattr(self, f"{service}_address", "").rstrip("/") or self.url(service)
 
     @property
     def hosts(self) -> frozenset[str]:

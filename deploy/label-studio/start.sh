@@ -4,10 +4,12 @@ set -eu
 secret() { cat "/run/secrets/$1"; }
 
 export DJANGO_DB=default POSTGRE_HOST=postgres POSTGRE_PORT=5432 POSTGRE_NAME=label_studio POSTGRE_USER=label_studio
-export POSTGRE_PASSWORD="$(secret label_studio_database_password)" SECRET_KEY="$(secret label_studio_secret_key)"
-export LABEL_STUDIO_USERNAME="$MASKLOOP_LABEL_STUDIO_EMAIL"
-export LABEL_STUDIO_PASSWORD="$(secret maskloop_label_studio_password)"
-export LABEL_STUDIO_USER_TOKEN="$(secret maskloop_label_studio_token)" LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN=true
+POSTGRE_PASSWORD=$(secret label_studio_database_password)
+SECRET_KEY=$(secret label_studio_secret_key)
+LABEL_STUDIO_PASSWORD=$(secret maskloop_label_studio_password)
+LABEL_STUDIO_USER_TOKEN=$(secret maskloop_label_studio_token)
+export POSTGRE_PASSWORD SECRET_KEY LABEL_STUDIO_PASSWORD LABEL_STUDIO_USER_TOKEN
+export LABEL_STUDIO_USERNAME="$MASKLOOP_LABEL_STUDIO_EMAIL" LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN=true
 export LABEL_STUDIO_BASE_DATA_DIR=/label-studio/data
 export PYTHONPATH=/opt/maskloop/site DJANGO_SETTINGS_MODULE=maskloop_settings
 
@@ -18,7 +20,7 @@ export SESSION_COOKIE_SECURE=1 CSRF_COOKIE_SECURE=1 LABEL_STUDIO_DISABLE_SIGNUP_
 
 # Addresses that people write down are fetched from nowhere private but the network of the model services.
 export USE_DEFAULT_BANNED_SUBNETS=false
-export USER_ADDITIONAL_BANNED_SUBNETS="$(python3 - <<'PYTHON'
+USER_ADDITIONAL_BANNED_SUBNETS=$(python3 - <<'PYTHON'
 import os
 from ipaddress import ip_network
 
@@ -29,9 +31,10 @@ for network in map(ip_network, private.split()):
     banned += network.address_exclude(ours) if inside else [network]
 print(",".join(map(str, banned)))
 PYTHON
-)"
+)
+export USER_ADDITIONAL_BANNED_SUBNETS
 
-export SENTRY_DSN= FRONTEND_SENTRY_DSN= COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=false PYTHONUNBUFFERED=1
+export SENTRY_DSN='' FRONTEND_SENTRY_DSN='' COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=false PYTHONUNBUFFERED=1
 export DATA_MANAGER_FILTER_ALLOWLIST=locks__expire_at
 if [ -n "${STORAGE_EMULATOR_HOST:-}" ]; then
   export RESOLVER_PROXY_GCS_DOWNLOAD_URL="$STORAGE_EMULATOR_HOST/storage/v1/b/{bucket_name}/o/{blob_name}?alt=media"

@@ -28,18 +28,19 @@ def down() -> None:
 
 @app.command("exec", hidden=True)
 def become(process: Annotated[str, typer.Argument(help="Name of a process in the Procfile")]) -> None:
-    """Become one process of the stack, with the environment it needs; containers start their services this way."""
+    """Become one process of Procfile or deploy/Procfile, with the environment it needs; containers start this way."""
     import os
 
     from pipelines.errors import ConfigurationError
     from pipelines.settings import PROJECT_ROOT
     from pipelines.stack.services import environment, read_procfile
 
-    command = read_procfile().get(process)
-    if command is None:
-        raise ConfigurationError(f"the Procfile has no process {process!r}; it has {', '.join(read_procfile())}")
+    of_servers = PROJECT_ROOT / "deploy" / "Procfile"
+    commands = read_procfile() | (read_procfile(of_servers) if of_servers.exists() else {})
+    if process not in commands:
+        raise ConfigurationError(f"no Procfile has a process {process!r}; they have {', '.join(commands)}")
     os.chdir(PROJECT_ROOT)
-    os.execve("/bin/sh", ["sh", "-c", command], {**os.environ, **environment(get_settings())})
+    os.execve("/bin/sh", ["sh", "-c", commands[process]], {**os.environ, **environment(get_settings())})
 
 
 @app.command()

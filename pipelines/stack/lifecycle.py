@@ -178,5 +178,5 @@ def addresses(settings: Settings) -> Table:
         table.add_column(heading, no_wrap=heading != "what for")
     for service in services_in(settings):
         user, password = logins.get(service.name, ("–", "–"))
-        table.add_row(service.url(settings) + service.page, service.purpose, user, password)
+        table.add_row(service.address(settings) + service.page, service.purpose, user, password)
     return table

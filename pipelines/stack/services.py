@@ -32,6 +32,10 @@ class Service:
         """Give the port the local service listens on."""
         return int(getattr(settings, f"{self.setting}_port"))
 
+    def address(self, settings: Settings) -> str:
+        """Give the base URL for people's browsers."""
+        return self.url(settings) if self.setting == "storage" else settings.address(self.setting)
+
     def url(self, settings: Settings) -> str:
         """Give the base URL that other services use."""
         return settings.storage_endpoint or "" if self.setting == "storage" else settings.url(self.setting)
@@ -48,9 +52,9 @@ SERVICES = (
 )
 
 
-def read_procfile() -> dict[str, str]:
-    """Give the command of each process of the Procfile."""
-    lines = (PROJECT_ROOT / "Procfile").read_text(encoding="utf-8").splitlines()
+def read_procfile(path: Path = PROJECT_ROOT / "Procfile") -> dict[str, str]:
+    """Give the command of each process of a Procfile."""
+    lines = path.read_text(encoding="utf-8").splitlines()
     return {name.strip(): command.strip() for name, _, command in (line.partition(":") for line in lines) if command}
 
 
@@ -198,7 +202,7 @@ def _airflow(settings: Settings) -> dict[str, str]:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_user}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__API__PORT": str(settings.airflow_port),
-        "AIRFLOW__API__BASE_URL": settings.url("airflow"),
+        "AIRFLOW__API__BASE_URL": settings.address("airflow"),
         "AIRFLOW__API_AUTH__JWT_SECRET": settings.airflow_jwt_secret.get_secret_value(),
         "AIRFLOW__API__SECRET_KEY": settings.airflow_jwt_secret.get_secret_value(),
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
@@ -216,7 +220,6 @@ def _airflow_of_many(settings: Settings) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
         "AIRFLOW__CORE__FERNET_KEY": settings.airflow_fernet_key.get_secret_value(),
-        "AIRFLOW__API__BASE_URL": os.environ.get("AIRFLOW__API__BASE_URL") or settings.url("airflow"),
     }
     of_workers = {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",

@@ -41,7 +41,7 @@ def test_every_bad_value_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_secrets_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
-    assert len(secrets) == 6
+    assert len(secrets) == 10
     for name in secrets:
         monkeypatch.setenv(f"MASKLOOP_{name.upper()}", f"hush-{name}")
     settings = get_settings()
@@ -107,3 +107,22 @@ def test_the_workspaces_params_are_in_force_once_it_exists(project_without_setti
 
 def test_root_is_the_folder_with_params_yaml() -> None:
     assert (PROJECT_ROOT / "params.yaml").exists()
+
+
+def test_mounted_secrets_are_read_and_the_environment_outweighs_them(
+    project_without_settings: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, text in {"maskloop_service_password": "mounted\n", "maskloop_airflow_password": "mounted"}.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr("pipelines.settings._MOUNTED_SECRETS", tmp_path)
+    monkeypatch.setenv("MASKLOOP_AIRFLOW_PASSWORD", "set")
+    settings = get_settings()
+    assert settings.service_password.get_secret_value() == "mounted"
+    assert settings.airflow_password.get_secret_value() == "set"
+
+
+def test_people_get_the_address_of_the_proxy_and_services_do_not() -> None:
+    settings = Settings(_env_file=None, mlflow_url="http://mlflow:5000", mlflow_address="https://loop.example/mlflow/")
+    assert settings.url("mlflow") == "http://mlflow:5000"
+    assert settings.address("mlflow") == "https://loop.example/mlflow"
+    assert settings.address("airflow") == settings.url("airflow")

@@ -1,4 +1,4 @@
-"""Settings of Label Studio: its own, and a middleware that mends how tasks are handed out.
+"""Settings of Label Studio: its own, and two middlewares: who may log in how often, and how tasks are handed out.
 
 This module runs in Label Studio's environment, not in ours.
 """
@@ -11,4 +11,4 @@ globals().update({name: getattr(base, name) for name in dir(base) if name.isuppe
 from core.settings import label_studio  # noqa: E402  # only now: it asks Django for the settings above
 
 globals().update({name: getattr(label_studio, name) for name in dir(label_studio) if name.isupper()})
-MIDDLEWARE = [*label_studio.MIDDLEWARE, "maskloop_handout.TakeTurns"]
+MIDDLEWARE = ["maskloop_doors.FewTries", *label_studio.MIDDLEWARE, "maskloop_handout.TakeTurns"]

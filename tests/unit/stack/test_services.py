@@ -14,8 +14,15 @@ import pytest
 
 from pipelines.errors import ServiceError
 from pipelines.settings import Settings
-from pipelines.stack.services import SERVICES, bucket_server, environment, get_health, is_healthy, services_in
-from pipelines.stack.supervisor import read_procfile
+from pipelines.stack.services import (
+    SERVICES,
+    bucket_server,
+    environment,
+    get_health,
+    is_healthy,
+    read_procfile,
+    services_in,
+)
 
 BY_NAME = {service.name: service for service in SERVICES}
 HEALTHY = {"status": "healthy"}

@@ -16,7 +16,7 @@ from supervisor.options import ServerOptions
 from pipelines.errors import ConfigurationError
 from pipelines.settings import Settings
 from pipelines.stack import supervisor
-from pipelines.stack.services import SERVICES, services_in
+from pipelines.stack.services import SERVICES, read_procfile, services_in
 
 TRICKY = """exec sh -c 'echo "it'"'"'s 100% of $HOME"; exec sleep 60'"""
 
@@ -26,6 +26,7 @@ def stack_of_sleepers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """A project whose Procfile has two sleeping services, and a state folder with a space in its name."""
     (tmp_path / "Procfile").write_text(f"mlflow: {TRICKY}\nsegmentation: exec sleep 60\n", encoding="utf-8")
     monkeypatch.setattr(supervisor, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(supervisor, "read_procfile", lambda: read_procfile(tmp_path / "Procfile"))
     short = Path(tempfile.mkdtemp(prefix="maskloop ", dir="/tmp"))  # the socket's path must be short
     settings = Settings(_env_file=None, var=short)
     yield settings
@@ -78,7 +79,7 @@ class TestConfiguration:
         settings = Settings(_env_file=None, var=tmp_path)
         programs = [group.process_configs[0] for group in read_by_supervisord(settings).process_group_configs]
         commands = {program.name: shlex.split(program.command)[2] for program in programs}
-        assert commands == supervisor.read_procfile()
+        assert commands == read_procfile()
 
     def test_a_state_folder_too_deep_for_a_socket_is_named(self, tmp_path: Path) -> None:
         settings = Settings(_env_file=None, var=tmp_path / ("deep" * 30))

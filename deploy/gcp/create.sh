@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# From nothing to a running server on Google Cloud; run again, it changes what differs from settings.sh and nothing else.
+# Needs gcloud, logged in with an account that owns the project (Cloud Shell has both). See docs/deploy.md.
+set -euo pipefail
+cd "$(dirname "$0")"
+[ -f settings.sh ] || { echo "copy settings.sh.example to settings.sh and fill it in first" >&2; exit 1; }
+# shellcheck source=settings.sh.example
+. ./settings.sh
+region=${ZONE%-*}
+account=maskloop@$PROJECT.iam.gserviceaccount.com
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+g() { gcloud --quiet --project "$PROJECT" "$@"; }
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+there() { g "$@" >/dev/null 2>&1; }
+
+say "Services of the project"
+g services enable compute.googleapis.com storage.googleapis.com iam.googleapis.com
+
+say "An identity for the server; it owns nothing and has no key"
+there iam service-accounts describe "$account" ||
+  g iam service-accounts create maskloop --display-name "Maskloop's server"
+
+say "An address that stays"
+there compute addresses describe maskloop --region "$region" || g compute addresses create maskloop --region "$region"
+address=$(g compute addresses describe maskloop --region "$region" --format 'value(address)')
+labels=${LABELS_HOST:-labels.${address//./-}.sslip.io}
+loop=${LOOP_HOST:-loop.${address//./-}.sslip.io}
+
+say "Buckets: versions and deleted objects are kept for a while, nothing is public"
+cat > "$work/cors.json" <<JSON
+[{"origin": ["https://$labels"], "method": ["GET", "HEAD"], "responseHeader": ["Content-Type", "Content-Range", "ETag"], "maxAgeSeconds": 3600}]
+JSON
+cat > "$work/lifecycle.json" <<JSON
+{"rule": [
+  {"action": {"type": "Delete"}, "condition": {"age": 60, "matchesPrefix": ["embeddings/"]}},
+  {"action": {"type": "Delete"}, "condition": {"age": 365, "matchesPrefix": ["checks/"]}},
+  {"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": 90, "isLive": false}}
+]}
+JSON
+for bucket in "$SOURCE_BUCKET" "$TARGET_BUCKET" "$DVC_BUCKET"; do
+  there storage buckets describe "gs://$bucket" || g storage buckets create "gs://$bucket" --location "$region"
+  g storage buckets update "gs://$bucket" --versioning --uniform-bucket-level-access --public-access-prevention \
+    --soft-delete-duration 7d
+done
+g storage buckets update "gs://$SOURCE_BUCKET" --cors-file "$work/cors.json"
+g storage buckets update "gs://$TARGET_BUCKET" --lifecycle-file "$work/lifecycle.json"
+
+say "What the server may do: read photos; read and write labels and datasets; no more"
+may() { g storage buckets add-iam-policy-binding "gs://$1" --member "serviceAccount:$account" --role "$2" >/dev/null; }
+may "$SOURCE_BUCKET" roles/storage.objectViewer
+may "$TARGET_BUCKET" roles/storage.objectUser
+may "$DVC_BUCKET" roles/storage.objectUser
+for bucket in "$SOURCE_BUCKET" "$TARGET_BUCKET" "$DVC_BUCKET"; do may "$bucket" roles/storage.legacyBucketReader; done
+g projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$account" --role roles/logging.logWriter \
+  --condition None >/dev/null
+
+say "Firewall: 443, and 80 which only redirects; to log in by SSH through Google's own tunnel"
+there compute networks describe maskloop || g compute networks create maskloop --subnet-mode auto
+rule() { there compute firewall-rules describe "$1" || g compute firewall-rules create "$@" --network maskloop --direction INGRESS; }
+rule maskloop-web --allow tcp:443,tcp:80 --target-tags maskloop
+rule maskloop-ssh --allow tcp:22 --source-ranges 35.235.240.0/20 --target-tags maskloop
+
+say "The server"
+sed -e "s|@REPOSITORY@|$REPOSITORY|" -e "s|@REVISION@|$REVISION|" -e "s|@LABELS@|$labels|" -e "s|@LOOP@|$loop|" \
+  -e "s|@EMAIL@|$EMAIL|" -e "s|@SOURCE_BUCKET@|$SOURCE_BUCKET|" -e "s|@SOURCE_PREFIX@|$SOURCE_PREFIX|" \
+  -e "s|@CATALOG@|$CATALOG|" -e "s|@TARGET_BUCKET@|$TARGET_BUCKET|" -e "s|@DVC_BUCKET@|$DVC_BUCKET|" \
+  cloud-init.yaml > "$work/cloud-init.yaml"
+if there compute instances describe maskloop --zone "$ZONE"; then
+  g compute instances add-metadata maskloop --zone "$ZONE" --metadata-from-file "user-data=$work/cloud-init.yaml"
+else
+  g compute instances create maskloop --zone "$ZONE" --machine-type "$MACHINE" --network maskloop --address "$address" \
+    --tags maskloop --service-account "$account" --scopes cloud-platform --image-family ubuntu-2404-lts-amd64 \
+    --image-project ubuntu-os-cloud --boot-disk-size "${DISK_GB}GB" --boot-disk-type pd-balanced \
+    --shielded-secure-boot --metadata enable-oslogin=TRUE,block-project-ssh-keys=TRUE \
+    --metadata-from-file "user-data=$work/cloud-init.yaml"
+fi
+
+say "A snapshot of its disk every night, kept for two weeks"
+there compute resource-policies describe maskloop --region "$region" ||
+  g compute resource-policies create snapshot-schedule maskloop --region "$region" --daily-schedule --start-time 03:00 \
+    --max-retention-days 14 --on-source-disk-delete keep-auto-snapshots
+g compute disks add-resource-policies maskloop --zone "$ZONE" --resource-policies maskloop 2>/dev/null ||
+  there compute disks describe maskloop --zone "$ZONE" # it has the schedule already
+
+cat <<TEXT
+
+The server installs itself now, which takes about a quarter of an hour. Meanwhile let these two names point to $address
+(nothing to do for names below sslip.io):
+
+  $labels   for everybody who labels
+  $loop     for engineers: Airflow, and MLflow below /mlflow
+
+The first passwords, once it is there:
+  gcloud compute ssh maskloop --project $PROJECT --zone $ZONE --tunnel-through-iap -- sudo /opt/maskloop/deploy/maskloop passwords
+TEXT

@@ -1,0 +1,50 @@
+"""How often somebody may try to log in to Label Studio from outside. Runs in Label Studio's environment.
+
+Label Studio 1.23 lets anybody guess passwords as fast as it answers. Behind a proxy the address of who asks is the last
+one that the proxy wrote down; requests from inside, which have none, are not counted.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+_TRIES, _WINDOW_S = 10, 300.0
+_DOORS = ("/user/login", "/user/signup", "/api/token")
+_MOST_ADDRESSES = 10_000
+
+
+class FewTries:
+    """Django middleware: an address may knock ten times in five minutes; after that it gets 429 until time has passed."""
+
+    def __init__(self, answer: Callable[[Any], Any], now: Callable[[], float] = time.monotonic) -> None:
+        self._answer, self._now = answer, now
+        self._knocks: dict[str, deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, request: Any) -> Any:
+        """Answer a request, unless it is one knock too many."""
+        forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
+        if request.method != "POST" or not forwarded or not request.path.startswith(_DOORS):
+            return self._answer(request)
+        wait = self.seconds_to_wait(forwarded.rpartition(",")[2].strip())
+        if not wait:
+            return self._answer(request)
+        from django.http import HttpResponse
+
+        text = f"Too many tries. Wait {math.ceil(wait / 60)} minutes, then try again."
+        return HttpResponse(text, status=429, headers={"Retry-After": str(math.ceil(wait))}, content_type="text/plain")
+
+    def seconds_to_wait(self, address: str) -> float:
+        """Count a knock; gives how long this address must wait, or 0 when it may come in."""
+        now = self._now()
+        with self._lock:
+            if len(self._knocks) > _MOST_ADDRESSES:
+                self._knocks = {one: times for one, times in self._knocks.items() if now - times[-1] < _WINDOW_S}
+            times = self._knocks.setdefault(address, deque(maxlen=_TRIES))
+            if len(times) == _TRIES and now - times[0] < _WINDOW_S:
+                return _WINDOW_S - (now - times[0])
+            times.append(now)
+            return 0.0
