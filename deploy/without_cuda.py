@@ -41,14 +41,13 @@ def main() -> None:
             ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library.name}", "-xc", "-", "-o", str(library)],
             input=source, text=True, check=True,
         )  # fmt: skip
-    for leftover in (
-        SITE / "triton",
-        SITE / "torch" / "include",
-        *SITE.glob("nvidia/**/*.a"),
-        *SITE.glob("nvidia/**/*.bc"),
-    ):
+    nvidia = SITE / "nvidia"
+    for leftover in (SITE / "triton", SITE / "torch" / "include", *nvidia.rglob("*.a"), *nvidia.rglob("*.bc")):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-    check = "import torch, torchvision; assert not torch.cuda.is_available(); torch.nn.Conv2d(3, 8, 3)(torch.ones(1, 3, 9, 9))"
+    check = (
+        "import torch, torchvision; assert not torch.cuda.is_available(); "
+        "torch.nn.Conv2d(3, 8, 3)(torch.ones(1, 3, 9, 9))"
+    )
     subprocess.run([sys.executable, "-c", check], check=True)
 
 

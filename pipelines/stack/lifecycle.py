@@ -33,8 +33,8 @@ DAGS = frozenset({"ingest_images", "prelabel_images", "sync_annotations", "retra
 def up(console: Console) -> Settings:
     """Start every service that does not run, wait until all are healthy, and set up what they need.
 
-    Where services are containers, Docker Compose starts them. Raises ConfigurationError before anything starts when a port is taken or a part is not installed, and ServiceError
-    with the end of its log when a service does not come up.
+    Where services are containers, Docker Compose starts them. Raises ConfigurationError before anything starts when a
+    port is taken or a part is not installed, and ServiceError with the end of its log when a service does not come up.
     """
     settings = get_settings() if get_settings().composed else _prepare_settings()
     if settings.composed:

@@ -17,7 +17,7 @@ _MOST_ADDRESSES = 10_000
 
 
 class FewTries:
-    """Django middleware: an address may knock ten times in five minutes; after that it gets 429 until time has passed."""
+    """Django middleware: an address may knock ten times in five minutes; then it gets 429 until time has passed."""
 
     def __init__(self, answer: Callable[[Any], Any], now: Callable[[], float] = time.monotonic) -> None:
         self._answer, self._now = answer, now
