@@ -45,7 +45,9 @@ screenshots: setup chromium ## Take the pictures of README and labelers' guide f
 	@python -m scripts.screenshots
 
 lock: setup ## Resolve requirements/*.txt anew
-	@uv pip compile --quiet --upgrade $(LOCK) --extra dev pyproject.toml -o requirements/maskloop.txt
+	@uv pip compile --quiet --upgrade $(LOCK) --extra dev --extra server pyproject.toml -o requirements/maskloop.txt
+	@uv pip compile --quiet $(LOCK) --constraint requirements/maskloop.txt --extra server pyproject.toml -o requirements/airflow.txt
+	@uv pip compile --quiet $(LOCK) --constraint requirements/maskloop.txt requirements/serving.in -o requirements/serving.txt
 	@uv pip compile --quiet --upgrade $(LOCK) requirements/label-studio.in -o requirements/label-studio.txt
 	@uv pip compile --quiet --upgrade $(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
 LOCK := --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
