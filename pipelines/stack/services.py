@@ -129,6 +129,8 @@ def _text(settings: Settings, name: str) -> str:
 
 
 def _programs(settings: Settings) -> dict[str, str]:
+    if settings.composed:  # containers of their own
+        return {}
     label_studio = PROJECT_ROOT / ".venv-label-studio" / "bin" / "label-studio"
     return {
         "LABEL_STUDIO": str(label_studio),
