@@ -1,0 +1,166 @@
+"""Who can reach what: two published ports, no data for strangers, no secret in sight, no address that nobody named."""
+
+import json
+import re
+import socket
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.server.conftest import LABELS, LOOP, Server
+
+pytestmark = pytest.mark.timeout(1800)
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+REFUSED = {400, 401, 403, 404, 405, 429}
+# What a stranger may see: the pages to log in at, what they load, and whether the server is alive.
+PUBLIC = re.compile(r"^/(user/(login|signup|logout)|static/|react-app/|health$|favicon\.ico|robots\.txt|auth/(login|logout|static)|api/v2/monitor/health$)")
+
+
+def published_ports(server: Server) -> set[int]:
+    ports = [one["NetworkSettings"]["Ports"] or {} for one in server.inspect()]
+    return {int(binding["HostPort"]) for of_one in ports for bindings in of_one.values() for binding in bindings or []}
+
+
+def test_only_caddys_ports_are_open_on_the_host(server: Server) -> None:
+    assert published_ports(server) == {80, 443}
+    ours = {443: True, 80: True, 5432: False, 6379: False, 8080: False, 8081: False, 5000: False, 7070: False, 9090: False}
+
+    def is_open(port: int) -> bool:
+        with socket.socket() as probe:
+            probe.settimeout(2)
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    with ThreadPoolExecutor(16) as pool:
+        assert dict(zip(ours, pool.map(is_open, ours), strict=True)) == ours
+
+
+def routes_of_label_studio(server: Server) -> set[tuple[str, str]]:
+    program = (
+        "import django; django.setup()\n"
+        "from django.urls import get_resolver\n"
+        "def walk(patterns, before=''):\n"
+        "    for one in patterns:\n"
+        "        if hasattr(one, 'url_patterns'): yield from walk(one.url_patterns, before + str(one.pattern))\n"
+        "        else: yield before + str(one.pattern)\n"
+        "print('\\n'.join('ROUTE ' + one for one in walk(get_resolver().url_patterns)))\n"
+    )
+    shell = f"cd /tmp && PYTHONPATH=/opt/maskloop/site DJANGO_SETTINGS_MODULE=maskloop_settings python3 - <<'EOF'\n{program}EOF"
+    site = server.inside("label-studio", "sh", "-c", f'PYTHONPATH="$(python3 -c "import label_studio, os; print(os.path.dirname(label_studio.__file__))")" ; export PYTHONPATH; {shell.replace("PYTHONPATH=/opt/maskloop/site ", "PYTHONPATH=/opt/maskloop/site:$PYTHONPATH ")}')
+    found = re.findall(r"^ROUTE (.*)$", site, flags=re.MULTILINE)
+    paths = {"/" + re.sub(r"[\^$]|\\Z", "", re.sub(r"<[^>]*>|\(\?P<[^)]*\)|\([^)]*\)", "1", route)).lstrip("/") for route in found}
+    return {(method, path) for path in paths for method in METHODS}
+
+
+def routes_of_airflow(server: Server) -> set[tuple[str, str]]:
+    program = "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:8081/openapi.json').read().decode())"
+    paths = json.loads(server.inside("airflow-api-server", "python3", "-c", program))["paths"]
+    return {(method, re.sub(r"\{[^}]*\}", "1", path)) for path in paths for method in METHODS}
+
+
+def routes_of_mlflow(server: Server) -> set[tuple[str, str]]:
+    program = "from mlflow.server import app; print('\\n'.join('ROUTE ' + str(one) for one in app.url_map.iter_rules()))"
+    found = re.findall(r"^ROUTE (.*)$", server.inside("mlflow", "python3", "-c", program), flags=re.MULTILINE)
+    return {(method, "/mlflow" + re.sub(r"<[^>]*>", "1", path)) for path in found for method in METHODS}
+
+
+@pytest.mark.parametrize(
+    ("host", "routes", "least"),
+    [(LABELS, routes_of_label_studio, 400), (LOOP, routes_of_airflow, 400), (LOOP, routes_of_mlflow, 300)],
+    ids=["label-studio", "airflow", "mlflow"],
+)
+def test_no_route_tells_or_changes_anything_for_a_stranger(server: Server, host: str, routes, least: int) -> None:
+    asked = sorted(one for one in routes(server) if not PUBLIC.match(one[1]) and one[1] != "/")
+    assert len(asked) > least
+    with server.visitor(host) as visitor, ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda one: visitor.request(*one, json={} if one[0] != "GET" else None), asked)
+        told = {one: answer.status_code for one, answer in zip(asked, answers, strict=True) if answer.status_code not in REFUSED}
+    assert told == {}
+
+
+def test_who_is_redirected_comes_to_the_login(server: Server) -> None:
+    for host, page, login in ((LABELS, "/projects/1/data", "/user/login/"), (LOOP, "/mlflow/", "/auth/login/")):
+        with server.visitor(host) as visitor:
+            answer = visitor.get(page, headers={"Accept": "text/html"})
+        assert answer.status_code == 302
+        assert answer.headers["Location"].startswith(login)
+
+
+def test_nobody_signs_up_without_an_invitation(server: Server) -> None:
+    with server.visitor(LABELS) as visitor:
+        page = visitor.get("/user/signup/")
+        form = {"email": "eve@example.org", "password": "long-enough-1", "csrfmiddlewaretoken": csrf_of(page.text)}
+        answer = visitor.post("/user/signup/", data=form, headers={"Referer": f"https://{LABELS}/user/signup/"})
+        assert answer.status_code in (403, 200, 302)
+        assert visitor.get("/api/current-user/whoami").status_code == 401
+
+
+def csrf_of(page: str) -> str:
+    found = re.search(r'name="(?:csrfmiddlewaretoken|csrf_token)"[^>]*value="([^"]+)"', page)
+    return found[1] if found else ""
+
+
+def test_people_log_in_and_out_over_tls_with_cookies_that_stay_there(server: Server) -> None:
+    with server.visitor(LABELS) as visitor:
+        page = visitor.get("/user/login/")
+        form = {
+            "email": "admin@maskloop.local", "password": server.secrets()["maskloop_label_studio_password"],
+            "csrfmiddlewaretoken": csrf_of(page.text),
+        }  # fmt: skip
+        answer = visitor.post("/user/login/", data=form, headers={"Referer": f"https://{LABELS}/user/login/"})
+        assert answer.status_code == 302, answer.text[:500]
+        assert all({"Secure", "HttpOnly"} <= set(re.split(r"; ?", cookie)) for cookie in answer.headers.get_list("Set-Cookie"))
+        assert visitor.get("/api/current-user/whoami").json()["email"] == "admin@maskloop.local"
+        assert visitor.get("/api/projects").json()["count"] == 1
+        for name, value in (("Strict-Transport-Security", "max-age="), ("X-Content-Type-Options", "nosniff")):
+            assert value in answer.headers[name]
+
+
+def test_one_login_opens_airflow_and_mlflow(server: Server) -> None:
+    with server.visitor(LOOP) as visitor:
+        page = visitor.get("/auth/login/")
+        form = {
+            "username": "admin", "password": server.secrets()["maskloop_airflow_password"],
+            "csrf_token": csrf_of(page.text),
+        }  # fmt: skip
+        answer = visitor.post("/auth/login/", data=form, headers={"Referer": f"https://{LOOP}/auth/login/"})
+        assert answer.status_code == 302, answer.text[:500]
+        while answer.is_redirect:
+            answer = visitor.get(answer.headers["Location"])
+        assert visitor.get("/api/v2/dags").json()["total_entries"] == 5
+        assert "MLflow" in visitor.get("/mlflow/").text
+        search = visitor.post("/mlflow/ajax-api/2.0/mlflow/experiments/search", json={"max_results": 10})
+        assert search.json()["experiments"]
+        assert visitor.get("/execution/health").status_code == 404
+
+
+@pytest.mark.parametrize("host", [LABELS, LOOP])
+def test_passwords_cannot_be_guessed_quickly(server: Server, host: str) -> None:
+    path, token, user = {
+        LABELS: ("/user/login/", "csrfmiddlewaretoken", "email"), LOOP: ("/auth/login/", "csrf_token", "username"),
+    }[host]  # fmt: skip
+    with server.visitor(host) as visitor:
+        page = visitor.get(path)
+        form = {user: "eve@example.org", "password": "wrong", token: csrf_of(page.text)}
+        said = [visitor.post(path, data=form, headers={"Referer": f"https://{host}{path}"}).status_code for _ in range(30)]
+    assert 429 in said
+    assert said.count(200) + said.count(302) <= 20
+
+
+def test_label_studio_calls_no_private_address_but_the_models(server: Server) -> None:
+    token = server.secrets()["maskloop_label_studio_token"]
+    program = (
+        "import json, sys, urllib.request, urllib.error\n"
+        "for url in sys.argv[2:]:\n"
+        "    body = json.dumps({'project': 1, 'url': url, 'title': 'x'}).encode()\n"
+        "    ask = urllib.request.Request('http://127.0.0.1:8080/api/ml/', body, {'Authorization': 'Token ' + sys.argv[1], 'Content-Type': 'application/json'})\n"
+        "    try: print(urllib.request.urlopen(ask, timeout=20).status)\n"
+        "    except urllib.error.HTTPError as error: print(error.code, error.read()[:200])\n"
+    )
+    wrong = [
+        "http://postgres:5432", "http://169.254.169.254/computeMetadata/v1/", "http://mlflow:5000", "http://127.0.0.1:8080",
+        "http://[::1]:8080", "http://0x7f000001", "http://airflow-api-server:8081", "http://2852039166/", "http://10.0.0.1",
+        "file:///etc/passwd",
+    ]  # fmt: skip
+    said = server.inside("label-studio", "python3", "-c", program, token, *wrong).splitlines()
+    assert len(said) == len(wrong)
+    assert all(line.startswith(("400", "403")) for line in said), dict(zip(wrong, said, strict=True))
