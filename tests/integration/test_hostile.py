@@ -1,4 +1,4 @@
-"""Files that mean harm, through ingest and both model services: no crash, no hang, no flood, and a line that says why."""
+"""Files that mean harm, through ingest and both services: no crash, no hang, no flood, a line that says why."""
 
 import base64
 import io
@@ -6,7 +6,7 @@ import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import numpy as np
@@ -95,8 +95,14 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "bmp.png", saved(noise(13), "BMP")
     yield "ico.png", saved(noise(14), "ICO")
     yield "postscript.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n(/etc/passwd) (r) file\n"
-    yield "svg.jpg", b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><image href="file:///etc/passwd"/></svg>'
-    yield "xml-bomb.jpg", b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + b'<!ENTITY b "&a;&a;&a;&a;">' * 50 + b"]><x>&b;</x>"
+    yield (
+        "svg.jpg",
+        b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script><image href="file:///etc/passwd"/></svg>',
+    )
+    yield (
+        "xml-bomb.jpg",
+        b'<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa">' + b'<!ENTITY b "&a;&a;&a;&a;">' * 50 + b"]><x>&b;</x>",
+    )
     yield "page.png", b"<html><script>alert(document.cookie)</script></html>"
     yield "pickle.png", base64.b64decode("gASVIQAAAAAAAACMBXBvc2l4lIwGc3lzdGVtlJOUjAJpZJSFlFKULg==")
     yield "zip.jpg", b"PK\x03\x04" + bytes(1000)
@@ -115,13 +121,21 @@ def hostile() -> Iterator[tuple[str, bytes]]:
 
 
 def exif_that_points_to_itself() -> bytes:
-    tiff = b"II*\x00" + struct.pack("<I", 8) + struct.pack("<H", 1) + struct.pack("<HHII", 0x8769, 4, 1, 8) + struct.pack("<I", 8)
+    tiff = (
+        b"II*\x00"
+        + struct.pack("<I", 8)
+        + struct.pack("<H", 1)
+        + struct.pack("<HHII", 0x8769, 4, 1, 8)
+        + struct.pack("<I", 8)
+    )
     body = b"Exif\x00\x00" + tiff
     return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
 
 
 def exif_with_count(count: int) -> bytes:
-    tiff = b"II*\x00" + struct.pack("<I", 8) + struct.pack("<H", 1) + struct.pack("<HHII", 0x0112, 3, count, 1) + bytes(4)
+    tiff = (
+        b"II*\x00" + struct.pack("<I", 8) + struct.pack("<H", 1) + struct.pack("<HHII", 0x0112, 3, count, 1) + bytes(4)
+    )
     body = b"Exif\x00\x00" + tiff
     return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
 
@@ -129,8 +143,8 @@ def exif_with_count(count: int) -> bytes:
 FILES = dict(hostile())
 # These are photos all the same, and become tasks: what is odd about them is cut off or not looked at.
 HARMLESS = {
-    "polyglot.png", "exif-loop.jpg", "exif-huge-count.jpg", "no-end.png", "wrong-crc.png", "size-lies.webp",
-    "progressive-many-scans.jpg",
+    "bad-huffman.jpg", "bomb-idat-behind-small-header.png", "exif-huge-count.jpg", "exif-loop.jpg", "no-end.png",
+    "palette-missing.png", "polyglot.png",
 }  # fmt: skip
 
 
@@ -153,7 +167,7 @@ def test_ingest_sets_each_aside_with_a_reason(make_archive) -> None:
     aside = {problem.uri.partition("/photos/")[2]: problem for problem in report.problems}
     tasks = {task.image.uri.partition("/photos/")[2] for task in list_tasks(archive.labels, archive.project)}
     assert "good.png" in tasks
-    assert tasks - {"good.png"} <= HARMLESS
+    assert tasks - {"good.png"} == HARMLESS
     assert set(FILES) - set(aside) == tasks - {"good.png"}
     assert all(problem.reason and problem.message for problem in aside.values())
     lines = report.as_csv().decode("utf-8-sig").splitlines()
@@ -187,7 +201,7 @@ class Watch:
 
 
 @pytest.mark.parametrize("service", ["segmentation", "segment_anything"])
-def test_services_answer_each_in_time_and_live(stack_after_two_rounds, service: str, subtests=None) -> None:
+def test_services_answer_each_in_time_and_live(stack_after_two_rounds, service: str) -> None:
     settings = stack_after_two_rounds.settings
     bucket = storage.connect(settings)
     pid = supervisor.states(settings)[service.replace("_", "-")][1]
@@ -215,13 +229,12 @@ def ask(service: str, http: httpx.Client, uri: str) -> httpx.Response:
     task = {"id": 1, "data": {"image": uri}}
     body: dict[str, object] = {"tasks": [task], "label_config": "", "project": "1.1"}
     if service == "segment_anything":
-        point = {"type": "keypointlabels", "from_name": "point", "to_name": "image", "original_width": 40, "original_height": 30,
-                 "value": {"x": 50, "y": 50, "keypointlabels": ["coat"]}, "is_positive": True}  # fmt: skip
+        point = {
+            "type": "keypointlabels", "from_name": "point", "to_name": "image", "original_width": 40,
+            "original_height": 30, "value": {"x": 50, "y": 50, "keypointlabels": ["coat"]}, "is_positive": True,
+        }  # fmt: skip
         body["params"] = {"context": {"result": [point]}}
     return http.post("/predict", json=body)
-
-
-Post = Callable[..., httpx.Response]
 
 
 @pytest.mark.parametrize("service", ["segmentation", "segment_anything"])
@@ -231,14 +244,18 @@ def test_requests_that_are_no_requests_are_refused(stack_after_two_rounds, servi
     with httpx.Client(base_url=settings.url(service), auth=login, timeout=60) as http:
         refused = [
             http.post("/predict", content=b"{" * 100_000, headers={"Content-Type": "application/json"}),
-            http.post("/predict", content=b"[" * 100_000 + b"]" * 100_000, headers={"Content-Type": "application/json"}),
+            http.post(
+                "/predict", content=b"[" * 100_000 + b"]" * 100_000, headers={"Content-Type": "application/json"}
+            ),
             http.post("/predict", content=b" " * (300 << 20), headers={"Content-Type": "application/json"}),
             http.post("/predict", json={"tasks": [{"data": {"image": "file:///etc/passwd"}}]}),
             http.post("/predict", json={"tasks": [{"data": {"image": "http://169.254.169.254/"}}]}),
             http.post("/predict", json={"tasks": [{"data": {"image": "gs://other/secret.png"}}]}),
             http.post("/predict", content=b"\x80\x04.", headers={"Content-Type": "application/vnd.bentoml+pickle"}),
         ]
-        assert [answer.status_code < 500 for answer in refused] == [True] * len(refused), [a.status_code for a in refused]
+        assert [answer.status_code < 500 for answer in refused] == [True] * len(refused), [
+            a.status_code for a in refused
+        ]
         assert http.get("/health").json()["status"] == "UP"
         unknown = httpx.post(f"{settings.url(service)}/predict", json={"tasks": []})
         assert unknown.status_code == 401

@@ -1,4 +1,4 @@
-"""The server of docker-compose.yml, built and started for real: `make server-test` (Docker, 60 GB of disk, half an hour).
+"""The server of docker-compose.yml, built and started for real: `make server-test`; half an hour, 60 GB of disk.
 
 MASKLOOP_SERVER is `new` for a clone of its own, which is taken away afterwards, or the folder of a server that runs.
 """
@@ -56,6 +56,10 @@ class Server:
         """Run a command in a service's container."""
         return self.docker("exec", self.containers(service)[0], *command, ok=ok)
 
+    def python(self, service: str, program: str, *arguments: str) -> str:
+        """Run a Python program in a service's container."""
+        return self.inside(service, "python3", "-c", program, *arguments)
+
     def containers(self, service: str = "") -> list[str]:
         """Give the ids of a service's containers, or of all, those that have ended among them."""
         wanted = ["--filter", f"label=com.docker.compose.project={self.project}"]
@@ -90,10 +94,14 @@ class Server:
 
         class ByName(httpx.HTTPTransport):
             def handle_request(self, request: httpx.Request) -> httpx.Response:
-                request.extensions["sni_hostname"] = request.url.host
-                request.headers["Host"] = request.url.host
-                request.url = request.url.copy_with(host="127.0.0.1")
-                return super().handle_request(request)
+                name, here = request.url.host, request.url.copy_with(host="127.0.0.1")
+                headers = [(key, value) for key, value in request.headers.raw if key.lower() != b"host"]
+                more = {**request.extensions, "sni_hostname": name}
+                asked = httpx.Request(
+                    request.method, here, headers=[(b"Host", name.encode()), *headers], stream=request.stream,
+                    extensions=more,
+                )  # fmt: skip
+                return super().handle_request(asked)
 
         return httpx.Client(base_url=f"https://{host}", transport=ByName(verify=trust), timeout=60)
 

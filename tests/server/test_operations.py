@@ -43,14 +43,8 @@ def server_after_a_round(server: Server) -> Server:
     return server
 
 
-def python(server: Server, program: str) -> str:
-    return server.inside("airflow-worker", "maskloop", "exec", "python", ok=True) if not program else server.docker(
-        "exec", "-i", server.containers("airflow-worker")[0], "python3", "-c", program
-    )
-
-
 def state(server: Server) -> dict:
-    [line] = [line for line in python(server, STATE).splitlines() if line.startswith("STATE ")]
+    [line] = [line for line in server.python("airflow-worker", STATE).splitlines() if line.startswith("STATE ")]
     return json.loads(line.removeprefix("STATE "))
 
 
@@ -121,8 +115,7 @@ def said(text: str, word: str):
 
 
 def watched(server: Server, run: str) -> dict:
-    worker = server.containers("airflow-api-server")[0]
-    return said(server.docker("exec", worker, "python3", "-c", WATCH, run), "WATCH")
+    return said(server.python("airflow-api-server", WATCH, run), "WATCH")
 
 
 def test_two_workers_share_a_run_and_one_may_die(server_after_a_round: Server) -> None:
@@ -131,8 +124,8 @@ def test_two_workers_share_a_run_and_one_may_die(server_after_a_round: Server) -
     workers = server.containers("airflow-worker")
     assert len(workers) == 2
     server.docker("exec", workers[0], "python3", "-c", "import time; time.sleep(25)")  # until the second one is up
-    python(server, FORGET)
-    run = said(python(server, PRELABEL), "RUN")
+    server.python("airflow-worker", FORGET)
+    run = said(server.python("airflow-worker", PRELABEL), "RUN")
     names = {server.docker("inspect", "--format", "{{.Config.Hostname}}", one).strip(): one for one in workers}
     killed, deadline = "", time.monotonic() + 900
     while (now := watched(server, run))["state"] not in ("success", "failed"):

@@ -56,7 +56,9 @@ def test_no_secret_is_in_what_docker_tells_or_in_logs_or_images(server: Server) 
 
 
 def test_nobody_else_runs_as_root(server: Server) -> None:
-    by_service = {one["Config"]["Labels"]["com.docker.compose.service"]: one["Config"]["User"] for one in server.inspect()}
+    by_service = {
+        one["Config"]["Labels"]["com.docker.compose.service"]: one["Config"]["User"] for one in server.inspect()
+    }
     as_root = {service for service, user in by_service.items() if user in ("", "0", "root", "0:0")}
     assert as_root <= {"postgres", "volumes"}  # both give it up, or end, at once
     assert server.inside("postgres", "sh", "-c", "ps -o user= -p 1 2>/dev/null || stat -c %U /proc/1").split()[0] != ""

