@@ -15,7 +15,8 @@ def up() -> None:
     from pipelines.stack.lifecycle import up as start
 
     settings = start(console)
-    console.print(addresses(settings))
+    if not settings.composed:  # what a container prints stays in a log, and this holds passwords
+        console.print(addresses(settings))
 
 
 @app.command()
