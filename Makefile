@@ -7,7 +7,7 @@ UV := $(BIN)/uv --quiet
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check format bench results screenshots lock clean tools chromium
+.PHONY: help setup demo up down test server-test check format bench results screenshots lock clean tools chromium
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ down: ## End the local stack
 
 test: setup chromium ## Run all tests, with real servers and a real browser
 	@pytest
+
+server-test: setup ## Build the containers, start them, and test the server for real (Docker, half an hour, 60 GB)
+	@MASKLOOP_SERVER=$(or $(MASKLOOP_SERVER),new) pytest tests/server
 
 check: setup ## Lint and type-check
 	@ruff check .

@@ -1,0 +1,108 @@
+"""create.sh and delete.sh against a stand-in for gcloud that remembers what it made; no cloud can be had in a test."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.settings import PROJECT_ROOT
+
+GCLOUD = """#!/usr/bin/env bash
+# `describe` succeeds for what was created and not deleted.
+echo "$*" >> "$STATE/calls"
+words=()
+for word in "$@"; do case $word in --*) break ;; *) words+=("$word") ;; esac; done
+[ "${words[*]}" ] || { shift 3; for word in "$@"; do case $word in --*) break ;; *) words+=("$word") ;; esac; done; }
+line=" ${words[*]} "
+verbs='create|describe|delete|update|snapshot-schedule'
+key=$(printf '%s\\n' "${words[@]}" | grep -vxE "$verbs" | sed 's/@.*//' | tr '/:\\n' '___')
+case $line in
+  *" describe "*)
+    case "$*" in *"value(address)"*) echo 203.0.113.9; exit ;; esac
+    [ -e "$STATE/$key" ] ;;
+  *" create "*) touch "$STATE/$key" ;;
+  *" delete "*) rm "$STATE/$key" ;;
+esac
+"""
+SETTINGS = """
+PROJECT=my-project ZONE=europe-west4-a MACHINE=e2-standard-4 DISK_GB=100 REPOSITORY=https://example.org/maskloop.git
+REVISION=main LABELS_HOST= LOOP_HOST= EMAIL=me@example.org SOURCE_BUCKET=photos SOURCE_PREFIX=photos/
+CATALOG=catalogue.csv TARGET_BUCKET=labels DVC_BUCKET=datasets
+"""
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Path:
+    """A folder with the scripts, their settings, and a gcloud that keeps its state beside them."""
+    shutil.copytree(PROJECT_ROOT / "deploy" / "gcp", tmp_path / "gcp")
+    (tmp_path / "gcp" / "settings.sh").write_text(SETTINGS, encoding="utf-8")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "state").mkdir()
+    program = tmp_path / "bin" / "gcloud"
+    program.write_text(GCLOUD, encoding="utf-8")
+    program.chmod(0o755)
+    return tmp_path
+
+
+def run(cloud: Path, script: str, *arguments: str, ok: bool = True) -> tuple[str, list[str]]:
+    (cloud / "state" / "calls").unlink(missing_ok=True)
+    path = f"{cloud / 'bin'}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "STATE": str(cloud / "state")}
+    done = subprocess.run(
+        [cloud / "gcp" / script, *arguments], env=environment, capture_output=True, text=True, check=False, input=""
+    )
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    calls = cloud / "state" / "calls"
+    return done.stdout + done.stderr, calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
+
+
+def test_everything_is_made_once(cloud: Path) -> None:
+    said, calls = run(cloud, "create.sh")
+    made = [call for call in calls if " create" in call]
+    assert len([call for call in made if "buckets create" in call]) == 3
+    assert len(made) == 10  # buckets, identity, address, network, two rules, server, schedule of snapshots
+    assert "labels.203-0-113-9.sslip.io" in said
+    _, again = run(cloud, "create.sh")
+    assert [call for call in again if " create" in call] == []
+
+
+def test_the_server_may_do_little(cloud: Path) -> None:
+    _, calls = run(cloud, "create.sh")
+    roles = {call.split("--role ")[1].split()[0] for call in calls if "--role" in call}
+    assert roles == {
+        "roles/storage.objectViewer", "roles/storage.objectUser", "roles/storage.legacyBucketReader",
+        "roles/logging.logWriter",
+    }  # fmt: skip
+    of_project = [call for call in calls if "projects add-iam-policy-binding" in call]
+    assert all("logging" in call for call in of_project)
+    of_source = [call for call in calls if "gs://photos" in call and "--role" in call]
+    assert not any("objectUser" in call for call in of_source)
+    assert [call for call in calls if "firewall-rules create" in call and "0.0.0.0/0" in call] == []
+
+
+def test_what_was_made_goes_and_buckets_stay(cloud: Path) -> None:
+    run(cloud, "create.sh")
+    said, calls = run(cloud, "delete.sh")
+    assert not [call for call in calls if "storage rm" in call]
+    assert "Kept: gs://photos" in said
+    assert {path.name for path in (cloud / "state").iterdir() if "buckets" not in path.name} == {"calls"}
+    _, calls = run(cloud, "delete.sh", "--with-data", ok=False)  # nobody typed the project's name
+    assert not [call for call in calls if "storage rm" in call]
+
+
+def test_settings_are_asked_for(cloud: Path) -> None:
+    (cloud / "gcp" / "settings.sh").unlink()
+    said, calls = run(cloud, "create.sh", ok=False)
+    assert "copy settings.sh.example" in said
+    assert calls == []
+
+
+def test_the_first_start_is_yaml_that_names_no_secret(cloud: Path) -> None:
+    document = yaml.safe_load((cloud / "gcp" / "cloud-init.yaml").read_text(encoding="utf-8"))
+    names = [file["path"] for file in document["write_files"]]
+    assert names[0] == "/opt/maskloop.env"
+    assert "PASSWORD" not in document["write_files"][0]["content"]
+    assert {"docker.io", "docker-compose-v2", "unattended-upgrades"} <= set(document["packages"])
