@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from pipelines.errors import BusyError, ContractError, DataError, MaskloopError
 from pipelines.settings import get_settings
 
+_MOST_BYTES = 64 << 20  # of a request: Label Studio sends up to a hundred tasks with what was drawn on them
 _STATUS = ((DataError, 400), (ContractError, 409), (BusyError, 503))
 
 
@@ -17,14 +18,14 @@ def backend_app(title: str) -> FastAPI:
     """Make an app that asks for the services' login, accepts Label Studio's events, and answers errors with a message.
 
     Unusable input is HTTP 400, labels that disagree 409, too much at once 503; what lies with another server is 502.
-    `/health` needs no login.
+    Requests of more than 64 MB are 413, and those that do not tell their length 411. `/health` needs no login.
     """
     app = FastAPI(title=title)
 
     @app.middleware("http")
     async def require_login(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
         if request.url.path == "/health" or _is_welcome(request.headers.get("authorization", "")):
-            return await go_on(request)
+            return _too_large(request) or await go_on(request)
         detail = "this service asks for a login: MASKLOOP_SERVICE_USER and MASKLOOP_SERVICE_PASSWORD, as basic auth"
         return JSONResponse({"detail": detail}, 401, {"WWW-Authenticate": 'Basic realm="maskloop"'})
 
@@ -39,6 +40,15 @@ def backend_app(title: str) -> FastAPI:
         return JSONResponse({"detail": str(error)}, status, {"Retry-After": "5"} if status == 503 else None)
 
     return app
+
+
+def _too_large(request: Request) -> Response | None:
+    length = request.headers.get("content-length", "")
+    if request.method == "POST" and not length.isdecimal():
+        return JSONResponse({"detail": "the request must tell its length: Content-Length"}, 411)
+    if length.isdecimal() and int(length) > _MOST_BYTES:
+        return JSONResponse({"detail": f"more than {_MOST_BYTES >> 20} MB: send fewer tasks at a time"}, 413)
+    return None
 
 
 def _is_welcome(authorization: str) -> bool:
