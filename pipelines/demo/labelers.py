@@ -6,6 +6,7 @@ They see only what Label Studio's API shows a person in the labeling stream; not
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -24,13 +25,18 @@ _LOOK, _ACCEPT, _CORRECT, _DELETE, _DRAW = 6.0, 1.0, 9.0, 1.5, 22.0
 
 
 class Labeler:
-    """One person's session in Label Studio, through the same login form and cookies a browser uses."""
+    """One person's session in Label Studio, through the same login form and cookies a browser uses.
 
-    def __init__(self, url: str, email: str, password: str) -> None:
+    Whoever has no account yet signs up at `invitation`, the path of a link that Label Studio gives its owner.
+    """
+
+    def __init__(self, url: str, email: str, password: str, invitation: str = "/user/signup/") -> None:
         self.email = email
-        self._http = httpx.Client(base_url=url, timeout=120, follow_redirects=True)
-        if not self._enter("/user/login/", email, password) and not self._enter("/user/signup/", email, password):
-            raise ServiceError(f"Label Studio at {url} lets {email} neither log in nor sign up; is sign-up open?")
+        # On a server people come through a proxy over TLS, and cookies are for TLS alone; inside there is none.
+        cookies = CookieJar(DefaultCookiePolicy(secure_protocols=("http", "https")))
+        self._http = httpx.Client(base_url=url, timeout=120, follow_redirects=True, cookies=cookies)
+        if not self._enter("/user/login/", email, password) and not self._enter(invitation, email, password):
+            raise ServiceError(f"Label Studio at {url} lets {email} neither log in nor sign up at {invitation}")
 
     def next_task(self, project_id: int, shown: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Take the next task of the labeling stream, and with it its lock; None when there is none left.

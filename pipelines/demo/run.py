@@ -93,7 +93,9 @@ class Demo:
         self._name_of: dict[str, str] = {}  # a photo's sha256 → its name in the archive
         password = settings.label_studio_password.get_secret_value()
         url = settings.url("label_studio")
-        self.labelers = [Labeler(url, f"labeler-{n}@maskloop.local", password) for n in range(1, _LABELERS + 1)]
+        invitation = str(self.labels.get("/api/invite")["invite_url"])
+        people = [f"labeler-{number}@maskloop.local" for number in range(1, _LABELERS + 1)]
+        self.labelers = [Labeler(url, person, password, invitation) for person in people]
 
     def round(self, number: int, size: int) -> Round:
         """Upload photos, and follow them through tasks, masks, corrections, dataset and model."""
