@@ -6,7 +6,6 @@ They see only what Label Studio's API shows a person in the labeling stream; not
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import httpx
@@ -32,9 +31,8 @@ class Labeler:
 
     def __init__(self, url: str, email: str, password: str, invitation: str = "/user/signup/") -> None:
         self.email = email
-        # On a server people come through a proxy over TLS, and cookies are for TLS alone; inside there is none.
-        cookies = CookieJar(DefaultCookiePolicy(secure_protocols=("http", "https")))
-        self._http = httpx.Client(base_url=url, timeout=120, follow_redirects=True, cookies=cookies)
+        self._http = httpx.Client(base_url=url, timeout=120, follow_redirects=True)
+        self._http.event_hooks = {"response": [self._keep_cookies]}
         if not self._enter("/user/login/", email, password) and not self._enter(invitation, email, password):
             raise ServiceError(f"Label Studio at {url} lets {email} neither log in nor sign up at {invitation}")
 
@@ -58,6 +56,11 @@ class Labeler:
         form = {"email": email, "password": password, "csrfmiddlewaretoken": token[1] if token else ""}
         self._http.post(path, data=form, headers={"Referer": str(self._http.base_url)})
         return self._http.get("/api/current-user/whoami").is_success
+
+    def _keep_cookies(self, _: httpx.Response) -> None:
+        """Send cookies without TLS as well: on a server people come through a proxy that has it, and inside none is."""
+        for cookie in self._http.cookies.jar:
+            cookie.secure = False
 
     def _post(self, path: str, body: Any, **query: Any) -> httpx.Response:
         headers = {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": str(self._http.base_url)}
