@@ -1,15 +1,20 @@
 """What both services share of Label Studio's ML backend protocol: events, logins, and errors as clear answers."""
 
 import base64
+import json
+import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
 from pipelines.errors import BusyError, ContractError, DataError, MaskloopError
+from pipelines.log import REQUEST_ID
 from pipelines.settings import get_settings
 
+requests_log = logging.getLogger("bentos.requests")
 _MOST_BYTES = 64 << 20  # of a request: Label Studio sends up to a hundred tasks with what was drawn on them
 _STATUS = ((DataError, 400), (ContractError, 409), (BusyError, 503))
 
@@ -21,11 +26,19 @@ def backend_app(title: str) -> FastAPI:
     Requests of more than 64 MB are 413, and those that do not tell their length 411. `/health` needs no login.
     """
     app = FastAPI(title=title)
+    if not requests_log.handlers:
+        requests_log.addHandler(logging.StreamHandler())
+        requests_log.setLevel(logging.INFO)
 
     @app.middleware("http")
     async def require_login(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.url.path == "/health" or _is_welcome(request.headers.get("authorization", "")):
-            return _too_large(request) or await go_on(request)
+        if request.url.path == "/health":
+            return await go_on(request)
+        if _is_welcome(request.headers.get("authorization", "")):
+            begun = time.perf_counter()
+            answer = _too_large(request) or await go_on(request)
+            _note(request, answer.status_code, time.perf_counter() - begun)
+            return answer
         detail = "this service asks for a login: MASKLOOP_SERVICE_USER and MASKLOOP_SERVICE_PASSWORD, as basic auth"
         return JSONResponse({"detail": detail}, 401, {"WWW-Authenticate": 'Basic realm="maskloop"'})
 
@@ -40,6 +53,15 @@ def backend_app(title: str) -> FastAPI:
         return JSONResponse({"detail": str(error)}, status, {"Retry-After": "5"} if status == 503 else None)
 
     return app
+
+
+def _note(request: Request, status: int, seconds: float) -> None:
+    """Log a request as a line of JSON; `asked_by` names the DAG, run and task, or is empty for Label Studio's."""
+    line = {
+        "path": request.url.path, "status": status, "seconds": round(seconds, 3),
+        "asked_by": request.headers.get(REQUEST_ID, ""),
+    }  # fmt: skip
+    requests_log.info(json.dumps(line))
 
 
 def _too_large(request: Request) -> Response | None:

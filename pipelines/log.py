@@ -1,10 +1,20 @@
 """Logging of commands and stages: Maskloop's own lines at INFO, everybody else's from WARNING on."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 
 from pipelines.errors import MaskloopError
+
+REQUEST_ID = "X-Request-Id"
+_RUN = ("AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_TASK_ID")  # Airflow sets these for its tasks
+
+
+def who_asks() -> dict[str, str]:
+    """Give the header that names the DAG, run and task on whose behalf this process asks others; else nothing."""
+    parts = [os.environ.get(name, "") for name in _RUN]
+    return {REQUEST_ID: "/".join(parts)} if all(parts) else {}
 
 
 def configure_logging(*handlers: logging.Handler) -> None:

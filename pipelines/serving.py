@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 
 from pipelines.errors import ServiceError
+from pipelines.log import who_asks
 from pipelines.records import PhotoAddress
 from pipelines.settings import Settings
 
@@ -26,7 +27,7 @@ def ask_service(settings: Settings, service: str, path: str, body: Any, *, timeo
     password = settings.service_password.get_secret_value()
     login = httpx.BasicAuth(settings.service_user, password) if password else None
     try:
-        answer = httpx.post(url, json=body, auth=login, timeout=httpx.Timeout(timeout_s, connect=5))
+        answer = httpx.post(url, json=body, auth=login, headers=who_asks(), timeout=httpx.Timeout(timeout_s, connect=5))
     except httpx.HTTPError as error:
         raise ServiceError(
             f"cannot reach the {name} service at {url} ({error}); start it with `maskloop up` or set "

@@ -17,6 +17,7 @@ from label_studio_sdk.client import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
 from pipelines.errors import CredentialsError, ServiceError
+from pipelines.log import who_asks
 from pipelines.settings import Settings
 
 _REFRESH_MARGIN_S = 30
@@ -31,6 +32,7 @@ class LabelStudioClient:
         self._http = httpx.Client(
             base_url=self.url,
             auth=TokenAuth(self.url, token),
+            headers=who_asks(),
             timeout=httpx.Timeout(120, connect=5),
             transport=transport,
         )

@@ -1,5 +1,6 @@
 """The service that pre-labels, over HTTP as Label Studio and the prelabel station speak it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,17 @@ def test_a_body_that_is_too_large_or_of_unknown_length_is_not_even_read(service_
     answer = service_without_champion.post("/predict", content=b" " * (65 << 20))
     assert (answer.status_code, answer.json()["detail"]) == (413, "more than 64 MB: send fewer tasks at a time")
     assert service_without_champion.post("/predict", content=iter([b"{", b"}"])).status_code == 411
+
+
+def test_the_log_says_on_whose_behalf_somebody_asked(
+    service_without_champion: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = "prelabel_images/manual__2026-01-01T00:00:00+00:00/predict"
+    with caplog.at_level("INFO", "bentos.requests"):
+        service_without_champion.get("/versions", headers={"X-Request-Id": run})
+        service_without_champion.get("/health")
+    [line] = [json.loads(record.message) for record in caplog.records if record.name == "bentos.requests"]
+    assert (line["path"], line["status"], line["asked_by"]) == ("/versions", 200, run)
 
 
 def test_scores_are_those_of_the_predictions(service: TestClient, tasks: Tasks) -> None:
