@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     for name in names:
         rows = known[name]()
+        if not rows:
+            console.print(f"{name} cannot be measured here; the first lines of benchmarks/{name}.py say what it needs")
+            continue
         console.print(table(name, rows))
         console.print(f"written to {write_rows(name, rows)}")
     return 0

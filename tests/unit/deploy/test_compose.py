@@ -1,0 +1,63 @@
+"""What docker-compose.yml promises, read from the file: nothing is started, so it holds wherever the tests run."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.settings import PROJECT_ROOT
+from pipelines.stack.services import read_procfile
+
+DOCUMENT = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
+EXCEPT_POSTGRES_AND_VOLUMES = sorted(set(SERVICES) - {"postgres", "volumes"})
+
+
+def test_it_runs_every_process_of_the_procfile() -> None:
+    ours = {command[0] for service in SERVICES.values() if len(command := service.get("command") or []) == 1}
+    elsewhere = {"storage", "label-studio"}  # third-party images of their own
+    assert ours | elsewhere == set(read_procfile()) | {"airflow-worker"}
+
+
+def test_caddy_alone_is_published() -> None:
+    assert {name for name, service in SERVICES.items() if "ports" in service} == {"caddy"}
+    assert DOCUMENT["networks"]["data"] == {"internal": True}
+    assert set(SERVICES["postgres"]["networks"]) == set(SERVICES["redis"]["networks"]) == {"data"}
+
+
+@pytest.mark.parametrize("name", EXCEPT_POSTGRES_AND_VOLUMES)
+def test_services_have_few_rights(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    user = service.get("user", "10001" if service["image"].startswith("maskloop/") else "root")
+    assert user.startswith("10001")
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_services_are_pinned_rotate_logs_and_start_again(name: str) -> None:
+    service = SERVICES[name]
+    image, _, version = service["image"].partition(":")
+    assert version not in ("", "latest") or image.startswith("maskloop/")
+    assert service["logging"]["options"] == {"max-size": "10m", "max-file": "5"}
+    assert service["restart"] in ("unless-stopped", "no", "on-failure")
+
+
+@pytest.mark.parametrize("name", sorted(set(SERVICES) - {"volumes", "airflow-init", "setup", "buckets"}))
+def test_services_that_stay_have_limits_and_say_how_they_are(name: str) -> None:
+    assert re.fullmatch(r"\d+[mg]", SERVICES[name]["mem_limit"])
+    assert SERVICES[name]["healthcheck"]["test"]
+
+
+def test_no_secret_is_a_variable() -> None:
+    secret = re.compile(r"PASSWORD$|TOKEN$|SECRET|FERNET|_DATABASE$|_BROKER$|_KEY$")
+    for name, service in SERVICES.items():
+        variables = set(service.get("environment") or {})
+        assert not {one for one in variables if secret.search(one)}, name
+
+
+def test_every_secret_is_made(tmp_path: Any) -> None:
+    made = (PROJECT_ROOT / "deploy" / "secrets.sh").read_text(encoding="utf-8")
+    assert all(name in made for name in DOCUMENT["secrets"])
