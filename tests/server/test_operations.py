@@ -38,7 +38,7 @@ print("STATE " + json.dumps({
 @pytest.fixture(scope="module")
 def server_after_a_round(server: Server) -> Server:
     """Run the demo's rounds inside, unless they were run before."""
-    if "dataset-0001" not in server.maskloop("report", ok=True):
+    if server.inside("airflow-worker", "git", "-C", "/var/lib/maskloop/workspace", "tag").split() == []:
         print(server.maskloop("demo", "--count", "40", "--rounds", "2"))
     return server
 
@@ -51,7 +51,7 @@ def state(server: Server) -> dict:
 def test_a_whole_round_runs_inside(server_after_a_round: Server) -> None:
     now = state(server_after_a_round)
     assert now["tags"][:2] == ["dataset-0001", "dataset-0002"]
-    assert len(now["annotations"]) == 40
+    assert len(now["annotations"]) >= 40
     assert now["champion"].startswith("clothing:v")
 
 
