@@ -142,6 +142,7 @@ def test_two_workers_share_a_run_and_one_may_die(server_after_a_round: Server) -
     assert max(tries) > 1, "no task was repeated"
     assert hosts - {killed}
     predictions = said(python_on(server, names, killed, OPEN), "OPEN")
+    server.maskloop("up")  # one worker again, and running
     assert len(predictions) == len({tuple(one) for one in predictions}), "a task has two predictions of one model"
 
 
