@@ -45,4 +45,5 @@ else
     export GOOGLE_APPLICATION_CREDENTIALS=/tmp/google-key.json
   fi
 fi
+python3 /opt/maskloop/site/maskloop_account.py
 exec label-studio start --no-browser --internal-host 0.0.0.0 -p 8080
