@@ -20,12 +20,13 @@ def show_status(settings: Settings, console: Console) -> None:
     """Print services with their memory, then the loop: tasks, dataset, model, segmenter."""
     memory = supervisor.memory_mb(settings)
     states = supervisor.states(settings)
+    elsewhere = "container" if settings.composed else "not ours"
     table = Table(title="Services", title_justify="left")
     for heading in ("service", "process", "healthy", "memory", "address"):
         table.add_column(heading, justify="right" if heading == "memory" else "left")
     for service in services_in(settings):
         healthy, why = is_healthy(service, settings)
-        state = ", ".join(sorted({states.get(name, ("not ours", 0))[0].lower() for name in service.processes}))
+        state = ", ".join(sorted({states.get(name, (elsewhere, 0))[0].lower() for name in service.processes}))
         used = sum(memory.get(name, 0) for name in service.processes)
         mark = "[green]yes" if healthy else f"[red]no: {why}"
         table.add_row(service.name, state, mark, f"{used:,.0f} MB" if used else "–", service.url(settings))
