@@ -23,7 +23,8 @@ def backend_app(title: str) -> FastAPI:
     """Make an app that asks for the services' login, accepts Label Studio's events, and answers errors with a message.
 
     Unusable input is HTTP 400, labels that disagree 409, too much at once 503; what lies with another server is 502.
-    Requests of more than 64 MB are 413, and those that do not tell their length 411. `/health` needs no login.
+    Requests of more than 64 MB are 413, those that do not tell their length 411, those that are no JSON 415. `/health`
+    needs no login.
     """
     app = FastAPI(title=title)
     if not requests_log.handlers:
@@ -36,7 +37,7 @@ def backend_app(title: str) -> FastAPI:
             return await go_on(request)
         if _is_welcome(request.headers.get("authorization", "")):
             begun = time.perf_counter()
-            answer = _too_large(request) or await go_on(request)
+            answer = _refused(request) or await go_on(request)
             _note(request, answer.status_code, time.perf_counter() - begun)
             return answer
         detail = "this service asks for a login: MASKLOOP_SERVICE_USER and MASKLOOP_SERVICE_PASSWORD, as basic auth"
@@ -64,12 +65,14 @@ def _note(request: Request, status: int, seconds: float) -> None:
     requests_log.info(json.dumps(line))
 
 
-def _too_large(request: Request) -> Response | None:
+def _refused(request: Request) -> Response | None:
     length = request.headers.get("content-length", "")
     if request.method == "POST" and not length.isdecimal():
         return JSONResponse({"detail": "the request must tell its length: Content-Length"}, 411)
     if length.isdecimal() and int(length) > _MOST_BYTES:
         return JSONResponse({"detail": f"more than {_MOST_BYTES >> 20} MB: send fewer tasks at a time"}, 413)
+    if length not in ("", "0") and not request.headers.get("content-type", "").startswith("application/json"):
+        return JSONResponse({"detail": "the body must be JSON: Content-Type: application/json"}, 415)
     return None
 
 

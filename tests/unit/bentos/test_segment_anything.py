@@ -104,7 +104,8 @@ def test_a_photo_that_cannot_be_read_is_an_error_with_its_reason(
 
 def test_a_body_that_is_no_request_is_refused(service: TestClient) -> None:
     assert service.post("/predict", json={"task": 1}).status_code == 400
-    assert service.post("/predict", content=b"no JSON").status_code == 422
+    json_type = {"Content-Type": "application/json"}
+    assert service.post("/predict", content=b"no JSON", headers=json_type).status_code == 422
 
 
 def test_photos_are_made_ready_and_a_bad_one_is_reported(service: TestClient, tasks: Tasks) -> None:

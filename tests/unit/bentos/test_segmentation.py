@@ -100,7 +100,9 @@ def test_a_body_that_is_no_request_is_refused(service: TestClient) -> None:
     assert "«tasks»" in answer.json()["detail"]
 
 
-def test_a_body_that_is_too_large_or_of_unknown_length_is_not_even_read(service_without_champion: TestClient) -> None:
+def test_a_body_that_is_too_large_or_no_json_is_not_even_read(service_without_champion: TestClient) -> None:
+    pickle = {"Content-Type": "application/vnd.bentoml+pickle"}
+    assert service_without_champion.post("/predict", content=b"\x80\x04.", headers=pickle).status_code == 415
     answer = service_without_champion.post("/predict", content=b" " * (65 << 20))
     assert (answer.status_code, answer.json()["detail"]) == (413, "more than 64 MB: send fewer tasks at a time")
     assert service_without_champion.post("/predict", content=iter([b"{", b"}"])).status_code == 411
