@@ -64,7 +64,7 @@ def test_dags_import_nothing_heavy_at_module_level() -> None:
 
 
 def test_bentos_import_only_what_serving_needs() -> None:
-    rooms = ("segmentation", "records", "params", "settings", "errors", "storage", "photos", "serving")
+    rooms = ("segmentation", "records", "params", "settings", "errors", "storage", "photos", "serving", "log")
     parts = (*rooms, "labelstudio.backend", "labelstudio.render")
     allowed = ("bentoml", "fastapi", "bentos.protocol", *(f"pipelines.{part}" for part in parts))
     assert strangers("bentos", allowed) == {}
