@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make the server's secrets in /secrets, each in a file that one account can read; runs as root in a container without a
-# network (see `deploy/maskloop`). Those that are there stay, unless the argument is `anew`. A Google key in base64 may
-# come on standard input.
+# network (see `deploy/maskloop`). Those that are there stay, unless the argument is `anew`: then the file of that name
+# stays as well, until all services have the new ones. A Google key in base64 may come on standard input.
 set -euo pipefail
 cd /secrets
 umask 077
@@ -10,19 +10,20 @@ ours=10001 database=$(id -u postgres) # who reads: every service of Maskloop, an
 text() { head -c 64 /dev/urandom | base64 -w0 | tr -d '/+=' | cut -c1-32 | tr -d '\n'; }
 keep_or_make() { if [ "$anew" ] || [ ! -s "$1" ]; then "${@:2}" > "$1.part" && mv "$1.part" "$1"; fi; }
 hex() { head -c 20 /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
-fernet() { # Airflow reads with both keys and writes with the first
+fernet() { # Airflow writes with the first key and reads with all; those that a finished rotation left behind go
   printf %s "$(head -c 32 /dev/urandom | base64 -w0 | tr '/+' '_-')"
-  [ ! -s maskloop_airflow_fernet_key ] || printf ',%s' "$(cut -d, -f1 maskloop_airflow_fernet_key)"
+  [ ! -s "$keys" ] || printf ',%s' "$(if [ "$unfinished" ]; then cat "$keys"; else cut -d, -f1 "$keys"; fi)"
 }
 
-anew=${1:-}
+anew=${1:-} keys=maskloop_airflow_fernet_key unfinished=$(ls anew 2>/dev/null || true)
+[ ! "$anew" ] || : > anew
 for name in postgres_password label_studio_database_password mlflow_password airflow_password redis_password \
     label_studio_secret_key maskloop_airflow_jwt_secret maskloop_service_password maskloop_label_studio_password \
     maskloop_airflow_password; do
   keep_or_make "$name" text
 done
 keep_or_make maskloop_label_studio_token hex
-keep_or_make maskloop_airflow_fernet_key fernet
+keep_or_make "$keys" fernet
 key=$(cat)
 [ -z "$key" ] && [ -e maskloop_google_key ] || printf %s "$key" > maskloop_google_key
 

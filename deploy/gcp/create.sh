@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a running server on Google Cloud; run again, it changes what differs from settings.sh and nothing else.
+# From nothing to a running server on Google Cloud. Run again it changes what differs from settings.sh: names, buckets,
+# rights. A larger machine or disk, and newer code, are for people: see docs/deploy.md.
 # Needs gcloud, logged in with an account that owns the project (Cloud Shell has both). See docs/deploy.md.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -63,24 +64,35 @@ rule maskloop-web --allow tcp:443,tcp:80 --target-tags maskloop
 rule maskloop-ssh --allow tcp:22 --source-ranges 35.235.240.0/20 --target-tags maskloop
 
 say "The server"
-sed -e "s|@REPOSITORY@|$REPOSITORY|" -e "s|@REVISION@|$REVISION|" -e "s|@LABELS@|$labels|" -e "s|@LOOP@|$loop|" \
-  -e "s|@EMAIL@|$EMAIL|" -e "s|@SOURCE_BUCKET@|$SOURCE_BUCKET|" -e "s|@SOURCE_PREFIX@|$SOURCE_PREFIX|" \
-  -e "s|@CATALOG@|$CATALOG|" -e "s|@TARGET_BUCKET@|$TARGET_BUCKET|" -e "s|@DVC_BUCKET@|$DVC_BUCKET|" \
-  cloud-init.yaml > "$work/cloud-init.yaml"
+cat > "$work/settings.env" <<ENV
+MASKLOOP_STORAGE_EMULATOR=false
+MASKLOOP_LABELS_HOST=$labels
+MASKLOOP_LOOP_HOST=$loop
+MASKLOOP_TLS="email $EMAIL"
+MASKLOOP_SOURCE_BUCKET=$SOURCE_BUCKET
+MASKLOOP_SOURCE_PREFIX=$SOURCE_PREFIX
+MASKLOOP_CATALOG=$CATALOG
+MASKLOOP_TARGET_BUCKET=$TARGET_BUCKET
+MASKLOOP_DVC_BUCKET=$DVC_BUCKET
+ENV
+sed -e "s|@REPOSITORY@|$REPOSITORY|" -e "s|@REVISION@|$REVISION|" cloud-init.yaml > "$work/cloud-init.yaml"
+from_files="user-data=$work/cloud-init.yaml,maskloop-settings=$work/settings.env"
 if there compute instances describe maskloop --zone "$ZONE"; then
-  g compute instances add-metadata maskloop --zone "$ZONE" --metadata-from-file "user-data=$work/cloud-init.yaml"
+  g compute instances add-metadata maskloop --zone "$ZONE" --metadata-from-file "$from_files"
+  # Services whose settings changed start anew, the others go on.
+  g compute ssh maskloop --zone "$ZONE" --tunnel-through-iap --command "sudo systemctl reload maskloop"
 else
   g compute instances create maskloop --zone "$ZONE" --machine-type "$MACHINE" --network maskloop --address "$address" \
     --tags maskloop --service-account "$account" --scopes cloud-platform --image-family ubuntu-2404-lts-amd64 \
     --image-project ubuntu-os-cloud --boot-disk-size "${DISK_GB}GB" --boot-disk-type pd-balanced \
     --shielded-secure-boot --metadata enable-oslogin=TRUE,block-project-ssh-keys=TRUE \
-    --metadata-from-file "user-data=$work/cloud-init.yaml"
+    --metadata-from-file "$from_files"
 fi
 
 say "A snapshot of its disk every night, kept for two weeks"
 there compute resource-policies describe maskloop --region "$region" ||
   g compute resource-policies create snapshot-schedule maskloop --region "$region" --daily-schedule --start-time 03:00 \
-    --max-retention-days 14 --on-source-disk-delete keep-auto-snapshots
+    --max-retention-days 14 --on-source-disk-delete apply-retention-policy
 g compute disks add-resource-policies maskloop --zone "$ZONE" --resource-policies maskloop 2>/dev/null ||
   there compute disks describe maskloop --zone "$ZONE" # it has the schedule already
 

@@ -20,18 +20,7 @@ export SESSION_COOKIE_SECURE=1 CSRF_COOKIE_SECURE=1 LABEL_STUDIO_DISABLE_SIGNUP_
 
 # Addresses that people write down are fetched from nowhere private but the network of the model services.
 export USE_DEFAULT_BANNED_SUBNETS=false
-USER_ADDITIONAL_BANNED_SUBNETS=$(python3 - <<'PYTHON'
-import os
-from ipaddress import ip_network
-
-private = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.168.0.0/16 ::1/128 fc00::/7 fe80::/10"
-ours, banned = ip_network(os.environ["MASKLOOP_BACKENDS_SUBNET"]), []
-for network in map(ip_network, private.split()):
-    inside = network.version == ours.version and ours.subnet_of(network)
-    banned += network.address_exclude(ours) if inside else [network]
-print(",".join(map(str, banned)))
-PYTHON
-)
+USER_ADDITIONAL_BANNED_SUBNETS=$(python3 -m maskloop_networks "$MASKLOOP_BACKENDS_SUBNET")
 export USER_ADDITIONAL_BANNED_SUBNETS
 
 export SENTRY_DSN='' FRONTEND_SENTRY_DSN='' COLLECT_ANALYTICS=false LATEST_VERSION_CHECK=false PYTHONUNBUFFERED=1
@@ -44,6 +33,10 @@ else
     umask 077 && base64 -d /run/secrets/maskloop_google_key > /tmp/google-key.json
     export GOOGLE_APPLICATION_CREDENTIALS=/tmp/google-key.json
   fi
+fi
+if [ $# -gt 0 ]; then # another program of ours, with the same settings
+  cd /opt/maskloop/site
+  exec python3 "$@"
 fi
 python3 /opt/maskloop/site/maskloop_account.py
 exec label-studio start --no-browser --internal-host 0.0.0.0 -p 8080

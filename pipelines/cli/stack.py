@@ -41,8 +41,8 @@ def become(process: Annotated[str, typer.Argument(help="Name of a process in the
     if process not in commands:
         raise ConfigurationError(f"no Procfile has a process {process!r}; they have {', '.join(commands)}")
     os.chdir(PROJECT_ROOT)
-    # The shell is wanted: a Procfile's lines name variables of the environment that they get.
-    os.execve("/bin/sh", ["sh", "-c", commands[process]], {**os.environ, **environment(get_settings())})  # noqa: S606
+    variables = {**os.environ, **environment(get_settings())}
+    os.execve("/bin/sh", ["sh", "-c", commands[process]], variables)  # noqa: S606  a Procfile's lines name variables
 
 
 @app.command()

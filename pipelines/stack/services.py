@@ -6,7 +6,7 @@ import platform
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ import httpx
 from pipelines.credentials import environment_for_google
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.settings import PROJECT_ROOT, Settings
+from pipelines.stack.label_studio.maskloop_networks import banned_networks
 
 
 @dataclass(frozen=True)
@@ -173,19 +174,18 @@ def _label_studio(settings: Settings) -> dict[str, str]:
         "DATA_MANAGER_FILTER_ALLOWLIST": "locks__expire_at",  # so that we can ask what people are working on
         # Label Studio refuses loopback by default; both services live there. The metadata server stays banned.
         "USE_DEFAULT_BANNED_SUBNETS": "false",
-        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(_banned_networks(settings)),
+        "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(banned_networks(_reachable(settings))),
         **({"RESOLVER_PROXY_GCS_DOWNLOAD_URL": proxy} if settings.storage_emulator else {}),
     }
 
 
-def _banned_networks(settings: Settings) -> list[str]:
-    """Give the private networks that Label Studio may not call: all but those where the two services are."""
-    networks = [ip_network(net) for net in ("169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")]
-    addresses = []
+def _reachable(settings: Settings) -> list[str]:
+    """Give what Label Studio may call of private networks: this machine, and the addresses of the two services."""
+    addresses = ["127.0.0.0/8", "::1"]
     for service in ("segmentation", "segment_anything"):
         with suppress(ValueError):  # a name instead of a number: Label Studio looks it up itself
-            addresses.append(ip_address(urlsplit(settings.url(service)).hostname or ""))
-    return [str(network) for network in networks if not any(address in network for address in addresses)]
+            addresses.append(str(ip_address(urlsplit(settings.url(service)).hostname or "")))
+    return addresses
 
 
 def _airflow(settings: Settings) -> dict[str, str]:

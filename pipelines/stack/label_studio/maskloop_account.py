@@ -1,6 +1,8 @@
-"""Bring the password and token of Maskloop's account in Label Studio in line with the environment, before it starts.
+"""Accounts in Label Studio: a program that runs beside it, in its environment.
 
-Label Studio reads both when it creates the account, and never again, so changed secrets would not count.
+Without arguments it brings the password and token of Maskloop's account in line with the environment, before Label
+Studio starts: that reads both when it creates the account, and never again, so changed secrets would not count.
+`deactivate ADDRESS` closes the account of somebody who left.
 """
 
 import os
@@ -15,8 +17,19 @@ import django  # only now: it finds Label Studio's applications by this path
 
 
 def main() -> None:
-    """Change what differs; nothing on the first start, when there are no tables yet."""
+    """Do what the arguments say."""
     django.setup()
+    match sys.argv[1:]:
+        case []:
+            renew()
+        case ["deactivate", address]:
+            deactivate(address)
+        case _:
+            sys.exit("usage: maskloop_account.py [deactivate ADDRESS]")
+
+
+def renew() -> None:
+    """Change what differs; nothing on the first start, when there are no tables yet."""
     from django.contrib.auth import get_user_model
     from django.db import connection
     from rest_framework.authtoken.models import Token
@@ -24,7 +37,9 @@ def main() -> None:
     people = get_user_model()
     if people._meta.db_table not in connection.introspection.table_names():
         return
-    account = people.objects.filter(email=os.environ["LABEL_STUDIO_USERNAME"]).first()
+    # These columns alone: a newer Label Studio may know others that its migrations, which come later, only then add.
+    known = people.objects.filter(email=os.environ["LABEL_STUDIO_USERNAME"])
+    account = known.only("id", "email", "password").first()
     if account is None:
         return
     if not account.check_password(os.environ["LABEL_STUDIO_PASSWORD"]):
@@ -34,6 +49,25 @@ def main() -> None:
     if not Token.objects.filter(user=account, key=wanted).exists():
         Token.objects.filter(user=account).delete()
         Token.objects.create(user=account, key=wanted)
+
+
+def deactivate(address: str) -> None:
+    """Close an account: what it drew stays, its sessions and tokens end, and the invitation link it knew is renewed."""
+    from django.contrib.auth import get_user_model
+    from organizations.models import Organization
+    from rest_framework.authtoken.models import Token
+
+    if address == os.environ["LABEL_STUDIO_USERNAME"]:
+        sys.exit(f"{address} is Maskloop's own account; the loop needs it")
+    account = get_user_model().objects.filter(email__iexact=address).first()
+    if account is None:
+        sys.exit(f"nobody has an account with the address {address}; Organization in Label Studio lists them")
+    account.is_active = False
+    account.save(update_fields=["is_active"])
+    Token.objects.filter(user=account).delete()
+    for organization in Organization.objects.all():
+        organization.reset_token()
+    sys.stdout.write(f"{account.email} can't log in any more; the invitation link is a new one\n")
 
 
 if __name__ == "__main__":

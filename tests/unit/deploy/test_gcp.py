@@ -23,6 +23,7 @@ case $line in
   *" describe "*)
     case "$*" in *"value(address)"*) echo 203.0.113.9; exit ;; esac
     [ -e "$STATE/$key" ] ;;
+  *" snapshots list "*) printf '%s\n' maskloop-20260101 maskloop-20260102 ;;
   *" create "*) touch "$STATE/$key" ;;
   *" delete "*) rm "$STATE/$key" ;;
 esac
@@ -47,12 +48,12 @@ def cloud(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(cloud: Path, script: str, *arguments: str, ok: bool = True) -> tuple[str, list[str]]:
+def run(cloud: Path, script: str, *arguments: str, ok: bool = True, typed: str = "") -> tuple[str, list[str]]:
     (cloud / "state" / "calls").unlink(missing_ok=True)
     path = f"{cloud / 'bin'}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "STATE": str(cloud / "state")}
     done = subprocess.run(
-        [cloud / "gcp" / script, *arguments], env=environment, capture_output=True, text=True, check=False, input=""
+        [cloud / "gcp" / script, *arguments], env=environment, capture_output=True, text=True, check=False, input=typed
     )
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     calls = cloud / "state" / "calls"
@@ -83,14 +84,40 @@ def test_the_server_may_do_little(cloud: Path) -> None:
     assert [call for call in calls if "firewall-rules create" in call and "0.0.0.0/0" in call] == []
 
 
+def test_settings_of_a_server_follow(cloud: Path) -> None:
+    _, first = run(cloud, "create.sh")
+    made = next(call for call in first if "instances create" in call)
+    assert "maskloop-settings=" in made
+    assert [call for call in first if "compute ssh" in call] == []
+    _, again = run(cloud, "create.sh")
+    told = [call for call in again if "add-metadata" in call or "compute ssh" in call]
+    assert len(told) == 2
+    assert "maskloop-settings=" in told[0]
+    assert "systemctl reload maskloop" in told[1]
+
+
 def test_what_was_made_goes_and_buckets_stay(cloud: Path) -> None:
     run(cloud, "create.sh")
     said, calls = run(cloud, "delete.sh")
-    assert not [call for call in calls if "storage rm" in call]
+    assert not [call for call in calls if "storage rm" in call or "snapshots delete" in call]
     assert "Kept: gs://photos" in said
+    assert "maskloop-20260102" in said
     assert {path.name for path in (cloud / "state").iterdir() if "buckets" not in path.name} == {"calls"}
     _, calls = run(cloud, "delete.sh", "--with-data", ok=False)  # nobody typed the project's name
-    assert not [call for call in calls if "storage rm" in call]
+    assert not [call for call in calls if "storage rm" in call or "snapshots delete" in call]
+
+
+def test_data_goes_when_the_projects_name_is_typed(cloud: Path) -> None:
+    run(cloud, "create.sh")
+    said, calls = run(cloud, "delete.sh", "--with-data", typed="my-project\n")
+    gone = [call for call in calls if "storage rm" in call or "snapshots delete" in call]
+    assert [call.split()[-1] for call in gone] == [
+        "gs://labels",
+        "gs://datasets",
+        "maskloop-20260101",
+        "maskloop-20260102",
+    ]
+    assert "Kept: gs://photos" in said
 
 
 def test_settings_are_asked_for(cloud: Path) -> None:
@@ -102,7 +129,8 @@ def test_settings_are_asked_for(cloud: Path) -> None:
 
 def test_the_first_start_is_yaml_that_names_no_secret(cloud: Path) -> None:
     document = yaml.safe_load((cloud / "gcp" / "cloud-init.yaml").read_text(encoding="utf-8"))
-    names = [file["path"] for file in document["write_files"]]
-    assert names[0] == "/opt/maskloop.env"
-    assert "PASSWORD" not in document["write_files"][0]["content"]
-    assert {"docker.io", "docker-compose-v2", "unattended-upgrades"} <= set(document["packages"])
+    files = {file["path"]: file["content"] for file in document["write_files"]}
+    service = files["/etc/systemd/system/maskloop.service"]
+    assert service.index("ExecStartPre=/usr/local/bin/maskloop-settings") < service.index("ExecStart=/opt")
+    assert not [path for path, content in files.items() if "PASSWORD" in content]
+    assert {"curl", "docker.io", "docker-compose-v2", "unattended-upgrades"} <= set(document["packages"])

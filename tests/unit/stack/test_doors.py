@@ -14,7 +14,7 @@ from pipelines.settings import PROJECT_ROOT
 def door(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The middleware with a clock to set, and a stand-in for Django's answer."""
     answers = ModuleType("django.http")
-    answers.HttpResponse = lambda text, **kinds: SimpleNamespace(text=text, **kinds)  # type: ignore[attr-defined]
+    answers.HttpResponse = lambda text, **kinds: SimpleNamespace(text=text, **kinds)  # type: ignore[attr-defined]  # it stands in for a module
     monkeypatch.setitem(sys.modules, "django", ModuleType("django"))
     monkeypatch.setitem(sys.modules, "django.http", answers)
     path = PROJECT_ROOT / "pipelines" / "stack" / "label_studio" / "maskloop_doors.py"

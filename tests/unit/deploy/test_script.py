@@ -1,0 +1,103 @@
+"""deploy/maskloop with a stand-in for Docker: what happens when something fails half-way. tests/server has the rest."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipelines.settings import PROJECT_ROOT
+
+DOCKER = """#!/usr/bin/env bash
+# Notes what is asked, and gives a text for whatever prints.
+echo "$*" >> "$STATE/calls"
+for failing in ${FAILING:-}; do [[ "$*" != *"$failing"* ]] || exit 7; done
+case "$*" in
+  *"tar -C /secrets"*) cat "$STATE/empty.tar" ;;
+  *pg_dump*|*volumes*flock*) echo content ;;
+  *"test -e /secrets/anew"*) [ -e "$STATE/anew" ] ;;
+  *"rm /secrets/anew"*) rm "$STATE/anew" ;;
+  *"secrets.sh anew"*) touch "$STATE/anew" ;;
+esac
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A copy of deploy/, and a `docker` that keeps its notes beside it."""
+    (tmp_path / "deploy" / "secrets").mkdir(parents=True)
+    shutil.copy2(PROJECT_ROOT / "deploy" / "maskloop", tmp_path / "deploy" / "maskloop")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "docker"
+    program.write_text(DOCKER, encoding="utf-8")
+    program.chmod(0o755)
+    tarfile.open(tmp_path / "empty.tar", "w").close()
+    return tmp_path
+
+
+def run(here: Path, *arguments: str, failing: str = "", ok: bool = True) -> list[str]:
+    """Run the script and give what it asked of Docker."""
+    calls = here / "calls"
+    calls.unlink(missing_ok=True)
+    environment = {"PATH": f"{here / 'bin'}:{os.environ['PATH']}", "STATE": str(here), "FAILING": failing}
+    done = subprocess.run(
+        [here / "deploy" / "maskloop", *arguments],
+        env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
+
+
+def test_a_backup_is_one_file(here: Path) -> None:
+    run(here, "backup", str(here / "backup.tar"))
+    with tarfile.open(here / "backup.tar") as archive:
+        names = {Path(name).name for name in archive.getnames()}
+    assert {"secrets.tar", "volumes.tar", "label_studio.dump", "mlflow.dump", "airflow.dump"} <= names
+    assert (here / "backup.tar").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("failing", ["pg_dump", "flock", "/secrets"])
+def test_a_backup_that_fails_says_so_and_leaves_the_last_one(here: Path, failing: str) -> None:
+    (here / "backup.tar").write_text("yesterday's", encoding="utf-8")
+    before = {path.name for path in here.iterdir()}
+    run(here, "backup", str(here / "backup.tar"), failing=failing, ok=False)
+    assert (here / "backup.tar").read_text(encoding="utf-8") == "yesterday's"
+    assert {path.name for path in here.iterdir()} - {"calls"} == before
+
+
+def test_a_full_disk_does_not_pass_for_a_backup(here: Path) -> None:
+    (here / "backup.tar").write_text("yesterday's", encoding="utf-8")
+    tar = here / "bin" / "tar"
+    tar.write_text(
+        '#!/bin/sh\nfor one; do case $one in *.part) echo half > "$one" ;; esac; done; exit 2\n', encoding="utf-8"
+    )
+    tar.chmod(0o755)
+    run(here, "backup", str(here / "backup.tar"), ok=False)
+    assert (here / "backup.tar").read_text(encoding="utf-8") == "yesterday's"
+    assert not list(here.glob("backup.*.part")) + list(here.glob("backup.??????"))
+
+
+def test_the_database_learns_its_passwords_on_every_start(here: Path) -> None:
+    calls = run(here, "up")
+    assert [call for call in calls if "psql" in call and "ON_ERROR_STOP=1" in call]
+    assert not [call for call in calls if "--force-recreate" in call or "rotate-fernet-key" in call]
+
+
+@pytest.mark.parametrize("failing", ["psql", "--force-recreate", "rotate-fernet-key"])
+def test_a_rotation_that_was_cut_short_is_ended_by_the_next_start(here: Path, failing: str) -> None:
+    run(here, "rotate", failing=failing, ok=False)
+    assert (here / "anew").exists()
+    calls = run(here, "up")
+    assert [call for call in calls if "--force-recreate" in call]
+    assert [call for call in calls if "rotate-fernet-key" in call]
+    assert not (here / "anew").exists()
+
+
+def test_a_stop_takes_nothing_away(here: Path) -> None:
+    assert [call for call in run(here, "down") if "compose" in call and "version" not in call] == ["compose stop"]
+
+
+def test_what_is_no_backup_changes_nothing(here: Path) -> None:
+    assert run(here, "restore", str(here / "empty.tar"), ok=False) == []
