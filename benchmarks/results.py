@@ -71,7 +71,7 @@ def render_simulation(result: dict[str, Any]) -> str:
         f"## {result['name']}",
         "",
         f"`{result['command']}`, measured {result['measured_at'][:10]}: mean and standard deviation over "
-        f"{result['seeds']} seeds, {result['seconds'] / 60:.0f} min in all.",
+        f"{result['seeds']} seeds.",
         "",
         "| order | photos labelled | test mIoU | labelers' time saved on the newest of these |",
         "|---|--:|--:|--:|",

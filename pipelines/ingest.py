@@ -1,7 +1,7 @@
 """Station 1: objects of the source bucket become labeling tasks, each photo at each generation exactly once.
 
-Desired state (what bucket and catalogue hold) is compared with actual state (what Label Studio holds) on every run;
-there is no ledger of our own that could disagree.
+Desired state (what bucket and catalogue hold) is compared with actual state (what Label Studio holds) on every run. The
+tasks are the ledger; a memory of them saves reading again what did not move.
 """
 
 import csv
@@ -20,18 +20,20 @@ from rich.progress import track
 from pipelines.catalog import COLUMNS, read_catalog_apart
 from pipelines.errors import CatalogError
 from pipelines.intake import PhotoIntake, Problem, problem_of_copy, without_copies, without_doubles
+from pipelines.known_tasks import known_tasks
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import delete_predictions
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import create_tasks, delete_task, list_tasks, update_task
 from pipelines.lock import held
 from pipelines.params import Params
-from pipelines.records import ImageRef, Metadata, ObjectRef, Task
+from pipelines.records import ImageRef, Metadata, ObjectRef, PhotoTask
 from pipelines.settings import Settings
 from pipelines.storage import list_objects, put, read, require_bucket, stat, widen
 
 logger = logging.getLogger(__name__)
 REPORT = "reports/ingest.csv"  # in the target bucket
+_MEMORY = "ingest.json"  # of tasks, in the folder for state
 _READERS = 16  # threads; most of a small photo's time is the way to the bucket and back
 _CHUNK = 500  # photos read between two imports
 
@@ -103,14 +105,14 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
         checking = pool.submit(_read_catalog, bucket, settings, params)  # takes seconds: other things go on meanwhile
         project = find_project(labels, params)
         objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
-        there = list(list_tasks(labels, project))
+        there = known_tasks(labels, project, settings.var / _MEMORY)
         known = {(task.image.uri, task.image.generation) for task in there}
         fresh, copies = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
         logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(copies))
         intake = PhotoIntake(bucket, params.ingest.max_megapixels)
         reading = pool.map(intake.read, fresh)
         catalog, notes = checking.result()  # up to here nothing was changed
-        tasks = _without_double_tasks(labels, there)
+        tasks = _without_double_tasks(labels, project, there)
         problems: list[Problem] = []
         created = updated = 0
         owner = {task.image.sha256: task.image.uri for task in tasks}
@@ -127,7 +129,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     set_aside = {problem.uri: problem for problem in problems}
     problems += [problem_of_copy(copy, original, set_aside) for copy, original in copies.items()]
     if created:  # an import of a run that was killed may have come to its end beside ours
-        _without_double_tasks(labels, list(list_tasks(labels, project)))
+        _without_double_tasks(labels, project, known_tasks(labels, project, settings.var / _MEMORY))
     set_aside = {problem.uri: problem for problem in problems}
     notes += [_rowless(o, settings) for o in objects if o.uri not in set_aside and _catalog_key(o.uri) not in catalog]
     listed = {(o.uri, o.generation) for o in objects}
@@ -153,22 +155,26 @@ def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[M
     return catalog, [Problem(source, "catalogue", remark, found.generation, set_aside=False) for remark in remarks]
 
 
-def _without_double_tasks(labels: LabelStudioClient, tasks: Sequence[Task]) -> list[Task]:
+def _without_double_tasks(labels: LabelStudioClient, project: int, tasks: Sequence[PhotoTask]) -> list[PhotoTask]:
     """Delete tasks of one photo's same bytes but one; what somebody works on always stays.
 
-    They come from an import whose answer nobody waited for.
+    They come from an import whose answer nobody waited for. Who works on them is looked up at this moment.
     """
-    kept: list[Task] = []
+    ids: dict[tuple[str, str], list[int]] = {}
+    for task in tasks:
+        ids.setdefault((task.image.uri, task.image.sha256), []).append(task.id)
+    doubled = sorted(one for of_one in ids.values() if len(of_one) > 1 for one in of_one)
+    now = list(list_tasks(labels, project, only=doubled)) if doubled else []
+    gone: set[int] = set()
     seen: set[tuple[str, str]] = set()
-    for task in sorted(tasks, key=lambda task: (not task.opened, task.id)):
+    for task in sorted(now, key=lambda task: (not task.opened, task.id)):
         photo = task.image.uri, task.image.sha256
         if photo in seen and not task.opened:
             logger.warning("task %d shows %s, which has a task already: it is deleted", task.id, task.image.uri)
             delete_task(labels, task.id)
-        else:
-            kept.append(task)
+            gone.add(task.id)
         seen.add(photo)
-    return sorted(kept, key=lambda task: task.id)
+    return [task for task in tasks if task.id not in gone]
 
 
 def _rowless(photo: ObjectRef, settings: Settings) -> Problem:
@@ -180,7 +186,7 @@ def _publish(
     labels: LabelStudioClient,
     project: int,
     photos: list[ImageRef],
-    tasks: Sequence[Task],
+    tasks: Sequence[PhotoTask],
     catalog: Mapping[str, Metadata],
 ) -> tuple[int, int]:
     """Create tasks for new photos, and bring the tasks of overwritten ones in line; gives both counts.
@@ -207,7 +213,7 @@ def _publish(
     return create_tasks(labels, project, created), updated
 
 
-def _describe(labels: LabelStudioClient, tasks: Iterable[Task], catalog: Mapping[str, Metadata]) -> int:
+def _describe(labels: LabelStudioClient, tasks: Iterable[PhotoTask], catalog: Mapping[str, Metadata]) -> int:
     """Bring the catalogue's part of tasks in line; a photo whose row is gone keeps what is known of it."""
     described = 0
     for task in tasks:

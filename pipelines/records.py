@@ -70,12 +70,18 @@ class PhotoAddress:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One labeling task of Label Studio with the model versions that already predicted it."""
+class PhotoTask:
+    """One labeling task of Label Studio: the photo that it shows, and what the catalogue says of that."""
 
     id: int
     image: ImageRef
     metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task(PhotoTask):
+    """A labeling task with the model versions that already predicted it, and what people did with it."""
+
     prediction_versions: tuple[str, ...] = ()  # each once
     prediction_count: int = 0
     annotation_count: int = 0

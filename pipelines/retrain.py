@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import write_atomically
+from pipelines.atomic import write_atomically
 from pipelines.dataset.published import Published
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace

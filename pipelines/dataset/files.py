@@ -9,7 +9,6 @@ data/manifest.parquet          data/photos.parquet with the group and the side o
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -21,6 +20,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
+from pipelines.atomic import write_atomically
 from pipelines.errors import DatasetError
 from pipelines.records import Annotation, ImageRef, Proposal
 
@@ -66,17 +66,6 @@ def make_hold(path: Path, data: bytes) -> bool:
         return False
     write_atomically(path, data)
     return True
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there with all its bytes, or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def read_before() -> pd.DataFrame | None:

@@ -12,21 +12,22 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, annotation_json, image_path, make_hold, write_atomically
+from pipelines.atomic import write_atomically
+from pipelines.dataset.files import ANNOTATIONS, IMAGES, annotation_json, image_path, make_hold
 from pipelines.errors import ObjectChangedError, StorageError
 from pipelines.images import sha256_hex
-from pipelines.labelstudio.changes import Changes, Look
+from pipelines.labelstudio.changes import Changes
+from pipelines.labelstudio.looks import LOOK_AT_EVERYTHING, Look
 from pipelines.records import Annotation, ImageRef, ObjectRef
 from pipelines.storage import read, split_uri, widen
 
 logger = logging.getLogger(__name__)
-_LOOK_AT_EVERYTHING = timedelta(hours=24)
 _AT_ONCE = 16  # photos on their way
 
 
@@ -44,9 +45,7 @@ class Note:
         fields = {
             "project": self.project,
             "known": {uuid: list(one) for uuid, one in self.known.items()},
-            "tasks": sorted(self.look.tasks) if self.look else [],
-            "newest": self.look.newest.isoformat() if self.look and self.look.newest else None,
-            "settled": {str(task): state for task, state in self.look.settled.items()} if self.look else {},
+            **(self.look or Look(frozenset(), None)).as_fields(),
             "full_look_at": self.full_look_at.isoformat() if self.full_look_at else None,
         }
         write_atomically(path, json.dumps(fields).encode())
@@ -57,16 +56,13 @@ def read_note(path: Path, project: str, folder: Path) -> Note:
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         known = {str(uuid): (int(task), str(photo)) for uuid, (task, photo) in fields["known"].items()}
-        newest, full_look_at = (
-            datetime.fromisoformat(fields[name]) if fields[name] else None for name in ("newest", "full_look_at")
-        )
-        settled = {int(task): str(state) for task, state in fields["settled"].items()}
-        look = Look(frozenset(int(task) for task in fields["tasks"]), newest, settled)
+        full_look_at = datetime.fromisoformat(fields["full_look_at"]) if fields["full_look_at"] else None
+        look = Look.from_fields(fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Note(project)
     there = {entry.name for entry in os.scandir(folder / ANNOTATIONS)} if (folder / ANNOTATIONS).exists() else set()
     fits = fields["project"] == project and there == {f"{uuid}.json" for uuid in known}
-    if not fits or full_look_at is None or datetime.now(UTC) - full_look_at > _LOOK_AT_EVERYTHING:
+    if not fits or full_look_at is None or datetime.now(UTC) - full_look_at > LOOK_AT_EVERYTHING:
         return Note(project)
     return Note(project, known, look, full_look_at)
 

@@ -1,37 +1,14 @@
-"""What happened to annotations since the last look, at the cost of what happened and not of what exists.
-
-Label Studio moves a task's `updated_at` with every annotation that is written, changed or deleted, so the tasks that
-moved since the last look are read again as a whole. Deleted tasks leave no trace; they show in the number of tasks, and
-then the ids are compared. The time of the last look comes from Label Studio's own clock, and looks overlap, because a
-change may become visible later than it is dated; of the tasks in the overlap those that look as they did are not read
-again, unless they moved so shortly before that something of it may have been on its way.
-"""
+"""What happened to annotations since the last look: tasks that moved are read again as a whole."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.labelstudio.annotations import export_tasks, parse_annotation
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.tasks import count_tasks, is_ours, pages
+from pipelines.labelstudio.looks import Look, look_at
+from pipelines.labelstudio.tasks import is_ours
 from pipelines.records import Annotation
-
-OVERLAP = timedelta(minutes=10)
-_UNSETTLED = timedelta(minutes=1)
-_PAGE = 1000
-
-
-@dataclass(frozen=True)
-class Look:
-    """What a look at a project saw: all tasks it holds, when the newest of them was changed, and what tells that.
-
-    `settled` holds, of tasks that the next look will see again, the state in which they need not be read again.
-    """
-
-    tasks: frozenset[int]
-    newest: datetime | None
-    settled: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,49 +29,16 @@ def read_changes(client: LabelStudioClient, project_id: int, last: Look | None) 
 
     Skipped and empty annotations are among the annotations; drafts are not annotations.
     """
-    since = last.newest - OVERLAP if last and last.newest else None
-    found = {int(raw["id"]): raw for raw in pages(client, project_id, page_size=_PAGE, query=_moved_since(since))}
-    known = frozenset(found) | (last.tasks if last and since else frozenset())
-    seen_before = last.settled if last else {}
-    moved = {task_id: raw for task_id, raw in found.items() if seen_before.get(task_id) != _state(raw)}
-    there = known
-    if since and count_tasks(client, project_id) != len(known):
-        everything = {int(raw["id"]): raw for raw in pages(client, project_id, page_size=_PAGE, query={})}
-        there = frozenset(everything)
-        moved |= {task_id: raw for task_id, raw in everything.items() if task_id not in known}  # its clock was put back
-    dates = {task_id: _date(raw["updated_at"]) for task_id, raw in found.items()}
-    newest = max([*dates.values(), *([last.newest] if last and last.newest else [])], default=None)
-    wanted = [task_id for task_id, raw in moved.items() if is_ours(raw) and _is_annotated(raw)]
+    seen = look_at(client, project_id, last)
+    wanted = [task_id for task_id, raw in seen.moved.items() if is_ours(raw) and _is_annotated(raw)]
     people = {int(user["id"]): str(user["email"]) for user in client.get("/api/users")} if wanted else {}
     annotations = tuple(
         parse_annotation(raw, task, people)
         for task in export_tasks(client, project_id, sorted(wanted))
         for raw in task["annotations"]
     )
-    gone = (last.tasks if last else frozenset()) - there
-    settled = {
-        task_id: _state(found[task_id])
-        for task_id, date in dates.items()
-        if newest and newest - OVERLAP <= date < newest - _UNSETTLED
-    }
-    return Changes(annotations, frozenset(moved), gone, Look(there, newest, settled))
-
-
-def _state(raw: Mapping[str, Any]) -> str:
-    return f"{raw['updated_at']} {raw.get('total_annotations')} {raw.get('cancelled_annotations')}"
-
-
-def _moved_since(since: datetime | None) -> dict[str, Any]:
-    if since is None:
-        return {}
-    value = since.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    item = {"filter": "filter:tasks:updated_at", "operator": "greater_or_equal", "type": "Datetime", "value": value}
-    return {"filters": {"conjunction": "and", "items": [item]}}
+    return Changes(annotations, frozenset(seen.moved), seen.gone, seen.look)
 
 
 def _is_annotated(raw: Mapping[str, Any]) -> bool:
     return int(raw.get("total_annotations") or 0) + int(raw.get("cancelled_annotations") or 0) > 0
-
-
-def _date(text: str) -> datetime:
-    return datetime.fromisoformat(str(text).replace("Z", "+00:00"))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines.dataset.files import MANIFEST, encode_mask, image_path, mask_path, write_atomically
+from pipelines.atomic import write_atomically
+from pipelines.dataset.files import MANIFEST, encode_mask, image_path, mask_path
 from pipelines.dataset.split import split_photos
 from pipelines.demo.archive import Archive
 from pipelines.errors import DatasetError, ImageError

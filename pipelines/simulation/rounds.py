@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, MODEL, write_atomically
+from pipelines.atomic import write_atomically
+from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, MODEL
 from pipelines.demo.labelers import correct
 from pipelines.errors import ConfigurationError
 from pipelines.images import sha256_hex

@@ -34,6 +34,7 @@ class LabelStudio:
 
     def __init__(self, title: str) -> None:
         self.title, self.tasks, self.predictions_deleted = title, [], []
+        self.clock = "2026-01-01T00:00:00Z"
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content) if request.content else None
@@ -41,7 +42,10 @@ class LabelStudio:
             case "GET", "/api/projects/":
                 answer = {"results": [{"id": 1, "title": self.title}], "next": None}
             case "GET", "/api/tasks":
-                answer = {"tasks": self.tasks, "total": len(self.tasks)}
+                query = json.loads(request.url.params.get("query") or "{}")
+                wanted = query.get("selectedItems", {}).get("included")
+                shown = [task for task in self.tasks if wanted is None or task["id"] in wanted]
+                answer = {"tasks": [{"updated_at": self.clock, **task} for task in shown], "total": len(shown)}
             case "POST", "/api/projects/1/import":
                 first = len(self.tasks) + 1
                 self.tasks += [{"id": first + place, "data": one["data"]} for place, one in enumerate(body)]

@@ -16,7 +16,8 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.remote import push_and_audit
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import StorageError
-from pipelines.labelstudio.changes import Changes, Look
+from pipelines.labelstudio.changes import Changes
+from pipelines.labelstudio.looks import Look
 from pipelines.records import Annotation
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.sync import _build, _differs, _mirror_bucket, _mirror_changes, _publish, sync

@@ -18,4 +18,4 @@ def test_a_simulation_has_a_row_per_order_and_number_of_photos() -> None:
     })  # fmt: skip
 
     assert "| queue | 50 | 0.251 ± 0.010 | -5% ± 2% |" in text
-    assert "3 seeds, 10 min in all" in text
+    assert "over 3 seeds." in text

@@ -14,7 +14,8 @@ from pipelines.dataset.files import ANNOTATIONS, IMAGES, image_path
 from pipelines.dataset.mirror import Copied, Note, copy_changes, read_note
 from pipelines.errors import StorageError
 from pipelines.images import sha256_hex
-from pipelines.labelstudio.changes import Changes, Look
+from pipelines.labelstudio.changes import Changes
+from pipelines.labelstudio.looks import Look
 from pipelines.records import Annotation
 
 Annotate = Callable[..., Annotation]
