@@ -17,6 +17,7 @@ from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, NO_PH
 from pipelines.dataset.mirror import Copied, copy_changes, read_note
 from pipelines.dataset.published import Published
 from pipelines.dataset.remote import output_hashes, push_and_audit
+from pipelines.dataset.step import Step, Touched
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
 from pipelines.images import sha256_hex
@@ -81,9 +82,14 @@ def look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspac
 
 def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetVersion | None:
     """Build and publish a version of what was copied; None when it is the same bytes as the last one."""
-    with workspace.warmed_up():
+    step = None if copied.everything else Step.from_last(workspace)
+    with workspace.warmed_up(with_dvc=step is None):
         try:
-            _build(workspace, Published(workspace, bucket))
+            _take_version_before(workspace, Published(workspace, bucket))
+            if step:
+                step.build(Touched(frozenset(copied.files) | copied.gone, copied.photos))
+            else:
+                _build(workspace)
         finally:
             _show_checks(bucket, workspace)
         if not _differs(workspace):
@@ -123,10 +129,13 @@ def _mirror_changes(bucket: Client, name: str, copied: Copied) -> None:
             delete(bucket, there)
 
 
-def _build(workspace: Workspace, published: Published) -> None:
-    """Track the raw files and the version before, and run the stages up to `split`."""
+def _take_version_before(workspace: Workspace, published: Published) -> None:
     tags = published.tags()
     make_hold(workspace.path / BEFORE, published.manifest_file(tags[-1]) if tags else NO_PHOTOS)
+
+
+def _build(workspace: Workspace) -> None:
+    """Let DVC track the raw files and the version before, and run the stages up to `split`."""
     raw = [str(path) for path in (ANNOTATIONS, IMAGES, BEFORE)]
     tracked = [f"{path}.dvc" for path in raw]
     if not all(workspace.read(path) for path in tracked):

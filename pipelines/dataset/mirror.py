@@ -71,12 +71,14 @@ def read_note(path: Path, project: str, folder: Path) -> Note:
 class Copied:
     """What `copy_changes` did: the files that stand for the annotations that were read, and names that are gone.
 
-    `everything` tells that all annotations were read; `changed` that some file is another one than before.
+    `photos` are those that these annotations show or showed; `everything` tells that all annotations were read;
+    `changed` that some file is another one than before.
     """
 
     note: Note
     files: Mapping[str, bytes]
     gone: frozenset[str]
+    photos: frozenset[str]
     everything: bool
     changed: bool
 
@@ -104,7 +106,9 @@ def copy_changes(bucket: Client, folder: Path, note: Note, changes: Changes) -> 
         changed |= make_hold(folder / ANNOTATIONS / name, data)
     _drop_photos(folder, {photo for _, photo in known.values()}, None if everything else note)
     full_look_at = datetime.now(UTC) if everything else note.full_look_at
-    return Copied(Note(note.project, known, changes.look, full_look_at), files, frozenset(gone), everything, changed)
+    photos = {one[1] for one in note.known.values() if one[0] in read_again} | {one.image.sha256 for one in kept}
+    copy = Note(note.project, known, changes.look, full_look_at)
+    return Copied(copy, files, frozenset(gone), frozenset(photos), everything, changed)
 
 
 def _copy_photos(bucket: Client, folder: Path, annotations: Sequence[Annotation]) -> list[Annotation]:

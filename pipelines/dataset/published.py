@@ -8,6 +8,7 @@ import pandas as pd
 import yaml
 from google.cloud.storage import Client
 
+from pipelines.dataset.cache import path_in_cache
 from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ObjectChangedError
@@ -71,7 +72,7 @@ class Published:
     def file(self, md5: str, what: str) -> bytes:
         """Give the bytes that DVC keeps under a hash; `what` names them in messages."""
         settings, name = self._workspace.settings, f"files/md5/{md5[:2]}/{md5[2:]}"
-        kept = settings.var / "dvc-cache" / name
+        kept = path_in_cache(settings, md5)
         try:
             return kept.read_bytes() if kept.exists() else read(
                 self._bucket, ObjectRef(settings.dvc_bucket, f"dvc/{name}", 0)

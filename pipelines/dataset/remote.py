@@ -1,11 +1,11 @@
 """The audit of the DVC remote: is every file of this dataset version really there, with the right content?
 
-`dvc push` can report success and leave files behind after an earlier push was killed: it believes its memory of what is
-there. That memory makes a push cost what is new, so it is kept, and the push's word is not taken.
+What the last published version did not need is uploaded and looked up here, object by object, at the cost of what is
+new. `dvc push` does the rest: it can report success and leave files behind after an earlier push was killed, because it
+believes its memory of what is there, so its word is not taken.
 """
 
 import base64
-import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,11 +14,11 @@ from typing import Any
 import yaml
 from google.cloud.storage import Client
 
+from pipelines.dataset.cache import path_in_cache, read_folder
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, CHECKS, IMAGES
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
-from pipelines.settings import Settings
-from pipelines.storage import delete, list_objects, stat
+from pipelines.storage import delete, list_objects, put, stat, widen
 
 logger = logging.getLogger(__name__)
 _PREFIX = "dvc/files/md5/"
@@ -34,23 +34,25 @@ def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = T
     everything is pushed without DVC's memory and verified once more. Raises DatasetError when the remote is still
     incomplete.
     """
-    workspace.dvc("push")
     needed = needed_objects(workspace)
-    new = needed if everything else needed - _published_objects(workspace)
-    if everything or _some_missing(workspace, bucket, new):
+    if not everything:
+        new = needed - _published_objects(workspace)
+        _upload(workspace, bucket, new)
+        if not _some_missing(workspace, bucket, new):
+            return len(new)
+    workspace.dvc("push")
+    missing = missing_objects(workspace, bucket)
+    if missing:
+        logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
+        _forget(workspace, bucket, missing)
+        workspace.dvc("push", remembers=False)
         missing = missing_objects(workspace, bucket)
-        if missing:
-            logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
-            _forget(workspace, bucket, missing)
-            workspace.dvc("push", remembers=False)
-            missing = missing_objects(workspace, bucket)
-        if missing:
-            raise DatasetError(
-                f"{len(missing)} objects of this dataset are not on the remote, such as {sorted(missing)[0]}; "
-                "check the bucket's permissions and run `maskloop sync` again"
-            )
-        return len(needed)
-    return len(new)
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} objects of this dataset are not on the remote, such as {sorted(missing)[0]}; "
+            "check the bucket's permissions and run `maskloop sync` again"
+        )
+    return len(needed)
 
 
 def missing_objects(workspace: Workspace, bucket: Client) -> set[str]:
@@ -67,7 +69,7 @@ def needed_objects(workspace: Workspace, read: Callable[[str], str] | None = Non
     for name in output_hashes(read or workspace.read):
         needed.add(name)
         if name.endswith(".dir"):
-            needed |= {entry["md5"] for entry in _directory(workspace.settings, name)}
+            needed |= set(read_folder(workspace.settings, name).values())
     return needed
 
 
@@ -80,9 +82,27 @@ def _published_objects(workspace: Workspace) -> set[str]:
         return set()
 
 
+def _upload(workspace: Workspace, bucket: Client, names: set[str]) -> None:
+    """Upload objects from the cache; folders at the end, because they vouch for their files."""
+
+    def upload(name: str) -> None:
+        data = path_in_cache(workspace.settings, name).read_bytes()
+        put(bucket, workspace.settings.dvc_bucket, _object(name), data, "application/octet-stream")
+
+    folders = {name for name in names if name.endswith(".dir")}
+    widen(bucket, _ASKED_AT_ONCE)
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        list(pool.map(upload, sorted(names - folders)))
+        list(pool.map(upload, sorted(folders)))
+
+
+def _object(name: str) -> str:
+    return f"{_PREFIX}{name[:2]}/{name[2:]}"
+
+
 def _some_missing(workspace: Workspace, bucket: Client, names: set[str]) -> bool:
     def is_there(name: str) -> bool:
-        there = stat(bucket, workspace.settings.dvc_bucket, f"{_PREFIX}{name[:2]}/{name[2:]}")
+        there = stat(bucket, workspace.settings.dvc_bucket, _object(name))
         return there is not None and there.md5 == _as_listed(name)
 
     with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
@@ -103,14 +123,6 @@ def output_hashes(read: Callable[[str], str], *, with_before: bool = True) -> se
     return {str(out["md5"]) for out in outputs if out["path"] != str(CHECKS)}
 
 
-def _directory(settings: Settings, name: str) -> list[dict[str, str]]:
-    path = settings.var / "dvc-cache" / "files" / "md5" / name[:2] / name[2:]
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"the DVC cache has no readable {path}; run `dvc fetch` in the workspace") from error
-
-
 def _forget(workspace: Workspace, bucket: Client, missing: set[str]) -> None:
     """Remove what would make DVC believe that a file is there.
 
@@ -118,9 +130,7 @@ def _forget(workspace: Workspace, bucket: Client, missing: set[str]) -> None:
     versions refer to them.
     """
     directories = {name for name in output_hashes(workspace.read) if name.endswith(".dir")}
-    vouching = {
-        name for name in directories if any(one["md5"] in missing for one in _directory(workspace.settings, name))
-    }
+    vouching = {name for name in directories if missing.intersection(read_folder(workspace.settings, name).values())}
     doubtful = missing | vouching
     for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX):
         if ref.name.removeprefix(_PREFIX).replace("/", "") in doubtful:

@@ -26,14 +26,9 @@ logger = logging.getLogger(__name__)
 _IDENTITY = ("-c", "user.name=Maskloop", "-c", "user.email=maskloop@localhost", "-c", "commit.gpgsign=false")
 BRANCH = "datasets"
 _LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which nobody else runs here
-_WARM = (
-    (
-        Program("dvc", ("dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.push")),
-        Program("pipelines.dataset.compile"),
-        Program("pipelines.dataset.split", ("gcsfs",)),  # what a push needs, which comes next
-    ),
-    (Program("pipelines.dataset.checks", ("pipelines.expectations:import_great_expectations",)),),
-)
+_STAGES = (Program("pipelines.dataset.compile"), Program("pipelines.dataset.split"))
+_CHECK = Program("pipelines.dataset.checks", ("pipelines.expectations:import_great_expectations",))
+_DVC = Program("dvc", ("dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.push", "gcsfs"))
 
 
 class Workspace:
@@ -117,6 +112,10 @@ class Workspace:
             command = [str(self._pythons[0] / "python"), "-m", "dvc", *arguments]
             return _run(command, self.path, environment, show=show, keep_open=self._lock)
 
+    def run(self, command: str) -> None:
+        """Run a stage's command in the workspace, as DVC does; its output goes to the log."""
+        _run(["sh", "-c", command], self.path, self._environment(), show=True, keep_open=self._lock)
+
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
@@ -129,9 +128,10 @@ class Workspace:
         }
 
     @contextmanager
-    def warmed_up(self) -> Iterator[None]:
-        """Import what DVC and the stages up to `split` need, beside what is done meanwhile; see `warm`."""
-        with warm_servers(_WARM, self.path, self._environment(), self._lock) as quick:
+    def warmed_up(self, *, with_dvc: bool) -> Iterator[None]:
+        """Import what the stages up to `split`, and DVC, need, beside what is done meanwhile; see `warm`."""
+        programs = (_DVC, *_STAGES) if with_dvc else _STAGES
+        with warm_servers((programs, (_CHECK,)), self.path, self._environment(), self._lock) as quick:
             self._pythons = (quick, *self._pythons)
             try:
                 yield

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -19,11 +20,12 @@ import pytest
 from google.cloud.storage import Client
 from PIL import Image
 
+from pipelines.dataset.workspace import Workspace
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Label, Params, load_params
 from pipelines.records import Annotation, ImageRef, RegionMask
-from pipelines.settings import PROJECT_ROOT
+from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.storage import ensure_bucket, put
 
 if TYPE_CHECKING:
@@ -182,3 +184,25 @@ def empty_bucket(bucket_client: Client) -> str:
     name = f"bucket-{uuid4().hex[:12]}"
     ensure_bucket(bucket_client, name)
     return name
+
+
+@pytest.fixture
+def project_workspace(tmp_path: Path, bucket_server: str, bucket_client: Client) -> Workspace:
+    """A workspace of the code as it is in this folder, committed or not, with a git remote and a dataset bucket."""
+    project = tmp_path / "project"
+    shutil.copytree(PROJECT_ROOT / "pipelines", project / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in (".dvc/config", ".dvc/.gitignore", "data/.gitignore", "dvc.yaml", "params.yaml"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT_ROOT / name, project / name)
+    for command in ("init --quiet", "add --all", "-c user.name=Ada -c user.email=ada@x.org commit --quiet -m Start"):
+        subprocess.run(["git", *command.split()], cwd=project, check=True)
+    subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "remote.git"], check=True)
+    settings = Settings(
+        _env_file=None, var=tmp_path / "var", storage_emulator=True, host="127.0.0.1",
+        storage_port=int(bucket_server.rpartition(":")[2]), dvc_bucket=f"datasets-{uuid4().hex[:12]}",
+        git_remote=str(tmp_path / "remote.git"),
+    )  # fmt: skip
+    ensure_bucket(bucket_client, settings.dvc_bucket)
+    workspace = Workspace(settings.workspace_path, settings)
+    workspace.ensure(project)
+    return workspace

@@ -1,10 +1,8 @@
 """Station 3's parts on a real bucket server, git and DVC; the whole of it runs in tests/integration."""
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from uuid import uuid4
 
 import pandas as pd
 import pytest
@@ -19,8 +17,8 @@ from pipelines.errors import StorageError
 from pipelines.labelstudio.changes import Changes
 from pipelines.labelstudio.looks import Look
 from pipelines.records import Annotation
-from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.sync import _build, _differs, _mirror_bucket, _mirror_changes, _publish, sync
+from pipelines.settings import Settings
+from pipelines.sync import _build, _differs, _mirror_bucket, _mirror_changes, _publish, _take_version_before, sync
 
 Annotate = Callable[..., Annotation]
 
@@ -46,7 +44,14 @@ def test_the_target_bucket_holds_exactly_these_annotations(bucket_client: Client
 def test_the_target_bucket_follows_changes(bucket_client: Client, archive_bucket: str) -> None:
     _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"1", "b.json": b"2", "c.json": b"3"})
 
-    copied = Copied(Note("p"), {"a.json": b"9", "d.json": b"4"}, frozenset({"b.json", "x.json"}), False, True)
+    copied = Copied(
+        Note("p"),
+        {"a.json": b"9", "d.json": b"4"},
+        frozenset({"b.json", "x.json"}),
+        frozenset(),
+        everything=False,
+        changed=True,
+    )
     _mirror_changes(bucket_client, archive_bucket, copied)
 
     there = {
@@ -69,35 +74,15 @@ def test_a_missing_bucket_stops_before_anything_is_made(bucket_client: Client, t
     assert not settings.var.exists()
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, bucket_server: str, bucket_client: Client) -> Workspace:
-    """A workspace of the code as it is in this folder, committed or not, with a git remote and a dataset bucket."""
-    project = tmp_path / "project"
-    shutil.copytree(PROJECT_ROOT / "pipelines", project / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (".dvc/config", ".dvc/.gitignore", "data/.gitignore", "dvc.yaml", "params.yaml"):
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT_ROOT / name, project / name)
-    for command in ("init --quiet", "add --all", "-c user.name=Ada -c user.email=ada@x.org commit --quiet -m Start"):
-        subprocess.run(["git", *command.split()], cwd=project, check=True)
-    subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "remote.git"], check=True)
-    settings = Settings(
-        _env_file=None, var=tmp_path / "var", storage_emulator=True, host="127.0.0.1",
-        storage_port=int(bucket_server.rpartition(":")[2]), dvc_bucket=f"datasets-{uuid4().hex[:12]}",
-        git_remote=str(tmp_path / "remote.git"),
-    )  # fmt: skip
-    storage.ensure_bucket(bucket_client, settings.dvc_bucket)
-    workspace = Workspace(settings.workspace_path, settings)
-    workspace.ensure(project)
-    return workspace
-
-
 def test_a_version_is_built_pushed_and_published_once(
-    workspace: Workspace, bucket_client: Client, annotated_photo: Annotate
+    project_workspace: Workspace, bucket_client: Client, annotated_photo: Annotate
 ) -> None:
+    workspace = project_workspace
     kept = [annotated_photo("a", 10), annotated_photo("b", 20, {"coat": slice(5, 9), "dress": slice(9, 30)})]
     copied = copy_changes(bucket_client, workspace.path, Note("p"), seen(*kept))
     assert copied is not None
-    _build(workspace, Published(workspace, bucket_client))
+    _take_version_before(workspace, Published(workspace, bucket_client))
+    _build(workspace)
     assert _differs(workspace)
     assert push_and_audit(workspace, bucket_client) == 12  # 2 annotations, 2 photos, 2 masks, 3 folders, 3 tables
 
