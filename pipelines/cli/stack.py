@@ -31,6 +31,7 @@ def down() -> None:
 def become(process: Annotated[str, typer.Argument(help="Name of a process in the Procfile")]) -> None:
     """Become one process of Procfile or deploy/Procfile, with the environment it needs; containers start this way."""
     import os
+    import platform
 
     from pipelines.errors import ConfigurationError
     from pipelines.settings import PROJECT_ROOT
@@ -41,7 +42,8 @@ def become(process: Annotated[str, typer.Argument(help="Name of a process in the
     if process not in commands:
         raise ConfigurationError(f"no Procfile has a process {process!r}; they have {', '.join(commands)}")
     os.chdir(PROJECT_ROOT)
-    variables = {**os.environ, **environment(get_settings())}
+    who = {"OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id={process}@{platform.node()}"}  # whose metrics are whose
+    variables = {**os.environ, **environment(get_settings()), **who}
     os.execve("/bin/sh", ["sh", "-c", commands[process]], variables)  # noqa: S606  a Procfile's lines name variables
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -109,7 +110,11 @@ def test_no_route_tells_or_changes_anything_for_a_stranger(server: Server, host:
 
 
 def test_who_is_redirected_comes_to_the_login(server: Server) -> None:
-    for host, page, login in ((LABELS, "/projects/1/data", "/user/login/"), (LOOP, "/mlflow/", "/auth/login/")):
+    pages = [
+        (LABELS, "/projects/1/data", "/user/login/"), (LOOP, "/mlflow/", "/auth/login/"),
+        (LOOP, "/grafana/d/maskloop", "/auth/login/"),
+    ]  # fmt: skip
+    for host, page, login in pages:
         with server.visitor(host) as visitor:
             answer = visitor.get(page, headers={"Accept": "text/html"})
         assert answer.status_code == 302
@@ -123,6 +128,24 @@ def test_nobody_signs_up_without_an_invitation(server: Server) -> None:
         answer = visitor.post("/user/signup/", data=form, headers={"Referer": f"https://{LABELS}/user/signup/"})
         assert answer.status_code in (403, 200, 302)
         assert visitor.get("/api/current-user/whoami").status_code == 401
+
+
+def test_whom_somebody_invites_comes_in_and_goes_when_the_account_is_closed(server: Server) -> None:
+    with server.visitor(LABELS) as owner, server.visitor(LABELS) as visitor:
+        log_in_to_label_studio(server, owner)
+        invitation = owner.get("/api/invite").json()["invite_url"]
+        address = f"ada-{time.time_ns()}@example.org"
+        page = visitor.get(invitation)
+        form = {"email": address, "password": "long-enough-1", "csrfmiddlewaretoken": csrf_of(page.text)}
+        visitor.post(invitation, data=form, headers={"Referer": f"https://{LABELS}{invitation}"})
+        assert visitor.get("/api/current-user/whoami").json()["email"] == address
+
+        assert "can't log in any more" in server.maskloop("deactivate", address)
+
+        assert visitor.get("/api/current-user/whoami").status_code == 401
+        assert owner.get("/api/invite").json()["invite_url"] != invitation
+    server.maskloop("deactivate", "nobody@example.org", ok=False)
+    server.maskloop("deactivate", "admin@maskloop.local", ok=False)
 
 
 def csrf_of(page: str) -> str:

@@ -1,6 +1,7 @@
 """A whole round inside, workers that are killed, a backup that brings everything back, and new secrets."""
 
 import json
+import subprocess
 import time
 
 import pytest
@@ -146,6 +147,20 @@ def test_two_workers_share_a_run_and_one_may_die(server_after_a_round: Server) -
     assert len(predictions) == len({tuple(one) for one in predictions}), "a task has two predictions of one model"
 
 
+def test_one_id_leads_from_a_run_to_label_studio_and_the_model(server_after_a_round: Server) -> None:
+    server = server_after_a_round
+    server.python("airflow-worker", FORGET)
+    run = said(server.python("airflow-worker", PRELABEL), "RUN")
+    deadline = time.monotonic() + 600
+    while watched(server, run)["state"] not in ("success", "failed"):
+        assert time.monotonic() < deadline
+        time.sleep(2)
+    for service in ("label-studio", "segmentation"):
+        text = "".join(map(server.log, server.containers(service)))
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith("{") and '"asked_by"' in line]
+        assert [line for line in lines if line["asked_by"].startswith(f"prelabel_images/{run}/")], service
+
+
 def python_on(server: Server, names: dict[str, str], killed: str, program: str) -> str:
     alive = next(container for host, container in names.items() if host != killed)
     return server.docker("exec", alive, "python3", "-c", program)
@@ -162,6 +177,22 @@ def test_a_backup_brings_everything_back(server_after_a_round: Server, tmp_path)
                   "postgres:16", "-c", "rm -f /s/*")  # fmt: skip
     server.maskloop("restore", str(file))
     assert state(server) == before
+
+
+def test_newer_code_comes_in_and_nothing_is_lost(server_after_a_round: Server) -> None:
+    server = server_after_a_round
+    before = state(server)
+    params = server.folder / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text.replace("  ahead: 100 ", "  ahead: 99  ", 1), encoding="utf-8")
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org")
+    subprocess.run(["git", *who, "commit", "--quiet", "--all", "-m", "Fewer ahead"], cwd=server.folder, check=True)
+    server.compose("build", "volumes", "segmentation")  # `update` would ask a registry for newer base images as well
+    server.maskloop("up")
+    assert state(server) == before
+    server.maskloop("sync")  # takes the commit into the workspace
+    log = server.inside("airflow-worker", "git", "-C", "/var/lib/maskloop/workspace", "log", "--format=%s")
+    assert "Fewer ahead" in log.splitlines()
 
 
 def test_secrets_are_changed_and_everything_goes_on(server_after_a_round: Server) -> None:

@@ -1,4 +1,4 @@
-"""Settings of Label Studio: its own, and two middlewares: who may log in how often, and how tasks are handed out.
+"""Settings of Label Studio: its own, and middlewares that note who asks, limit tries to log in, and hand out tasks.
 
 This module runs in Label Studio's environment, not in ours.
 """
@@ -11,4 +11,6 @@ globals().update({name: getattr(base, name) for name in dir(base) if name.isuppe
 from core.settings import label_studio  # noqa: E402  # only now: it asks Django for the settings above
 
 globals().update({name: getattr(label_studio, name) for name in dir(label_studio) if name.isupper()})
-MIDDLEWARE = ["maskloop_doors.FewTries", *label_studio.MIDDLEWARE, "maskloop_handout.TakeTurns"]
+MIDDLEWARE = [
+    "maskloop_log.AskedBy", "maskloop_doors.FewTries", *label_studio.MIDDLEWARE, "maskloop_handout.TakeTurns",
+]  # fmt: skip
