@@ -43,9 +43,9 @@ def _read(path: Path, project: str) -> _Memory:
         tasks = {one: PhotoTask(one, ImageRef(*image), metadata) for one, image, metadata in fields["tasks_shown"]}
         full_look_at = datetime.fromisoformat(fields["full_look_at"])
         found = _Memory(fields["project"], tasks, Look.from_fields(fields), full_look_at)
+        is_fresh = datetime.now(UTC) - full_look_at < LOOK_AT_EVERYTHING
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return _Memory(project)
-    is_fresh = datetime.now(UTC) - full_look_at < LOOK_AT_EVERYTHING
     return found if found.project == project and is_fresh else _Memory(project)
 
 

@@ -54,8 +54,6 @@ class Step:
     @classmethod
     def from_last(cls, workspace: Workspace) -> "Step | None":
         """Prepare a step; None where DVC must look itself, because something else than data may have changed."""
-        if workspace.git("status", "--porcelain", "--untracked-files=no"):
-            return None
         stages = _load(workspace, _PIPELINE).get("stages", {})
         lock = _load(workspace, _LOCK).get("stages", {})
         if not all(name in lock and _is_current(workspace, stages[name], lock[name]) for name in _STAGES):
