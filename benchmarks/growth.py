@@ -1,9 +1,9 @@
 """How cost grows with the archive: 500, 2,000 and 8,000 photos, each fully labelled and published.
 
 MASKLOOP_BENCH_SIZES names other sizes. Rows are seconds at each size; «times better» is the time at the size before by
-it, so 0.25 is linear and 1 is flat. Syncs of changes are the median of three. Ingest of nothing new is the second one after
-all new photos were labelled; the first reads their tasks again. Photos have 550×830 pixels, everything is real, and
-projects are a day old.
+it, so 0.25 is linear and 1 is flat. Syncs of changes are the median of three. Ingest of nothing new is the second one
+after all new photos were labelled; the first reads their tasks again. Photos have 550×830 pixels, everything is real,
+and projects are a day old.
 """
 
 import os
