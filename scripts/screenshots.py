@@ -25,12 +25,12 @@ QUIET = (
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Start the system's Chromium, or Playwright's own when there is none."""
+def chromium(*more: str) -> Iterator[Browser]:
+    """Start the system's Chromium, or Playwright's own when there is none, with `more` arguments."""
     names = ("chromium", "chromium-browser", "google-chrome")
     path = os.environ.get("MASKLOOP_CHROMIUM") or next((found for name in names if (found := shutil.which(name))), None)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
+        browser = playwright.chromium.launch(executable_path=path, args=[*QUIET, *more])
         try:
             yield browser
         finally:
