@@ -259,3 +259,25 @@ def test_passwords_cannot_be_guessed_quickly(server: Server, host: str) -> None:
         ]
     assert 429 in said
     assert said.count(200) + said.count(302) <= 20
+
+
+KNOCK = """
+import http.client, re, sys, urllib.parse
+for address in sys.argv[1:]:
+    ask = http.client.HTTPConnection("127.0.0.1", 8081)
+    headers = {"X-Forwarded-For": address, "X-Forwarded-Proto": "https", "Host": "loop.localhost",
+               "Referer": "https://loop.localhost/auth/login/", "Content-Type": "application/x-www-form-urlencoded"}
+    ask.request("GET", "/auth/login/", headers=headers)
+    page = ask.getresponse()
+    token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.read().decode())[1]
+    headers["Cookie"] = "; ".join(one.partition(";")[0] for one in page.headers.get_all("Set-Cookie"))
+    form = urllib.parse.urlencode({"username": "eve", "password": "wrong", "csrf_token": token})
+    ask.request("POST", "/auth/login/", form, headers)
+    print(ask.getresponse().status)
+"""
+
+
+def test_one_persons_tries_lock_nobody_else_out_of_airflow(server: Server) -> None:
+    """From behind Caddy, which alone says for whom it asks."""
+    said = server.python("airflow-api-server", KNOCK, *["203.0.113.5"] * 15, "203.0.113.6").split()
+    assert said[14:] == ["429", "302"]

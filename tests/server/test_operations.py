@@ -179,6 +179,15 @@ def test_a_backup_brings_everything_back(server_after_a_round: Server, tmp_path)
     assert state(server) == before
 
 
+def test_the_database_is_stopped_properly(server_after_a_round: Server) -> None:
+    server = server_after_a_round
+    [postgres] = server.containers("postgres")
+    before = server.log(postgres).count("not properly shut down")
+    server.compose("restart", "--timeout", "60", "postgres")
+    server.maskloop("up")
+    assert server.log(postgres).count("not properly shut down") == before
+
+
 def test_newer_code_comes_in_and_nothing_is_lost(server_after_a_round: Server) -> None:
     server = server_after_a_round
     before = state(server)
