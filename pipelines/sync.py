@@ -16,7 +16,7 @@ from pipelines.dataset.checks import PAGE
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, NO_PHOTOS, make_hold
 from pipelines.dataset.mirror import Copied, copy_changes, read_note
 from pipelines.dataset.published import Published
-from pipelines.dataset.remote import output_hashes, push_and_audit
+from pipelines.dataset.remote import is_published, push_and_audit
 from pipelines.dataset.step import Step, Touched
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
@@ -45,9 +45,10 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
     workspace = Workspace(settings.workspace_path, settings)
     with workspace.locked():
         workspace.ensure()
-        if workspace.come_back():
+        if workspace.is_away():
             _note_path(settings).unlink(missing_ok=True)  # the annotations that lie there may be of an older dataset
-        code_moved = workspace.take_code()
+            workspace.come_back()
+        workspace.take_code()
         copied = look_and_copy(bucket, labels, workspace)
         if copied is None:
             if workspace.dataset_tags():
@@ -56,7 +57,8 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
                 logger.info("nothing is labelled yet")
             return None
         version = None
-        if code_moved or copied.changed or copied.everything:
+        # Without a step from here, code or parameters are newer than the last version.
+        if copied.changed or copied.everything or Step.from_last(workspace) is None:
             version = _bring_out(bucket, workspace, copied)
         if version is None:
             logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
@@ -68,7 +70,11 @@ def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> Datas
 def look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Copied | None:
     """Bring the workspace's annotations and photos in line with Label Studio; None when none would be left."""
     project = find_project(labels, load_params(workspace.path / "params.yaml"))
-    note = read_note(_note_path(workspace.settings), f"{labels.url} {project}", workspace.path)
+    settings = workspace.settings
+    source = " ".join([
+        labels.url, str(project), settings.storage_endpoint or "", settings.target_bucket, settings.dvc_bucket
+    ])  # fmt: skip
+    note = read_note(_note_path(settings), source, workspace.path)
     changes = read_changes(labels, project, note.look)
     skipped = sum(annotation.cancelled for annotation in changes.annotations)
     logger.info(
@@ -76,32 +82,31 @@ def look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspac
         "changed" if note.look else "everything was read", len(changes.read), len(changes.annotations), skipped,
         len(changes.gone),
     )  # fmt: skip
-    _note_path(workspace.settings).unlink(missing_ok=True)  # until what follows is published
+    _note_path(settings).unlink(missing_ok=True)  # until what follows is published
     return copy_changes(bucket, workspace.path, note, changes)
 
 
 def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetVersion | None:
     """Build and publish a version of what was copied; None when it is the same bytes as the last one."""
     step = None if copied.everything else Step.from_last(workspace)
+    name = workspace.settings.target_bucket
     with workspace.warmed_up(with_dvc=step is None):
         try:
             _take_version_before(workspace, Published(workspace, bucket))
-            if step:
-                step.build(Touched(frozenset(copied.files) | copied.gone, copied.photos))
-            else:
+            touched = Touched(frozenset(copied.files) | copied.gone, copied.photos)
+            if step is None or not step.build(touched):
                 _build(workspace)
         finally:
             _show_checks(bucket, workspace)
-        if not _differs(workspace):
-            return None
-        name = workspace.settings.target_bucket
-        if copied.everything:
+        if copied.everything:  # what was lost in the buckets comes back, also when nothing is new
             _mirror_bucket(bucket, name, copied.files)
+        elif is_published(workspace):
+            return None
         else:
             _mirror_changes(bucket, name, copied)
         verified = push_and_audit(workspace, bucket, everything=copied.everything)
     logger.info("%d objects verified on the remote", verified)
-    return _publish(bucket, workspace, len(copied.note.known))
+    return None if is_published(workspace) else _publish(bucket, workspace, len(copied.note.known))
 
 
 def _note_path(settings: Settings) -> Path:
@@ -153,15 +158,6 @@ def _show_checks(bucket: Client, workspace: Workspace) -> None:
         put(bucket, workspace.settings.target_bucket, name, data, "text/html; charset=utf-8")
         logger.info("checks: %s", browser_address(workspace.settings, workspace.settings.target_bucket, name))
         page.unlink()  # what lies there at the end of a run is of that run
-
-
-def _differs(workspace: Workspace) -> bool:
-    """Tell whether the outputs are other bytes than those of the last tag."""
-    tags = workspace.dataset_tags()
-    if not tags:
-        return True
-    now = output_hashes(workspace.read, with_before=False)
-    return now != output_hashes(lambda path: workspace.show(tags[-1], path), with_before=False)
 
 
 def _publish(bucket: Client, workspace: Workspace, annotations: int) -> DatasetVersion:

@@ -74,13 +74,13 @@ MASKLOOP_SOURCE_PREFIX=$SOURCE_PREFIX
 MASKLOOP_CATALOG=$CATALOG
 MASKLOOP_TARGET_BUCKET=$TARGET_BUCKET
 MASKLOOP_DVC_BUCKET=$DVC_BUCKET
+${MORE:-}
 ENV
 sed -e "s|@REPOSITORY@|$REPOSITORY|" -e "s|@REVISION@|$REVISION|" cloud-init.yaml > "$work/cloud-init.yaml"
 from_files="user-data=$work/cloud-init.yaml,maskloop-settings=$work/settings.env"
-if there compute instances describe maskloop --zone "$ZONE"; then
+was_there=$(there compute instances describe maskloop --zone "$ZONE" && echo yes || echo no)
+if [ "$was_there" = yes ]; then
   g compute instances add-metadata maskloop --zone "$ZONE" --metadata-from-file "$from_files"
-  # Services whose settings changed start anew, the others go on.
-  g compute ssh maskloop --zone "$ZONE" --tunnel-through-iap --command "sudo systemctl reload maskloop"
 else
   g compute instances create maskloop --zone "$ZONE" --machine-type "$MACHINE" --network maskloop --address "$address" \
     --tags maskloop --service-account "$account" --scopes cloud-platform --image-family ubuntu-2404-lts-amd64 \
@@ -95,6 +95,12 @@ there compute resource-policies describe maskloop --region "$region" ||
     --max-retention-days 14 --on-source-disk-delete apply-retention-policy
 g compute disks add-resource-policies maskloop --zone "$ZONE" --resource-policies maskloop 2>/dev/null ||
   there compute disks describe maskloop --zone "$ZONE" # it has the schedule already
+
+if [ "$was_there" = yes ]; then
+  say "The server takes the settings; services that they concern start anew, the others go on"
+  g compute ssh maskloop --zone "$ZONE" --tunnel-through-iap --command "sudo systemctl reload-or-restart --no-block maskloop"
+  exit
+fi
 
 cat <<TEXT
 

@@ -109,6 +109,15 @@ def _some_missing(workspace: Workspace, bucket: Client, names: set[str]) -> bool
         return not all(pool.map(is_there, sorted(names)))
 
 
+def is_published(workspace: Workspace) -> bool:
+    """Tell whether the outputs that are recorded in the workspace are the bytes of the last tag."""
+    tags = workspace.dataset_tags()
+    if not tags:
+        return False
+    now = output_hashes(workspace.read, with_before=False)
+    return now == output_hashes(lambda path: workspace.show(tags[-1], path), with_before=False)
+
+
 def output_hashes(read: Callable[[str], str], *, with_before: bool = True) -> set[str]:
     """Give the hashes of all DVC-kept outputs of a dataset: tracked files and stages up to `split`.
 

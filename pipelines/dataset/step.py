@@ -1,9 +1,9 @@
 """The next version, at the cost of what differs from the last one.
 
-`dvc repro` looks at every file of every folder several times. When the last version lies here, and code and parameters
-are those that made it, only the touched files can differ: the stages run, and what DVC would write into `dvc.lock` and
-the `.dvc` files follows from the last version and these. DVC itself does the same whenever everything is read, once a
-day at least, and a test holds that both write the same bytes.
+`dvc repro` looks at every file of every folder several times. When the records here are those of the last version, and
+code and parameters those that made it, only the touched files can differ: the stages run, and what DVC would write into
+`dvc.lock` and the `.dvc` files follows from the last version and these. DVC itself does the same whenever everything is
+read, once a day at least, and a test holds that both write the same bytes.
 """
 
 import logging
@@ -14,12 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from pipelines.atomic import write_atomically
 from pipelines.dataset.cache import keep_file, keep_folder, md5_of, path_in_cache, read_folder
-from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MASKS, image_path, mask_path
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MASKS, PHOTOS, image_path, mask_path
+from pipelines.dataset.remote import is_published
 from pipelines.dataset.workspace import Workspace
+from pipelines.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 _STAGES = ("compile", "check", "split")
@@ -54,23 +57,24 @@ class Step:
     @classmethod
     def from_last(cls, workspace: Workspace) -> "Step | None":
         """Prepare a step; None where DVC must look itself, because something else than data may have changed."""
-        stages = _load(workspace, _PIPELINE).get("stages", {})
-        lock = _load(workspace, _LOCK).get("stages", {})
-        if not all(name in lock and _is_current(workspace, stages[name], lock[name]) for name in _STAGES):
-            return None
-        recorded = {one["path"]: _output(one) for name in _STAGES for one in lock[name]["outs"]}
-        for path in _TRACKED:
-            [one] = _load(workspace, _pointer(path)).get("outs") or [None]
-            if one is None:
+        try:
+            stages, lock = (_load(workspace, path).get("stages", {}) for path in (_PIPELINE, _LOCK))
+            if set(lock) != set(_STAGES) or not all(_is_current(workspace, stages[name], lock[name]) for name in lock):
                 return None
-            recorded[str(path)] = _output(one)
+            recorded = {one["path"]: _output(one) for name in _STAGES for one in lock[name]["outs"]}
+            recorded |= {str(path): _output(_load(workspace, _pointer(path))["outs"][0]) for path in _TRACKED}
+        except (OSError, yaml.YAMLError, LookupError, TypeError):
+            return None
         folders = [one.md5 for one in recorded.values() if one.files is not None]
-        return cls(workspace, stages, recorded) if all(_is_kept(workspace, one) for one in folders) else None
+        if not all(path_in_cache(workspace.settings, name).exists() for name in folders):
+            return None
+        return cls(workspace, stages, recorded) if is_published(workspace) else None
 
-    def build(self, touched: Touched) -> None:
+    def build(self, touched: Touched) -> bool:
         """Run the stages, keep what is new in DVC's cache, and record it.
 
-        Raises DatasetError with a stage's own words when it fails; nothing is recorded then.
+        False, and nothing is recorded, when other masks changed than those of touched photos: then DVC must look.
+        Raises DatasetError with a stage's own words when it fails; nothing is recorded then either.
         """
         self._look_at_folder(ANNOTATIONS, touched.annotations)
         self._look_at_folder(IMAGES, {image_path(photo).name for photo in touched.photos})
@@ -85,10 +89,24 @@ class Step:
             for path, is_kept in files.items():
                 self._look_at_file(Path(path), keep=is_kept)
             if str(MASKS) in _outs(stage):
+                if not self._others_are_as_before(touched.photos):
+                    return False
                 self._look_at_folder(MASKS, {mask_path(photo).name for photo in touched.photos})
         for raw in _TRACKED:
             self._record(_pointer(raw), _IN_POINTER, {raw.name: self._outputs[str(raw)]})
-        self._record(_LOCK, _IN_LOCK, self._outputs)
+        named = {path for name in _STAGES for path in (*self._stages[name]["deps"], *_outs(self._stages[name]))}
+        self._record(_LOCK, _IN_LOCK, {path: one for path, one in self._outputs.items() if path in named})
+        return True
+
+    def _others_are_as_before(self, touched: frozenset[str]) -> bool:
+        columns = ["sha256", "mask_sha256"]
+        tables = (pd.read_parquet(self._workspace.path / path, columns=columns) for path in (BEFORE, PHOTOS))
+        before, now = (
+            set(table[~table["sha256"].isin(touched)].itertuples(index=False, name=None)) for table in tables
+        )
+        if before != now:
+            logger.warning("masks changed whose annotations did not; DVC looks at everything")
+        return before == now
 
     def _look_at_file(self, path: Path, *, keep: bool = True) -> None:
         file = self._workspace.path / path
@@ -103,17 +121,28 @@ class Step:
         files, size = read_folder(settings, before.md5), before.size
         for name in names:
             if old := files.pop(name, None):
-                size -= path_in_cache(settings, old).stat().st_size
+                size -= self._size_in_cache(old)
             if (file := self._workspace.path / path / name).exists():
                 files[name], added = keep_file(settings, file)
                 size += added
         self._outputs[str(path)] = _Output(keep_folder(settings, files), size, len(files))
 
+    def _size_in_cache(self, name: str) -> int:
+        path = path_in_cache(self._workspace.settings, name)
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise DatasetError(f"the DVC cache has no {path}; run `dvc fetch` in the workspace") from error
+
     def _record(self, file: Path, pattern: str, outputs: Mapping[str, _Output]) -> None:
         """Write what is known of these paths into a file of DVC, and leave all else of it as it is."""
         text = self._workspace.read(str(file))
         for path, output in outputs.items():
-            text = re.sub(pattern.format(path=re.escape(path)), partial(_renewed, output), text)
+            text, count = re.subn(pattern.format(path=re.escape(path)), partial(_renewed, output), text)
+            if not count:
+                raise DatasetError(
+                    f"{file} in {self._workspace.path} does not record {path}; run `dvc repro split` there"
+                )
         write_atomically(self._workspace.path / file, text.encode())
 
 
@@ -152,10 +181,6 @@ def _outs(stage: Mapping[str, Any]) -> dict[str, bool]:
 
 def _output(fields: Mapping[str, Any]) -> _Output:
     return _Output(fields["md5"], fields["size"], fields.get("nfiles"))
-
-
-def _is_kept(workspace: Workspace, folder: str) -> bool:
-    return path_in_cache(workspace.settings, folder).exists()
 
 
 def _pointer(path: Path) -> Path:

@@ -59,16 +59,14 @@ class Workspace:
                 clone.rename(self.path)
         self._write_dvc_config()
 
-    def come_back(self) -> bool:
-        """Return to the branch of the datasets if a person has checked out something else here; True if so.
+    def is_away(self) -> bool:
+        """Tell whether a person has checked out something else here than the branch of the datasets."""
+        return self.git("branch", "--show-current") != BRANCH
 
-        What they changed in files that git tracks is put away with `git stash`.
-        """
-        if self.git("branch", "--show-current") == BRANCH:
-            return False
+    def come_back(self) -> None:
+        """Return to the branch of the datasets; what a person changed in files that git tracks is stashed."""
         self._put_away()
         self.git("checkout", "--quiet", BRANCH)
-        return True
 
     def _put_away(self) -> None:
         if self.git("status", "--porcelain", "--untracked-files=no"):
@@ -81,7 +79,7 @@ class Workspace:
         Where a person has checked out something else, nothing is done: the next sync comes back and takes it.
         Raises DatasetError when the merge conflicts; the workspace is left as it was.
         """
-        if self.git("branch", "--show-current") != BRANCH:
+        if self.is_away():
             return False
         self.git("reset", "--quiet")  # a kill may have left staged files
         before = self.git("rev-parse", "HEAD")

@@ -102,14 +102,13 @@ def show_predictions_of(client: LabelStudioClient, project_id: int, model_versio
 
 
 def _project_named(client: LabelStudioClient, title: str) -> dict[str, Any] | None:
-    page = 1
+    """Give the first project that ever had the title: others may be made later, by anybody."""
+    page, found = 1, []
     while True:
         answer = client.get("/api/projects/", page=page, page_size=100)
-        for project in answer["results"]:
-            if project["title"] == title:
-                return dict(project)
+        found += [dict(project) for project in answer["results"] if project["title"] == title]
         if not answer.get("next"):
-            return None
+            return min(found, key=lambda project: int(project["id"]), default=None)
         page += 1
 
 

@@ -87,10 +87,13 @@ class Server:
         )  # fmt: skip
         return dict(zip(sorted(names), text.split("\0"), strict=False))
 
+    def authority(self) -> str:
+        """Give the certificate of the server's own authority."""
+        return self.inside("caddy", "cat", "/data/caddy/pki/authorities/local/root.crt")
+
     def visitor(self, host: str) -> httpx.Client:
         """Give a browser's stand-in that comes by a name, and trusts the server's own certificate authority."""
-        authority = self.inside("caddy", "cat", "/data/caddy/pki/authorities/local/root.crt")
-        trust = ssl.create_default_context(cadata=authority)
+        trust = ssl.create_default_context(cadata=self.authority())
 
         class ByName(httpx.HTTPTransport):
             def handle_request(self, request: httpx.Request) -> httpx.Response:

@@ -11,14 +11,14 @@ from google.cloud.storage import Client
 from pipelines import storage
 from pipelines.dataset.mirror import Copied, Note, copy_changes
 from pipelines.dataset.published import Published
-from pipelines.dataset.remote import push_and_audit
+from pipelines.dataset.remote import is_published, push_and_audit
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import StorageError
 from pipelines.labelstudio.changes import Changes
 from pipelines.labelstudio.looks import Look
 from pipelines.records import Annotation
 from pipelines.settings import Settings
-from pipelines.sync import _build, _differs, _mirror_bucket, _mirror_changes, _publish, _take_version_before, sync
+from pipelines.sync import _build, _mirror_bucket, _mirror_changes, _publish, _take_version_before, sync
 
 Annotate = Callable[..., Annotation]
 
@@ -83,7 +83,7 @@ def test_a_version_is_built_pushed_and_published_once(
     assert copied is not None
     _take_version_before(workspace, Published(workspace, bucket_client))
     _build(workspace)
-    assert _differs(workspace)
+    assert not is_published(workspace)
     assert push_and_audit(workspace, bucket_client) == 12  # 2 annotations, 2 photos, 2 masks, 3 folders, 3 tables
 
     version = _publish(bucket_client, workspace, len(kept))
@@ -95,7 +95,7 @@ def test_a_version_is_built_pushed_and_published_once(
     assert workspace.git("status", "--porcelain") == ""
     published = workspace.git("ls-remote", workspace.settings.git_remote)
     assert {line.split("\t")[1] for line in published.splitlines()} >= {"refs/heads/datasets", "refs/tags/dataset-0001"}
-    assert not _differs(workspace)
+    assert is_published(workspace)
     published = Published(workspace, bucket_client)
     here = published.manifest("dataset-0001")
     shutil.rmtree(workspace.settings.var / "dvc-cache")

@@ -57,7 +57,7 @@ def deactivate(address: str) -> None:
     from organizations.models import Organization
     from rest_framework.authtoken.models import Token
 
-    if address == os.environ["LABEL_STUDIO_USERNAME"]:
+    if address.lower() == os.environ["LABEL_STUDIO_USERNAME"].lower():
         sys.exit(f"{address} is Maskloop's own account; the loop needs it")
     account = get_user_model().objects.filter(email__iexact=address).first()
     if account is None:

@@ -1,22 +1,23 @@
 """A step to the next version: what it records is what DVC would have recorded, byte for byte."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS
+from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, annotation_json
 from pipelines.dataset.mirror import Copied, Note, copy_changes
 from pipelines.dataset.published import Published
-from pipelines.dataset.remote import missing_objects, push_and_audit
+from pipelines.dataset.remote import is_published, missing_objects, push_and_audit
 from pipelines.dataset.step import Step, Touched
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 from pipelines.labelstudio.changes import Changes
 from pipelines.labelstudio.looks import Look
 from pipelines.records import Annotation
-from pipelines.sync import _build, _differs, _publish, _take_version_before
+from pipelines.sync import _build, _publish, _take_version_before
 
 Annotate = Callable[..., Annotation]
 RECORDS = ("dvc.lock", "data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc")
@@ -46,7 +47,7 @@ class Project:
     def step(self, copied: Copied) -> None:
         step = Step.from_last(self.workspace)
         assert step is not None
-        step.build(Touched(frozenset(copied.files) | copied.gone, copied.photos))
+        assert step.build(Touched(frozenset(copied.files) | copied.gone, copied.photos))
 
     def records(self) -> list[str]:
         return [self.workspace.read(name) for name in RECORDS]
@@ -82,7 +83,7 @@ def test_a_step_records_what_dvc_would(project: Project, annotated_photo: Annota
     assert project.workspace.dvc("status", *targets, remembers=False) == "Data and pipelines are up to date."
     folder = project.workspace.path
     assert len(list((folder / MASKS).iterdir())) == len(list((folder / IMAGES).iterdir())) == 3
-    assert _differs(project.workspace)
+    assert not is_published(project.workspace)
     new = push_and_audit(project.workspace, bucket_client, everything=False)
     assert new == 2 + 1 + 2 + 3 + 2  # annotations, photo, masks, folders, tables; the version before is there already
     assert missing_objects(project.workspace, bucket_client) == set()
@@ -132,6 +133,37 @@ def test_dvc_looks_itself_when_anything_but_data_may_have_changed(project: Proje
     assert Step.from_last(workspace) is None
 
 
+def test_dvc_looks_itself_where_the_records_are_not_those_of_the_last_version(project: Project) -> None:
+    workspace = project.workspace
+    lock = workspace.path / "dvc.lock"
+    text = lock.read_text(encoding="utf-8")
+    lock.write_text(text + "  train: {cmd: python -m pipelines.training.train}\n", encoding="utf-8")
+    assert Step.from_last(workspace) is None, "a step would say that this model was trained on the next version"
+    older = "0" * 32 + ".dir"
+    pointer = workspace.path / "data" / "annotations.dvc"
+    lock.write_text(text, encoding="utf-8")
+    assert Step.from_last(workspace) is not None
+    pointer.write_text(re.sub(r"md5: \S+\.dir", f"md5: {older}", pointer.read_text(encoding="utf-8")), encoding="utf-8")
+    assert Step.from_last(workspace) is None
+    pointer.write_text("<<<<<<< ours\n", encoding="utf-8")
+    assert Step.from_last(workspace) is None
+
+
+def test_dvc_looks_when_a_mask_changes_that_nobody_touched(project: Project, annotated_photo: Annotate) -> None:
+    copied = project.copy(annotated_photo("a", 10, {"coat": slice(2, 9)}, task_id=1))
+    other = project.workspace.path / ANNOTATIONS / "b.json"
+    edited = annotated_photo("b", 20, {"coat": slice(1, 29)}, task_id=2)
+    other.unlink()
+    other.write_bytes(annotation_json(edited))
+    before = project.records()
+    step = Step.from_last(project.workspace)
+    assert step is not None
+    assert not step.build(Touched(frozenset(copied.files), copied.photos))
+    assert project.records() == before
+    _build(project.workspace)
+    assert project.let_dvc_look() != before
+
+
 def test_dvc_looks_itself_without_the_lists_of_the_last_version(project: Project) -> None:
     for path in (project.workspace.settings.var / "dvc-cache").rglob("*.dir"):
         path.unlink()
@@ -152,6 +184,7 @@ def test_what_the_cache_keeps_is_not_written_to_by_later_steps(project: Project,
         return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
     project.step(project.copy(annotated_photo("a", 10, {"coat": slice(2, 9)}, task_id=1)))
+    _publish(project.bucket, project.workspace, 3)
     before = kept()
     project.step(project.copy(annotated_photo("a", 10, {"coat": slice(2, 12)}, task_id=1)))
     assert before.items() <= kept().items()

@@ -89,7 +89,8 @@ class TestTakeCode:
         workspace.git("checkout", "--quiet", "--detach")
         commit("params.yaml", "train: {epochs: 3}\n")
         assert not workspace.take_code(project)
-        assert workspace.come_back()
+        assert workspace.is_away()
+        workspace.come_back()
         assert workspace.take_code(project)
 
     def test_a_conflict_is_named_and_leaves_the_workspace_as_it_was(
@@ -114,7 +115,7 @@ class TestTakeCode:
 class TestComeBack:
     def test_on_its_branch_nothing_happens(self, workspace_with_a_dataset: Workspace) -> None:
         (workspace_with_a_dataset.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
-        assert not workspace_with_a_dataset.come_back()
+        assert not workspace_with_a_dataset.is_away()
         assert workspace_with_a_dataset.read("dvc.lock") == "half: done\n"
 
     def test_from_an_older_dataset_it_returns_and_keeps_what_a_person_changed(
@@ -124,7 +125,8 @@ class TestComeBack:
         commit_here(ours, "params.yaml", "train: {epochs: 5}\n")
         ours.git("checkout", "--quiet", "dataset-0001")
         (ours.path / "dvc.lock").write_text("tried: by hand\n", encoding="utf-8")
-        assert ours.come_back()
+        assert ours.is_away()
+        ours.come_back()
         assert ours.git("branch", "--show-current") == BRANCH
         assert (ours.read("params.yaml"), ours.read("dvc.lock")) == ("train: {epochs: 5}\n", "schema: '2.0'\n")
         assert "git stash pop" in caplog.text

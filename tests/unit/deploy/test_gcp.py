@@ -93,7 +93,7 @@ def test_settings_of_a_server_follow(cloud: Path) -> None:
     told = [call for call in again if "add-metadata" in call or "compute ssh" in call]
     assert len(told) == 2
     assert "maskloop-settings=" in told[0]
-    assert "systemctl reload maskloop" in told[1]
+    assert "systemctl reload-or-restart --no-block maskloop" in told[1]
 
 
 def test_what_was_made_goes_and_buckets_stay(cloud: Path) -> None:

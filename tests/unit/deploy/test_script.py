@@ -17,7 +17,7 @@ for failing in ${FAILING:-}; do [[ "$*" != *"$failing"* ]] || exit 7; done
 case "$*" in
   *"tar -C /secrets"*) cat "$STATE/empty.tar" ;;
   *pg_dump*|*volumes*flock*) echo content ;;
-  *"test -e /secrets/anew"*) [ -e "$STATE/anew" ] ;;
+  *"-e /secrets/anew"*) if [ -e "$STATE/anew" ]; then echo yes; else echo no; fi ;;
   *"rm /secrets/anew"*) rm "$STATE/anew" ;;
   *"secrets.sh anew"*) touch "$STATE/anew" ;;
 esac

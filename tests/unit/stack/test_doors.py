@@ -59,6 +59,11 @@ def test_what_somebody_writes_into_the_header_does_not_help(door: Any) -> None:
 
 def test_addresses_are_forgotten(door: Any) -> None:
     for number in range(10_002):
-        door.knock(address=f"2001:db8::{number:x}")
+        door.knock(address=f"2001:db8:{number:x}::1")
     door.clock.now += 301
-    assert door.knock(address="2001:db8::ffff").status == 200
+    assert door.knock(address="2001:db8:ffff::1").status == 200
+
+
+def test_one_line_with_many_addresses_counts_once(door: Any) -> None:
+    assert [door.knock(address=f"2001:db8::{number:x}").status for number in range(11)][-1] == 429
+    assert door.knock(address="2001:db8:0:1::1").status == 200
