@@ -160,9 +160,9 @@ def log_in(visitor: httpx.Client, path: str, token: str, **form: str) -> httpx.R
     referer = str(visitor.base_url.join(path))
     answer = visitor.post(path, data={**form, token: csrf_of(page.text)}, headers={"Referer": referer})
     assert answer.status_code == 302, answer.text[:500]
-    session = [cookie for cookie in answer.headers.get_list("Set-Cookie") if re.match("session", cookie)]
-    assert session
-    assert all({"Secure", "HttpOnly"} <= set(re.split(r"; ?", cookie)) for cookie in session)
+    cookies = answer.headers.get_list("Set-Cookie")
+    assert cookies
+    assert all({"Secure", "HttpOnly"} <= set(re.split(r"; ?", cookie)) for cookie in cookies), cookies
     for name, value in (("Strict-Transport-Security", "max-age="), ("X-Content-Type-Options", "nosniff")):
         assert value in answer.headers[name]
     return answer
