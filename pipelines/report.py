@@ -48,7 +48,7 @@ def as_table(found: Mapping[str, Effort], test_miou: Mapping[str, float], datase
         shares = [f"{share:.0%}" for share in one.shares.values()]
         table.add_row(
             _title(name), _figure(test_miou.get(name)), str(one.photos), *shares, _figure(one.miou),
-            f"{one.seconds:.0f}", "–" if one.hours_saved is None else f"{one.hours_saved:.1f}",
+            f"{one.seconds:.0f}", _figure(one.hours_saved, 1),
         )  # fmt: skip
     return table
 
@@ -63,7 +63,12 @@ def write_report(
         "Seconds per photo": _draw(lambda axes: _draw_seconds(axes, found)),
         "How good the masks were": _draw(lambda axes: _draw_quality(axes, names, found, test_miou)),
     }
-    labels = ["", *params.label_ids]
+    if any(found[name].hours_saved is not None for name in names):
+        pictures["Hours saved"] = _draw(lambda axes: _draw_hours(axes, names, found))
+    labels = [label for label in ("", *params.label_ids) if any(label in found[name].iou for name in names)]
+    if labels:
+        height = 1 + 0.28 * len(labels)
+        pictures["IoU of pre-labels by label"] = _draw(lambda axes: _draw_labels(axes, names, labels, found), height)
     html = render(
         _TEMPLATE,
         dataset=dataset,
@@ -71,9 +76,7 @@ def write_report(
         rows=[{"name": _title(name), "effort": one, "test_miou": test_miou.get(name)} for name, one in found.items()],
         names=names,
         classes=[
-            {"name": label or "background", "iou": [found[name].iou.get(label) for name in names]}
-            for label in labels
-            if any(label in found[name].iou for name in names)
+            {"name": label or "background", "iou": [found[name].iou.get(label) for name in names]} for label in labels
         ],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,8 +88,8 @@ def miou_on_test(registry: Registry) -> dict[str, float]:
     return {version.served_as: version.miou for version in registry.versions()}
 
 
-def _draw(draw: Callable[[Axes], None]) -> str:
-    figure = Figure(figsize=(7, 3), layout="constrained")
+def _draw(draw: Callable[[Axes], None], height: float = 3) -> str:
+    figure = Figure(figsize=(7, height), layout="constrained")
     draw(figure.subplots())
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
@@ -120,6 +123,26 @@ def _draw_quality(
     axes.legend(loc="lower right", frameon=False)
 
 
+def _draw_hours(axes: Axes, names: Sequence[str], found: Mapping[str, Effort]) -> None:
+    hours = [found[name].hours_saved or 0.0 for name in names]
+    told = [_figure(found[name].hours_saved, 1) for name in names]
+    axes.bar_label(axes.bar(_ticks(names), hours, color="#2ca02c", width=0.7, label="by this model"), told)
+    axes.plot(_ticks(names), np.cumsum(hours), "o-", color="#555555", label="all together")
+    axes.axhline(0, color="#b0b0b0", linewidth=1)
+    axes.set_ylabel("hours")
+    axes.margins(y=0.15)
+    axes.legend(loc="upper left", frameon=False)
+
+
+def _draw_labels(axes: Axes, names: Sequence[str], labels: Sequence[str], found: Mapping[str, Effort]) -> None:
+    values = np.array([[found[name].iou.get(label, np.nan) for name in names] for label in labels])
+    axes.imshow(values, cmap="RdYlGn", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(names)), _ticks(names))
+    axes.set_yticks(range(len(labels)), [label or "background" for label in labels])
+    for (row, column), value in np.ndenumerate(values):
+        axes.text(column, row, _figure(value, 2), ha="center", va="center", fontsize=8)
+
+
 def _ticks(names: Mapping[str, Effort] | Sequence[str]) -> list[str]:
     return [_title(name) for name in names]
 
@@ -128,5 +151,5 @@ def _title(name: str) -> str:
     return name or "by hand"
 
 
-def _figure(value: float | None) -> str:
-    return "–" if value is None or np.isnan(value) else f"{value:.3f}"
+def _figure(value: float | None, places: int = 3) -> str:
+    return "–" if value is None or np.isnan(value) else f"{value:.{places}f}"

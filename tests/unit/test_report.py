@@ -59,7 +59,7 @@ def test_the_page_holds_pictures_and_figures_and_fetches_nothing(
     write_report(page, effort_by_model(manifest), {"clothing:v1": 0.61}, two_labels, "dataset-0012")
 
     text = page.read_text(encoding="utf-8")
-    assert text.count("data:image/png") == 3
+    assert text.count("data:image/png") == 5
     assert all(part in text for part in ("dataset-0012", "by hand", "clothing:v2", "0.610", "coat", "Hours saved ="))
     assert "http" not in text.replace("data:image", "")
 
