@@ -19,16 +19,18 @@ from pipelines.atomic import write_atomically
 from pipelines.dataset.published import Published
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import DatasetError, ModelError, ServiceError
+from pipelines.errors import CredentialsError, DatasetError, ModelError, ServiceError
 from pipelines.params import Params, load_params
 from pipelines.records import ModelVersion
 from pipelines.serving import ask_service
 from pipelines.settings import Settings
+from pipelines.stack.airflow import Airflow
 
 if TYPE_CHECKING:
     from pipelines.training.registry import Registry
 
 logger = logging.getLogger(__name__)
+MODEL_ASSET = "maskloop://model"  # as the DAGs name it
 # What a tag holds; training adds the rest.
 _DATASET = ("data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc", "compile", "split")
 
@@ -193,6 +195,7 @@ def promote_by_hand(settings: Settings, number: int) -> ModelVersion:
         raise ModelError(f"{registry.name} has no version {number}; MLflow at {registry.url} lists those that exist")
     registry.promote(version, f"promoted by hand; before: {version.reason or 'never compared'}")
     reload_service(settings)
+    _wake_prelabelling(settings, version)
     return version
 
 
@@ -202,7 +205,16 @@ def roll_back(settings: Settings) -> tuple[ModelVersion, ModelVersion]:
 
     leaving, back = Registry(settings).roll_back()
     reload_service(settings)
+    _wake_prelabelling(settings, back)
     return leaving, back
+
+
+def _wake_prelabelling(settings: Settings, champion: ModelVersion) -> None:
+    """Report the new champion to Airflow, as `retrain_model` does, so that photos that wait get its masks at once."""
+    try:
+        Airflow(settings).emit(MODEL_ASSET, {"model": champion.served_as})
+    except (CredentialsError, ServiceError) as error:
+        logger.warning("%s; the DAG prelabel_images sees the new champion within ten minutes all the same", error)
 
 
 def reload_service(settings: Settings) -> None:

@@ -54,6 +54,17 @@ class Airflow:
         """Start a run; gives its id."""
         return str(self._request("POST", f"/api/v2/dags/{dag}/dagRuns", json={"logical_date": None})["dag_run_id"])
 
+    def emit(self, asset: str, extra: dict[str, str]) -> None:
+        """Report an event on the asset of this URI, which wakes the DAGs that wait for it.
+
+        Raises ServiceError when Airflow has read no DAG that knows the asset.
+        """
+        known = self._request("GET", "/api/v2/assets", params={"uri_pattern": asset})["assets"]
+        numbers = [one["id"] for one in known if one["uri"] == asset]
+        if not numbers:
+            raise ServiceError(f"Airflow at {self.url} knows no asset {asset} yet; it is reading the DAGs")
+        self._request("POST", "/api/v2/assets/events", json={"asset_id": numbers[0], "extra": extra})
+
     def runs(self, dag: str) -> list[dict[str, Any]]:
         """Give the newest runs of a DAG, newest first."""
         found = self._request("GET", f"/api/v2/dags/{dag}/dagRuns", params={"order_by": "-run_after", "limit": 50})
