@@ -218,12 +218,16 @@ def _run(
 ) -> str:
     """Run a command; with `show` its output goes to this process's standard output line by line as well.
 
-    `keep_open` are file descriptors that it inherits.
+    Where that is a terminal the command gets it itself, so that it draws its progress there, and nothing is given
+    back. `keep_open` are file descriptors that it inherits.
     """
     lines: list[str] = []
+    terminal = show and sys.stdout.isatty()
+    if terminal:
+        sys.stdout.flush()
     try:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=subprocess.PIPE,
+            command, cwd=folder, env=environment, stdout=None if terminal else subprocess.PIPE,
             stderr=subprocess.STDOUT if show else subprocess.PIPE, text=True, start_new_session=True,
             pass_fds=keep_open,
         )  # fmt: skip
@@ -231,7 +235,9 @@ def _run(
         raise ConfigurationError(f"{command[0]} is not installed: sudo apt-get install {command[0]}") from error
     errors = ""
     try:
-        if show:
+        if terminal:
+            process.wait()
+        elif show:
             assert process.stdout is not None
             with process.stdout:
                 for line in process.stdout:
@@ -248,5 +254,5 @@ def _run(
     if process.returncode:
         shown = " ".join(part for part in command[1:] if part not in _IDENTITY)
         tail = "\n".join(text for text in ("".join(lines).strip(), errors.strip()) if text)[-1500:]
-        raise DatasetError(f"`{shown}` failed in {folder}: {tail}")
+        raise DatasetError(f"`{shown}` failed in {folder}: {tail or 'it says why above'}")
     return "".join(lines).strip()
