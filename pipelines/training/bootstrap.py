@@ -6,33 +6,31 @@ same photos are compared on the same resamples, so that what is hard for both do
 
 import numpy as np
 
+from pipelines.training.metrics import mean_iou, pixels_of
+
 _SEED = 620  # fixed, so that the same evaluation always gives the same interval
 _AT_ONCE = 64 * 2**20  # bytes of weights in memory
 
 
-def resampled_iou(confusions: np.ndarray, rounds: int) -> np.ndarray:
-    """Give the IoU of each class in `rounds` resamples of N photos: (rounds, C) float64, NaN where the class is absent.
+def resampled(counts: np.ndarray, rounds: int) -> np.ndarray:
+    """Add up what was counted on N photos, (N, ...) integers, in `rounds` resamples: (rounds, ...) float64.
 
-    `confusions` is (N, C, C) int64, truth by prediction. Row r is the same resample for every call with as many photos.
+    Row r is the same resample of the photos for every call with as many of them.
     """
-    hit = np.diagonal(confusions, axis1=1, axis2=2).astype(float)
-    truth, predicted = confusions.sum(2).astype(float), confusions.sum(1).astype(float)
-    photos = len(confusions)
+    photos = len(counts)
+    flat = counts.reshape(photos, -1).astype(float)
     chance = np.random.default_rng(_SEED)
     step = max(1, _AT_ONCE // (8 * max(1, photos)))
-    values = []
-    for start in range(0, rounds, step):
-        count = min(step, rounds - start)
-        weights = chance.multinomial(photos, np.full(photos, 1 / photos), size=count).astype(float)
-        hits, truths = weights @ hit, weights @ truth
-        union = truths + weights @ predicted - hits
-        values.append(np.where(truths > 0, hits / np.maximum(union, 1), np.nan))
-    return np.concatenate(values)
+    sums = [
+        chance.multinomial(photos, np.full(photos, 1 / photos), size=min(step, rounds - start)).astype(float) @ flat
+        for start in range(0, rounds, step)
+    ]
+    return np.concatenate(sums).reshape(rounds, *counts.shape[1:])
 
 
 def resampled_miou(confusions: np.ndarray, rounds: int) -> np.ndarray:
-    """Give the mIoU of the same resamples, (rounds,) float64: the mean over the classes that occur in each."""
-    return np.asarray(np.nanmean(resampled_iou(confusions, rounds), axis=1))
+    """Give the mIoU of `rounds` resamples, (rounds,) float64, from the (N, C, C) confusion matrices of N photos."""
+    return mean_iou(resampled(pixels_of(confusions), rounds))
 
 
 def interval(values: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -29,8 +29,8 @@ def count_edges(predicted: np.ndarray, truth: np.ndarray, channels: int) -> np.n
 
 
 def boundary_f(counts: np.ndarray) -> np.ndarray:
-    """Give the F-score per class, (C,) float64, from summed counts; NaN for classes that the truth does not hold."""
-    shown, right, wanted, found = counts.T.astype(float)
+    """Give the F-score per class, (..., C) float64, from summed counts, (..., C, 4); NaN without any true boundary."""
+    shown, right, wanted, found = np.moveaxis(counts.astype(float), -1, 0)
     precision, recall = right / np.maximum(shown, 1), found / np.maximum(wanted, 1)
     score = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
     return np.where(wanted > 0, score, np.nan)

@@ -18,7 +18,7 @@ from pipelines.training.boundary import count_edges
 from pipelines.training.data import metadata_of, photos_of, read_photo
 from pipelines.training.figures import Evaluation, count_certainty, figures, figures_of_slices
 from pipelines.training.metrics import Confusion
-from pipelines.training.report import draw_confusion, draw_overlays
+from pipelines.training.report import draw_calibration, draw_confusion, draw_overlays
 
 logger = logging.getLogger(__name__)
 CLASSES = "classes.csv"  # in the report: every figure by label
@@ -62,6 +62,7 @@ def evaluate(params: Params) -> None:
     classes = pd.DataFrame.from_dict(values["per_class"], orient="index")
     classes.rename_axis("label").to_csv(REPORT / CLASSES)
     draw_confusion(found.confusion, ["background", *params.label_ids], REPORT / "confusion.png")
+    draw_calibration(found, REPORT / "calibration.png")
     draw_overlays(model, found.miou_of_photo, params, REPORT)
     slices = figures_of_slices(found, metadata_of(photos, params.evaluate.slices), rounds)
     pd.DataFrame(slices, columns=["slice", "value", "photos", "miou", "low", "high"]).to_csv(

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.training.bootstrap import interval, resampled_iou, resampled_miou
+from pipelines.training.bootstrap import interval, resampled, resampled_miou
 from pipelines.training.boundary import boundary_f
-from pipelines.training.metrics import Confusion
+from pipelines.training.metrics import Confusion, figures_of_pixels, mean_iou, pixels_of
 
 CONFIDENCE = 0.95  # of the intervals that are shown
 BINS = 15  # of probabilities, for calibration
+FIGURES = ("iou", "dice", "precision", "recall", "boundary_f")  # by class, 0..1
 
 
 @dataclass(frozen=True)
@@ -58,31 +59,31 @@ def count_certainty(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def figures(found: Evaluation, labels: Mapping[str, int], rounds: int) -> dict[str, Any]:
-    """Give the figures of metrics.json; intervals hold 95 % of `rounds` bootstrap resamples of the photos.
+    """Give the figures of metrics.json; `…_low` and `…_high` hold 95 % of `rounds` bootstrap resamples of the photos.
 
     Means are taken over the classes that occur.
     """
-    confusion, edges = found.confusion, boundary_f(found.edges.sum(0))
-    values = {
-        "iou": confusion.iou(), "dice": confusion.dice(), "precision": confusion.precision(),
-        "recall": confusion.recall(), "boundary_f": edges,
-    }  # fmt: skip
-    resampled = resampled_iou(found.confusions, rounds)
-    per_class = {
-        name: {key: _rounded(of[i]) for key, of in values.items() if np.isfinite(of[i])}
-        | dict(zip(("iou_low", "iou_high"), map(_rounded, interval(resampled[:, i], CONFIDENCE)), strict=True))
-        | {"photos": int(confusion.photos[i])}
-        for i, name in enumerate(["background", *labels])
-        if np.isfinite(values["iou"][i])
-    }
-    low, high = interval(np.nanmean(resampled, axis=1), CONFIDENCE)
+    confusion = found.confusion
+    values = confusion.figures() | {"boundary_f": boundary_f(found.edges.sum(0))}
+    pixels = resampled(pixels_of(found.confusions), rounds)
+    others = figures_of_pixels(pixels) | {"boundary_f": boundary_f(resampled(found.edges, rounds))}
+    per_class: dict[str, dict[str, float]] = {}
+    for i, name in enumerate(["background", *labels]):
+        if np.isfinite(values["iou"][i]):
+            per_class[name] = {"photos": int(confusion.photos[i])}
+            for key in FIGURES:
+                if np.isfinite(values[key][i]):
+                    low, high = interval(others[key][:, i], CONFIDENCE)
+                    per_class[name] |= {key: _rounded(values[key][i]), f"{key}_low": _rounded(low)}
+                    per_class[name][f"{key}_high"] = _rounded(high)
+    low, high = interval(mean_iou(pixels), CONFIDENCE)
     return {
         "photos": len(found.photos),
         "miou": _rounded(confusion.miou()),
         "miou_low": _rounded(low),
         "miou_high": _rounded(high),
         "mean_dice": _rounded(float(np.nanmean(values["dice"]))),
-        "mean_boundary_f": _rounded(_mean(edges)),
+        "mean_boundary_f": _rounded(_mean(values["boundary_f"])),
         "calibration_error": _rounded(found.calibration_error()),
         "per_class": per_class,
     }

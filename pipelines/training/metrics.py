@@ -3,6 +3,39 @@
 import numpy as np
 
 
+def pixels_of(confusions: np.ndarray) -> np.ndarray:
+    """Take from confusion matrices, (..., C, C), each class's pixels: (..., C, 3) that are hit, true and predicted."""
+    hit = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return np.stack([hit, confusions.sum(-1), confusions.sum(-2)], axis=-1)
+
+
+def figures_of_pixels(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Give IoU, Dice, precision and recall by class, each (..., C) float64 in 0..1, from pixels as `pixels_of` gives.
+
+    A class that the truth does not hold has NaN; so has precision where nothing was predicted.
+    """
+    hit, true, predicted = np.moveaxis(pixels.astype(float), -1, 0)
+    there = true > 0
+    return {
+        "iou": np.where(there, hit / np.maximum(true + predicted - hit, 1), np.nan),
+        "dice": np.where(there, 2 * hit / np.maximum(true + predicted, 1), np.nan),
+        "precision": np.where(there & (predicted > 0), hit / np.maximum(predicted, 1), np.nan),
+        "recall": np.where(there, hit / np.maximum(true, 1), np.nan),
+    }
+
+
+def mean_iou(pixels: np.ndarray) -> np.ndarray:
+    """Average the IoU over the classes that occur, background included: (...) float64 from (..., C, 3) pixels.
+
+    NaN where no class occurs.
+    """
+    iou = figures_of_pixels(pixels)["iou"]
+    there = np.isfinite(iou)
+    count = there.sum(-1)
+    total = np.where(there, iou, 0).sum(-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
 class Confusion:
     """Pixel counts by truth (rows) and prediction (columns) over `channels` classes; channel 0 is background."""
 
@@ -26,29 +59,14 @@ class Confusion:
         for photo in truth if truth.ndim == 3 else truth[None]:
             self.photos[np.unique(photo)] += 1
 
+    def figures(self) -> dict[str, np.ndarray]:
+        """Give IoU, Dice, precision and recall by class, as `figures_of_pixels` does: each (C,) float64."""
+        return figures_of_pixels(pixels_of(self.matrix))
+
     def iou(self) -> np.ndarray:
         """Give intersection over union per class, (C,) float64; NaN for classes that the truth does not hold."""
-        hit = np.diag(self.matrix).astype(float)
-        union = self.matrix.sum(0) + self.matrix.sum(1) - hit
-        return np.where(self.matrix.sum(1) > 0, hit / np.maximum(union, 1), np.nan)
-
-    def dice(self) -> np.ndarray:
-        """Give the Dice coefficient per class, (C,) float64; NaN for classes that the truth does not hold."""
-        hit = np.diag(self.matrix).astype(float)
-        total = self.matrix.sum(0) + self.matrix.sum(1)
-        return np.where(self.matrix.sum(1) > 0, 2 * hit / np.maximum(total, 1), np.nan)
-
-    def precision(self) -> np.ndarray:
-        """Give, per class, the share of its predicted pixels that are right, (C,) float64; NaN without any."""
-        predicted = self.matrix.sum(0)
-        return np.where(predicted > 0, np.diag(self.matrix) / np.maximum(predicted, 1), np.nan)
-
-    def recall(self) -> np.ndarray:
-        """Give, per class, the share of its true pixels that were found, (C,) float64; NaN without any."""
-        truth = self.matrix.sum(1)
-        return np.where(truth > 0, np.diag(self.matrix) / np.maximum(truth, 1), np.nan)
+        return self.figures()["iou"]
 
     def miou(self) -> float:
         """Average the IoU over the classes that occur, background included; NaN for an empty matrix."""
-        values = self.iou()
-        return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+        return float(mean_iou(pixels_of(self.matrix)))

@@ -1,22 +1,22 @@
 """The report of a model as one HTML page that opens without a server: decision, figures, pictures."""
 
-import json
 import random
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from pipelines.dataset.files import CURVES, METRICS, REPORT
+from pipelines.dataset.files import CURVES
 from pipelines.html import inline, render
 from pipelines.params import Params
 from pipelines.segmentation.clothing import ClothingModel
 from pipelines.training.data import metadata_of
-from pipelines.training.figures import Evaluation, figures_of_slices
+from pipelines.training.figures import Evaluation, figures, figures_of_slices
 from pipelines.training.gate import Decision
-from pipelines.training.report import draw_curves, draw_sheet
+from pipelines.training.report import draw_calibration, draw_confusion, draw_curves, draw_sheet
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -33,30 +33,32 @@ class Contender:
 def write_page(
     path: Path, title: str, decision: Decision, challenger: Contender, champion: Contender | None, params: Params
 ) -> None:
-    """Write the report on what `train` and `evaluate` left in the current folder.
+    """Write the report on what `train` left in the current folder and what the contenders answered.
 
     It shows the photos on which the challenger is worst, and others chosen by chance, as many as `params.evaluate`
     says: photo, truth, champion and challenger side by side.
     """
     models = [one for one in (champion, challenger) if one]
-    metrics = json.loads(METRICS.read_text(encoding="utf-8"))
+    found, rounds = challenger.found, params.evaluate.resamples
+    pictures = {}
     with tempfile.TemporaryDirectory() as folder:
-        curves = Path(folder) / "curves.png"
-        draw_curves(pd.read_csv(CURVES), curves)
-        pictures = {"learning curves": inline(curves.read_bytes(), "png")}
-    pictures["confusion matrix"] = inline((REPORT / "confusion.png").read_bytes(), "png")
-    worst, others = choose(challenger.found, params)
+        scratch = Path(folder) / "picture.png"
+        for name, draw in (
+            ("learning curves", partial(draw_curves, pd.read_csv(CURVES))),
+            ("confusion matrix", partial(draw_confusion, found.confusion, ["background", *params.label_ids])),
+            ("are its probabilities honest?", partial(draw_calibration, found)),
+        ):
+            draw(scratch)
+            pictures[name] = inline(scratch.read_bytes(), "png")
+    worst, others = choose(found, params)
     html = render(
         _TEMPLATE,
         title=title,
         model=challenger.name,
         decision=decision,
-        metrics=metrics,
+        metrics=figures(found, params.label_ids, rounds),
         slices=figures_of_slices(
-            challenger.found,
-            metadata_of(challenger.found.photos, params.evaluate.slices),
-            params.evaluate.resamples,
-            champion.found if champion else None,
+            found, metadata_of(found.photos, params.evaluate.slices), rounds, champion.found if champion else None
         ),
         pictures=pictures,
         panels=["photo", "truth", *(one.name for one in models)],

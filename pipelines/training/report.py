@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: overlays of truth and predictions, the confusion matrix, learning curves."""
+"""Pictures of an evaluation: overlays of truth and predictions, the confusion matrix, calibration, learning curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from pipelines.params import Params
 from pipelines.segmentation.clothing import ClothingModel
 from pipelines.training.data import read_photo
+from pipelines.training.figures import BINS, Evaluation
 from pipelines.training.metrics import Confusion
 
 matplotlib.use("agg")
@@ -86,4 +87,19 @@ def draw_confusion(confusion: Confusion, names: list[str], path: Path) -> None:
         if shares[row, column] >= 0.01:
             color = "white" if shares[row, column] > 0.6 else "black"
             axes.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", fontsize=7, color=color)
+    figure.savefig(path, dpi=110)
+
+
+def draw_calibration(found: Evaluation, path: Path) -> None:
+    """Draw how often pixels are right against how probable the model said they are, and how many it said that of."""
+    pixels, promised, right = found.certainty.sum(0).T
+    said = pixels > 0
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    honest, amount = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    honest.plot([0, 1], [0, 1], color="tab:gray", linewidth=1, label="honest")
+    honest.plot(promised[said] / pixels[said], right[said] / pixels[said], "o-", color="tab:blue", label="model")
+    honest.set(ylabel="share of pixels that are right", ylim=(0, 1))
+    honest.legend(loc="upper left", frameon=False)
+    amount.bar((np.arange(BINS) + 0.5) / BINS, 100 * pixels / max(1, pixels.sum()), width=0.9 / BINS, color="tab:gray")
+    amount.set(xlabel="probability of what was predicted", ylabel="% of pixels", xlim=(0, 1))
     figure.savefig(path, dpi=110)

@@ -18,6 +18,7 @@ from pipelines.dataset.files import CURVES, METRICS, MODEL, REPORT
 from pipelines.images import sha256_hex
 from pipelines.params import Params
 from pipelines.segmentation.clothing import CARD, WEIGHTS, load_card
+from pipelines.training.figures import FIGURES
 
 NETWORK = "network"  # artifact folder with weights.safetensors and model.json: what the service loads
 FINGERPRINT, DATASET = "maskloop.fingerprint", "maskloop.dataset"
@@ -62,7 +63,7 @@ def log_run(client: MlflowClient, name: str, trained: TrainedModel, params: Para
             mlflow.log_params({f"{section}.{name}": value for name, value in getattr(params, section)})
         mlflow.log_metrics({f"test_{key}": value for key, value in figures.items() if key not in _NO_METRICS})
         for label, values in figures["per_class"].items():
-            mlflow.log_metrics({f"{key}/{label}": value for key, value in values.items() if key != "photos"})
+            mlflow.log_metrics({f"{key}/{label}": values[key] for key in FIGURES if key in values})
         _log_curve(client, run.info.run_id, folder / CURVES)
         for path in (folder / "params.yaml", folder / METRICS, folder / CURVES):
             mlflow.log_artifact(str(path))

@@ -120,7 +120,7 @@ def test_the_report_shows_what_each_model_saved(loop, settings):
     said = loop.run("report")
     assert all(word in said for word in ("by hand", "clothing:v1", "report.html"))
     page = (settings.var / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png") == 3
+    assert page.count("data:image/png") == 5
     assert "dataset-0002" in page
 
 
@@ -199,6 +199,19 @@ def test_an_experiment_with_other_parameters_is_compared_label_by_label(settings
     assert "per_class.coat.iou" in difference
     plots = json.loads(clone.dvc("plots", "diff", "HEAD", "--json"))
     assert "IoU by label" in plots["data"]
+
+
+def test_a_champion_chosen_by_hand_serves_at_once_and_wakes_pre_labelling(loop, settings):
+    registry, airflow = Registry(settings), Airflow(settings)
+    champion = registry.champion()
+    [other] = [version for version in registry.versions() if version.version != champion.version]
+    for command, expected in ((("promote", str(other.version)), other), (("rollback",), champion)):
+        before = frozenset(run["dag_run_id"] for run in airflow.runs("prelabel_images"))
+        loop.run(*command)
+        assert registry.champion().served_as == expected.served_as
+        assert serving_model(settings)[0] == expected.served_as
+        woken = airflow.wait_for("prelabel_images", 180, ignore=before)
+        assert woken["state"] == "success"
 
 
 def test_photos_keep_their_side_from_version_to_version(settings):

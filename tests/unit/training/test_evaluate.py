@@ -65,7 +65,8 @@ def test_the_stage_leaves_figures_and_pictures(
     assert (figures["photos"], set(figures["per_class"])) == (3, {"background", "coat", "dress"})
     assert figures["per_class"]["background"]["iou"] == 0
     names = sorted(path.name.split("-miou")[0] for path in REPORT.iterdir())
-    assert names == ["classes.csv", "confusion.png", "overlay-00", "overlay-01", "overlay-02", "slices.csv"]
+    overlays = ["overlay-00", "overlay-01", "overlay-02"]
+    assert names == ["calibration.png", "classes.csv", "confusion.png", *overlays, "slices.csv"]
     classes = pd.read_csv(REPORT / "classes.csv", index_col="label")
     assert list(classes.index) == ["background", "coat", "dress"]
     assert classes.loc["coat", "iou"] == figures["per_class"]["coat"]["iou"]

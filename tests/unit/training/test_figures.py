@@ -119,27 +119,24 @@ def test_metrics_name_the_classes_that_occur() -> None:
     values = figures(evaluation_of((guess, truth)), LABELS, rounds=100)
 
     assert (values["miou"], values["miou_low"], values["miou_high"]) == (0.6, 0.6, 0.6)
+    shared = {"photos": 1, "iou": 0.6, "iou_low": 0.6, "iou_high": 0.6}
+    shared |= {f"{key}{end}": 0.75 for key in ("dice", "precision", "recall") for end in ("", "_low", "_high")}
     assert values["per_class"] == {
-        "background": {
-            "iou": 0.6,
-            "dice": 0.75,
-            "precision": 0.75,
-            "recall": 0.75,
-            "iou_low": 0.6,
-            "iou_high": 0.6,
-            "photos": 1,
-        },
-        "coat": {
-            "iou": 0.6,
-            "dice": 0.75,
-            "precision": 0.75,
-            "recall": 0.75,
-            "boundary_f": 1.0,
-            "iou_low": 0.6,
-            "iou_high": 0.6,
-            "photos": 1,
-        },
+        "background": shared,
+        "coat": shared | {f"boundary_f{end}": 1.0 for end in ("", "_low", "_high")},
     }
+
+
+def test_every_figure_has_an_interval_that_holds_it() -> None:
+    chance = np.random.default_rng(5)
+    truths = [square(60, 5 + 2 * number, 20, 1 + number % 2) for number in range(12)]
+    found = evaluation_of(*((np.roll(truth, chance.integers(0, 6), 0), truth) for truth in truths))
+
+    per_class = figures(found, LABELS, rounds=500)["per_class"]
+
+    for name, values in per_class.items():
+        for key in ("iou", "dice", "precision", "recall", *(["boundary_f"] if name != "background" else [])):
+            assert 0 <= values[f"{key}_low"] < values[key] < values[f"{key}_high"] <= 1, (name, key)
 
 
 def test_slices_are_told_apart() -> None:

@@ -26,7 +26,7 @@ def test_figures_worked_out_by_hand() -> None:
     confusion = confusion_of(GUESS, TRUTH)
 
     np.testing.assert_allclose(confusion.iou(), [0.6, 0.6, np.nan])
-    np.testing.assert_allclose(confusion.dice(), [0.75, 0.75, np.nan])
+    np.testing.assert_allclose(confusion.figures()["dice"], [0.75, 0.75, np.nan])
     assert confusion.miou() == pytest.approx(0.6)
 
 
@@ -87,7 +87,7 @@ def test_intersection_over_union_is_symmetric_where_both_have_the_class(pair: tu
 @given(maps)
 def test_figures_stay_in_range_and_dice_follows_from_iou(pair: tuple[np.ndarray, np.ndarray]) -> None:
     confusion = confusion_of(*pair, channels=4)
-    iou, dice = confusion.iou(), confusion.dice()
+    iou, dice = confusion.iou(), confusion.figures()["dice"]
     seen = np.isfinite(iou)
 
     assert ((iou[seen] >= 0) & (iou[seen] <= 1)).all()
@@ -106,5 +106,5 @@ def test_only_a_perfect_answer_scores_one(pair: tuple[np.ndarray, np.ndarray]) -
 def test_precision_and_recall_worked_out_by_hand() -> None:
     confusion = confusion_of(np.array([[0, 1, 1, 1]]), np.array([[0, 0, 1, 2]]), 4)
 
-    np.testing.assert_allclose(confusion.precision(), [1, 1 / 3, np.nan, np.nan])
-    np.testing.assert_allclose(confusion.recall(), [0.5, 1, 0, np.nan])
+    np.testing.assert_allclose(confusion.figures()["precision"], [1, 1 / 3, np.nan, np.nan])
+    np.testing.assert_allclose(confusion.figures()["recall"], [0.5, 1, 0, np.nan])

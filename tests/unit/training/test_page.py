@@ -43,7 +43,7 @@ def test_the_page_holds_decision_figures_and_pictures(challenger: Contender, two
     assert "Not promoted</b>" in page
     assert "no gain" in page
     assert page.count("data:image/jpeg") == 3, "a sheet for each of the three test photos"
-    assert page.count("data:image/png") == 2
+    assert page.count("data:image/png") == 3
     for text in ("clothing:v1", "clothing:v2", "coat", "not measured", "boundary F", "The worst photos"):
         assert text in page
 
