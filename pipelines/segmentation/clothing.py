@@ -5,7 +5,7 @@ A model is a folder of two files, `weights.safetensors` and `model.json`; no pic
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipelines.errors import ModelError
-from pipelines.params import TrainParams
+from pipelines.params import DecoderOption, TrainParams
 from pipelines.records import Prediction
 from pipelines.segmentation.batching import Batched
 from pipelines.segmentation.masks import classes_of_photo, score_regions, without_specks
@@ -29,7 +29,10 @@ _HALF = (0.5, 0.5, 0.5)  # what the TensorFlow-born EfficientNet weights were tr
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a network needs to be rebuilt and fed; channel 0 is background, channel i is the i-th of `labels`."""
+    """What a network needs to be rebuilt and fed; channel 0 is background, channel i is the i-th of `labels`.
+
+    `decoder` holds the architecture's own options, as segmentation-models-pytorch names them.
+    """
 
     architecture: str
     encoder: str
@@ -38,6 +41,7 @@ class ModelCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     labels: Mapping[str, int]  # name → pixel value in index masks
+    decoder: Mapping[str, DecoderOption] = field(default_factory=dict)
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # `load_card` checks types: a card may come from anywhere
 
@@ -91,12 +95,17 @@ def build_network(card: ModelCard) -> torch.nn.Module:
 
     try:
         return smp.create_model(
-            card.architecture, encoder_name=card.encoder, encoder_weights=None, classes=len(card.labels) + 1
+            card.architecture,
+            encoder_name=card.encoder,
+            encoder_weights=None,
+            classes=len(card.labels) + 1,
+            **card.decoder,
         )
-    except (KeyError, RuntimeError) as error:  # timm raises RuntimeError for `tu-` encoders that it does not know
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # the libraries raise all of these for bad names
         raise ModelError(
-            f"segmentation-models-pytorch has no architecture {card.architecture!r} with encoder {card.encoder!r}; "
-            "see train.architecture and train.encoder in docs/params.md"
+            f"segmentation-models-pytorch has no architecture {card.architecture!r} with encoder {card.encoder!r} and "
+            f"decoder options {dict(card.decoder)} ({error}); see train.architecture, train.encoder and train.decoder "
+            "in docs/params.md"
         ) from error
 
 
@@ -109,7 +118,7 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
         wanted = smp.encoders.get_preprocessing_params(params.encoder, "imagenet")
         mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
     card = ModelCard(
-        params.architecture, params.encoder, params.image_height, params.image_width, mean, std, dict(labels)
+        params.architecture, params.encoder, *params.predict_size, mean, std, dict(labels), dict(params.decoder)
     )
     network = build_network(card)
     encoder = network.get_submodule("encoder")

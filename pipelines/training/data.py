@@ -143,7 +143,8 @@ def _augmentations() -> v2.Transform:
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(),
-            v2.RandomAffine(degrees=8, translate=(0.06, 0.06), scale=(0.85, 1.2)),
-            v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04),
+            v2.RandomAffine(degrees=10, translate=(0.08, 0.08), scale=(0.7, 1.4)),
+            v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.05),
+            v2.RandomGrayscale(0.1),
         ]
     )

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as lightning
 import numpy as np
 import torch
+from segmentation_models_pytorch.base import SegmentationModel
 
 from pipelines.params import TrainParams
 from pipelines.training.metrics import Confusion
@@ -58,6 +59,34 @@ def lr_scale(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - _WARM_UP) / (1 - _WARM_UP))))
 
 
+def freeze(encoder: torch.nn.Module, stride: int, height: int, width: int) -> list[torch.nn.Module]:
+    """Let what makes the encoder's features down to 1/`stride` of a photo's size learn no more; 0: everything learns.
+
+    Photos are (height, width) pixels. Gives the modules to keep in evaluation mode. Early features of a pretrained
+    network are general ones, and their gradients cost the most, being the largest.
+    """
+    if not stride:
+        return []
+    features = encoder.eval()(torch.zeros(1, 3, height, width))
+    shown = [one.float().sum() for one in features if one.requires_grad and height // one.shape[2] <= stride]
+    parameters = list(encoder.parameters())
+    gradients = torch.autograd.grad(torch.stack(shown).sum(), parameters, allow_unused=True)
+    for one, gradient in zip(parameters, gradients, strict=True):
+        one.requires_grad_(gradient is None)
+    encoder.train()
+    return [
+        module
+        for module in encoder.modules()
+        if (own := list(module.parameters(recurse=False))) and not any(one.requires_grad for one in own)
+    ]
+
+
+def _is_of_two_parts(network: torch.nn.Module) -> bool:
+    """Tell whether a network is an encoder, then a decoder, then a head, and nothing else."""
+    plain = isinstance(network, SegmentationModel) and type(network).forward is SegmentationModel.forward
+    return plain and network.classification_head is None
+
+
 class Learner(lightning.LightningModule):
     """Fits a network; keeps a row per epoch in `curve`. `prepared` is how many seconds of the budget are gone already.
 
@@ -73,12 +102,17 @@ class Learner(lightning.LightningModule):
         self.params, self.prepared = params, prepared
         self.progress, self.seconds = 0.0, 0.0  # seconds of the epochs that are done, those before a resume included
         self.curve: list[dict[str, float]] = []
+        pretrained = params.encoder_weights != "none"
+        size = params.image_height, params.image_width
+        self._frozen = freeze(network.get_submodule("encoder"), params.frozen_stride if pretrained else 0, *size)
+        self._bfloat16 = torch.cpu.get_capabilities().get("amx_bf16", False)
         self.register_buffer(
             "class_weights", torch.from_numpy(class_weights(pixels, params.class_weights)), persistent=False
         )
         self._losses: list[float] = []
         self._confusion = Confusion(len(pixels))
         self._begun = 0.0
+        self.train()
 
     def on_train_epoch_start(self) -> None:
         """Begin to collect losses and to measure time."""
@@ -92,10 +126,29 @@ class Learner(lightning.LightningModule):
         left = int(self.trainer.num_training_batches) * (self._epochs() - self.current_epoch) - number
         self.progress += (1 - self.progress) / max(1, left)
 
+    def train(self, mode: bool = True) -> "Learner":
+        """Switch between training and evaluation; what is frozen keeps the statistics of its normalisations."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def logits(self, photos: torch.Tensor) -> torch.Tensor:
+        """Give (N, C, h, w) float32 logits of (N, 3, h, w) float32 photos in channels-last order.
+
+        Processors that multiply matrices of bfloat16 numbers (AMX) do so in the decoder, as `torch.autocast` rounds
+        them; encoders hold convolutions that are slower in it.
+        """
+        if photos.is_cuda or not (self._bfloat16 and _is_of_two_parts(self.network)):
+            return self.network(photos).float()
+        features = self.network.encoder(photos)
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.network.segmentation_head(self.network.decoder(features)).float()
+
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Give the loss of one batch."""
         photos, masks = batch
-        logits = self.network(photos.contiguous(memory_format=torch.channels_last)).float()
+        logits = self.logits(photos.contiguous(memory_format=torch.channels_last))
         loss = segmentation_loss(logits, masks, self.class_weights, dice=self.params.dice)
         self._losses.append(float(loss.detach()))
         return loss
@@ -145,6 +198,8 @@ class Learner(lightning.LightningModule):
         encoder = {id(one) for one in self.network.get_submodule("encoder").parameters()}
         groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
         for one in self.network.parameters():
+            if not one.requires_grad:
+                continue
             rate = self.params.lr * (_ENCODER_SHARE if id(one) in encoder else 1)
             groups.setdefault((rate, self.params.weight_decay if one.ndim > 1 else 0.0), []).append(one)
         return torch.optim.AdamW(

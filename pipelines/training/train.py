@@ -4,10 +4,13 @@ Each epoch leaves a checkpoint in training/, from which the same training goes o
 budget of minutes binds, what it ends with is the same bytes as without one.
 """
 
+import ctypes
 import logging
 import os
 import shutil
 import time
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -29,6 +32,7 @@ from pipelines.training.data import Photos, RepeatFactorSampler, photos_of
 from pipelines.training.learner import Learner
 
 logger = logging.getLogger(__name__)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def train(params: Params) -> None:
@@ -37,12 +41,14 @@ def train(params: Params) -> None:
     Raises DatasetError when the train side has fewer than two photos, or the test side none.
     """
     options, begun = params.train, time.monotonic()
+    keep_freed_memory()
     lightning.seed_everything(options.seed, workers=True, verbose=False)
     photos_of("test")  # better to hear now than after the training that nothing can be evaluated
     network, card = new_network(options, params.label_ids)
     if options.start == "champion":
         _take_over(network, card)
-    train_side = Photos(photos_of("train"), card, augment=True)
+    smaller = replace(card, height=options.image_height, width=options.image_width)
+    train_side = Photos(photos_of("train"), smaller, augment=True)
     val_side = Photos(photos_of("val"), card, augment=False)
     if len(train_side) < 2:
         raise DatasetError("training needs at least two photos on the train side; label more, then run `maskloop sync`")
@@ -89,7 +95,7 @@ def _take_over(network: torch.nn.Module, card: ModelCard) -> None:
         logger.info("there is no champion to go on from: training starts from scratch")
         return
     of_champion = load_card(START)
-    pairs = {name: (getattr(of_champion, name), getattr(card, name)) for name in ("architecture", "encoder")}
+    pairs = {name: (getattr(of_champion, name), getattr(card, name)) for name in ("architecture", "encoder", "decoder")}
     pairs["labels"] = tuple(of_champion.labels.items()), tuple(card.labels.items())  # channels stand in their order
     different = [name for name, (theirs, ours) in pairs.items() if theirs != ours]
     if different:
@@ -137,6 +143,14 @@ def _moving_average(decay: float, average: torch.Tensor, now: torch.Tensor, step
 def training_code() -> bytes:
     """Give the code of this package: what another version of it left is not gone on with."""
     return b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one, which otherwise gets it anew, page by page and cleared."""
+    with suppress(AttributeError):  # other C libraries have no such function
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _gpus() -> int:

