@@ -19,7 +19,7 @@ from segment_anything import sam_model_registry
 
 from benchmarks.harness import Row, compare_several
 from pipelines.params import load_params
-from pipelines.segmentation.clothing import ModelCard, build_network
+from pipelines.segmentation.clothing import new_network
 from pipelines.segmentation.runtime import Forward, compile_network
 from pipelines.settings import PROJECT_ROOT
 
@@ -27,10 +27,9 @@ from pipelines.settings import PROJECT_ROOT
 def run() -> list[Row]:
     """Time each runtime against eager torch: the clothing model, then Segment Anything's encoder."""
     params = load_params(PROJECT_ROOT / "params.yaml")
-    half = (0.5, 0.5, 0.5)
     size = params.train.predict_size
-    card = ModelCard(params.train.architecture, params.train.encoder, *size, half, half, params.label_ids)
-    clothing = torch.nn.Sequential(build_network(card), torch.nn.Softmax(dim=1)).eval()
+    network, _ = new_network(params.train, params.label_ids)
+    clothing = torch.nn.Sequential(network, torch.nn.Softmax(dim=1)).eval()
     encoder = sam_model_registry["vit_b"]().image_encoder.eval()
     return [
         *_rows("clothing model, 1 photo", clothing, (1, 3, *size), rounds=31, unit="ms"),

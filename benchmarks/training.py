@@ -28,7 +28,7 @@ from pipelines.dataset.files import MANIFEST, MODEL, START
 from pipelines.demo.archive import SyntheticArchive
 from pipelines.masked_photos import masked_photos
 from pipelines.params import Params, load_params
-from pipelines.segmentation.clothing import load_model, new_network
+from pipelines.segmentation.clothing import ModelCard, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
 from pipelines.simulation.corpus import write_dataset
 from pipelines.training.bootstrap import interval, resampled_miou
@@ -85,8 +85,7 @@ def _bare(params: Params) -> float:
     """Give photos per second of forward, loss and backward on batches in memory."""
     network, card = new_network(params.train, params.label_ids)
     learner = Learner(network.to(memory_format=torch.channels_last), params.train, np.ones(len(card.index_of_channel)))
-    card = replace(card, height=params.train.image_height, width=params.train.image_width)
-    photos, size = Photos(photos_of("train"), card, augment=False), params.train.batch_size
+    photos, size = Photos(photos_of("train"), _card_of_training(params), augment=False), params.train.batch_size
     batches = [
         [torch.stack(part) for part in zip(*(photos[place] for place in range(start, start + size)), strict=True)]
         for start in range(0, size * _BATCHES, size)
@@ -101,9 +100,14 @@ def _bare(params: Params) -> float:
     return size * (_BATCHES - 2) / (time.perf_counter() - begun)
 
 
+def _card_of_training(params: Params) -> ModelCard:
+    _, card = new_network(params.train, params.label_ids)
+    return replace(card, height=params.train.image_height, width=params.train.image_width)
+
+
 def _memory(params: Params) -> list[Row]:
     """Measure what decoded photos take of memory that the system cannot take back."""
-    _, card = new_network(params.train, params.label_ids)
+    card = _card_of_training(params)
     before = _anonymous_mb()
     photos = Photos(photos_of("train"), card, augment=True)
     taken = max(0.0, _anonymous_mb() - before)

@@ -18,8 +18,8 @@ def simulate(
     sizes: Annotated[str, typer.Option(help="Photos labelled after each batch")] = "50,100,200",
     seeds: Annotated[int, typer.Option(min=1, help="How often each order is tried")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each training")] = 200,
-    height: Annotated[int, typer.Option(help="The network's input in pixels")] = 192,
-    width: Annotated[int, typer.Option(help="Likewise")] = 128,
+    height: Annotated[int, typer.Option(help="Height of photos in training, in pixels")] = 192,
+    width: Annotated[int, typer.Option(help="Their width")] = 128,
 ) -> None:
     """Measure what labelling more photos is worth, taken by chance or by the queue, on photos whose masks are known."""
     import time

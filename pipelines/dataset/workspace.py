@@ -227,9 +227,9 @@ def _run(
         sys.stdout.flush()
     try:
         process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=None if terminal else subprocess.PIPE,
-            stderr=subprocess.STDOUT if show else subprocess.PIPE, text=True, start_new_session=True,
-            pass_fds=keep_open,
+            command, cwd=folder, env=environment, text=True, start_new_session=True, pass_fds=keep_open,
+            stdin=subprocess.DEVNULL, stdout=None if terminal else subprocess.PIPE,
+            stderr=subprocess.STDOUT if show else subprocess.PIPE,
         )  # fmt: skip
     except FileNotFoundError as error:
         raise ConfigurationError(f"{command[0]} is not installed: sudo apt-get install {command[0]}") from error

@@ -3,6 +3,7 @@
 A model is a folder of two files, `weights.safetensors` and `model.json`; no pickle is ever written or read.
 """
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -90,9 +91,16 @@ class ClothingModel:
 
 
 def build_network(card: ModelCard) -> torch.nn.Module:
-    """Build the network with random weights; raises ModelError for unknown architectures and encoders."""
+    """Build the network with random weights; raises ModelError for unknown architectures, encoders and options."""
     import segmentation_models_pytorch as smp
 
+    if kind := smp.MODEL_ARCHITECTURES_MAPPING.get(card.architecture.lower()):
+        # The library hands on to the encoder what it does not know, and the encoder may drop it without a word.
+        known = [name for name in inspect.signature(kind).parameters if name.startswith("decoder_")]
+        if unknown := sorted(set(card.decoder) - set(known)):
+            raise ModelError(
+                f"{card.architecture} has no option {', '.join(unknown)}; train.decoder may hold {', '.join(known)}"
+            )
     try:
         return smp.create_model(
             card.architecture,
@@ -101,7 +109,7 @@ def build_network(card: ModelCard) -> torch.nn.Module:
             classes=len(card.labels) + 1,
             **card.decoder,
         )
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # the libraries raise all of these for bad names
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # libraries raise all of these for what is unfit
         raise ModelError(
             f"segmentation-models-pytorch has no architecture {card.architecture!r} with encoder {card.encoder!r} and "
             f"decoder options {dict(card.decoder)} ({error}); see train.architecture, train.encoder and train.decoder "

@@ -23,8 +23,10 @@ class Airflow:
         self.url = settings.url("airflow")
         self._http = httpx.Client(base_url=self.url, timeout=30)
         account = {"username": settings.airflow_user, "password": settings.airflow_password.get_secret_value()}
-        answer = self._request("POST", "/auth/token", json=account)
-        self._http.headers["Authorization"] = f"Bearer {answer['access_token']}"
+        token = self._request("POST", "/auth/token", json=account).get("access_token")
+        if not token:
+            raise self._is_another("gives no token")
+        self._http.headers["Authorization"] = f"Bearer {token}"
 
     def ensure_pool(self, name: str, slots: int, description: str) -> bool:
         """Create a pool if there is none of that name; True when it was created."""
@@ -55,12 +57,12 @@ class Airflow:
         return str(self._request("POST", f"/api/v2/dags/{dag}/dagRuns", json={"logical_date": None})["dag_run_id"])
 
     def emit(self, asset: str, extra: dict[str, str]) -> None:
-        """Report an event on the asset of this URI, which wakes the DAGs that wait for it.
+        """Report an event on the asset of this name, which wakes the DAGs that wait for it.
 
         Raises ServiceError when Airflow has read no DAG that knows the asset.
         """
-        known = self._request("GET", "/api/v2/assets", params={"uri_pattern": asset})["assets"]
-        numbers = [one["id"] for one in known if one["uri"] == asset]
+        known = self._request("GET", "/api/v2/assets", params={"name_pattern": asset})["assets"]
+        numbers = [one["id"] for one in known if one["name"] == asset]
         if not numbers:
             raise ServiceError(f"Airflow at {self.url} knows no asset {asset} yet; it is reading the DAGs")
         self._request("POST", "/api/v2/assets/events", json={"asset_id": numbers[0], "extra": extra})
@@ -121,7 +123,13 @@ class Airflow:
             )
         if not answer.is_success:
             raise ServiceError(f"Airflow at {self.url}{path} answered HTTP {answer.status_code}: {answer.text[:300]}")
-        return answer.json()
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise self._is_another(f"does not answer in JSON at {path}") from error
+
+    def _is_another(self, why: str) -> ServiceError:
+        return ServiceError(f"what listens at {self.url} {why} and is no Airflow; see MASKLOOP_AIRFLOW_URL")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from pipelines.training.figures import FIGURES
 NETWORK = "network"  # artifact folder with weights.safetensors and model.json: what the service loads
 FINGERPRINT, DATASET = "maskloop.fingerprint", "maskloop.dataset"
 _NO_METRICS = ("photos", "per_class")  # of metrics.json
+_BY_LABEL = (*FIGURES, "iou_low", "iou_high")  # of them; metrics.json holds the other intervals
 _PACKAGES = (
     "torch", "torchvision", "lightning", "segmentation-models-pytorch", "openvino", "opencv-python-headless", "numpy",
     "mlflow", "dvc",
@@ -63,7 +64,7 @@ def log_run(client: MlflowClient, name: str, trained: TrainedModel, params: Para
             mlflow.log_params({f"{section}.{name}": value for name, value in getattr(params, section)})
         mlflow.log_metrics({f"test_{key}": value for key, value in figures.items() if key not in _NO_METRICS})
         for label, values in figures["per_class"].items():
-            mlflow.log_metrics({f"{key}/{label}": values[key] for key in FIGURES if key in values})
+            mlflow.log_metrics({f"{key}/{label}": values[key] for key in _BY_LABEL if key in values})
         _log_curve(client, run.info.run_id, folder / CURVES)
         for path in (folder / "params.yaml", folder / METRICS, folder / CURVES):
             mlflow.log_artifact(str(path))

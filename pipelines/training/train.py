@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import time
+import warnings
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -65,10 +66,12 @@ def train(params: Params) -> None:
     if done := _epochs_done(last):
         order.set_epoch(done)  # the first draws come before Lightning says so
         logger.info("going on after epoch %d of the training that was interrupted", done)
-    trainer.fit(
-        learner, loader, DataLoader(val_side, size) if len(val_side) else None,
-        ckpt_path=last if done else None, weights_only=True,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found .* in eval mode")  # those are frozen
+        trainer.fit(
+            learner, loader, DataLoader(val_side, size) if len(val_side) else None,
+            ckpt_path=last if done else None, weights_only=True,
+        )  # fmt: skip
     if trainer.is_global_zero:
         # Killed after its last epoch, a training is not averaged again; the checkpoint holds the averaged weights.
         learner.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
@@ -137,7 +140,7 @@ def _moving_average(decay: float, average: torch.Tensor, now: torch.Tensor, step
     The decay after n steps is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage.
     """
     here = min(decay, (1 + float(steps)) / (10 + float(steps)))
-    return here * average + (1 - here) * now
+    return average + (1 - here) * (now - average)  # in this form what does not learn stays exactly as it is
 
 
 def training_code() -> bytes:
@@ -149,8 +152,8 @@ def keep_freed_memory() -> None:
     """Have glibc keep what a step frees for the next one, which otherwise gets it anew, page by page and cleared."""
     with suppress(AttributeError):  # other C libraries have no such function
         libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        if libc.mallopt(_M_MMAP_THRESHOLD, 2**30) or libc.mallopt(_M_MMAP_THRESHOLD, 2**25):  # older ones stop there
+            libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def _gpus() -> int:

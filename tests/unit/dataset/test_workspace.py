@@ -1,5 +1,7 @@
 """The workspace: a clone that follows the project's commits, has one writer, and is never left half merged."""
 
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,3 +209,19 @@ def test_a_failure_carries_gits_own_words(workspace: Workspace) -> None:
 def test_a_failure_carries_dvcs_own_words(workspace: Workspace) -> None:
     with pytest.raises(DatasetError, match=r"dvc checkout nowhere` failed in .*nowhere"):
         workspace.dvc("checkout", "nowhere")
+
+
+def test_what_runs_in_a_terminal_can_draw_there_and_waits_for_nobodys_answer(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    program = (
+        "import pathlib; from pipelines.dataset.workspace import Workspace; from pipelines.settings import Settings;"
+        f"here = pathlib.Path({str(tmp_path)!r});"
+        "Workspace(here, Settings(var=here)).run('test -t 1 && echo it is a terminal; read answer || echo no answer')"
+    )
+
+    subprocess.run([sys.executable, "-c", program], stdin=theirs, stdout=theirs, check=True, timeout=60)
+    os.close(theirs)
+
+    said = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert said.split("\r\n") == ["it is a terminal", "no answer", ""]

@@ -172,6 +172,21 @@ def test_unknown_networks_name_where_to_look(folder: Path, fields: dict[str, Any
         load_model(folder)
 
 
+def test_an_option_that_the_architecture_lacks_is_named_with_those_it_has(folder: Path) -> None:
+    change_card(folder, decoder={"decoder_chanels": 128})
+
+    with pytest.raises(ModelError, match=r"FPN has no option decoder_chanels; .*decoder_pyramid_channels"):
+        load_model(folder)
+
+
+def test_a_card_of_before_there_were_options_still_loads(folder: Path) -> None:
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    del card["decoder"]
+    (folder / CARD).write_text(json.dumps(card), encoding="utf-8")
+
+    assert load_model(folder).card.decoder == {}
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"architecture": "FPN"}', "\ufeffno", "null"], ids=lambda text: repr(text)
 )

