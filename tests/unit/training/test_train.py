@@ -20,7 +20,8 @@ from pipelines.errors import DatasetError
 from pipelines.params import Params
 from pipelines.segmentation.clothing import CARD, WEIGHTS, build_network, load_card, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
-from pipelines.training.learner import Learner, class_weights, freeze, lr_scale, segmentation_loss
+from pipelines.training.frozen import freeze
+from pipelines.training.learner import Learner, class_weights, lr_scale, segmentation_loss
 from pipelines.training.train import train
 
 Sides = dict[str, list[str]]
