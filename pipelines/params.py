@@ -166,7 +166,8 @@ class TrainParams(Section):
 
     `decoder` holds the architecture's options by their names in segmentation-models-pytorch.
     With `start: champion` a training goes on from the champion's weights, with `scratch` from the encoder's alone.
-    `max_minutes` shortens the schedule when the epochs take longer (0: never), `patience` ends it after so many epochs
+    `max_steps` shortens the schedule when there are so many photos that the epochs have more steps, and `max_minutes`
+    when they take longer (0: never); `patience` ends it after so many epochs
     without a better validation (0: never). `class_weights` is the exponent by which rare classes weigh more in
     the loss, `repeat_threshold` the share of photos below which a label makes its photos come more often, `ema_decay`
     the decay of the moving average of weights (0: none). What a pretrained encoder makes of photos down to
@@ -184,6 +185,7 @@ class TrainParams(Section):
     predict_scale: Annotated[float, Field(ge=0.5, le=4)] = 1.0
     frozen_stride: Literal[0, 2, 4, 8, 16, 32] = 0
     epochs: Annotated[int, Field(ge=1)]
+    max_steps: Annotated[int, Field(ge=0)] = 0
     max_minutes: Annotated[float, Field(ge=0)]
     patience: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]

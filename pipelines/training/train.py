@@ -27,7 +27,7 @@ from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, TRAINING
 from pipelines.errors import DatasetError
 from pipelines.images import sha256_hex
 from pipelines.log import run_stage
-from pipelines.params import Params, load_params
+from pipelines.params import Params, TrainParams, load_params
 from pipelines.segmentation.clothing import WEIGHTS, ModelCard, load_card, new_network, save_model
 from pipelines.training.data import Photos, RepeatFactorSampler, photos_of
 from pipelines.training.learner import Learner
@@ -59,9 +59,11 @@ def train(params: Params) -> None:
     order = RepeatFactorSampler(train_side.pixels, options.repeat_threshold, options.seed)
     loader = DataLoader(train_side, size, sampler=order, drop_last=len(train_side) // _gpus() > size)
     network = network.to(memory_format=torch.channels_last)
+    if options.max_steps:
+        options = options.model_copy(update={"epochs": max(1, min(options.epochs, options.max_steps // len(loader)))})
     learner = Learner(network, options, train_side.pixels.sum(0), time.monotonic() - begun)
     folder = TRAINING / _key(params)
-    trainer = _trainer(params, folder, validates=len(val_side) > 0)
+    trainer = _trainer(options, folder, validates=len(val_side) > 0)
     last = folder / "last.ckpt"
     if done := _epochs_done(last):
         order.set_epoch(done)  # the first draws come before Lightning says so
@@ -107,8 +109,7 @@ def _take_over(network: torch.nn.Module, card: ModelCard) -> None:
         network.load_state_dict(load_file(START / WEIGHTS))
 
 
-def _trainer(params: Params, folder: Path, *, validates: bool) -> lightning.Trainer:
-    options = params.train
+def _trainer(options: TrainParams, folder: Path, *, validates: bool) -> lightning.Trainer:
     every = max(1, options.epochs // 12)
     keep = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
     callbacks: list[Callback] = [keep]

@@ -116,6 +116,13 @@ def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_tra
     assert 1 <= len(pd.read_csv(CURVES)) < 2000
 
 
+def test_many_photos_shorten_the_schedule_to_so_many_steps(workspace: Sides, small_training: Params) -> None:
+    options = {"epochs": 50, "max_steps": 8, "batch_size": 2}  # of five photos: two steps an epoch
+    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
+
+    assert len(pd.read_csv(CURVES)) == 4
+
+
 def test_the_rate_rises_and_comes_down_to_nothing() -> None:
     rates = [lr_scale(step / 100) for step in range(101)]
     assert rates.index(max(rates)) == 15
