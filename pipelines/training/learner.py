@@ -3,6 +3,8 @@
 import logging
 import math
 import time
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -18,6 +20,7 @@ logger = logging.getLogger(__name__)
 Batch = tuple[torch.Tensor, torch.Tensor]  # photos (N, 3, h, w) float32, masks (N, h, w) int64 channel numbers
 _WARM_UP = 0.15  # share of the training in which the learning rate rises
 _ENCODER_SHARE = 1 / 3  # of the learning rate: the encoder is pretrained
+_COUNTED_BATCHES = 32  # at most, for the statistics of batch normalisations
 _GREATEST_WEIGHT = 20.0  # of a class, against the mean pixel's
 
 
@@ -125,6 +128,24 @@ class Learner(lightning.LightningModule):
         with torch.autocast("cpu", torch.bfloat16):
             return head(decoder(features)).float()
 
+    def renew_statistics(self, batches: Iterable[Batch]) -> None:
+        """Count anew what batch normalisations expect, as the averaged weights never saw a batch themselves.
+
+        After Izmailov et al., «Averaging weights leads to wider optima and better generalization» (UAI 2018). It also
+        lets a training of a few steps end with statistics of its photos and not of how it began. What is frozen stays.
+        """
+        kept = {id(one) for module in self._frozen for one in module.modules()}
+        self.eval()
+        for one in self.network.modules():
+            if isinstance(one, torch.nn.BatchNorm2d) and id(one) not in kept:
+                one.reset_running_stats()
+                one.momentum = None  # the plain mean over all batches
+                one.train()
+        with torch.no_grad():
+            for photos, _ in islice(batches, _COUNTED_BATCHES):
+                self.logits(photos.to(self.device, memory_format=torch.channels_last))
+        self.eval()
+
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Give the loss of one batch."""
         photos, masks = batch
@@ -165,7 +186,8 @@ class Learner(lightning.LightningModule):
         self.curve.append(row)
         epochs = self._epochs()
         if self.params.max_minutes:
-            fit = int((self.params.max_minutes * 60 - prepared) / per_epoch)
+            counting = _COUNTED_BATCHES * per_epoch / int(self.trainer.num_training_batches)
+            fit = int((self.params.max_minutes * 60 - prepared - counting) / per_epoch)
             epochs = max(done, min(self.params.epochs, fit))
             self.trainer.fit_loop.max_epochs = epochs
         logger.info(

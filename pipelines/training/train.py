@@ -77,6 +77,8 @@ def train(params: Params) -> None:
     if trainer.is_global_zero:
         # Killed after its last epoch, a training is not averaged again; the checkpoint holds the averaged weights.
         learner.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
+        order.set_epoch(options.epochs)
+        learner.to(trainer.strategy.root_device).renew_statistics(loader)
         save_model(learner.network, card, MODEL)
         pd.DataFrame(learner.curve).to_csv(CURVES, index=False, float_format="%.5f")
         shutil.rmtree(TRAINING)

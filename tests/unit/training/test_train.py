@@ -116,6 +116,20 @@ def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_tra
     assert 1 <= len(pd.read_csv(CURVES)) < 2000
 
 
+def test_statistics_are_those_of_the_photos_and_not_of_how_training_began(small_training: Params) -> None:
+    options = small_training.train.model_copy(update={"architecture": "UPerNet", "decoder": {}})
+    network, _ = new_network(options, small_training.label_ids)
+    learner = Learner(network, options, np.ones(3))
+    photos = 3 + 2 * torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    first = network.get_submodule("encoder.conv_stem")(photos)
+
+    learner.renew_statistics([(photos, torch.zeros(8, 64, 64, dtype=torch.int64))])
+
+    seen = network.get_submodule("encoder.bn1").running_mean
+    torch.testing.assert_close(seen, first.mean(dim=(0, 2, 3)), atol=1e-4, rtol=1e-3)
+    assert not any(module.training for module in network.modules())
+
+
 def test_many_photos_shorten_the_schedule_to_so_many_steps(workspace: Sides, small_training: Params) -> None:
     options = {"epochs": 50, "max_steps": 8, "batch_size": 2}  # of five photos: two steps an epoch
     train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
@@ -208,7 +222,8 @@ def test_random_weights_are_never_frozen(small_training: Params) -> None:
 
     Learner(network, options, np.ones(3))
 
-    assert all(one.requires_grad for one in network.parameters())
+    still = {name.split(".")[1] for name, one in network.named_parameters() if not one.requires_grad}
+    assert still == {"conv_head", "bn2"}, "which no feature needs"
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "timm-tf_efficientnet_lite0"])
