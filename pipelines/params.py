@@ -164,15 +164,14 @@ DecoderOption = bool | int | float | str | list[int]
 class TrainParams(Section):
     """Network, input size in pixels, and optimisation.
 
-    `decoder` holds the architecture's options by their names in segmentation-models-pytorch.
-    With `start: champion` a training goes on from the champion's weights, with `scratch` from the encoder's alone.
-    `max_steps` shortens the schedule when there are so many photos that the epochs have more steps, and `max_minutes`
-    when they take longer (0: never); `patience` ends it after so many epochs
-    without a better validation (0: never). `class_weights` is the exponent by which rare classes weigh more in
-    the loss, `repeat_threshold` the share of photos below which a label makes its photos come more often, `ema_decay`
-    the decay of the moving average of weights (0: none). What a pretrained encoder makes of photos down to
-    1/`frozen_stride` of their size stays as it is (0: everything learns). The model sees photos `predict_scale` times
-    as large as training does.
+    `decoder` holds the architecture's options by their names in segmentation-models-pytorch. With `start: champion` a
+    training goes on from the champion's weights, with `scratch` from the encoder's alone. What a pretrained encoder
+    makes of photos down to 1/`frozen_stride` of their size stays as it is (0: everything learns). The model sees photos
+    `predict_scale` times as large as training does. `max_steps` shortens the schedule when the epochs have more steps,
+    `max_minutes` when they take longer (0: never); `patience` ends it after so many epochs without a better validation
+    (0: never). `class_weights` is the exponent by which rare classes weigh more in the loss, `repeat_threshold` the
+    share of photos below which a label makes its photos come more often, `ema_decay` the decay of the moving average
+    of weights (0: none).
     """
 
     architecture: str

@@ -7,7 +7,6 @@ lies in a folder of its own, so a simulation that was ended goes on where it was
 
 import json
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import chdir
 from dataclasses import asdict, dataclass, replace
@@ -153,8 +152,7 @@ def _train(place: Path, labelled: Sequence[str], params: Params, steps: int, see
             (place / part).symlink_to(place.parent / part)
     table = pd.read_parquet(place.parent / MANIFEST)
     table[table["sha256"].isin(labelled) | (table["split"] == "test")].to_parquet(place / MANIFEST, index=False)
-    batches = max(1, len(labelled) // params.train.batch_size)
-    options = {"epochs": max(1, math.ceil(steps / batches)), "max_minutes": 0, "patience": 0, "seed": seed}
+    options = {"epochs": steps, "max_steps": steps, "max_minutes": 0, "patience": 0, "seed": seed}
     with chdir(place):
         train(params.model_copy(update={"train": params.train.model_copy(update=options)}))
 

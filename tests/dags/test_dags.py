@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.retrain import MODEL_ASSET
 from pipelines.settings import PROJECT_ROOT
 from pipelines.stack.airflow import POOLS, WORKSPACE_POOL
 from pipelines.stack.lifecycle import DAGS
@@ -78,6 +79,10 @@ def test_dags_are_woken_by_assets_and_by_the_clock_as_well(
 )
 def test_each_dag_wakes_the_next(dags: dict[str, Any], dag_id: str, wakes: str) -> None:
     assert [uri for task in dags[dag_id]["tasks"].values() for uri in task["wakes"]] == [f"maskloop://{wakes}"]
+
+
+def test_a_champion_chosen_by_hand_is_reported_on_the_asset_that_retraining_reports_on(dags: dict[str, Any]) -> None:
+    assert [name for task in dags["retrain_model"]["tasks"].values() for name in task["wakes"]] == [MODEL_ASSET]
 
 
 @pytest.mark.parametrize("dag_id", sorted(DAGS))
