@@ -13,6 +13,7 @@ import torch
 from segmentation_models_pytorch.base import SegmentationModel
 
 from pipelines.params import TrainParams
+from pipelines.segmentation.runtime import multiplies_bfloat16
 from pipelines.training.frozen import freeze
 from pipelines.training.metrics import Confusion
 
@@ -87,7 +88,7 @@ class Learner(lightning.LightningModule):
         pretrained = params.encoder_weights != "none"
         size = params.image_height, params.image_width
         self._frozen = freeze(network.get_submodule("encoder"), params.frozen_stride if pretrained else 0, *size)
-        self._bfloat16 = torch.cpu.get_capabilities().get("amx_bf16", False)
+        self._bfloat16 = multiplies_bfloat16()
         self.register_buffer(
             "class_weights", torch.from_numpy(class_weights(pixels, params.class_weights)), persistent=False
         )

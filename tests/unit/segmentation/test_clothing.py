@@ -27,7 +27,10 @@ from pipelines.segmentation.clothing import (
     ready_to_run,
     save_model,
 )
+from pipelines.segmentation.runtime import multiplies_bfloat16
 from pipelines.segmentation.transforms import normalize, resize_image
+
+ROUNDING = 2e-2 if multiplies_bfloat16() else 1e-5  # of probabilities; untrained ones are all in the steep middle
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def test_probabilities_are_those_of_torch(
 
     found = ClothingModel(ready_to_run(untrained, tiny_card), tiny_card).probabilities(photos[0])
 
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(found, wanted, atol=ROUNDING)
 
 
 def test_channels_become_pixel_values_at_the_photos_size(model_that_sees_coats: Path, photos: list[np.ndarray]) -> None:
@@ -123,7 +126,7 @@ def test_a_photo_gives_the_same_answer_alone_and_among_others(
         together = list(people.map(model.probabilities, photos * 20))
 
     for number, shares in enumerate(together):
-        np.testing.assert_allclose(shares, alone[number % 2], atol=1e-5)
+        np.testing.assert_allclose(shares, alone[number % 2], atol=ROUNDING)
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a model"], ids=["empty", "garbage"])

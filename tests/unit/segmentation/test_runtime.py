@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipelines.segmentation import runtime
 from pipelines.segmentation.runtime import compile_network
 
 
@@ -28,6 +29,23 @@ def test_every_batch_gives_what_torch_gives(network: torch.nn.Module, size: int)
     found = compile_network(network, (3, 16, 12))(batch)
 
     np.testing.assert_allclose(found, wanted(network, batch), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fast", "allowed", "differs"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_precision_is_reduced_where_that_is_fast_and_allowed(
+    network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, *, fast: bool, allowed: bool, differs: bool
+) -> None:
+    batch = np.random.default_rng(0).normal(size=(2, 3, 16, 12)).astype(np.float32)
+    if fast and not runtime.multiplies_bfloat16():
+        pytest.skip("this processor has no instructions for bfloat16")
+    monkeypatch.setattr(runtime, "multiplies_bfloat16", lambda: fast)
+
+    found = compile_network(network, (3, 16, 12), reduced_precision=allowed)(batch)
+
+    farthest = np.abs(found - wanted(network, batch)).max()
+    assert (1e-5 < farthest < 1e-2) if differs else farthest <= 1e-5
 
 
 def test_a_result_is_not_overwritten_by_the_next(network: torch.nn.Module) -> None:
