@@ -68,7 +68,7 @@ def _throughput(params: Params, folder: Path) -> list[Row]:
         ends(learner)
         seconds.append(learner.seconds)
 
-    few = params.train.model_copy(update={"epochs": _EPOCHS, "max_minutes": 0})
+    few = params.train.model_copy(update={"epochs": _EPOCHS, "min_steps": 0, "max_minutes": 0})
     with patch.object(Learner, "on_train_epoch_end", note):
         train(params.model_copy(update={"train": few}))
     bare.append(_bare(params))
@@ -149,12 +149,12 @@ def _quality(params: Params, source: Path, folder: Path) -> list[Row]:
 
 
 def _from_champion(params: Params, folder: Path) -> list[Row]:
-    """Train in as many steps from a champion that knew 200 of the photos, and from scratch; at half the size, for time.
+    """Train in as many steps from a champion that knew 200 of the photos, and from scratch; of small photos, for time.
 
     The difference comes with the interval of 95 % of resamples of the test photos.
     """
-    half = {"image_height": 192, "image_width": 128, "epochs": _EPOCHS_OF_A_ROUND, "max_minutes": 0}
-    small = params.train.model_copy(update=half)
+    options = {"image_height": 192, "image_width": 128, "epochs": _EPOCHS_OF_A_ROUND, "min_steps": 0, "max_minutes": 0}
+    small = params.train.model_copy(update=options)
     found = {}
     with chdir(folder):
         table = pd.read_parquet(MANIFEST)

@@ -167,11 +167,12 @@ class TrainParams(Section):
     `decoder` holds the architecture's options by their names in segmentation-models-pytorch. With `start: champion` a
     training goes on from the champion's weights, with `scratch` from the encoder's alone. What a pretrained encoder
     makes of photos down to 1/`frozen_stride` of their size stays as it is (0: everything learns). The model sees photos
-    `predict_scale` times as large as training does. `max_steps` shortens the schedule when the epochs have more steps,
-    `max_minutes` when they take longer (0: never); `patience` ends it after so many epochs without a better validation
-    (0: never). `class_weights` is the exponent by which rare classes weigh more in the loss, `repeat_threshold` the
-    share of photos below which a label makes its photos come more often, `ema_decay` the decay of the moving average
-    of weights (0: none).
+    `predict_scale` times as large as training does, and with `predict_mirrored` mirrored as well. There are more epochs
+    when they have fewer steps than `min_steps`, and fewer when they have more than `max_steps` (0: no such limit) or
+    take longer than `max_minutes` (0: never); `patience` ends them after so many without a better validation (0:
+    never). `class_weights` is the exponent by which rare classes weigh more in the loss, `repeat_threshold` the share
+    of photos below which a label makes its photos come more often, `ema_decay` the decay of the moving average of
+    weights (0: none).
     """
 
     architecture: str
@@ -182,8 +183,10 @@ class TrainParams(Section):
     image_height: Annotated[int, Field(ge=32, multiple_of=32)]
     image_width: Annotated[int, Field(ge=32, multiple_of=32)]
     predict_scale: Annotated[float, Field(ge=0.5, le=4)] = 1.0
+    predict_mirrored: bool = False
     frozen_stride: Literal[0, 2, 4, 8, 16, 32] = 0
     epochs: Annotated[int, Field(ge=1)]
+    min_steps: Annotated[int, Field(ge=0)] = 0
     max_steps: Annotated[int, Field(ge=0)] = 0
     max_minutes: Annotated[float, Field(ge=0)]
     patience: Annotated[int, Field(ge=0)]

@@ -25,7 +25,8 @@ from pipelines.stack.services import SERVICES
 from pipelines.stack.services import bucket_server as bucket_server_program
 
 # Small enough for two cores, real in every part.
-SMALL_TRAINING = {"epochs": 18, "image_height": 192, "image_width": 128}  # an epoch of twenty photos is a step or two
+# An epoch of twenty photos is a step or two.
+SMALL_TRAINING = {"epochs": 18, "min_steps": 0, "image_height": 192, "image_width": 128}
 
 
 @pytest.fixture(scope="session")

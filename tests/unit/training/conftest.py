@@ -47,5 +47,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
 @pytest.fixture
 def small_training(two_labels: Params) -> Params:
     """Two epochs of the smallest network, from random weights."""
-    fields = {"encoder_weights": "none", "image_height": 32, "image_width": 32, "epochs": 2, "batch_size": 2}
+    fields = {
+        "encoder_weights": "none", "image_height": 32, "image_width": 32, "epochs": 2, "min_steps": 0, "batch_size": 2,
+    }  # fmt: skip
     return two_labels.model_copy(update={"train": two_labels.train.model_copy(update=fields)})

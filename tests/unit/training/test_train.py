@@ -137,6 +137,13 @@ def test_many_photos_shorten_the_schedule_to_so_many_steps(workspace: Sides, sma
     assert len(pd.read_csv(CURVES)) == 4
 
 
+def test_few_photos_lengthen_the_schedule_to_so_many_steps(workspace: Sides, small_training: Params) -> None:
+    options = {"epochs": 1, "min_steps": 5, "batch_size": 2}  # of five photos: two steps an epoch
+    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
+
+    assert len(pd.read_csv(CURVES)) == 3
+
+
 def test_the_rate_rises_and_comes_down_to_nothing() -> None:
     rates = [lr_scale(step / 100) for step in range(101)]
     assert rates.index(max(rates)) == 15
