@@ -34,7 +34,7 @@ def score_regions(
     """
     if confidence.shape != index_mask.shape:
         index_mask = cv2.resize(index_mask, confidence.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    flat = index_mask.ravel()
+    flat = index_mask.ravel().astype(np.intp)  # what is counted below, twice
     pixels = np.bincount(flat, minlength=256)
     sums = np.bincount(flat, weights=confidence.ravel(), minlength=256)
     regions = tuple(

@@ -24,8 +24,9 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def normalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Turn (h, w, 3) uint8 RGB into (3, h, w) float32: (x / 255 − mean) / std per channel."""
-    scaled = (image.astype(np.float32) / 255 - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-    return np.ascontiguousarray(scaled.transpose(2, 0, 1))
+    values = np.arange(256, dtype=np.float32)[:, None] / 255
+    of_value = (values - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)  # computed once, not per pixel
+    return np.stack([of_value[:, channel].take(image[..., channel]) for channel in range(3)])
 
 
 def classes_at_size(probabilities: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,9 +42,8 @@ def classes_at_size(probabilities: np.ndarray, height: int, width: int) -> tuple
         if number != BACKGROUND and plane.max() < 1 / len(probabilities):
             continue  # cannot win anywhere: some other class is at least this probable
         enlarged = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
-        wins = enlarged > best
-        channel[wins] = number
-        best[wins] = enlarged[wins]
+        np.copyto(channel, np.uint8(number), where=enlarged > best)
+        np.maximum(best, enlarged, out=best)
     return channel, best
 
 
