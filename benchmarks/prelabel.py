@@ -2,8 +2,9 @@
 
 The model is the default one of params.yaml, trained for a minute on drawn photos so that its masks are garments and not
 noise. Both peers decode with Pillow, predict in eager torch and encode with the SDK; the first loads the champion from
-MLflow for each request, as a backend does that keeps nothing between requests, the second has it in memory. Memory is
-that of the service as it runs in the stack.
+MLflow for each request, as a backend does that keeps nothing between requests, the second has it in memory. Both look
+at a photo once, where ours sees its mirror image as well if `train.predict_mirrored`. Memory is that of the service as
+it runs in the stack.
 """
 
 import io
@@ -149,7 +150,8 @@ def _agreement(ours: ClothingModel, once: torch.nn.Module, photos: list[bytes]) 
     for data in photos:
         theirs = ours.card.index_of_channel[_channels(once, ours.card, data)]
         same.append(np.mean(ours.index_mask(decode_image(data)) == theirs))
-    return Row("pixels with torch's label, worst photo", float(min(same)), None, None, "share", len(photos))
+    metric = "pixels with the label that torch gives one view, worst photo"
+    return Row(metric, float(min(same)), None, None, "share", len(photos))
 
 
 def _eager_network(card: ModelCard, folder: Path) -> torch.nn.Module:
