@@ -24,8 +24,7 @@ from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.stack.services import SERVICES
 from pipelines.stack.services import bucket_server as bucket_server_program
 
-# Small enough for two cores, real in every part.
-# An epoch of twenty photos is a step or two.
+# Small enough for two cores, real in every part; an epoch of twenty photos is a step or two.
 SMALL_TRAINING = {"epochs": 18, "min_steps": 0, "image_height": 192, "image_width": 128}
 
 
