@@ -9,9 +9,10 @@ from rich.progress import track
 from pipelines.demo.photos import draw_photo
 from pipelines.params import Params
 from pipelines.segmentation.clothing import new_network, save_model
+from pipelines.segmentation.runtime import multiplies_bfloat16
 from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
 
-_STEPS = 60
+_STEPS, _BATCH = 60, 4
 
 
 def train_briefly(params: Params, folder: Path) -> None:
@@ -22,14 +23,15 @@ def train_briefly(params: Params, folder: Path) -> None:
     for channel, label_id in enumerate(card.index_of_channel):
         channel_of[label_id] = channel
     drawn = [draw_photo(seed, params.label_ids) for seed in range(100, 132)]
-    size = card.height, card.width
+    size = params.train.image_height, params.train.image_width
     inputs = torch.from_numpy(np.stack([normalize(resize_image(d.image, *size), card.mean, card.std) for d in drawn]))
     truth = torch.from_numpy(np.stack([channel_of[resize_mask(d.mask, *size)] for d in drawn])).long()
     optimizer = torch.optim.AdamW(network.parameters(), params.train.lr)
     network.train()
     for step in track(range(_STEPS), "a short training", transient=True):
-        part = torch.arange(step * 8, step * 8 + 8) % len(drawn)
-        loss = torch.nn.functional.cross_entropy(network(inputs[part]), truth[part])
+        part = torch.arange(step * _BATCH, (step + 1) * _BATCH) % len(drawn)
+        with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
+            loss = torch.nn.functional.cross_entropy(network(inputs[part]), truth[part])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
