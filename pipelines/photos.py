@@ -21,7 +21,7 @@ from pipelines.storage import read, split_uri, stat
 
 _MOST_BYTES = 256 << 20  # of a photo's file; before it is read, nobody knows what it is
 _TIMEOUT = httpx.Timeout(30, connect=5)
-_SIDE_BY_SIDE = 8  # photos read and worked on at once; a network takes those that are ready as one batch
+_SIDE_BY_SIDE = 8  # photos read and worked on at once, so that a network never waits for one
 
 logger = logging.getLogger(__name__)
 

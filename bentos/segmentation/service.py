@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import bentoml
+import cv2
 
 from bentos.protocol import backend_app
 from pipelines.labelstudio.backend import batch_answer, parse_request, require_same_labels_in
@@ -29,6 +30,7 @@ class Segmentation:
     """One champion per process, reloaded when the registry's alias moves."""
 
     def __init__(self) -> None:
+        cv2.setNumThreads(1)  # photos are worked on side by side: threads for each step would be in each other's way
         self.settings = settings = get_settings()
         params = load_params(settings.params_path)
         share = params.prelabel.min_region_share

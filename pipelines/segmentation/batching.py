@@ -1,8 +1,4 @@
-"""Adaptive batching: photos that arrive while the network runs go through it together the next time.
-
-Nothing waits for a batch to fill, so a photo that comes alone loses no time, and there is no thread and no queue to
-look after: whoever finds the network free runs it for everybody who waits.
-"""
+"""One photo per call for people, whatever the network likes best; and a door that lets in no more than fits."""
 
 import threading
 from collections.abc import Iterator
@@ -10,15 +6,28 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 
 from pipelines.errors import BusyError
-from pipelines.segmentation.runtime import Forward
+from pipelines.segmentation.runtime import Forward, callers_at_once
+
+
+def one_at_a_time(forward: Forward) -> Forward:
+    """Make a function of one (C, H, W) array of a network's function of batches; any thread may call it."""
+    if torch.cuda.is_available():
+        return Batched(forward, callers_at_once())
+    return lambda item: forward(item[None])[0]
 
 
 class Batched:
-    """Calls of many threads with one (C, H, W) array each, run as (N, C, H, W) batches of at most `largest`."""
+    """Adaptive batching: what arrives while the network runs goes through it together the next time.
 
-    def __init__(self, forward: Forward, largest: int = 8) -> None:
+    Calls of many threads with one (C, H, W) array each are run as (N, C, H, W) batches of at most `largest`. Nothing
+    waits for a batch to fill, so a photo that comes alone loses no time, and there is no thread and no queue to look
+    after: whoever finds the network free runs it for everybody who waits.
+    """
+
+    def __init__(self, forward: Forward, largest: int) -> None:
         self._forward, self._largest = forward, largest
         self._waiting: list[tuple[np.ndarray, Future[np.ndarray]]] = []
         self._lock, self._running = threading.Lock(), threading.Lock()

@@ -19,9 +19,9 @@ from safetensors.torch import load_file, save_file
 from pipelines.errors import ModelError
 from pipelines.params import DecoderOption, TrainParams
 from pipelines.records import Prediction
-from pipelines.segmentation.batching import Batched
+from pipelines.segmentation.batching import one_at_a_time
 from pipelines.segmentation.masks import classes_of_photo, score_regions, without_specks
-from pipelines.segmentation.runtime import Forward, compile_network
+from pipelines.segmentation.runtime import Forward, callers_at_once, compile_network
 from pipelines.segmentation.transforms import normalize, resize_image
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
@@ -55,20 +55,20 @@ class ModelCard:
 
 
 class ClothingModel:
-    """A network with its card, ready to predict from many threads at once.
+    """A network with its card, ready to predict from many threads, `callers_at_once` of them side by side.
 
-    `forward` maps (N, 3, h, w) float32 photos as `normalize` makes them to (N, C, h, w) float32 class probabilities.
+    `forward` maps (N, 3, h, w) float32 photos as `normalize` makes them to (N, C, h, w) float32 class probabilities;
+    N is 1 on a CPU.
     """
 
     def __init__(self, forward: Forward, card: ModelCard, version: str = "", min_region_share: float = 0) -> None:
         self.card, self.version, self.min_region_share = card, version, min_region_share
-        # A CPU gains nothing from larger batches, and they take memory.
-        self._batched = Batched(forward, largest=8 if torch.cuda.is_available() else 2)
+        self._forward = one_at_a_time(forward)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """Give class probabilities at the network's size: (C, h, w) float32 for a (H, W, 3) uint8 RGB photo."""
         card = self.card
-        return self._batched(normalize(resize_image(image, card.height, card.width), card.mean, card.std))
+        return self._forward(normalize(resize_image(image, card.height, card.width), card.mean, card.std))
 
     def score(self, image: np.ndarray) -> float:
         """Give the photo's score, as in `Prediction`, at the network's size and without drawing masks."""
@@ -205,8 +205,9 @@ def ready_to_run(network: torch.nn.Module, card: ModelCard) -> Forward:
 
     Reduced precision moves the border of a region by a pixel here and there, far less than people's masks differ.
     """
-    whole = _Probabilities(network, mirrored=card.mirrored)
-    return compile_network(whole, (3, card.height, card.width), reduced_precision=True)
+    whole = Probabilities(network, mirrored=card.mirrored)
+    size = 3, card.height, card.width
+    return compile_network(whole, size, callers=callers_at_once(), reduced_precision=True)
 
 
 def is_plain(network: torch.nn.Module) -> bool:
@@ -217,7 +218,7 @@ def is_plain(network: torch.nn.Module) -> bool:
     return plain and network.classification_head is None
 
 
-class _Probabilities(torch.nn.Module):
+class Probabilities(torch.nn.Module):
     """A network's class probabilities: (N, 3, h, w) float32 photos to (N, C, h, w) float32.
 
     With `mirrored` they are made of the mean of the logits of a photo and of its mirror image, turned back.

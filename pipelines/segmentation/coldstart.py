@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from pipelines.errors import ContractError, ModelError
 from pipelines.segmentation.clothing import ClothingModel, ModelCard
-from pipelines.segmentation.runtime import compile_network
+from pipelines.segmentation.runtime import callers_at_once, compile_network
 
 _WEIGHTS = "model.safetensors"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, where the checkpoint names no others
@@ -52,7 +52,8 @@ def load_cold_start(
         merge[channel_of[classes[name]] if name in classes else 0, number] = 1
     height, width, mean, std = _preprocessing(folder)
     card = ModelCard("Segformer", checkpoint, height, width, mean, std, labels)
-    forward = compile_network(_Merged(network, torch.from_numpy(merge)), (3, height, width))
+    merged = _Merged(network, torch.from_numpy(merge))
+    forward = compile_network(merged, (3, height, width), callers=callers_at_once())
     with (folder / _WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = checkpoint.partition("@")[0].rstrip("/").rpartition("/")[2]

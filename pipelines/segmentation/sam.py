@@ -132,7 +132,7 @@ class SegmentAnythingModel:
     def compiled_encoder(self) -> Forward:
         """Make the encoder ready to run: (1, 3, side, side) float32, normalised and padded, to (1, C, h, w) float32."""
         shape = (3, self._side, self._side)
-        return compile_network(self._network.image_encoder, shape, batches=False, kept=self._kept)
+        return compile_network(self._network.image_encoder, shape, kept=self._kept)
 
 
 @dataclass(frozen=True)

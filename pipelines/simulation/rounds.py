@@ -8,6 +8,7 @@ lies in a folder of its own, so a simulation that was ended goes on where it was
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import chdir
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from pipelines.params import Params
 from pipelines.queue import Ledger, next_tasks
 from pipelines.records import ImageRef, Task
 from pipelines.segmentation.clothing import ClothingModel, load_model
+from pipelines.segmentation.runtime import callers_at_once
 from pipelines.simulation.corpus import write_dataset
 from pipelines.training.data import photos_of, read_photo
 from pipelines.training.evaluate import evaluate_model
@@ -131,7 +133,8 @@ def _next(
     left = [sha256 for sha256 in shuffled if sha256 not in set(labelled)]
     if order == RANDOM or model is None:
         return left[:count]
-    scores = {sha256: model.score(read_photo(sha256)[0]) for sha256 in left}
+    with ThreadPoolExecutor(callers_at_once()) as pool:
+        scores = dict(zip(left, pool.map(lambda sha256: model.score(read_photo(sha256)[0]), left), strict=True))
     tasks = [Task(number, ImageRef("", 0, sha256, 0, 0)) for number, sha256 in enumerate(left)]
     chosen = next_tasks(tasks, Ledger(scores), params.prelabel.model_copy(update={"ahead": count}))
     return [task.image.sha256 for task in chosen]

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from pipelines.dataset.files import METRICS, MODEL, REPORT
 from pipelines.log import run_stage
 from pipelines.params import Params, load_params
 from pipelines.segmentation.clothing import ClothingModel, load_model
+from pipelines.segmentation.runtime import callers_at_once
 from pipelines.training.boundary import count_edges
 from pipelines.training.data import metadata_of, photos_of, read_photo
 from pipelines.training.figures import Evaluation, count_certainty, figures, figures_of_slices
@@ -32,7 +34,8 @@ def evaluate_model(model: ClothingModel, photos: Sequence[str], labels: Mapping[
     """
     channel_of = np.zeros(256, np.uint8)
     channel_of[list(labels.values())] = np.arange(1, len(labels) + 1)
-    counted = [_count(model, sha256, channel_of, len(labels) + 1) for sha256 in photos]
+    with ThreadPoolExecutor(callers_at_once()) as pool:
+        counted = list(pool.map(lambda sha256: _count(model, sha256, channel_of, len(labels) + 1), photos))
     confusions, edges, certainty = (np.stack(arrays) for arrays in zip(*counted, strict=True))
     return Evaluation(tuple(photos), confusions, edges, certainty)
 

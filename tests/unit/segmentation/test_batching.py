@@ -40,13 +40,13 @@ def test_everybody_gets_their_own_result_and_batches_form_while_the_network_is_b
 def test_a_photo_that_comes_alone_does_not_wait_for_others() -> None:
     network = Network()
 
-    Batched(network)(np.ones((1, 1, 1), np.float32))
+    Batched(network, largest=4)(np.ones((1, 1, 1), np.float32))
 
     assert network.sizes == [1]
 
 
 def test_an_error_reaches_those_it_concerns_and_the_next_call_works() -> None:
-    batched = Batched(Network())
+    batched = Batched(Network(), largest=4)
 
     with pytest.raises(ValueError, match="negative"):
         batched(np.full((1, 1, 1), -1, np.float32))

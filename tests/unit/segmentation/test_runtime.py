@@ -1,5 +1,6 @@
 """Networks outside of torch give what torch gives."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,26 @@ def wanted(network: torch.nn.Module, batch: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(batch)).numpy()
 
 
-@pytest.mark.parametrize("size", [1, 5])
-def test_every_batch_gives_what_torch_gives(network: torch.nn.Module, size: int) -> None:
-    batch = np.random.default_rng(0).normal(size=(size, 3, 16, 12)).astype(np.float32)
+@pytest.mark.parametrize("callers", [1, 2, 3])
+def test_every_caller_gets_what_torch_gives(network: torch.nn.Module, callers: int) -> None:
+    photos = np.random.default_rng(0).normal(size=(60, 1, 3, 16, 12)).astype(np.float32)
+    forward = compile_network(network, (3, 16, 12), callers=callers)
 
-    found = compile_network(network, (3, 16, 12))(batch)
+    with ThreadPoolExecutor(8) as people:
+        found = list(people.map(forward, photos))
 
-    np.testing.assert_allclose(found, wanted(network, batch), atol=1e-5)
+    for photo, one in zip(photos, found, strict=True):
+        np.testing.assert_allclose(one, wanted(network, photo), atol=1e-5)
+
+
+def test_after_an_input_of_a_wrong_shape_the_network_goes_on(network: torch.nn.Module) -> None:
+    photo = np.random.default_rng(0).normal(size=(1, 3, 16, 12)).astype(np.float32)
+    forward = compile_network(network, (3, 16, 12))
+
+    with pytest.raises(RuntimeError, match="shape"):
+        forward(photo[..., :5])
+
+    np.testing.assert_allclose(forward(photo), wanted(network, photo), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +51,7 @@ def test_every_batch_gives_what_torch_gives(network: torch.nn.Module, size: int)
 def test_precision_is_reduced_where_that_is_fast_and_allowed(
     network: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, *, fast: bool, allowed: bool, differs: bool
 ) -> None:
-    batch = np.random.default_rng(0).normal(size=(2, 3, 16, 12)).astype(np.float32)
+    batch = np.random.default_rng(0).normal(size=(1, 3, 16, 12)).astype(np.float32)
     if fast and not runtime.multiplies_bfloat16():
         pytest.skip("this processor has no instructions for bfloat16")
     monkeypatch.setattr(runtime, "multiplies_bfloat16", lambda: fast)
