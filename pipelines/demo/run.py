@@ -36,7 +36,7 @@ from pipelines.stack.lifecycle import addresses, up
 
 _LABELERS = 3
 _NEXT_PHOTOS = 12  # pre-labelled at the end and left open, to look at
-_MINUTES = 4  # of each training on drawn photos, which are simple; people wait for it
+MINUTES = 4  # of each training on drawn photos, which are simple; people wait for it
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: in
         )
     started = time.monotonic()
     demo = Demo(console, up(console), source)
-    if source is None:
-        demo.shorten_trainings()
+    if source is None and shorten_trainings(Workspace(demo.settings.workspace_path, demo.settings)):
+        console.print(f"  each training gets {MINUTES} minutes (train.max_minutes in params.yaml of the workspace)")
     done = [demo.round(number, size) for number, size in enumerate(sizes, start=1)]
     demo.prelabel_next(_NEXT_PHOTOS)
     seconds = time.monotonic() - started
@@ -101,19 +101,6 @@ class Demo:
         invitation = str(self.labels.get("/api/invite")["invite_url"])
         people = [f"labeler-{number}@maskloop.local" for number in range(1, _LABELERS + 1)]
         self.labelers = [Labeler(url, person, password, invitation) for person in people]
-
-    def shorten_trainings(self) -> None:
-        """Commit a budget of a few minutes to the workspace's params.yaml, unless it has datasets already."""
-        workspace = Workspace(self.settings.workspace_path, self.settings)
-        path = workspace.path / "params.yaml"
-        with workspace.locked():
-            text = path.read_text(encoding="utf-8")
-            shorter = re.sub(r"(?m)^(  max_minutes:) \d+ ", rf"\1 {_MINUTES} ", text)
-            if shorter == text or workspace.dataset_tags():
-                return
-            path.write_text(shorter, encoding="utf-8")
-            workspace.git("commit", "--quiet", "--message", "Train for minutes: photos are drawn", "params.yaml")
-        self.console.print(f"  a training gets {_MINUTES} minutes (train.max_minutes of {path})", highlight=False)
 
     def round(self, number: int, size: int) -> Round:
         """Upload photos, and follow them through tasks, masks, corrections, dataset and model."""
@@ -214,6 +201,19 @@ class Demo:
 
             yield tick
         self.console.print(f"[green]✓[/] {text} ({time.monotonic() - started:.0f} s)", highlight=False)
+
+
+def shorten_trainings(workspace: Workspace) -> bool:
+    """Commit a budget of a few minutes to a workspace that has no dataset yet; False when there is nothing to do."""
+    path = workspace.path / "params.yaml"
+    with workspace.locked():
+        text = path.read_text(encoding="utf-8")
+        shorter = re.sub(r"(?m)^(  max_minutes:) \d+ ", rf"\1 {MINUTES} ", text)
+        if shorter == text or workspace.dataset_tags():
+            return False
+        path.write_text(shorter, encoding="utf-8")
+        workspace.git("commit", "--quiet", "--message", "Train for minutes: photos are drawn", "params.yaml")
+    return True
 
 
 def _make_arguments(source: tuple[Path, Path, Path] | None) -> str:
