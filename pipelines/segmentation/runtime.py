@@ -5,6 +5,7 @@ Training, evaluation and serving run trained networks through here, so they see 
 
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +63,10 @@ def compile_network(
 
 def _in_torch(network: torch.nn.Module) -> Forward:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.eval().to(device).to(memory_format=torch.channels_last)
+    network, busy = network.eval().to(device).to(memory_format=torch.channels_last), threading.Lock()
 
     def forward(batch: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
+        with busy, torch.inference_mode():  # one at a time: each uses every thread, or the whole GPU
             tensor = torch.from_numpy(batch).to(device, memory_format=torch.channels_last)
             return np.asarray(network(tensor).float().cpu().numpy())
 
