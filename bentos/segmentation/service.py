@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import bentoml
-import cv2
 
 from bentos.protocol import backend_app
 from pipelines.labelstudio.backend import batch_answer, parse_request, require_same_labels_in
@@ -15,6 +14,7 @@ from pipelines.records import NO_MODEL
 from pipelines.segmentation.batching import Admission
 from pipelines.segmentation.champion import Champion
 from pipelines.segmentation.coldstart import load_cold_start
+from pipelines.segmentation.transforms import expect_many_callers
 from pipelines.serving import pack_probabilities
 from pipelines.settings import get_settings
 from pipelines.storage import connect
@@ -30,7 +30,7 @@ class Segmentation:
     """One champion per process, reloaded when the registry's alias moves."""
 
     def __init__(self) -> None:
-        cv2.setNumThreads(1)  # photos are worked on side by side: threads for each step would be in each other's way
+        expect_many_callers()
         self.settings = settings = get_settings()
         params = load_params(settings.params_path)
         share = params.prelabel.min_region_share

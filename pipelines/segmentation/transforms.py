@@ -11,6 +11,11 @@ BACKGROUND = 0
 _DECIDED_PIXELS = 16_000_000
 
 
+def expect_many_callers() -> None:
+    """Keep each step of this process on its caller's thread: of photos side by side more would be in the way."""
+    cv2.setNumThreads(1)
+
+
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize a (H, W, 3) uint8 RGB photo to the network's input size; the aspect ratio is not kept."""
     shrinks = height * width < image.shape[0] * image.shape[1]
