@@ -1,7 +1,7 @@
 """Promotions and roll-backs under load: does a request fail, does an answer mix two models, how soon does it count?
 
 A whole stack serves two versions of one network whose labels stand in opposite order, so that each photo has other
-labels under either. Five requests a second of two photos each come in, whoever is slow; meanwhile the champion
+labels under either. Five requests a second of three photos each come in, whoever is slow; meanwhile the champion
 changes back and forth by the registry's own promotion and roll-back. A change counts from the command on until an
 answer of the new version has arrived.
 """
@@ -38,7 +38,7 @@ from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.training.registry import Registry
 from pipelines.training.run import NETWORK
 
-_PER_SECOND, _PHOTOS_EACH, _CHANGES, _BETWEEN_S = 5, 2, 10, 5.0
+_PER_SECOND, _PHOTOS_EACH, _CHANGES, _BETWEEN_S = 5, 3, 10, 5.0
 
 Labels = Mapping[str, list[list[str]]]  # by model version: the labels of each photo, in the order of its regions
 

@@ -83,7 +83,37 @@ def _torch(network: torch.nn.Module, layout: torch.memory_format) -> Forward:
     return forward
 
 
+class _AveragePool(torch.nn.Module):
+    """torch's adaptive average pooling to (size, size) as matrix products, which torch can export for any size."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        rows, columns = (self._weights(int(count)) for count in maps.shape[2:])
+        return rows @ maps @ columns.T
+
+    def _weights(self, count: int) -> torch.Tensor:
+        weights = np.zeros((self.size, count), np.float32)
+        for cell in range(self.size):
+            begin, end = cell * count // self.size, -(-(cell + 1) * count // self.size)
+            weights[cell, begin:end] = 1 / (end - begin)
+        return torch.from_numpy(weights)
+
+
+def _with_pools_to_export(network: torch.nn.Module) -> torch.nn.Module:
+    network = copy.deepcopy(network)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, torch.nn.AdaptiveAvgPool2d):
+            size = module.output_size
+            assert isinstance(size, int), f"{name} pools to {size}"
+            network.set_submodule(name, _AveragePool(size))
+    return network
+
+
 def _onnx_runtime(network: torch.nn.Module, batch: np.ndarray, path: Path) -> Forward:
+    network = _with_pools_to_export(network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer; how far the result is from torch's is measured
         torch.onnx.export(network, (torch.from_numpy(batch),), str(path), input_names=["photos"], dynamo=False)

@@ -207,10 +207,12 @@ def shorten_trainings(workspace: Workspace) -> bool:
     """Commit a budget of a few minutes to a workspace that has no dataset yet; False when there is nothing to do."""
     path = workspace.path / "params.yaml"
     with workspace.locked():
-        text = path.read_text(encoding="utf-8")
-        shorter = re.sub(r"(?m)^(  max_minutes:) \d+ ", rf"\1 {MINUTES} ", text)
-        if shorter == text or workspace.dataset_tags():
+        if 0 < load_params(path).train.max_minutes <= MINUTES or workspace.dataset_tags():
             return False
+        text = path.read_text(encoding="utf-8")
+        shorter = re.sub(r"(?m)^(  max_minutes:) *[\d.]+", rf"\1 {MINUTES}", text)
+        if shorter == text:
+            return False  # somebody wrote it in a way of their own, and waits as long as it says
         path.write_text(shorter, encoding="utf-8")
         workspace.git("commit", "--quiet", "--message", "Train for minutes: photos are drawn", "params.yaml")
     return True

@@ -18,7 +18,7 @@ import torch
 logger = logging.getLogger(__name__)
 
 Forward = Callable[[np.ndarray], np.ndarray]
-_MOST_STREAMS = 4  # each takes memory of its own: some hundred megabytes for the default network
+_MOST_STREAMS = 4  # each takes memory of its own
 
 
 def multiplies_bfloat16() -> bool:

@@ -82,7 +82,7 @@ def test_labelled_photos_become_annotations_once_and_a_dataset(make_archive, tmp
     assert {row["sha256"] for row in rows} == set(manifest["sha256"])
 
 
-@pytest.mark.skipif(
+@pytest.mark.skipif(  # the project holds no photos of other people; drawn ones are tested above
     not CCP.exists(), reason="MASKLOOP_CCP names no folder with the CCP photos (photos/, masks/, labels.csv)"
 )
 def test_ccp_photos_are_imported_pixel_by_pixel(make_archive) -> None:

@@ -19,6 +19,16 @@ def test_the_budget_is_committed_once(project_workspace: Workspace) -> None:
     assert project_workspace.git("status", "--porcelain") == ""
 
 
+def test_a_shorter_budget_stays(project_workspace: Workspace) -> None:
+    path = project_workspace.path / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("  max_minutes: 30 ", "  max_minutes: 2 "), encoding="utf-8")
+
+    assert not shorten_trainings(project_workspace)
+
+    assert minutes(project_workspace) == 2
+
+
 def test_nothing_else_is_changed(project_workspace: Workspace) -> None:
     shorten_trainings(project_workspace)
 

@@ -139,7 +139,6 @@ def test_predictions_carry_version_size_label_and_score(model_that_sees_coats: P
         assert model.score(photo) == pytest.approx(prediction.score, abs=1e-4)
 
 
-@pytest.mark.usefixtures("in_32_bits")
 def test_a_photo_gives_the_same_answer_alone_and_among_others(
     untrained: torch.nn.Module, tiny_card: ModelCard, photos: list[np.ndarray]
 ) -> None:
