@@ -15,8 +15,10 @@ MaskloopError
 │   ├── AnnotationError     a region or annotation that cannot be read
 │   │   └── BrushError      a malformed brush RLE stream
 │   └── PromptError         a click or box that cannot be used
-├── DatasetError            a dataset version failed its checks or could not be published
+├── DatasetError            a dataset version could not be built or published
+│   └── ChecksError         its checks stopped it (also a DataError: trying again changes nothing)
 └── ModelError              a model cannot be loaded, registered or promoted
+    └── TrainingError       a training that must not go on (also a DataError)
 
 Each message says what is wrong, where, and what to do next.
 """
@@ -87,8 +89,16 @@ class PromptError(DataError):
 
 
 class DatasetError(MaskloopError):
-    """Raise when a dataset version failed its checks or could not be published."""
+    """Raise when a dataset version could not be built or published."""
+
+
+class ChecksError(DatasetError, DataError):
+    """Raise when a dataset version is stopped by its checks."""
 
 
 class ModelError(MaskloopError):
     """Raise when a model cannot be loaded, registered or promoted."""
+
+
+class TrainingError(ModelError, DataError):
+    """Raise when a training must not go on: impossible options, or a loss that is not finite."""

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from pipelines.errors import ConfigurationError
 
+IGNORE = 255  # pixel value in index masks of what is neither learned nor judged
 Share = Annotated[float, Field(ge=0, le=1)]
 Severity = Literal["critical", "warning", "off"]
 DATASET_RULES = (
@@ -33,6 +34,13 @@ class Label(Section):
     id: Annotated[int, Field(ge=1, le=254)]
     name: Annotated[str, Field(pattern=r"^[\w .:/-]+$")]  # what MLflow allows in the names of metrics
     color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class IgnoreLabel(Section):
+    """The label of regions that nobody can name: neither learned nor judged; its pixels are `IGNORE` in index masks."""
+
+    name: Annotated[str, Field(pattern=r"^[\w .:/-]+$")] = "unclear"
+    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#404040"
 
 
 def _names_each(severity: dict[str, Severity], rules: tuple[str, ...]) -> dict[str, Severity]:
@@ -67,16 +75,38 @@ class PrelabelParams(Section):
     """Which photos come next and how they are pre-labelled.
 
     `ahead` unopened tasks hold the serving model's masks, a `random_share` of them chosen by chance and the others the
-    least certain of `pool` scored ones. Regions below `min_region_share` of the photo are dropped. `cold_start` maps
-    classes of a SegFormer checkpoint to labels.
+    least certain of `pool` scored ones. Once the test side has stopped growing, a `control_share` of the other photos
+    is handed out without masks, so that what masks save can still be measured. Regions below `min_region_share` of the
+    photo are dropped. `cold_start` maps classes of a SegFormer checkpoint to labels.
     """
 
     ahead: Annotated[int, Field(ge=1)]
     random_share: Share
+    control_share: Share = 0.1
     pool: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     min_region_share: Share
     cold_start: dict[str, str]
+
+
+class EffortParams(Section):
+    """Seconds that people take, and what they do with a proposed region, as far as their own times do not say better.
+
+    A photo costs `look`, and each region `accept` (left as it is), `correct`, `delete` or `draw` (from nothing). A
+    proposed region is left as it is from an IoU of `accept_iou` with the garment on, and worth correcting from
+    `correct_iou` on. Lead times above `longest_s` are breaks and do not count. From `min_photos` timed photos on,
+    people's own times replace the seconds given here, step by step.
+    """
+
+    look: Annotated[float, Field(ge=0)] = 6.0
+    accept: Annotated[float, Field(ge=0)] = 1.0
+    correct: Annotated[float, Field(ge=0)] = 9.0
+    delete: Annotated[float, Field(ge=0)] = 1.5
+    draw: Annotated[float, Field(gt=0)] = 22.0
+    accept_iou: Annotated[float, Field(gt=0, le=1)] = 0.85
+    correct_iou: Annotated[float, Field(gt=0, le=1)] = 0.4
+    longest_s: Annotated[float, Field(gt=0)] = 1800.0
+    min_photos: Annotated[int, Field(ge=1)] = 40
 
 
 class EmbedParams(Section):
@@ -138,10 +168,16 @@ class SplitParams(Section):
 
 
 class QualityParams(Section):
-    """How many photos that look wrong are shown for review, and which share of photos two people draw."""
+    """How many photos that look wrong are shown for review, and which share of photos two people draw.
+
+    Masks are judged by `folds` small models none of which learned from the photo. A `planted_share` of the gold photos
+    that are handed out again holds one wrong region on purpose, which shows who accepts masks unseen.
+    """
 
     review: Annotated[int, Field(ge=0)]
     overlap_share: Share
+    folds: Annotated[int, Field(ge=2)] = 3
+    planted_share: Share = 1.0
 
     @field_validator("overlap_share")
     @classmethod
@@ -167,10 +203,13 @@ class TrainParams(Section):
     `decoder` holds the architecture's options by their names in segmentation-models-pytorch. With `start: champion` a
     training goes on from the champion's weights, with `scratch` from the encoder's alone. What a pretrained encoder
     makes of photos down to 1/`frozen_stride` of their size stays as it is (0: everything learns). The model sees photos
-    `predict_scale` times as large as training does, and with `predict_mirrored` mirrored as well. There are more epochs
-    when they have fewer steps than `min_steps`, and fewer when they have more than `max_steps` (0: no such limit) or
-    take longer than `max_minutes` (0: never); `patience` ends them after so many without a better validation (0:
-    never). `class_weights` is the exponent by which rare classes weigh more in the loss, `repeat_threshold` the share
+    `predict_scale` times as large as training does, and with `predict_mirrored` mirrored as well.
+
+    A training is planned in optimizer steps: those of `epochs`, but at least `min_steps` and at most `max_steps` (0: no
+    such limit). `max_minutes` is a safety net (0: none): what it cuts short is marked and goes on with the next
+    training. `patience` ends a training after so many epochs without a better validation (0: never). `threads` are the
+    processor's (0: all), `precision: float32` keeps a processor from rounding to bfloat16, and gradients are clipped to
+    the norm `clip_norm` (0: not). `class_weights` is the exponent by which rare classes weigh more in the loss, `repeat_threshold` the share
     of photos below which a label makes its photos come more often, `ema_decay` the decay of the moving average of
     weights (0: none).
     """
@@ -189,6 +228,9 @@ class TrainParams(Section):
     min_steps: Annotated[int, Field(ge=0)] = 0
     max_steps: Annotated[int, Field(ge=0)] = 0
     max_minutes: Annotated[float, Field(ge=0)]
+    threads: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "float32"] = "auto"
+    clip_norm: Annotated[float, Field(ge=0)] = 1.0
     patience: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=2)]
     lr: Annotated[float, Field(gt=0)]
@@ -217,10 +259,18 @@ class EvaluateParams(Section):
 
 
 class PromoteParams(Section):
-    """When a challenger becomes champion; IoU differences are absolute (0..1)."""
+    """When a challenger becomes champion; IoU differences are absolute (0..1).
+
+    `confidence` is that of the first look at a test side, and `total_error` bounds the chance that any of all looks at
+    it promotes a model that is no better. The test side stops growing once it can detect a gain of `detect_gain`.
+    `min_agreement` is the share of pixels on which the served precision must say what 32 bits say.
+    """
 
     min_gain: Share
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    total_error: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    detect_gain: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    min_agreement: Share = 0.95
     max_class_drop: Share
     min_class_photos: Annotated[int, Field(ge=1)]
 
@@ -229,9 +279,11 @@ class Params(Section):
     """The whole of params.yaml."""
 
     labels: tuple[Label, ...]
+    ignore: IgnoreLabel = IgnoreLabel()
     project: ProjectParams
     ingest: IngestParams
     prelabel: PrelabelParams
+    effort: EffortParams = EffortParams()
     embed: EmbedParams
     compile: CompileParams
     check: CheckParams
@@ -255,6 +307,12 @@ class Params(Section):
         return labels
 
     @model_validator(mode="after")
+    def _ignore_is_no_label(self) -> Self:
+        if self.ignore.name in {label.name for label in self.labels}:
+            raise ValueError(f"ignore.name {self.ignore.name!r} is the name of a label as well; choose another")
+        return self
+
+    @model_validator(mode="after")
     def _priority_names_labels(self) -> Self:
         if unknown := sorted(set(self.compile.priority) - {label.name for label in self.labels}):
             raise ValueError(f"compile.priority names labels that are none: {', '.join(unknown)}")
@@ -264,6 +322,11 @@ class Params(Section):
     def label_ids(self) -> dict[str, int]:
         """Map label name to pixel value."""
         return {label.name: label.id for label in self.labels}
+
+    @cached_property
+    def region_ids(self) -> dict[str, int]:
+        """Map the names that regions may carry to pixel values: the labels, and the ignore label to `IGNORE`."""
+        return {**self.label_ids, self.ignore.name: IGNORE}
 
     @cached_property
     def label_names(self) -> dict[int, str]:

@@ -147,6 +147,7 @@ class Annotation:
     prediction_version: str  # model version of the pre-label it started from; empty when drawn from nothing
     raw: Mapping[str, Any]
     proposal: Proposal | None = None  # None when it started from none, or from one that is not known any more
+    planted: str = ""  # `found` or `missed` when it held a wrong region on purpose: it measures a person, never a model
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,14 @@ class ModelVersion:
     miou: float
     promoted: bool = False
     reason: str = ""
+    done_steps: int = 0  # of the optimizer; 0 in versions that did not record them
+    planned_steps: int = 0
+    paused: str = ""  # why it draws no masks for people though it is champion; empty when it does
+
+    @property
+    def is_complete(self) -> bool:
+        """Tell whether its training did all of its planned steps."""
+        return self.done_steps >= self.planned_steps
 
     @property
     def served_as(self) -> str:

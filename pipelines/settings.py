@@ -97,6 +97,16 @@ class Settings(BaseSettings):
         SecretStr(""), description="URL of the Redis that hands tasks to Celery workers; no workers if empty"
     )
 
+    alert_webhook: SecretStr = Field(
+        SecretStr(""),
+        description="Address that failed DAG runs are posted to as JSON with a text (Slack, Teams); none if empty",
+    )
+    alert_email: str = Field("", description="Addresses, separated by commas, that failed DAG runs are mailed to")
+    smtp_url: SecretStr = Field(
+        SecretStr(""),
+        description="Mail server for these, such as smtp://user:password@host:587 (smtps: TLS from the start)",
+    )
+
     git_remote: str = Field("", description="Git remote that dataset commits and tags are pushed to; none if empty")
 
     @field_validator("var", "workspace")

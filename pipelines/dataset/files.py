@@ -37,6 +37,8 @@ MODEL = Path("model")
 CURVES = Path("curves.csv")
 METRICS = Path("metrics.json")
 REPORT = Path("report")
+PROPOSALS = Path("proposals.json")  # which of the model's regions pay; travels beside the weights
+STEPS = MODEL / "training.json"  # how many steps were planned and done, and what the training started from
 TRAINING = Path("training")  # checkpoints of a training that is not done
 
 
@@ -85,6 +87,7 @@ def annotation_json(annotation: Annotation) -> bytes:
         "lead_time_s": annotation.lead_time_s,
         "prediction_version": annotation.prediction_version,
         "proposal": asdict(annotation.proposal) if annotation.proposal else None,
+        **({"planted": annotation.planted} if annotation.planted else {}),
         "raw": annotation.raw,
     }
     return (json.dumps(fields, sort_keys=True, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
@@ -106,6 +109,7 @@ def parse_annotation_json(data: bytes, source: str) -> Annotation:
             prediction_version=fields["prediction_version"],
             raw=fields["raw"],
             proposal=_proposal(fields.get("proposal")),
+            planted=fields.get("planted", ""),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{source} is no annotation file ({error!r}); run `maskloop sync` again") from error
