@@ -209,9 +209,9 @@ class TrainParams(Section):
     such limit). `max_minutes` is a safety net (0: none): what it cuts short is marked and goes on with the next
     training. `patience` ends a training after so many epochs without a better validation (0: never). `threads` are the
     processor's (0: all), `precision: float32` keeps a processor from rounding to bfloat16, and gradients are clipped to
-    the norm `clip_norm` (0: not). `class_weights` is the exponent by which rare classes weigh more in the loss, `repeat_threshold` the share
-    of photos below which a label makes its photos come more often, `ema_decay` the decay of the moving average of
-    weights (0: none).
+    the norm `clip_norm` (0: not). `class_weights` is the exponent by which rare classes weigh more in the loss,
+    `repeat_threshold` the share of photos below which a label makes its photos come more often, `ema_decay` the decay
+    of the moving average of weights (0: none).
     """
 
     architecture: str
