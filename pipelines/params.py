@@ -314,7 +314,7 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _priority_names_labels(self) -> Self:
-        if unknown := sorted(set(self.compile.priority) - {label.name for label in self.labels}):
+        if unknown := sorted(set(self.compile.priority) - {label.name for label in self.labels} - {self.ignore.name}):
             raise ValueError(f"compile.priority names labels that are none: {', '.join(unknown)}")
         return self
 

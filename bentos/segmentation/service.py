@@ -56,7 +56,7 @@ class Segmentation:
 
         Labels of the project that are not those of params.yaml and the model are an error that names them.
         """
-        require_same_labels_in(body, load_params(self.settings.params_path).label_ids, self.champion.labels)
+        require_same_labels_in(body, load_params(self.settings.params_path), self.champion.labels)
         return {"model_version": self.champion.version, "labels": self.champion.labels}
 
     @app.get("/versions")

@@ -12,8 +12,9 @@ import numpy as np
 
 from pipelines.errors import ContractError, DataError, PromptError
 from pipelines.labelstudio.controls import IMAGE
-from pipelines.labelstudio.interface import brush_labels
+from pipelines.labelstudio.interface import brush_labels, label_differences
 from pipelines.labelstudio.render import region_json
+from pipelines.params import Params
 from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels
 
@@ -68,23 +69,20 @@ def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int)
     return Prompts(np.array(points, np.float32).reshape(-1, 2), np.array(positive, bool), box, label)
 
 
-def require_same_labels_in(body: Any, ours: Collection[str], known: Collection[str]) -> None:
-    """Raise ContractError when the project of a `/setup` body has other labels than params.yaml (`ours`) or the model.
+def require_same_labels_in(body: Any, params: Params, known: Collection[str]) -> None:
+    """Raise ContractError when the project of a `/setup` body has other labels than params.yaml or the model (`known`).
 
-    A model that does not know some labels yet is fine: these are drawn by hand until the next training.
+    A model that does not know some labels yet is fine: these are drawn by hand until the next training. One that knows
+    the ignore label is not: nobody may be shown masks of what nobody can name.
     """
     schema = body.get("schema") if isinstance(body, Mapping) else None
     if not schema:
         return
-    there = brush_labels(str(schema))
-    if there != set(ours):
+    if differences := label_differences(brush_labels(str(schema)), params):
+        raise ContractError(f"{differences}. Mend params.yaml or run `maskloop setup`")
+    if unknown := sorted(set(known) - set(params.label_ids)):
         raise ContractError(
-            f"labels differ: only in Label Studio: {sorted(there - set(ours)) or 'none'}; only in params.yaml: "
-            f"{sorted(set(ours) - there) or 'none'}. Mend params.yaml or run `maskloop setup`"
-        )
-    if unknown := sorted(set(known) - there):
-        raise ContractError(
-            f"the model predicts labels that the project does not have: {', '.join(unknown)}. Put them back into "
+            f"the model predicts labels that are no garments of the project: {', '.join(unknown)}. Put them back into "
             "params.yaml, or retrain and promote a model for the labels as they are now"
         )
 

@@ -1,10 +1,14 @@
-"""The labeling interface as XML: brush, eraser, magic wand, smart keypoints and smart boxes for each label."""
+"""The labeling interface as XML: brush, eraser, magic wand, smart keypoints and smart boxes for each label.
 
+The ignore label stands last in each column, for what nobody can name.
+"""
+
+from collections.abc import Collection, Sequence
 from xml.etree import ElementTree as xml  # builds text only; nothing from outside is parsed
 
 from pipelines.errors import DataError
 from pipelines.labelstudio.controls import BOX, BRUSH, IMAGE, POINT
-from pipelines.params import Label, Params
+from pipelines.params import IgnoreLabel, Label, Params
 
 
 def labeling_interface(params: Params) -> str:
@@ -16,10 +20,11 @@ def labeling_interface(params: Params) -> str:
     desk = xml.SubElement(view, "View", style="display: flex; gap: 12px")
     # A column per tool, so that nobody has to scroll to the label they need.
     labels = xml.SubElement(desk, "View", style="display: flex; gap: 8px; flex: 0 0 auto; zoom: 0.85")
-    _labels(labels, "Brush", "BrushLabels", BRUSH, params.labels, smart="false")
+    offered = (*params.labels, params.ignore)
+    _labels(labels, "Brush", "BrushLabels", BRUSH, offered, smart="false")
     # Smart prompts ask the interactive service and are never annotations themselves.
-    _labels(labels, "Smart point", "KeyPointLabels", POINT, params.labels, smart="true", smartOnly="true")
-    _labels(labels, "Smart box", "RectangleLabels", BOX, params.labels, smart="true", smartOnly="true")
+    _labels(labels, "Smart point", "KeyPointLabels", POINT, offered, smart="true", smartOnly="true")
+    _labels(labels, "Smart box", "RectangleLabels", BOX, offered, smart="true", smartOnly="true")
     photo = xml.SubElement(desk, "View", style="flex: 1 1 auto; min-width: 0")
     xml.SubElement(
         photo, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true", brightnessControl="true",
@@ -41,8 +46,22 @@ def brush_labels(config: str) -> set[str]:
     return set(controls.get(BRUSH, {}).get("labels", ()))
 
 
+def label_differences(there: Collection[str], params: Params) -> str:
+    """Say which labels the project offers (`there`) and params.yaml does not, and the other way; empty if they agree.
+
+    The ignore label may be offered and need not be: a project made before there was one can be worked in.
+    """
+    offered, ours = set(there) - {params.ignore.name}, set(params.label_ids)
+    if offered == ours:
+        return ""
+    return (
+        f"labels differ: only in Label Studio: {sorted(offered - ours) or 'none'}; only in params.yaml: "
+        f"{sorted(ours - offered) or 'none'}"
+    )
+
+
 def _labels(
-    columns: xml.Element, heading: str, tag: str, name: str, labels: tuple[Label, ...], **attributes: str
+    columns: xml.Element, heading: str, tag: str, name: str, labels: Sequence[Label | IgnoreLabel], **attributes: str
 ) -> None:
     column = xml.SubElement(columns, "View", style="max-width: 150px")
     xml.SubElement(column, "Header", value=heading, size="6")

@@ -11,7 +11,7 @@ from pipelines.catalog import COLUMNS
 from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import BRUSH
-from pipelines.labelstudio.interface import labeling_interface
+from pipelines.labelstudio.interface import label_differences, labeling_interface
 from pipelines.labelstudio.tasks import REVIEW
 from pipelines.params import Params
 from pipelines.serving import ask_service
@@ -81,13 +81,9 @@ def project_labels(client: LabelStudioClient, project_id: int) -> set[str]:
 
 
 def require_same_labels(client: LabelStudioClient, project_id: int, params: Params) -> None:
-    """Raise ContractError when the project's labels are not those of params.yaml."""
-    there, ours = project_labels(client, project_id), set(params.label_ids)
-    if there != ours:
-        raise ContractError(
-            f"labels differ: only in Label Studio: {sorted(there - ours) or 'none'}; only in params.yaml: "
-            f"{sorted(ours - there) or 'none'}. Mend params.yaml or run `maskloop setup`"
-        )
+    """Raise ContractError when the project's labels are not those of params.yaml; see `label_differences`."""
+    if differences := label_differences(project_labels(client, project_id), params):
+        raise ContractError(f"{differences}. Mend params.yaml or run `maskloop setup`")
 
 
 def list_backends(client: LabelStudioClient, project_id: int) -> list[dict[str, Any]]:

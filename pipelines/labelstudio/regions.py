@@ -27,7 +27,7 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], int, int, int], np.ndarray]]
 class CompiledMask:
     """An index mask with how its regions came to be."""
 
-    mask: np.ndarray  # (H, W) uint8, 0 = background
+    mask: np.ndarray  # (H, W) uint8, 0 = background, 255 = ignored
     painted: frozenset[int]  # ids of the regions; one that others cover wholly is not in the mask
     origins: Mapping[str, int]  # regions by origin: prediction (untouched), prediction-changed, manual
     overlap_pixels: int
@@ -35,7 +35,7 @@ class CompiledMask:
 
 def compile_regions(
     result: Sequence[Mapping[str, Any]],
-    label_ids: Mapping[str, int],
+    region_ids: Mapping[str, int],
     height: int,
     width: int,
     alpha_threshold: int,
@@ -43,8 +43,10 @@ def compile_regions(
 ) -> CompiledMask:
     """Paint the regions of one annotation in drawing order; the region painted last wins a pixel.
 
-    Brush, polygon, rectangle, ellipse and bitmask regions count; prompts of the smart tools do not. With `priority`,
-    labels from the strongest on, an earlier one wins whatever was drawn last, and those not named are the weakest.
+    `region_ids` maps the labels that regions may carry to pixel values; the ignore label is one of them, painted like
+    any other. Brush, polygon, rectangle, ellipse and bitmask regions count; prompts of the smart tools do not. With
+    `priority`, labels from the strongest on, an earlier one wins whatever was drawn last, and those not named are the
+    weakest.
     Raises AnnotationError naming the region when its size is not the photo's or it cannot be read, and ContractError
     when params.yaml does not know its label: then no photo with that label could be trusted.
     """
@@ -52,22 +54,22 @@ def compile_regions(
     origins: dict[str, int] = {}
     painted_pixels = 0
     strength = {label: len(priority) - rank for rank, label in enumerate(priority)}
-    drawn = [(_label(region, label_ids, height, width), region) for region in result if not _is_prompt(region)]
+    drawn = [(_label(region, region_ids, height, width), region) for region in result if not _is_prompt(region)]
     for label, region in sorted(drawn, key=lambda one: strength.get(one[0], 0)):  # equal ones stay in drawing order
         pixels = _read(region, height, width, alpha_threshold)
         painted_pixels += int(np.count_nonzero(pixels))
-        np.copyto(mask, label_ids[label], where=pixels)
+        np.copyto(mask, region_ids[label], where=pixels)
         origin = str(region.get("origin") or "manual")
         origins[origin] = origins.get(origin, 0) + 1
     overlap = painted_pixels - int(np.count_nonzero(mask))  # a pixel painted three times counts twice
-    return CompiledMask(mask, frozenset(label_ids[label] for label, _ in drawn), origins, overlap)
+    return CompiledMask(mask, frozenset(region_ids[label] for label, _ in drawn), origins, overlap)
 
 
 def compile_annotation(annotation: Annotation, params: Params) -> CompiledMask:
-    """Paint an annotation as the parameters say; raises what `compile_regions` raises."""
+    """Paint an annotation as the parameters say, unclear regions as `IGNORE`; raises what `compile_regions` raises."""
     image, options = annotation.image, params.compile
     return compile_regions(
-        annotation.raw["result"], params.label_ids, image.height, image.width, options.alpha_threshold,
+        annotation.raw["result"], params.region_ids, image.height, image.width, options.alpha_threshold,
         options.strongest,
     )  # fmt: skip
 
@@ -76,7 +78,7 @@ def _is_prompt(region: Mapping[str, Any]) -> bool:
     return region.get("type") == "keypointlabels" or region.get("from_name") in (POINT, BOX)
 
 
-def _label(region: Mapping[str, Any], label_ids: Mapping[str, int], height: int, width: int) -> str:
+def _label(region: Mapping[str, Any], region_ids: Mapping[str, int], height: int, width: int) -> str:
     """Give the region's label once its kind, label and size are known to be right."""
     where, kind = f"region {region.get('id')}", region.get("type")
     if kind not in _READERS:
@@ -87,7 +89,7 @@ def _label(region: Mapping[str, Any], label_ids: Mapping[str, int], height: int,
         size = int(region["original_height"]), int(region["original_width"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise AnnotationError(f"{where} lacks label or size ({error!r}); draw it again") from error
-    if label not in label_ids:
+    if label not in region_ids:
         raise ContractError(
             f"{where} has the label {label!r}, unknown to params.yaml; add it to `labels` or relabel the region"
         )

@@ -11,6 +11,7 @@ from pipelines import storage
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
 from pipelines.labelstudio.client import connect, is_personal_token
+from pipelines.labelstudio.interface import label_differences
 from pipelines.labelstudio.project import (
     SEGMENT_ANYTHING_TITLE,
     SEGMENTATION_TITLE,
@@ -96,13 +97,12 @@ def _token(settings: Settings) -> Answer:
 
 def _project(settings: Settings) -> Answer:
     labels, params = connect(settings), load_params(settings.params_path)
-    there, ours = project_labels(labels, find_project(labels, params)), set(params.label_ids)
-    if there != ours:
-        return Ill(
-            f"only in Label Studio: {sorted(there - ours) or '–'}; only in params.yaml: {sorted(ours - there) or '–'}",
-            "`maskloop setup` brings the project in line with params.yaml",
-        )
-    return f"{len(ours)} labels in project and params.yaml"
+    there, mend = project_labels(labels, find_project(labels, params)), "`maskloop setup` brings it in line"
+    if differences := label_differences(there, params):
+        return Ill(differences, mend)
+    if params.ignore.name not in there:
+        return Note(f"the project does not offer «{params.ignore.name}» for what nobody can name", mend)
+    return f"{len(params.labels)} labels in project and params.yaml"
 
 
 def _backends(settings: Settings) -> Answer:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from pipelines.errors import ConfigurationError
-from pipelines.params import Params, load_params
+from pipelines.params import IGNORE, Params, load_params
 from pipelines.settings import PROJECT_ROOT
 
 Change = Callable[[dict[str, Any]], None]
@@ -50,6 +50,8 @@ def test_the_projects_own_file_is_good() -> None:
         (lambda d: d["train"].update(image_height=300), "train.image_height", "multiple of 32"),
         (lambda d: d["split"].update(test_share=1), "split.test_share", "less than 1"),
         (lambda d: d["compile"].update(overlap="largest"), "compile.overlap", "'z-order'"),
+        (lambda d: d["compile"].update(priority=["cape"]), "", "priority names labels that are none: cape"),
+        (lambda d: d.update(ignore={"name": "coat"}), "", "ignore.name 'coat' is the name of a label as well"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(
@@ -61,6 +63,16 @@ def test_a_mistake_is_named_with_file_and_key(
     assert str(tmp_path / "params.yaml") in str(caught.value)
     assert f"{place}: " in str(caught.value)
     assert problem in str(caught.value)
+
+
+def test_the_ignore_label_is_a_region_but_no_label_and_may_be_the_strongest(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    document["compile"].update(overlap="priority", priority=["unclear", "coat"])
+    params = load(document, tmp_path)
+    assert params.compile.strongest == ("unclear", "coat")
+    assert params.region_ids == {**params.label_ids, "unclear": IGNORE}
+    assert "unclear" not in params.label_ids
 
 
 def test_all_mistakes_are_named_at_once(document: dict[str, Any], tmp_path: Path) -> None:

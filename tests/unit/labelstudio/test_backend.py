@@ -7,15 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.errors import DataError, PromptError
+from pipelines.errors import ContractError, DataError, PromptError
 from pipelines.labelstudio.backend import (
     batch_answer,
     click_answer,
     empty_answer,
     parse_prompts,
     parse_request,
+    require_same_labels_in,
 )
 from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.params import Params
 
 HEIGHT, WIDTH = 200, 100
 
@@ -180,3 +182,39 @@ def test_task_data_of_other_makers_is_read_as_far_as_it_goes(data: dict[str, Any
 
     assert photo.uri == (data.get("image") or "")
     assert photo.generation == 0
+
+
+def setup_body(*labels: str) -> dict[str, Any]:
+    offered = "".join(f"<Label value='{label}'/>" for label in labels)
+    image = "<Image name='image' value='$image'/>"
+    return {"schema": f"<View>{image}<BrushLabels name='tag' toName='image'>{offered}</BrushLabels></View>"}
+
+
+@pytest.mark.parametrize("offered", [("coat", "dress"), ("coat", "dress", "unclear")])
+@pytest.mark.parametrize("known", [(), ("coat",), ("dress", "coat")])
+def test_neither_project_nor_model_must_know_the_ignore_label(
+    two_labels: Params, offered: tuple[str, ...], known: tuple[str, ...]
+) -> None:
+    require_same_labels_in(setup_body(*offered), two_labels, known)
+
+
+@pytest.mark.parametrize(
+    ("offered", "known", "words"),
+    [
+        (("coat", "dress", "cape"), (), r"only in Label Studio: \['cape'\]; only in params.yaml: none"),
+        (("coat", "unclear"), (), r"only in Label Studio: none; only in params.yaml: \['dress'\]"),
+        (("coat", "dress", "unclear"), ("coat", "unclear"), "labels that are no garments of the project: unclear"),
+        (("coat", "dress"), ("cape",), "labels that are no garments of the project: cape"),
+    ],
+)
+def test_labels_that_differ_between_project_params_and_model_are_named(
+    two_labels: Params, offered: tuple[str, ...], known: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(ContractError, match=words):
+        require_same_labels_in(setup_body(*offered), two_labels, known)
+
+
+def test_a_click_is_answered_with_the_label_that_the_person_chose() -> None:
+    chosen = point(50, 50, value={"x": 50, "y": 50, "keypointlabels": ["unclear"]})
+
+    assert parse_prompts([chosen], HEIGHT, WIDTH).label == "unclear"

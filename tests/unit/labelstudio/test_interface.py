@@ -18,9 +18,10 @@ def view(two_labels: Params) -> xml.Element:
 def test_each_tool_offers_every_label_in_its_colour(view: xml.Element, two_labels: Params, name: str) -> None:
     labels = view.findall(f".//*[@name='{name}']/Label")
 
-    assert {label.get("value"): label.get("background") for label in labels} == {
-        label.name: label.color for label in two_labels.labels
-    }
+    assert [(label.get("value"), label.get("background")) for label in labels] == [
+        *((label.name, label.color) for label in two_labels.labels),
+        ("unclear", two_labels.ignore.color),
+    ]
 
 
 @pytest.mark.parametrize(("tag", "name"), [("KeyPointLabels", POINT), ("RectangleLabels", BOX)])

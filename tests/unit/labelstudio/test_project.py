@@ -36,6 +36,12 @@ def test_equal_labels_pass_in_any_order(label_studio, two_labels: Params) -> Non
     require_same_labels(client, 7, two_labels)
 
 
+def test_the_ignore_label_may_be_offered_and_need_not_be(label_studio, two_labels: Params) -> None:
+    client, _ = label_studio({f"GET {PROJECT}": [offering("coat", "dress", "unclear")]})
+
+    require_same_labels(client, 7, two_labels)
+
+
 @pytest.mark.parametrize(
     ("labels", "words"),
     [

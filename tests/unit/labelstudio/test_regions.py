@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from PIL import Image
 
 from pipelines.errors import AnnotationError, BrushError, ContractError
-from pipelines.labelstudio.regions import CompiledMask, compile_regions
+from pipelines.labelstudio.regions import CompiledMask, compile_annotation, compile_regions
 from pipelines.labelstudio.render import region_json
-from pipelines.records import RegionMask
+from pipelines.params import IGNORE, IgnoreLabel, Params
+from pipelines.records import Annotation, RegionMask
 
-IDS = {"coat": 3, "dress": 7}
+IDS = {"coat": 3, "dress": 7, "unclear": IGNORE}
 SIZE = (4, 6)
 
 
@@ -153,3 +155,35 @@ def test_a_declared_priority_beats_the_drawing_order() -> None:
     for order in ((COAT, DRESS), (DRESS, COAT)):
         assert painted(*order, priority=("coat", "dress")) == painted(*order, priority=("coat",)) == coat_first
         assert painted(*order, priority=("dress", "coat")) == dress_first
+
+
+class TestIgnored:
+    """What nobody can name becomes 255, by the same rules as a label."""
+
+    UNCLEAR = drawn("unclear", slice(2, 4), slice(2, 6))
+
+    def test_it_covers_what_was_drawn_before_and_is_covered_by_what_comes_after(self) -> None:
+        on_top, below = compiled(COAT, self.UNCLEAR), compiled(self.UNCLEAR, COAT)
+
+        assert on_top.mask[2].tolist() == [3, 3, 255, 255, 255, 255]
+        assert below.mask[2].tolist() == [3, 3, 3, 3, 255, 255]
+        assert on_top.painted == below.painted == {3, IGNORE}
+        assert on_top.overlap_pixels == below.overlap_pixels == 2
+
+    def test_with_priority_it_is_the_weakest_unless_it_is_named(self) -> None:
+        def row(*priority: str) -> list[int]:
+            return compile_regions([COAT, self.UNCLEAR], IDS, *SIZE, 128, priority).mask[2].tolist()
+
+        assert row("coat") == [3, 3, 3, 3, 255, 255]
+        assert row("unclear", "coat") == [3, 3, 255, 255, 255, 255]
+
+    def test_an_annotation_knows_it_by_the_name_in_params(
+        self, annotate: Callable[..., Annotation], two_labels: Params
+    ) -> None:
+        annotation = annotate("a", {"coat": slice(0, 9), "unclear": slice(6, 12)})
+        other_name = two_labels.model_copy(update={"ignore": IgnoreLabel(name="void")})
+
+        column = compile_annotation(annotation, two_labels).mask[:, 0].tolist()
+        assert column == [3] * 6 + [IGNORE] * 6 + [0] * 18
+        with pytest.raises(ContractError, match=r"'unclear', unknown to params\.yaml"):
+            compile_annotation(annotation, other_name)
