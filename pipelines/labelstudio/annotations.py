@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.planted import fate_of_planted
 from pipelines.labelstudio.proposals import proposal_of
 from pipelines.labelstudio.render import version_of_region
 from pipelines.labelstudio.tasks import parse_image, parse_metadata
@@ -43,6 +44,7 @@ def parse_annotation(raw: Mapping[str, Any], task: Mapping[str, Any], people: Ma
         prediction_version=_prediction_version(raw),
         raw={key: value for key, value in raw.items() if key != "prediction"},
         proposal=proposal_of(raw, image) if started_from_its_prediction(raw) else None,
+        planted=fate_of_planted(raw, image),
     )
 
 
