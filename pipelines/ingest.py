@@ -140,7 +140,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
         updated=updated,
         unchanged=len(listed & known),
         ignored=len(everything) - len(objects),
-        described=_describe(labels, stayed, catalog),
+        described=_describe(labels, project, stayed, catalog),
         problems=tuple(problems),
         notes=tuple(notes),
     )
@@ -204,7 +204,7 @@ def _publish(
         if task and (task.image.sha256 == photo.sha256 or not task.opened):
             if task.image.sha256 != photo.sha256:
                 delete_predictions(labels, project, [task.id])
-            update_task(labels, task.id, photo, metadata)
+            update_task(labels, project, task.id, photo, metadata)
             updated += 1
         else:
             if task:
@@ -213,13 +213,15 @@ def _publish(
     return create_tasks(labels, project, created), updated
 
 
-def _describe(labels: LabelStudioClient, tasks: Iterable[PhotoTask], catalog: Mapping[str, Metadata]) -> int:
+def _describe(
+    labels: LabelStudioClient, project: int, tasks: Iterable[PhotoTask], catalog: Mapping[str, Metadata]
+) -> int:
     """Bring the catalogue's part of tasks in line; a photo whose row is gone keeps what is known of it."""
     described = 0
     for task in tasks:
-        metadata = {**task.metadata, **_metadata(task.image.uri, catalog)}
-        if _catalog_key(task.image.uri) in catalog and metadata != task.metadata:
-            update_task(labels, task.id, task.image, metadata)
+        metadata = _metadata(task.image.uri, catalog)
+        if _catalog_key(task.image.uri) in catalog and not metadata.items() <= task.metadata.items():
+            update_task(labels, project, task.id, task.image, metadata)
             described += 1
     return described
 

@@ -72,9 +72,17 @@ def create_tasks(client: LabelStudioClient, project_id: int, photos: Sequence[tu
     return created
 
 
-def update_task(client: LabelStudioClient, task_id: int, image: ImageRef, metadata: Metadata) -> None:
-    """Point an existing task at another generation of its photo."""
-    client.patch(f"/api/tasks/{task_id}/", {"data": task_data(image, metadata)})
+def update_task(client: LabelStudioClient, project_id: int, task_id: int, image: ImageRef, metadata: Metadata) -> None:
+    """Point an existing task at another generation of its photo, and bring what the catalogue says of it in line.
+
+    All else that the task says stays, as it is at this moment: task data is written as a whole. Only why somebody
+    should look at what was drawn on other bytes is no longer said. A task that is gone stays gone.
+    """
+    for now in _as_written(client, project_id, task_id):
+        data = {**now["data"], **task_data(image, metadata)}
+        if now["data"].get("sha256") != image.sha256:
+            data.pop(REVIEW, None)
+        client.patch(f"/api/tasks/{task_id}/", {"data": data})
 
 
 def show_reviews(client: LabelStudioClient, project_id: int, reasons: Mapping[str, str]) -> int:
@@ -86,12 +94,17 @@ def show_reviews(client: LabelStudioClient, project_id: int, reasons: Mapping[st
     changed = 0
     for raw in [raw for raw in pages(client, project_id, page_size=_PAGE, query={}) if is_ours(raw)]:
         if raw["data"].get(REVIEW, "") != reasons.get(raw["data"]["sha256"], ""):
-            only = {"selectedItems": {"all": False, "included": [raw["id"]]}}
-            for now in pages(client, project_id, page_size=1, query=only):  # as it was written, no address resolved
+            for now in _as_written(client, project_id, raw["id"]):
                 data = {**now["data"], REVIEW: reasons.get(now["data"]["sha256"], "")}
                 client.patch(f"/api/tasks/{raw['id']}/", {"data": data})
                 changed += 1
     return changed
+
+
+def _as_written(client: LabelStudioClient, project_id: int, task_id: int) -> Iterator[dict[str, Any]]:
+    """Give a task's JSON as it is now, no address in it resolved; nothing when the task is gone."""
+    only = {"selectedItems": {"all": False, "included": [task_id]}}
+    yield from pages(client, project_id, page_size=1, query=only)
 
 
 def hand_out_again(client: LabelStudioClient, task_id: int) -> None:

@@ -270,6 +270,22 @@ class TestIngest:
         assert (data["year"], data["collection"], data["remark"]) == ("2001", "Winter", "theirs")
         assert run().described == 0
 
+    def test_why_a_mask_looks_wrong_stays_said_until_the_photo_changes(
+        self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings
+    ) -> None:
+        run()
+        for task in label_studio.tasks:
+            task["data"] |= {"review": "0.871 · drawn as coat, the model sees dress", "batch": [7]}
+        put(bucket_client, archive_of_two, "catalogue.csv", f"{','.join(COLUMNS)}\na,2001,Winter,,,,Look 9,,,".encode())
+        put(bucket_client, archive_of_two, "photos/b.PNG", png(99, 70, 60))
+
+        assert counts(run()) == (0, 1, 1, 0, 1)
+
+        described, changed = (task["data"] for task in label_studio.tasks)
+        assert (described["year"], described["review"]) == ("2001", "0.871 · drawn as coat, the model sees dress")
+        assert "review" not in changed
+        assert (described["batch"], changed["batch"]) == ([7], [7]), "what others wrote stays as it was written"
+
     def test_an_overwritten_photo_takes_over_a_task_that_nobody_opened(
         self, run: Run, bucket_client: Client, label_studio: LabelStudio, archive_of_two: Settings
     ) -> None:

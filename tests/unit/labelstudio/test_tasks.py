@@ -1,6 +1,7 @@
 """Tasks: the photo's identity survives the way into Label Studio and back, and other people's tasks are left alone."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -123,12 +124,39 @@ def test_tasks_are_created_in_bulk_and_counted(label_studio) -> None:
     assert [len(body) for _, _, body in server.asked] == [500, 1]
 
 
-def test_a_task_is_pointed_at_another_generation(label_studio) -> None:
-    client, server = label_studio({"PATCH /api/tasks/4/": [{}]})
+def test_an_update_leaves_what_others_wrote_in_a_task(label_studio) -> None:
+    there = {**task_data(PHOTO, METADATA), "review": "0.871 · drawn as coat, the model sees dress", "batch": [7]}
+    same_bytes = replace(PHOTO, generation=9)
+    client, server = label_studio({
+        "GET /api/tasks": [{"total": 1, "tasks": [{"id": 4, "data": there}]}], "PATCH /api/tasks/4/": [{}]
+    })  # fmt: skip
 
-    update_task(client, 4, PHOTO, METADATA)
+    update_task(client, 7, 4, same_bytes, {"year": "2001"})
 
-    assert server.asked[0][2] == {"data": task_data(PHOTO, METADATA)}
+    [(_, query, _), (_, _, sent)] = server.asked
+    assert json.loads(query["query"])["selectedItems"] == {"all": False, "included": [4]}
+    assert query["resolve_uri"] == "false", "an address for browsers would be written over the photo's own"
+    assert sent == {"data": {**there, "generation": "9", "year": "2001"}}
+
+
+def test_other_bytes_are_not_reviewed_any_more(label_studio) -> None:
+    there = {**task_data(PHOTO, METADATA), "review": "0.871 · drawn as coat, the model sees dress", "batch": [7]}
+    other = ImageRef(PHOTO.uri, 9, "cd" * 32, 40, 30, "0f" * 8)
+    client, server = label_studio({
+        "GET /api/tasks": [{"total": 1, "tasks": [{"id": 4, "data": there}]}], "PATCH /api/tasks/4/": [{}]
+    })  # fmt: skip
+
+    update_task(client, 7, 4, other, METADATA)
+
+    assert server.asked[-1][2] == {"data": {**task_data(other, METADATA), "batch": [7]}}
+
+
+def test_a_task_that_is_gone_is_not_updated(label_studio) -> None:
+    client, server = label_studio({"GET /api/tasks": [{"total": 0, "tasks": []}]})
+
+    update_task(client, 7, 4, PHOTO, METADATA)
+
+    assert [where for where, _, _ in server.asked] == ["GET /api/tasks"]
 
 
 def test_what_people_hold_is_asked_for_by_the_time_it_is_held_until(label_studio) -> None:
