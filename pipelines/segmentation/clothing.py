@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from pipelines.errors import ModelError
-from pipelines.params import DecoderOption, TrainParams
+from pipelines.params import IGNORE, DecoderOption, TrainParams
 from pipelines.records import Prediction
 from pipelines.segmentation.batching import one_at_a_time
 from pipelines.segmentation.masks import classes_of_photo, score_regions, without_specks
 from pipelines.segmentation.runtime import Forward, callers_at_once, compile_network
-from pipelines.segmentation.transforms import normalize, resize_image
+from pipelines.segmentation.transforms import Area, fitting_area, normalize, resize_image, resize_mask
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 _HALF = (0.5, 0.5, 0.5)  # what the TensorFlow-born EfficientNet weights were trained with
@@ -33,7 +33,9 @@ class ModelCard:
     """What a network needs to be rebuilt and fed; channel 0 is background, channel i is the i-th of `labels`.
 
     `decoder` holds the architecture's own options, as segmentation-models-pytorch names them. With `mirrored` the
-    network sees each photo mirrored as well, and the mean of both decides.
+    network sees each photo mirrored as well, and the mean of both decides. With `keeps_aspect` a photo lies in the
+    middle of the input, and the rest has the mean colour; without, as in models of before there was a choice, it is
+    stretched to the input.
     """
 
     architecture: str
@@ -45,6 +47,7 @@ class ModelCard:
     labels: Mapping[str, int]  # name → pixel value in index masks
     decoder: Mapping[str, DecoderOption] = field(default_factory=dict)
     mirrored: bool = False
+    keeps_aspect: bool = False
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # `load_card` checks types: a card may come from anywhere
 
@@ -52,6 +55,31 @@ class ModelCard:
     def index_of_channel(self) -> np.ndarray:
         """Map output channel to pixel value: (C,) uint8."""
         return np.array([0, *self.labels.values()], np.uint8)
+
+    @property
+    def padding(self) -> tuple[int, ...]:
+        """Return the mean colour, which surrounds photos of other aspect ratios: RGB in 0..255."""
+        return tuple(round(255 * channel) for channel in self.mean)
+
+    def area_of(self, height: int, width: int) -> Area:
+        """Return where a (height, width) photo lies in the network's input."""
+        if self.keeps_aspect:
+            return fitting_area(height, width, self.height, self.width)
+        return Area(0, 0, self.height, self.width)
+
+    def input_photo(self, photo: np.ndarray) -> np.ndarray:
+        """Bring a (H, W, 3) uint8 RGB photo to the size of the network's input: (height, width, 3) uint8."""
+        area = self.area_of(*photo.shape[:2])
+        canvas = np.full((self.height, self.width, 3), self.padding, np.uint8)
+        canvas[area.inside] = resize_image(photo, area.height, area.width)
+        return canvas
+
+    def input_mask(self, mask: np.ndarray) -> np.ndarray:
+        """Bring a (H, W) uint8 index mask to where `input_photo` puts the photo; around it all is `IGNORE`."""
+        area = self.area_of(*mask.shape)
+        canvas = np.full((self.height, self.width), IGNORE, np.uint8)
+        canvas[area.inside] = resize_mask(mask, area.height, area.width)
+        return canvas
 
 
 class ClothingModel:
@@ -66,9 +94,15 @@ class ClothingModel:
         self._forward = one_at_a_time(forward)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """Give class probabilities at the network's size: (C, h, w) float32 for a (H, W, 3) uint8 RGB photo."""
+        """Give class probabilities at the size that the network saw a (H, W, 3) uint8 RGB photo at: (C, h, w) float32.
+
+        They are those of the photo alone, without what surrounds it in the input.
+        """
         card = self.card
-        return self._forward(normalize(resize_image(image, card.height, card.width), card.mean, card.std))
+        found = self._forward(normalize(card.input_photo(image), card.mean, card.std))
+        if not card.keeps_aspect:
+            return found
+        return np.ascontiguousarray(found[:, *card.area_of(*image.shape[:2]).inside])
 
     def score(self, image: np.ndarray) -> float:
         """Give the photo's score, as in `Prediction`, at the network's size and without drawing masks."""
@@ -130,7 +164,7 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
         mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
     card = ModelCard(
         params.architecture, params.encoder, *params.predict_size, mean, std, dict(labels), dict(params.decoder),
-        params.predict_mirrored,
+        params.predict_mirrored, keeps_aspect=True,
     )  # fmt: skip
     network = build_network(card)
     encoder = network.get_submodule("encoder")

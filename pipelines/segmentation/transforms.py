@@ -1,6 +1,7 @@
 """Pre-processing and its inverse, used by training, evaluation and serving alike."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -11,13 +12,36 @@ BACKGROUND = 0
 _DECIDED_PIXELS = 16_000_000
 
 
+@dataclass(frozen=True)
+class Area:
+    """Where a photo lies in a network's input: its corner and its size, in pixels of the input."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Return the rows and the columns."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+def fitting_area(height: int, width: int, input_height: int, input_width: int) -> Area:
+    """Return the largest area in the middle of the input that has the aspect ratio of a (height, width) photo."""
+    scale = min(input_height / height, input_width / width)
+    rows = min(input_height, max(1, round(height * scale)))
+    columns = min(input_width, max(1, round(width * scale)))
+    return Area((input_height - rows) // 2, (input_width - columns) // 2, rows, columns)
+
+
 def expect_many_callers() -> None:
     """Keep each step of this process on its caller's thread: of photos side by side more would be in the way."""
     cv2.setNumThreads(1)
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize a (H, W, 3) uint8 RGB photo to the network's input size; the aspect ratio is not kept."""
+    """Resize a (H, W, 3) uint8 RGB photo to (height, width) pixels, whatever its aspect ratio."""
     shrinks = height * width < image.shape[0] * image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 

