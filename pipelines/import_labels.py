@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from google.cloud.storage import Client
@@ -20,7 +21,7 @@ from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.masked_photos import MaskedPhotos
-from pipelines.params import Params
+from pipelines.params import IGNORE, Params
 from pipelines.records import RegionMask, Task
 from pipelines.settings import Settings
 from pipelines.storage import put, stat, widen
@@ -31,13 +32,18 @@ _UPLOADS = 16
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of the photos; `problems` names those without an annotation, `ingested` what ingest said."""
+    """What became of the photos; `problems` names those without an annotation, `ingested` what ingest said.
+
+    `without_mask` and `without_photo` are files of both folders that have no counterpart and were left out.
+    """
 
     photos: int
     annotated: int
     before: int
     problems: tuple[str, ...]
     ingested: IngestReport
+    without_mask: tuple[str, ...] = ()
+    without_photo: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """Give the sum in one line, then a line per problem."""
@@ -45,7 +51,9 @@ class ImportReport:
             f"{self.photos} photos = {self.annotated} annotated + {self.before} annotated before + "
             f"{len(self.problems)} without annotation"
         )
-        return "\n".join([total, *(f"  {problem}" for problem in self.problems)])
+        unpaired = {"photos without a mask": self.without_mask, "masks without a photo": self.without_photo}
+        left_out = [f"left out: {len(names)} {what}, such as {names[0]}" for what, names in unpaired.items() if names]
+        return "\n".join(["; ".join([total, *left_out]), *(f"  {problem}" for problem in self.problems)])
 
 
 def import_labelled(
@@ -53,8 +61,10 @@ def import_labelled(
 ) -> ImportReport:
     """Upload photos below `name` in the source bucket, ingest them, and annotate tasks that have no annotation yet.
 
-    Without a catalogue in the bucket one with the photos' names is made. Raises what `ingest` raises.
+    Without a catalogue in the bucket one with the photos' names is made. Raises what `ingest` raises, and before
+    anything is uploaded ConfigurationError when masks hold values that the table of labels says nothing of.
     """
+    source.require_lines()
     names = source.take(0, 1_000_000)
     folder = f"{settings.source_prefix}{name.strip('/')}/"
     _upload(bucket, settings, source, names, folder)
@@ -74,7 +84,15 @@ def import_labelled(
             problems.append(f"{photo}: {problem}")
         else:
             annotated += 1
-    return ImportReport(len(names), annotated, before, tuple(problems), report)
+    return ImportReport(
+        len(names),
+        annotated,
+        before,
+        tuple(problems),
+        report,
+        tuple(source.without_mask()),
+        tuple(source.without_photo()),
+    )
 
 
 def _upload(bucket: Client, settings: Settings, source: MaskedPhotos, names: Sequence[str], folder: str) -> None:
@@ -99,10 +117,15 @@ def _annotate(labels: LabelStudioClient, task: Task, source: MaskedPhotos, photo
         return f"its mask cannot be read: {error}"
     if mask.shape != (task.image.height, task.image.width):
         return f"its mask has {mask.shape[1]}×{mask.shape[0]} pixels, the photo {task.image.width}×{task.image.height}"
-    result = [
-        region_json(RegionMask(params.label_names[label_id], mask == label_id, 1.0), f"import-{label_id}")
-        | {"origin": "manual"}
-        for label_id in np.unique(mask[mask > 0]).tolist()
-    ]
+    result = regions_of(mask, params)
     labels.post(f"/api/tasks/{task.id}/annotations/", {"result": result, "was_cancelled": False, "lead_time": 0})
     return ""
+
+
+def regions_of(mask: np.ndarray, params: Params) -> list[dict[str, Any]]:
+    """Draw a (H, W) uint8 index mask as regions, one for each label and one for what is ignored."""
+    names = {**params.label_names, IGNORE: params.ignore.name}
+    return [
+        region_json(RegionMask(names[value], mask == value, 1.0), f"import-{value}") | {"origin": "manual"}
+        for value in np.unique(mask[mask > 0]).tolist()
+    ]

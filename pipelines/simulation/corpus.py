@@ -15,7 +15,7 @@ from pipelines.dataset.split import split_photos
 from pipelines.demo.archive import Archive
 from pipelines.errors import DatasetError, ImageError
 from pipelines.images import decode_image, perceptual_hash, sha256_hex
-from pipelines.params import Params
+from pipelines.params import IGNORE, Params
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def write_dataset(folder: Path, source: Archive, params: Params, count: int = 1_
         write_atomically(folder / mask_path(sha256), png)
         return {
             "uri": name, "sha256": sha256, "phash": perceptual_hash(photo), "mask_sha256": sha256_hex(png),
-            "class_ids": [int(value) for value in np.unique(mask) if value],
+            "class_ids": [int(value) for value in np.unique(mask) if value not in (0, IGNORE)],
         }  # fmt: skip
 
     with ThreadPoolExecutor() as pool:
