@@ -221,8 +221,13 @@ def load_card(folder: Path) -> ModelCard:
         ) from error
 
 
-def load_model(folder: Path, *, version: str = "", min_region_share: float = 0) -> ClothingModel:
-    """Load a model folder; raises ModelError when weights and card do not fit each other or are damaged."""
+def load_model(
+    folder: Path, *, version: str = "", min_region_share: float = 0, reduced_precision: bool = True
+) -> ClothingModel:
+    """Load a model folder; raises ModelError when weights and card do not fit each other or are damaged.
+
+    Without `reduced_precision` it computes in 32 bits on every machine, as models are judged.
+    """
     card = load_card(folder)
     network = build_network(card)
     try:
@@ -231,17 +236,20 @@ def load_model(folder: Path, *, version: str = "", min_region_share: float = 0) 
         raise ModelError(f"{folder / WEIGHTS} cannot be loaded ({error}); download or train the model again") from error
     if any(not torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
         raise ModelError(f"{folder / WEIGHTS} holds values that are not finite; train the model again")
-    return ClothingModel(ready_to_run(network, card), card, version, min_region_share)
+    forward = ready_to_run(network, card, reduced_precision=reduced_precision)
+    return ClothingModel(forward, card, version, min_region_share)
 
 
-def ready_to_run(network: torch.nn.Module, card: ModelCard) -> Forward:
+def ready_to_run(network: torch.nn.Module, card: ModelCard, *, reduced_precision: bool = True) -> Forward:
     """Compile a network with what makes probabilities of its output, for `ClothingModel`.
 
-    Reduced precision moves the border of a region by a pixel here and there, far less than people's masks differ.
+    With `reduced_precision` it runs in bfloat16 where the processor is fast at that (`multiplies_bfloat16`). That moves
+    the borders of a trained model's regions a little and may change a model that is unsure a lot; the evaluation
+    measures how many pixels stay the same.
     """
     whole = Probabilities(network, mirrored=card.mirrored)
     size = 3, card.height, card.width
-    return compile_network(whole, size, callers=callers_at_once(), reduced_precision=True)
+    return compile_network(whole, size, callers=callers_at_once(), reduced_precision=reduced_precision)
 
 
 def is_plain(network: torch.nn.Module) -> bool:
