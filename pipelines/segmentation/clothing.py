@@ -1,6 +1,7 @@
 """The clothing model: a network of segmentation-models-pytorch with the labels and sizes it was trained for.
 
-A model is a folder of two files, `weights.safetensors` and `model.json`; no pickle is ever written or read.
+A model is a folder of two files, `weights.safetensors` and `model.json`, and of `proposals.json` once it was evaluated;
+no pickle is ever written or read.
 """
 
 import inspect
@@ -20,7 +21,8 @@ from pipelines.errors import ModelError
 from pipelines.params import IGNORE, DecoderOption, TrainParams
 from pipelines.records import Prediction
 from pipelines.segmentation.batching import one_at_a_time
-from pipelines.segmentation.masks import classes_of_photo, score_regions, without_specks
+from pipelines.segmentation.masks import classes_of_photo, only_regions, score_regions, without_specks
+from pipelines.segmentation.proposals import Proposals, load_proposals
 from pipelines.segmentation.runtime import Forward, callers_at_once, compile_network
 from pipelines.segmentation.transforms import Area, fitting_area, normalize, resize_image, resize_mask
 
@@ -86,11 +88,15 @@ class ClothingModel:
     """A network with its card, ready to predict from many threads, `callers_at_once` of them side by side.
 
     `forward` maps (N, 3, h, w) float32 photos as `normalize` makes them to (N, C, h, w) float32 class probabilities;
-    N is 1 on a CPU.
+    N is 1 on a CPU. `proposals` decides which regions `predict` gives; without it all of them.
     """
 
-    def __init__(self, forward: Forward, card: ModelCard, version: str = "", min_region_share: float = 0) -> None:
+    def __init__(
+        self, forward: Forward, card: ModelCard, version: str = "", min_region_share: float = 0,
+        proposals: Proposals | None = None,
+    ) -> None:  # fmt: skip
         self.card, self.version, self.min_region_share = card, version, min_region_share
+        self.proposals = proposals
         self._forward = one_at_a_time(forward)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
@@ -120,11 +126,20 @@ class ClothingModel:
         return self.card.index_of_channel[channel], confidence
 
     def predict(self, image: np.ndarray) -> Prediction:
-        """Predict garment regions with scores for a (H, W, 3) uint8 RGB photo of any size."""
-        channel, confidence = classes_of_photo(self.probabilities(image), *image.shape[:2])
+        """Predict garment regions with scores for a (H, W, 3) uint8 RGB photo of any size.
+
+        With `proposals` there are only regions that are expected to save people time, each scored with its chance of
+        being accepted as it is; the photo's score is that of everything the network sees, shown or not.
+        """
+        probabilities = self.probabilities(image)
+        channel, confidence = classes_of_photo(probabilities, *image.shape[:2])
         index = without_specks(self.card.index_of_channel[channel], self.min_region_share * channel.size)
         names = {label_id: name for name, label_id in self.card.labels.items()}
-        return Prediction(index, *score_regions(index, confidence, names), self.version)
+        regions, score = score_regions(index, confidence, names)
+        if self.proposals is not None:
+            regions = self.proposals.worth_showing(probabilities, index, self.card)
+            index = only_regions(index, regions)
+        return Prediction(index, regions, score, self.version)
 
 
 def build_network(card: ModelCard) -> torch.nn.Module:
@@ -224,7 +239,7 @@ def load_card(folder: Path) -> ModelCard:
 def load_model(
     folder: Path, *, version: str = "", min_region_share: float = 0, reduced_precision: bool = True
 ) -> ClothingModel:
-    """Load a model folder; raises ModelError when weights and card do not fit each other or are damaged.
+    """Load a model folder; raises ModelError when its files do not fit each other or are damaged.
 
     Without `reduced_precision` it computes in 32 bits on every machine, as models are judged.
     """
@@ -237,7 +252,7 @@ def load_model(
     if any(not torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
         raise ModelError(f"{folder / WEIGHTS} holds values that are not finite; train the model again")
     forward = ready_to_run(network, card, reduced_precision=reduced_precision)
-    return ClothingModel(forward, card, version, min_region_share)
+    return ClothingModel(forward, card, version, min_region_share, load_proposals(folder))
 
 
 def ready_to_run(network: torch.nn.Module, card: ModelCard, *, reduced_precision: bool = True) -> Forward:

@@ -46,6 +46,14 @@ def score_regions(
     return regions, float(sums[garment].sum() / pixels[garment].sum())
 
 
+def only_regions(index_mask: np.ndarray, regions: Sequence[RegionScore]) -> np.ndarray:
+    """Turn all labels of a (H, W) uint8 index mask but these regions' into background; gives a new mask."""
+    kept = np.zeros(256, np.uint8)
+    for region in regions:
+        kept[region.label_id] = region.label_id
+    return kept[index_mask]
+
+
 def without_specks(index_mask: np.ndarray, min_pixels: float) -> np.ndarray:
     """Turn 8-connected parts of one label with fewer than `min_pixels` pixels into background; holes stay.
 

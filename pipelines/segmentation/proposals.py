@@ -11,12 +11,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import cv2
 import numpy as np
 from pydantic import ConfigDict, TypeAdapter
 
 from pipelines.errors import ModelError
+from pipelines.params import EffortParams
+from pipelines.records import RegionScore
+from pipelines.segmentation.transforms import resize_mask
 
 if TYPE_CHECKING:
     from pipelines.segmentation.clothing import ModelCard
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PROPOSALS_FILE = "proposals.json"  # in a model folder
 FEATURES = ("certainty", "overlap", "area", "raggedness", "photo_certainty")
+Number = TypeVar("Number", float, np.ndarray)
 _LEAST = 1e-3  # probabilities are kept this far from 0 and 1 before their logits are taken
 
 
@@ -55,6 +60,16 @@ class Seconds:
     correct: float
     delete: float
     draw: float
+
+    @classmethod
+    def from_params(cls, effort: EffortParams) -> "Seconds":
+        """Return the seconds that params.yaml gives."""
+        return cls(effort.look, effort.accept, effort.correct, effort.delete, effort.draw)
+
+    def saved(self, accepted: Number, corrected: Number, deleted: Number) -> Number:
+        """Return what showing regions saves, given how many, or how likely, end in each way."""
+        gain = accepted * (self.draw - self.accept) + corrected * (self.draw - self.correct)
+        return gain - deleted * self.delete
 
 
 @dataclass(frozen=True)
@@ -99,16 +114,26 @@ class Proposals:
 
     def saving(self, chances: Chances) -> float:
         """Return the seconds that showing a region is expected to save; below 0 when it costs time."""
-        seconds = self.seconds
-        return (
-            chances.accepted * (seconds.draw - seconds.accept)
-            + chances.corrected * (seconds.draw - seconds.correct)
-            - chances.deleted * seconds.delete
-        )
+        return self.seconds.saved(chances.accepted, chances.corrected, chances.deleted)
 
     def pays(self, description: RegionDescription) -> bool:
         """Tell whether showing a region is expected to save time."""
         return self.saving(self.chances(description)) > 0
+
+    def worth_showing(
+        self, probabilities: np.ndarray, index_mask: np.ndarray, card: "ModelCard"
+    ) -> tuple[RegionScore, ...]:
+        """Return the regions that pay, in id order, each with its chance of being accepted as its score.
+
+        The arguments are those of `describe_regions`.
+        """
+        described = describe_regions(probabilities, index_mask, card)
+        chances = [(region, self.chances(region)) for region in described]
+        return tuple(
+            RegionScore(region.label, region.label_id, of_region.accepted)
+            for region, of_region in chances
+            if self.saving(of_region) > 0
+        )
 
     def as_json(self) -> str:
         """Return the text of proposals.json."""
@@ -133,6 +158,54 @@ def describe_regions(probabilities: np.ndarray, index_mask: np.ndarray, card: "M
     """Describe each label of a mask, in id order.
 
     `probabilities` is (C, h, w) float32 class probabilities, as `ClothingModel.probabilities` gives them; `index_mask`
-    (H, W) uint8 is the mask that people would see, of any size.
+    (H, W) uint8 is the mask that people would see, of any size. What is measured is measured at the network's size.
+
+    Features: the logit of the region's mean probability; the logit of the IoU that the probabilities promise, their sum
+    over the region by the region's area and their sum outside; the logarithm of its share of the photo; that of its
+    perimeter against a square's of the same area; and the logit of the mean probability of all regions' pixels.
     """
-    raise NotImplementedError
+    there = np.flatnonzero(cv2.calcHist([index_mask], [0], None, [256], [0, 256]))
+    label_ids = there[there > 0]
+    if not len(label_ids):
+        return []
+    channel_of = np.zeros(256, np.intp)
+    channel_of[card.index_of_channel] = np.arange(len(card.index_of_channel))
+    channels, names = channel_of[label_ids], {label_id: name for name, label_id in card.labels.items()}
+    area, inside, edges = _measure(probabilities, index_mask, label_ids, channel_of)
+    score, pixels = inside / area, probabilities[0].size
+    total = np.array([float(probabilities[channel].sum()) for channel in channels])
+    overlap = inside / (area + np.maximum(total - inside, 0))
+    of_photo = np.full(len(area), inside.sum() / area.sum())
+    columns = (_logit(score), _logit(overlap), np.log(area / pixels), 2 * np.log(edges) - np.log(16 * area))
+    rows = np.stack([*columns, _logit(of_photo)], axis=1)
+    return [
+        RegionDescription(names[label_id], label_id, float(mean), tuple(row))
+        for label_id, mean, row in zip(label_ids.tolist(), score, rows.tolist(), strict=True)
+    ]
+
+
+def _measure(
+    probabilities: np.ndarray, index_mask: np.ndarray, label_ids: np.ndarray, channel_of: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return area in pixels, sum of probabilities and number of edges to other pixels, each (labels,) float64."""
+    height, width = probabilities.shape[1:]
+    small = resize_mask(index_mask, height, width)
+    flat = small.ravel().astype(np.intp)
+    own = probabilities.ravel().take(channel_of[flat] * flat.size + np.arange(flat.size))
+    area = np.bincount(flat, minlength=256).astype(float)
+    inside = np.bincount(flat, weights=own, minlength=256)
+    padded, edges = np.pad(small, 1), np.zeros(256)
+    for one, other in ((padded[1:], padded[:-1]), (padded[:, 1:], padded[:, :-1])):
+        differ = one != other
+        edges += np.bincount(one[differ], minlength=256) + np.bincount(other[differ], minlength=256)
+    for label_id in label_ids[area[label_ids] == 0]:  # too small to be met at the network's size: about a pixel
+        rows, columns = np.nonzero(index_mask == label_id)
+        rows, columns = rows * height // index_mask.shape[0], columns * width // index_mask.shape[1]
+        area[label_id], edges[label_id] = 1, 4
+        inside[label_id] = probabilities[channel_of[label_id], rows, columns].mean()
+    return area[label_ids], inside[label_ids], edges[label_ids]
+
+
+def _logit(chance: np.ndarray) -> np.ndarray:
+    kept = np.clip(chance, _LEAST, 1 - _LEAST)
+    return np.asarray(np.log(kept / (1 - kept)))

@@ -11,22 +11,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines.params import EffortParams
-from pipelines.segmentation.proposals import FEATURES, Proposals, RegionDescription, Seconds
+from pipelines.params import IGNORE, EffortParams
+from pipelines.segmentation.proposals import FEATURES, Logistic, Proposals, RegionDescription, Seconds
 
 COLUMNS = ("photo", "family", "label", "score", *FEATURES, "iou")  # of a table of regions
 Rows = list[dict[str, Any]]
+_FEWEST = 20  # regions, below which nothing but their share is learnt
+_FOLDS = 10
+_INTERCEPT_SD, _SLOPE_SD = 3.0, 1.0  # of the prior, in logits and in logits per standard deviation of a feature
+_LABEL_SDS = (0.05, 0.2, 0.5, 1.0)  # of the labels' intercepts; the data choose
+_NEWTON_STEPS = 50
 
 
 def region_rows(
-    photo: str, family: str, descriptions: Sequence[RegionDescription], predicted: np.ndarray, truth: np.ndarray,
-) -> Rows:  # fmt: skip
+    photo: str, family: str, descriptions: Sequence[RegionDescription], predicted: np.ndarray, truth: np.ndarray
+) -> Rows:
     """Return a row of COLUMNS per described region of one photo.
 
     `predicted` and `truth` are (H, W) uint8 index masks with the ids of `descriptions`; `predicted` is the mask that
     people would see, specks dropped. Pixels that are `IGNORE` in `truth` count for nothing.
     """
-    raise NotImplementedError
+    known = truth != IGNORE
+    pairs = np.bincount(predicted[known].astype(np.intp) << 8 | truth[known], minlength=1 << 16).reshape(256, 256)
+    proposed, wanted, both = pairs.sum(1), pairs.sum(0), pairs.diagonal()
+    iou = both / np.maximum(proposed + wanted - both, 1)
+    return [
+        {
+            "photo": photo, "family": family, "label": region.label, "score": region.score,
+            **dict(zip(FEATURES, region.features, strict=True)), "iou": float(iou[region.label_id]),
+        }
+        for region in descriptions
+    ]  # fmt: skip
 
 
 def region_table(rows: Rows) -> pd.DataFrame:
@@ -35,13 +50,51 @@ def region_table(rows: Rows) -> pd.DataFrame:
 
 
 def fit_proposals(regions: pd.DataFrame, seconds: Seconds, effort: EffortParams) -> Proposals:
-    """Fit the chances of regions on a table of regions (COLUMNS)."""
-    raise NotImplementedError
+    """Fit the chances of regions on a table of regions (COLUMNS).
+
+    Both models are logistic regressions with normal priors, at the mode of the posterior. Every label has an intercept
+    of its own around the common one; how far these stray is chosen by the marginal likelihood (Laplace's approximation:
+    Bishop, «Pattern Recognition and Machine Learning», 2006, section 4.5), so a label with little support gets the
+    whole's. Where there are fewer than 20 regions, or all end in the same way, the chance is their share, with one more
+    region that ends in each of three ways by a third.
+    """
+    features, labels = regions[list(FEATURES)].to_numpy(float), regions["label"].tolist()
+    iou = regions["iou"].to_numpy(float)
+    return Proposals(
+        seconds=seconds,
+        acceptable=_fit(features, labels, iou >= effort.accept_iou, 1 / 3),
+        correctable=_fit(features, labels, iou >= effort.correct_iou, 2 / 3),
+        regions=len(regions),
+        photos=int(regions["photo"].nunique()),
+    )
 
 
 def cross_fitted(regions: pd.DataFrame, seconds: Seconds, effort: EffortParams) -> pd.DataFrame:
     """Return the table with chances `accepted`, `corrected`, `deleted` by models that never saw the row's family."""
-    raise NotImplementedError
+    families, sizes = np.unique(regions["family"].to_numpy(str), return_counts=True)
+    folds = np.zeros(min(_FOLDS, len(families)), int)
+    fold_of = {}
+    for place in np.argsort(-sizes, kind="stable"):  # the largest first, each to the fold with the fewest regions
+        fold_of[families[place]] = int(folds.argmin())
+        folds[folds.argmin()] += sizes[place]
+    fold = regions["family"].astype(str).map(fold_of).to_numpy()
+    chances = np.zeros((len(regions), 3))
+    for number in range(len(folds)):
+        held_out = fold == number
+        proposals = fit_proposals(regions[~held_out], seconds, effort)
+        chances[held_out] = chances_of(regions[held_out], proposals)
+    return regions.assign(**dict(zip(("accepted", "corrected", "deleted"), chances.T, strict=True)))
+
+
+def chances_of(regions: pd.DataFrame, proposals: Proposals) -> np.ndarray:
+    """Return the chances of each row of a table of regions: accepted, corrected, deleted, (N, 3) float64."""
+    features = regions[list(FEATURES)].to_numpy(float).tolist()
+    described = [
+        RegionDescription(label, 0, score, tuple(row))
+        for label, score, row in zip(regions["label"], regions["score"], features, strict=True)
+    ]
+    chances = [proposals.chances(one) for one in described]
+    return np.array([(one.accepted, one.corrected, one.deleted) for one in chances]).reshape(-1, 3)
 
 
 def savings_by_photo(
@@ -51,14 +104,73 @@ def savings_by_photo(
 
     `regions` has chances as `cross_fitted` adds them: they decide what is shown, and the IoU what people do with it.
     """
-    raise NotImplementedError
+    iou = regions["iou"].to_numpy(float)
+    accepted, corrected = iou >= effort.accept_iou, (iou >= effort.correct_iou) & (iou < effort.accept_iou)
+    worth = seconds.saved(*(how.astype(float) for how in (accepted, corrected, iou < effort.correct_iou)))
+    expected = seconds.saved(*(regions[name].to_numpy(float) for name in ("accepted", "corrected", "deleted")))
+    by_photo = pd.Series(np.where(expected > 0, worth, 0.0)).groupby(regions["photo"].to_numpy()).sum()
+    return by_photo.reindex(list(photos), fill_value=0.0).to_numpy(float)
 
 
 def calibration_error(chances: np.ndarray, happened: np.ndarray, bins: int = 10) -> float:
-    """Return the expected calibration error of (N,) chances 0..1 against what happened, (N,) bool: 0 (honest) to 1."""
-    raise NotImplementedError
+    """Return the expected calibration error of (N,) chances 0..1 against what happened, (N,) bool: 0 (honest) to 1.
+
+    After Guo et al., «On calibration of modern neural networks», ICML 2017, with bins of equal width.
+    """
+    place = np.minimum((chances * bins).astype(np.intp), bins - 1)
+    off = np.bincount(place, chances, bins) - np.bincount(place, happened, bins)
+    return float(np.abs(off).sum() / max(1, len(chances)))
 
 
 def estimate_seconds(manifest: pd.DataFrame, effort: EffortParams) -> Seconds:
     """Return people's own seconds as a dataset's manifest shows them, shrunk towards those of params.yaml."""
     raise NotImplementedError
+
+
+def _fit(features: np.ndarray, labels: Sequence[str], happened: np.ndarray, usual: float) -> Logistic:
+    """Fit one logistic model on (N, K) float64 features; `usual` is the chance where nothing is known."""
+    rate = (happened.sum() + usual) / (len(happened) + 1)
+    base = float(np.log(rate / (1 - rate)))
+    if len(happened) < _FEWEST or happened.all() or not happened.any():
+        return Logistic(base, (0.0,) * features.shape[1], {})
+    names, own = np.unique(labels, return_inverse=True)
+    mean, deviation = features.mean(0), features.std(0)
+    deviation[deviation == 0] = 1
+    inputs = np.column_stack([np.ones(len(features)), (features - mean) / deviation, np.eye(len(names))[own]])
+    centre = np.zeros(inputs.shape[1])
+    centre[0] = base
+    fits = []
+    for label_sd in _LABEL_SDS:
+        sds = np.repeat([_INTERCEPT_SD, _SLOPE_SD, label_sd], [1, features.shape[1], len(names)])
+        fits.append(_posterior_mode(inputs, happened.astype(float), centre, sds))
+    weights, _ = max(fits, key=lambda fit: fit[1])
+    slopes = weights[1 : 1 + features.shape[1]] / deviation
+    of_label = dict(zip(names.tolist(), weights[1 + features.shape[1] :].tolist(), strict=True))
+    return Logistic(float(weights[0] - slopes @ mean), tuple(slopes.tolist()), of_label)
+
+
+def _posterior_mode(
+    inputs: np.ndarray, happened: np.ndarray, centre: np.ndarray, sds: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Return the weights of a logistic model with a normal prior, by Newton's method, and its log evidence."""
+    weights, precision = centre.copy(), 1 / sds**2
+
+    def loss(at: np.ndarray) -> float:
+        logits = inputs @ at
+        return float(np.sum(np.logaddexp(0, logits) - happened * logits) + precision @ (at - centre) ** 2 / 2)
+
+    def curvature(at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        chance = 1 / (1 + np.exp(-np.clip(inputs @ at, -30, 30)))
+        hessian = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + np.diag(precision)
+        return hessian, inputs.T @ (chance - happened) + precision * (at - centre)
+
+    for _ in range(_NEWTON_STEPS):
+        hessian, gradient = curvature(weights)
+        step = np.linalg.solve(hessian, gradient)
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-9:
+            step /= 2
+        weights = weights - step
+        if np.abs(step).max() < 1e-8:
+            break
+    spread = np.linalg.slogdet(curvature(weights)[0])[1] - np.log(precision).sum()
+    return weights, -loss(weights) - float(spread) / 2
