@@ -9,6 +9,14 @@ import typer
 from pipelines.cli.app import app, console
 from pipelines.settings import get_settings
 
+evaluations = typer.Typer(help="Measure models on photos whose masks are known, without a stack.", no_args_is_help=True)
+app.add_typer(evaluations, name="evaluate")
+PhotosFolder = Annotated[Path, typer.Argument(help="Folder of photos")]
+MasksFolder = Annotated[Path, typer.Argument(help="Folder of index masks, PNG, named like the photos")]
+LabelsTable = Annotated[
+    Path, typer.Argument(help="CSV with columns index and label: mask value → label of params.yaml")
+]
+
 
 @app.command()
 def simulate(
@@ -55,13 +63,76 @@ def simulate(
 
 
 @app.command()
+def train(
+    photos: PhotosFolder,
+    masks: MasksFolder,
+    labels: LabelsTable,
+    out: Annotated[Path, typer.Option(help="Folder for the model, its figures and report.html")],
+    minutes: Annotated[
+        float, typer.Option(min=-1, help="Safety net in minutes; 0: none, -1: train.max_minutes of params.yaml")
+    ] = -1,
+) -> None:
+    """Train a clothing model on a folder of masked photos as the loop would, with its split, figures and report."""
+    from pipelines.masked_photos import masked_photos
+    from pipelines.params import load_params
+    from pipelines.training.folder import train_on_folder
+    from pipelines.training.train import use_processor
+
+    params = load_params(get_settings().params_path)
+    use_processor(params.train)
+    metrics = train_on_folder(
+        masked_photos(photos, masks, labels, params), params, out, minutes=None if minutes < 0 else minutes
+    )
+    interval = f" ({metrics['miou_low']:.3f} … {metrics['miou_high']:.3f})" if "miou_low" in metrics else ""
+    console.print(f"test mIoU {metrics['miou']:.3f}{interval} on {metrics['photos']} photos", highlight=False)
+    console.print(f"model: {out}; report: {out / 'report.html'}", highlight=False)
+
+
+@evaluations.command("masks")
+def evaluate_masks(
+    photos: PhotosFolder,
+    masks: MasksFolder,
+    labels: LabelsTable,
+    model: Annotated[
+        str, typer.Option(help="models:/NAME@champion, models:/NAME/3, or a model folder")
+    ] = "models:/clothing@champion",
+    json: Annotated[Path | None, typer.Option(help="File to write the figures to as JSON")] = None,
+) -> None:
+    """Measure a clothing model on every photo of a folder whose masks are known."""
+    import json as writer
+
+    from rich import box
+    from rich.table import Table
+
+    from pipelines.masked_photos import masked_photos
+    from pipelines.params import load_params
+    from pipelines.training.folder import evaluate_on_folder, load_named_model
+
+    settings = get_settings()
+    params = load_params(settings.params_path)
+    source = masked_photos(photos, masks, labels, params)
+    found = evaluate_on_folder(source, params, load_named_model(settings, model))
+    if json:
+        json.write_text(writer.dumps(found, indent=1) + "\n", encoding="utf-8")
+    table = Table(title=f"{model} on {found['photos']} photos", title_justify="left", box=box.SIMPLE_HEAD)
+    for heading in ("", "value", "95 % of resamples"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    figures = {key: value for key, value in found.items() if key not in ("photos", "iou")}
+    figures |= {f"IoU {label}": value for label, value in found["iou"].items()}
+    for name, value in figures.items():
+        interval = f"{value['low']:.3f} … {value['high']:.3f}" if "low" in value else "–"
+        table.add_row(name, f"{value['value']:.3f}", interval)
+    console.print(table)
+
+
+@app.command()
 def demo(
     photos: Annotated[str, typer.Option(help="Folder of real photos (with --masks and --labels)")] = "",
     masks: Annotated[str, typer.Option(help="Folder of index masks, PNG, named like the photos")] = "",
     labels: Annotated[
         str, typer.Option(help="CSV with columns index and label: mask value → label of params.yaml")
     ] = "",
-    count: Annotated[int, typer.Option(help="How many photos in all")] = 96,
+    count: Annotated[int, typer.Option(help="How many photos in all")] = 120,
     rounds: Annotated[int, typer.Option(min=1, help="How many rounds")] = 2,
 ) -> None:
     """Run whole rounds of the loop with simulated labelers, on synthetic or on your own masked photos."""

@@ -4,7 +4,6 @@ import json
 import math
 import mimetypes
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.demo.archive import Archive, SyntheticArchive
 from pipelines.demo.labelers import Labeler, label_everything
+from pipelines.demo.training import STEPS, use_small_training
 from pipelines.effort import effort_of
 from pipelines.errors import ConfigurationError
 from pipelines.images import sha256_hex
@@ -36,21 +36,43 @@ from pipelines.stack.lifecycle import addresses, up
 
 _LABELERS = 3
 _NEXT_PHOTOS = 12  # pre-labelled at the end and left open, to look at
-MINUTES = 4  # of each training on drawn photos, which are simple; people wait for it
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round gave; `prelabel_miou` is None when there was no model yet."""
+    """What one round gave; seconds are people's per photo, None where no photo was labelled in that way.
+
+    `prelabel_miou` compares the masks that were shown with what was submitted. Half of a round's figures would differ
+    from run to run if they depended on who labelled what when; these depend on photos, masks and weights alone.
+    """
 
     tasks: int
     annotations: int
     dataset: str
     model: str
+    promoted: bool
+    steps: str
     test_miou: float
     prelabel_miou: float | None
     untouched_share: float
     seconds_per_photo: float
+    seconds_with_masks: float | None
+    seconds_without_masks: float | None
+
+
+def sizes_of_rounds(count: int, rounds: int, least: int) -> list[int]:
+    """Return how many photos each round brings: the later, the more, and none fewer than `least`.
+
+    Raises ConfigurationError when there are too few photos for that.
+    """
+    if count < least * rounds:
+        raise ConfigurationError(
+            f"a round of {count // rounds} photos trains no model: retrain.min_new_annotations is {least}; "
+            f"take at least {least * rounds} photos for {rounds} rounds, or set it lower"
+        )
+    total = rounds * (rounds + 1) / 2
+    sizes = [max(least, int(count * number / total)) for number in range(1, rounds + 1)]
+    return [*sizes[:-1], count - sum(sizes[:-1])]
 
 
 def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: int, rounds: int) -> None:
@@ -60,17 +82,13 @@ def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: in
             "the demo fills buckets and a project with simulated work; it runs on the local bucket server only "
             "(MASKLOOP_STORAGE_EMULATOR=true)"
         )
-    sizes = [count // rounds + (number < count % rounds) for number in range(rounds)]
-    least = load_params(get_settings().params_path).retrain.min_new_annotations
-    if min(sizes) < least:
-        raise ConfigurationError(
-            f"a round of {min(sizes)} photos trains no model: retrain.min_new_annotations is {least}; "
-            f"take at least {least * rounds} photos for {rounds} rounds, or set it lower"
-        )
+    sizes = sizes_of_rounds(count, rounds, load_params(get_settings().params_path).retrain.min_new_annotations)
     started = time.monotonic()
     demo = Demo(console, up(console), source)
-    if source is None and shorten_trainings(Workspace(demo.settings.workspace_path, demo.settings)):
-        console.print(f"  each training gets {MINUTES} minutes (train.max_minutes in params.yaml of the workspace)")
+    if source is None and use_small_training(Workspace(demo.settings.workspace_path, demo.settings)):
+        console.print(
+            f"  each training does {STEPS} steps of a small network (`train` in params.yaml of the workspace)"
+        )
     done = [demo.round(number, size) for number, size in enumerate(sizes, start=1)]
     demo.prelabel_next(_NEXT_PHOTOS)
     seconds = time.monotonic() - started
@@ -128,10 +146,13 @@ class Demo:
                 self.airflow.wait_for("prelabel_images", 600, ignore=known["prelabel_images"])
         manifest = published.manifest(dataset)
         effort = effort_of(manifest[~manifest["uri"].isin(photos_before)])
-        miou = None if math.isnan(effort.miou) else round(effort.miou, 4)
         return Round(
-            len(tasks), effort.photos, dataset, model.served_as, model.miou, miou, round(effort.untouched_share, 4),
-            effort.seconds,
+            tasks=len(tasks), annotations=effort.photos, dataset=dataset, model=model.served_as,
+            promoted=champion is not None and champion.version == model.version,
+            steps=f"{model.done_steps}/{model.planned_steps}", test_miou=model.miou,
+            prelabel_miou=_rounded(effort.miou, 4), untouched_share=round(effort.untouched_share, 4),
+            seconds_per_photo=round(effort.seconds, 1), seconds_with_masks=_rounded(effort.seconds_with_masks, 1),
+            seconds_without_masks=_rounded(effort.seconds_without_masks, 1),
         )  # fmt: skip
 
     def prelabel_next(self, count: int) -> None:
@@ -203,19 +224,9 @@ class Demo:
         self.console.print(f"[green]✓[/] {text} ({time.monotonic() - started:.0f} s)", highlight=False)
 
 
-def shorten_trainings(workspace: Workspace) -> bool:
-    """Commit a budget of a few minutes to a workspace that has no dataset yet; False when there is nothing to do."""
-    path = workspace.path / "params.yaml"
-    with workspace.locked():
-        if 0 < load_params(path).train.max_minutes <= MINUTES or workspace.dataset_tags():
-            return False
-        text = path.read_text(encoding="utf-8")
-        shorter = re.sub(r"(?m)^(  max_minutes:) *[\d.]+", rf"\1 {MINUTES}", text)
-        if shorter == text:
-            return False  # somebody wrote it in a way of their own, and waits as long as it says
-        path.write_text(shorter, encoding="utf-8")
-        workspace.git("commit", "--quiet", "--message", "Train for minutes: photos are drawn", "params.yaml")
-    return True
+def _rounded(value: float | None, places: int) -> float | None:
+    """Return a figure rounded; None for NaN as well."""
+    return None if value is None or math.isnan(value) else round(value, places)
 
 
 def _make_arguments(source: tuple[Path, Path, Path] | None) -> str:
@@ -227,14 +238,18 @@ def _make_arguments(source: tuple[Path, Path, Path] | None) -> str:
 def _results(rounds: list[Round]) -> Table:
     table = Table(title="What each round gave", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     for heading in (
-        "round", "tasks", "annota-\ntions", "dataset", "model", "test\nmIoU", "pre-label\nmIoU", "accepted\nuntouched",
-        "s per\nphoto",
+        "round", "tasks", "dataset", "model", "steps", "champion", "test\nmIoU", "pre-label\nmIoU",
+        "accepted\nuntouched", "s per photo:\nall", "\nwith masks", "\nwithout",
     ):  # fmt: skip
         table.add_column(heading, justify="right")
     for number, one in enumerate(rounds, start=1):
-        prelabel = "–" if one.prelabel_miou is None else f"{one.prelabel_miou:.3f}"
         table.add_row(
-            str(number), str(one.tasks), str(one.annotations), one.dataset, one.model, f"{one.test_miou:.3f}", prelabel,
-            f"{one.untouched_share:.0%}", f"{one.seconds_per_photo:.0f}",
+            str(number), str(one.tasks), one.dataset, one.model, one.steps, "yes" if one.promoted else "no",
+            f"{one.test_miou:.3f}", _cell(one.prelabel_miou, 3), f"{one.untouched_share:.0%}",
+            f"{one.seconds_per_photo:.0f}", _cell(one.seconds_with_masks, 0), _cell(one.seconds_without_masks, 0),
         )  # fmt: skip
     return table
+
+
+def _cell(value: float | None, places: int) -> str:
+    return "–" if value is None else f"{value:.{places}f}"

@@ -1,44 +1,18 @@
-"""The demo's trainings are short, until somebody's own dataset is there."""
+"""How many photos the demo's rounds bring."""
 
-from pipelines.dataset.workspace import Workspace
-from pipelines.demo.run import MINUTES, shorten_trainings
-from pipelines.params import load_params
+import pytest
 
-
-def minutes(workspace: Workspace) -> float:
-    return load_params(workspace.path / "params.yaml").train.max_minutes
+from pipelines.demo.run import sizes_of_rounds
+from pipelines.errors import ConfigurationError
 
 
-def test_the_budget_is_committed_once(project_workspace: Workspace) -> None:
-    before = minutes(project_workspace)
-
-    assert shorten_trainings(project_workspace)
-    assert not shorten_trainings(project_workspace)
-
-    assert minutes(project_workspace) == MINUTES < before
-    assert project_workspace.git("status", "--porcelain") == ""
+@pytest.mark.parametrize(
+    ("count", "rounds", "sizes"), [(120, 2, [40, 80]), (40, 2, [20, 20]), (90, 1, [90]), (120, 3, [20, 40, 60])]
+)
+def test_later_rounds_bring_more_photos(count: int, rounds: int, sizes: list[int]) -> None:
+    assert sizes_of_rounds(count, rounds, least=20) == sizes
 
 
-def test_a_shorter_budget_stays(project_workspace: Workspace) -> None:
-    path = project_workspace.path / "params.yaml"
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("  max_minutes: 30 ", "  max_minutes: 2 "), encoding="utf-8")
-
-    assert not shorten_trainings(project_workspace)
-
-    assert minutes(project_workspace) == 2
-
-
-def test_nothing_else_is_changed(project_workspace: Workspace) -> None:
-    shorten_trainings(project_workspace)
-
-    assert project_workspace.git("diff", "--numstat", "HEAD~").split("\t") == ["1", "1", "params.yaml"]
-
-
-def test_a_workspace_with_a_dataset_is_left_alone(project_workspace: Workspace) -> None:
-    project_workspace.git("tag", "--annotate", "dataset-0001", "--message", "+3 photos")
-    before = minutes(project_workspace)
-
-    assert not shorten_trainings(project_workspace)
-
-    assert minutes(project_workspace) == before
+def test_too_few_photos_are_refused_with_the_number_it_takes() -> None:
+    with pytest.raises(ConfigurationError, match="at least 60 photos for 3 rounds"):
+        sizes_of_rounds(59, 3, least=20)

@@ -1,0 +1,109 @@
+"""Train and evaluate on a folder of masked photos: no bucket, no Label Studio, no MLflow, no Airflow.
+
+The same stages as in the loop work on a dataset folder that is made of the photos; what they are given stays untouched.
+"""
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, START
+from pipelines.errors import ConfigurationError, ModelError
+from pipelines.masked_photos import MaskedPhotos
+from pipelines.params import Params
+from pipelines.segmentation.clothing import CARD, ClothingModel, load_model
+from pipelines.settings import Settings
+from pipelines.simulation.corpus import write_dataset
+from pipelines.training.data import families_of
+from pipelines.training.evaluate import evaluate, evaluate_model
+from pipelines.training.figures import figures
+from pipelines.training.page import write_folder_page
+from pipelines.training.train import train
+
+logger = logging.getLogger(__name__)
+_WITH_INTERVAL = ("miou", "miou_foreground", "pixel_accuracy", "mean_class_accuracy", "boundary_iou")
+
+
+def train_on_folder(source: MaskedPhotos, params: Params, out: Path, *, minutes: float | None = None) -> dict[str, Any]:
+    """Train on the train side of masked photos, evaluate on the test side, and write the model folder `out`.
+
+    `out` then holds weights.safetensors, model.json, training.json and proposals.json, which `load_model` reads, and
+    metrics.json, curves.csv, report.html and report/. `minutes` replaces `train.max_minutes`, the safety net. A
+    training that was killed goes on when it is started again with the same arguments. Return what metrics.json holds.
+
+    Raises ConfigurationError when `out` holds something else, DatasetError when no photo can be used or no photo falls
+    on the train or the test side, and TrainingError for options that no network can be built with.
+    """
+    if out.exists() and any(out.iterdir()) and not ((out / CARD).exists() or (out / "work").exists()):
+        raise ConfigurationError(f"{out} holds other files; give --out a new folder")
+    if minutes is not None:
+        params = params.model_copy(update={"train": params.train.model_copy(update={"max_minutes": minutes})})
+    work = out / "work"
+    (work / START).mkdir(parents=True, exist_ok=True)
+    manifest = write_dataset(work, source, params)
+    logger.info("%d photos: %s", len(manifest), manifest["split"].value_counts().to_dict())
+    with chdir(work):
+        train(params)
+        evaluate(params)
+        write_folder_page(Path("report.html"), params)
+    for part in (*(work / MODEL).iterdir(), *(work / name for name in (PROPOSALS, METRICS, CURVES, "report.html"))):
+        part.replace(out / part.name)
+    shutil.rmtree(out / REPORT, ignore_errors=True)  # of an earlier training
+    (work / REPORT).replace(out / REPORT)
+    shutil.rmtree(work)
+    return dict(json.loads((out / METRICS).read_text(encoding="utf-8")))
+
+
+def evaluate_on_folder(source: MaskedPhotos, params: Params, model: ClothingModel) -> dict[str, Any]:
+    """Measure a model on every photo of a folder, in 32 bits, at the photos' own size.
+
+    Return `photos`, `miou`, `miou_foreground`, `pixel_accuracy`, `mean_class_accuracy`, `boundary_iou`, each a mapping
+    with `value`, `low` and `high`, and `iou`, such a mapping for each label; `low` and `high`, which hold 95 % of
+    resamples of families of look-alike photos, are left out where there are too few photos for them.
+    """
+    with tempfile.TemporaryDirectory(prefix="maskloop-evaluate-") as scratch, chdir(scratch):
+        write_dataset(Path(), source, params)
+        photos = sorted(pd.read_parquet(MANIFEST)["sha256"])
+        found = evaluate_model(model, photos, params.label_ids, families=families_of(photos))
+        values = figures(found, params.label_ids, params.evaluate.resamples)
+    per_class: Mapping[str, Mapping[str, float]] = values["per_class"]
+    return {
+        "photos": len(photos),
+        **{key: _with_interval(values, key) for key in _WITH_INTERVAL},
+        "iou": {label: _with_interval(of_label, "iou") for label, of_label in per_class.items() if "iou" in of_label},
+    }
+
+
+def load_named_model(settings: Settings, name: str) -> ClothingModel:
+    """Load `models:/NAME@champion` or `models:/NAME/3` from MLflow, or a model folder, to run in 32 bits.
+
+    Raises ModelError when there is no such model.
+    """
+    if not name.startswith("models:/"):
+        return load_model(Path(name).expanduser(), reduced_precision=False)
+    from pipelines.training.registry import Registry
+
+    model, at, alias = name.removeprefix("models:/").partition("@")
+    model, _, number = model.partition("/")
+    registry = Registry(settings.model_copy(update={"model_name": model}))
+    if at and alias != "champion":
+        raise ModelError(f"{name}: the only alias is champion; give models:/{model}@champion or models:/{model}/NUMBER")
+    version = registry.champion() if at else registry.version(number)
+    if version is None:
+        raise ModelError(f"{registry.url} has no {name}; give models:/{model}/NUMBER of those it lists, or a folder")
+    with tempfile.TemporaryDirectory() as scratch:
+        return load_model(
+            registry.download(version, Path(scratch)), version=version.served_as, reduced_precision=False
+        )
+
+
+def _with_interval(values: Mapping[str, float], key: str) -> dict[str, float]:
+    found = {"value": values[key], "low": values.get(f"{key}_low"), "high": values.get(f"{key}_high")}
+    return {name: value for name, value in found.items() if value is not None}
