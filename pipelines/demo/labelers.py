@@ -14,23 +14,21 @@ import numpy as np
 from pipelines.errors import ServiceError
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.render import region_json
-from pipelines.params import Params
+from pipelines.params import IGNORE, Params
 from pipelines.records import RegionMask
-
-ACCEPT_IOU = 0.85  # a person leaves a mask that overlaps the garment this well
-CORRECT_IOU = 0.4  # a worse mask than this is deleted and drawn anew
-# Seconds: to look at a photo, and per region to accept it, correct it, delete it, or draw it with brush and clicks.
-_LOOK, _ACCEPT, _CORRECT, _DELETE, _DRAW = 6.0, 1.0, 9.0, 1.5, 22.0
 
 
 class Labeler:
     """One person's session in Label Studio, through the same login form and cookies a browser uses.
 
-    Whoever has no account yet signs up at `invitation`, the path of a link that Label Studio gives its owner.
+    Whoever has no account yet signs up at `invitation`, the path of a link that Label Studio gives its owner. `pace` is
+    how many times as long as `params.effort` says the person takes.
     """
 
-    def __init__(self, url: str, email: str, password: str, invitation: str = "/user/signup/") -> None:
-        self.email = email
+    def __init__(
+        self, url: str, email: str, password: str, invitation: str = "/user/signup/", pace: float = 1.0
+    ) -> None:
+        self.email, self.pace = email, pace
         self._http = httpx.Client(base_url=url, timeout=120, follow_redirects=True)
         self._http.event_hooks = {"response": [self._keep_cookies]}
         if not self._enter("/user/login/", email, password) and not self._enter(invitation, email, password):
@@ -74,35 +72,40 @@ class Labeler:
         return answer.json()
 
 
-def correct(proposed: list[dict[str, Any]], truth: np.ndarray, params: Params) -> tuple[list[dict[str, Any]], float]:
+def correct(
+    proposed: list[dict[str, Any]], truth: np.ndarray, params: Params, pace: float = 1.0
+) -> tuple[list[dict[str, Any]], float]:
     """Turn a pre-label into what a careful person submits; gives regions with their origins and the seconds it took.
 
-    `truth` is the (H, W) uint8 index mask of what is really there.
+    `truth` is the (H, W) uint8 index mask of what is really there; pixels that are `IGNORE` in it count neither for nor
+    against a region. What a person does with a region, and in which time, follows from `params.effort`, the time
+    multiplied by `pace`.
     """
     height, width = truth.shape
+    effort, known = params.effort, truth != IGNORE
     result: list[dict[str, Any]] = []
-    seconds, done = _LOOK, set()
+    seconds, done = effort.look, set()
     for region in proposed:
         label = region["value"]["brushlabels"][0]
         mask = compile_regions([region], params.label_ids, height, width, params.compile.alpha_threshold).mask > 0
-        wanted = truth == params.label_ids[label]
+        wanted, mask = truth == params.label_ids[label], mask & known
         overlap = np.count_nonzero(mask & wanted) / max(1, np.count_nonzero(mask | wanted))
-        if overlap >= ACCEPT_IOU:
+        if overlap >= effort.accept_iou:
             result.append({**region, "origin": "prediction"})
-            seconds += _ACCEPT
-        elif overlap >= CORRECT_IOU:
+            seconds += effort.accept
+        elif overlap >= effort.correct_iou:
             result.append(_draw(label, wanted, region["id"], "prediction-changed"))
-            seconds += _CORRECT
+            seconds += effort.correct
         else:
-            seconds += _DELETE
+            seconds += effort.delete
             continue
         done.add(label)
     for label, label_id in params.label_ids.items():
         wanted = truth == label_id
         if label not in done and wanted.any():
             result.append(_draw(label, wanted, f"hand-{label_id}", "manual"))
-            seconds += _DRAW
-    return result, seconds
+            seconds += effort.draw
+    return result, pace * seconds
 
 
 def label_everything(
@@ -118,7 +121,7 @@ def label_everything(
         submitted = 0
         while (task := labeler.next_task(project_id)) is not None:
             proposed = task["predictions"][0]["result"] if task["predictions"] else []
-            result, seconds = correct(proposed, truth_of(task["data"]["sha256"]), params)
+            result, seconds = correct(proposed, truth_of(task["data"]["sha256"]), params, labeler.pace)
             labeler.submit(task, result, seconds)
             submitted += 1
             tick()

@@ -106,6 +106,7 @@ def version_of(params: Params, source: MaskedPhotos) -> str:
         params.train,
         params.split,
         params.prelabel,
+        params.effort,
         params.label_ids,
     ]
     return sha256_hex(b"\0".join([training_code(), source.label_of_value.tobytes(), repr(parts).encode()]))[:8]

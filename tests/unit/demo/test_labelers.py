@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from pipelines.demo.labelers import ACCEPT_IOU, CORRECT_IOU, correct
+from pipelines.demo.labelers import correct
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.render import region_json
-from pipelines.params import Params
+from pipelines.params import IGNORE, EffortParams, Params
 from pipelines.records import RegionMask
 
-LOOK, ACCEPT, CORRECT, DELETE, DRAW = 6.0, 1.0, 9.0, 1.5, 22.0  # seconds
+LOOK, ACCEPT, CORRECT, DELETE, DRAW = 6.0, 1.0, 9.0, 1.5, 22.0  # seconds of params.yaml
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_an_empty_photo_takes_a_look(coat_in_truth: np.ndarray, two_labels: Para
     ("rows", "origin"), [(17, "prediction"), (16, "prediction-changed"), (8, "prediction-changed"), (7, "manual")]
 )
 def test_the_thresholds_decide(coat_in_truth: np.ndarray, two_labels: Params, rows: int, origin: str) -> None:
-    assert (ACCEPT_IOU, CORRECT_IOU) == (0.85, 0.4)
+    assert (two_labels.effort.accept_iou, two_labels.effort.correct_iou) == (0.85, 0.4)
     [region], _ = correct([proposal("coat", slice(0, rows))], coat_in_truth, two_labels)
     assert region["origin"] == origin
 
@@ -84,3 +84,35 @@ def test_the_thresholds_decide(coat_in_truth: np.ndarray, two_labels: Params, ro
 def test_hand_drawn_regions_carry_no_score(coat_in_truth: np.ndarray, two_labels: Params) -> None:
     [region], _ = correct([], coat_in_truth, two_labels)
     assert "score" not in region
+
+
+@pytest.mark.parametrize(
+    ("rows", "origin", "seconds"), [(14, "prediction", 3), (13, "prediction-changed", 5), (7, "manual", 15)]
+)
+def test_seconds_and_thresholds_are_those_of_the_parameters(
+    coat_in_truth: np.ndarray, two_labels: Params, rows: int, origin: str, seconds: float
+) -> None:
+    effort = EffortParams(look=1, accept=2, correct=4, delete=6, draw=8, accept_iou=0.7, correct_iou=0.5)
+    params = two_labels.model_copy(update={"effort": effort})
+
+    [region], taken = correct([proposal("coat", slice(0, rows))], coat_in_truth, params)
+
+    assert (region["origin"], taken) == (origin, seconds)
+
+
+def test_a_slow_person_does_the_same_in_more_time(coat_in_truth: np.ndarray, two_labels: Params) -> None:
+    fair = [proposal("coat", slice(0, 12))]
+    result, seconds = correct(fair, coat_in_truth, two_labels)
+
+    assert correct(fair, coat_in_truth, two_labels, pace=1.5) == (result, 1.5 * seconds)
+
+
+def test_what_nobody_can_name_counts_neither_for_nor_against_a_region(
+    coat_in_truth: np.ndarray, two_labels: Params
+) -> None:
+    coat_in_truth[20:] = IGNORE
+    whole = proposal("coat", slice(0, 30))  # IoU 0.67 if the ignored rows counted
+
+    [region], seconds = correct([whole], coat_in_truth, two_labels)
+
+    assert (region["origin"], seconds) == ("prediction", LOOK + ACCEPT)
