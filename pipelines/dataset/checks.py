@@ -14,16 +14,17 @@ import numpy as np
 import pandas as pd
 
 from pipelines.dataset.files import CHECKS, PHOTOS, read_before
-from pipelines.errors import DatasetError
+from pipelines.errors import ChecksError, DatasetError
 from pipelines.expectations import Rule, by_severity, find_violations
 from pipelines.log import run_stage
-from pipelines.params import CheckParams, Params, load_params
+from pipelines.params import IGNORE, CheckParams, Params, load_params
 
 logger = logging.getLogger(__name__)
 PAGE = Path(".dvc/tmp/checks.html")  # a folder that git and DVC ignore
 _COLUMNS = (
     "uri", "generation", "sha256", "phash", "height", "width", "mask_sha256", "mask_height", "mask_width", "class_ids",
-    "label_pixels", "annotations", "annotators", "disagreement", "updated_at", "lead_time_s", "prediction_version",
+    "label_pixels", "ignored_pixels", "annotations", "annotators", "disagreement", "updated_at", "lead_time_s",
+    "prediction_version",
 )  # fmt: skip
 _REQUIRED = ("uri", "generation", "sha256", "mask_sha256", "updated_at")
 _FORGOTTEN = re.compile(r"user \d+")  # how an annotator is named whom Label Studio does not know
@@ -34,7 +35,7 @@ _FENCE = 3.0  # quartile distances; Tukey, «Exploratory Data Analysis» (1977),
 def check_dataset(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> dict[str, object]:
     """Check a table of photos and give a summary for data/checks.json; `before` is the last version's manifest.
 
-    Raises DatasetError listing every critical finding with examples.
+    Raises ChecksError listing every critical finding with examples.
     """
     if lacking := [name for name in _COLUMNS if name not in table.columns]:
         raise DatasetError(f"{PHOTOS} lacks the columns {', '.join(lacking)}; run `dvc repro compile`")
@@ -44,7 +45,7 @@ def check_dataset(table: pd.DataFrame, before: pd.DataFrame | None, params: Para
     for finding in findings:
         logger.warning("%s: %s", "critical" if finding.rule.critical else "note", finding)
     if critical:
-        raise DatasetError(f"the dataset is not published: {'; '.join(critical)}. The last good version stays in use")
+        raise ChecksError(f"the dataset is not published: {'; '.join(critical)}. The last good version stays in use")
     return {"photos": len(table), "rules": len(rules), "notes": [str(finding) for finding in findings]}
 
 
@@ -116,7 +117,7 @@ def _measured(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) 
     """Add what the rules look at: texts that name what is wrong with a photo, empty where nothing is, and figures."""
     pixels = [json.loads(text) for text in table["label_pixels"]]
     sizes = table["height"] * table["width"]
-    known = set(params.label_names)
+    known = {*params.label_names, IGNORE}
     used = Counter(uuid for uuids in table["annotations"] for uuid in uuids)
     return table.drop(columns=["class_ids", "annotations", "annotators"]).assign(
         unnamed=[
@@ -125,7 +126,10 @@ def _measured(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) 
         ],
         used_twice=[" ".join(sorted(one for one in set(uuids) if used[one] > 1)) for uuids in table["annotations"]],
         unknown_ids=[",".join(str(i) for i in sorted(set(ids) - known)) for ids in table["class_ids"]],
-        is_empty=[float(not areas) for areas in pixels],
+        # A photo on which somebody marked what nobody can name was not submitted without looking.
+        is_empty=[
+            float(not areas and not ignored) for areas, ignored in zip(pixels, table["ignored_pixels"], strict=True)
+        ],
         smallest_share=[min(areas.values(), default=size) / size for areas, size in zip(pixels, sizes, strict=True)],
         far_out=_far_out(table),
         strangers=[_strangers(people, params.check) for people in table["annotators"]],

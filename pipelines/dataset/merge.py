@@ -4,14 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-_UNDECIDED = 255  # no label has this id
+_UNDECIDED = 65535  # no place among the values of a mask has this number
 _ITERATIONS = 30
 
 
 def merge_masks(masks: Sequence[np.ndarray], policy: str) -> np.ndarray:
     """Merge (H, W) uint8 index masks, one per annotator, the newest last, by a policy of `POLICIES`.
 
-    Where a policy leaves a pixel open (a tie), the newest mask decides. Equal masks always give themselves.
+    Where a policy leaves a pixel open (a tie), the newest mask decides. Equal masks always give themselves. `IGNORE` is
+    a vote like any other: a pixel is ignored where most people, or those whom STAPLE believes, could not name it.
     """
     if all(np.array_equal(mask, masks[-1]) for mask in masks[:-1]):
         return masks[-1]
@@ -19,7 +20,10 @@ def merge_masks(masks: Sequence[np.ndarray], policy: str) -> np.ndarray:
 
 
 def disagreement(masks: Sequence[np.ndarray]) -> float:
-    """Give the share, 0..1, of the pixels labelled by anybody that not everybody labels alike."""
+    """Give the share, 0..1, of the pixels labelled by anybody that not everybody labels alike.
+
+    A pixel that one person names and another calls unclear is one that they do not label alike.
+    """
     labelled, disputed = masks[-1] > 0, np.zeros(masks[-1].shape, bool)
     for mask in masks[:-1]:
         labelled |= mask > 0
@@ -50,13 +54,13 @@ def _staple(masks: Sequence[np.ndarray]) -> np.ndarray:
     import SimpleITK as itk
 
     ids = np.unique(np.concatenate([np.unique(mask) for mask in masks]))
-    place = np.zeros(256, np.uint8)  # the filter's time grows with the largest label
+    place = np.zeros(256, np.uint16)  # the filter's time grows with the largest label, and 8 bits overflow in it
     place[ids] = np.arange(ids.size)
     combine = itk.MultiLabelSTAPLEImageFilter()
     combine.SetLabelForUndecidedPixels(_UNDECIDED)
     combine.SetMaximumNumberOfIterations(_ITERATIONS)
     merged = itk.GetArrayFromImage(combine.Execute([itk.GetImageFromArray(place[mask]) for mask in masks]))
-    return np.where(merged == _UNDECIDED, masks[-1], np.append(ids, np.zeros(256, ids.dtype))[merged])
+    return np.where(merged == _UNDECIDED, masks[-1], ids[np.minimum(merged, ids.size - 1)])
 
 
 POLICIES: Mapping[str, Callable[[Sequence[np.ndarray]], np.ndarray]] = {

@@ -10,7 +10,7 @@ import pytest
 from pipelines.dataset import checks
 from pipelines.dataset.checks import PAGE, check_dataset
 from pipelines.dataset.files import BEFORE, CHECKS, NO_PHOTOS, PHOTOS
-from pipelines.errors import DatasetError
+from pipelines.errors import ChecksError, DatasetError
 from pipelines.log import run_stage
 from pipelines.params import Params
 from pipelines.settings import PROJECT_ROOT
@@ -31,6 +31,7 @@ def good_photos() -> pd.DataFrame:
             "mask_width": 20,
             "class_ids": [[3]] * 10,
             "label_pixels": '{"coat": 100}',
+            "ignored_pixels": 0,
             "phash": "",
             "annotations": [[f"annotation-{n}"] for n in range(10)],
             "annotators": [["ada@example.org"]] * 10,
@@ -71,19 +72,30 @@ def test_a_good_photos_gives_a_summary_without_notes(good_photos: pd.DataFrame, 
 def test_a_critical_finding_stops_the_version(
     good_photos: pd.DataFrame, two_labels: Params, column: str, value: Any, rows: int, said: str
 ) -> None:
-    with pytest.raises(DatasetError, match="The last good version stays in use") as caught:
+    with pytest.raises(ChecksError, match="The last good version stays in use") as caught:
         check_dataset(spoil(good_photos, column, value, rows), None, two_labels)
     assert said in str(caught.value)
 
 
 def test_all_critical_findings_are_named_at_once(good_photos: pd.DataFrame, two_labels: Params) -> None:
     table = spoil(spoil(good_photos, "uri", None), "mask_width", 1)
-    with pytest.raises(DatasetError, match=r"uri is empty; mask_width is not .+ \(for example 1 ≠ 20\)"):
+    with pytest.raises(ChecksError, match=r"uri is empty; mask_width is not .+ \(for example 1 ≠ 20\)"):
         check_dataset(table, None, two_labels)
 
 
 def test_a_few_photos_without_garments_are_fine(good_photos: pd.DataFrame, two_labels: Params) -> None:
     assert check_dataset(spoil(good_photos, "label_pixels", "{}", 2), None, two_labels)["notes"] == []
+
+
+def test_a_photo_of_which_only_unclear_parts_are_marked_is_not_empty(
+    good_photos: pd.DataFrame, two_labels: Params
+) -> None:
+    table = spoil(spoil(good_photos, "label_pixels", "{}", 3), "ignored_pixels", 40, 3)
+    assert check_dataset(table, None, two_labels)["notes"] == []
+
+
+def test_255_is_a_value_that_masks_may_hold(good_photos: pd.DataFrame, two_labels: Params) -> None:
+    assert check_dataset(spoil(good_photos, "class_ids", [3, 255]), None, two_labels)["notes"] == []
 
 
 def test_a_stray_stroke_is_a_note(
@@ -116,7 +128,7 @@ def test_severity_decides_whether_a_finding_stops(good_photos: pd.DataFrame, two
 
     assert notes("warning") == ["more than 20% of the photos have no garment"]
     assert notes("off") == []
-    with pytest.raises(DatasetError):
+    with pytest.raises(ChecksError):
         notes("critical")
 
 

@@ -19,7 +19,7 @@ from pipelines.dataset.files import ANNOTATIONS, MASKS, PHOTOS, annotation_json,
 from pipelines.dataset.memory import PLACE, Source
 from pipelines.errors import ContractError, DatasetError
 from pipelines.images import sha256_hex
-from pipelines.params import Params
+from pipelines.params import IGNORE, IgnoreLabel, Params
 from pipelines.records import Annotation
 
 Annotate = Callable[..., Annotation]
@@ -73,6 +73,26 @@ def test_the_manifest_has_a_row_per_photo_in_order_of_address(
     assert row["mask_sha256"] == sha256_hex(mask_path(row["sha256"]).read_bytes())
     assert (row["annotators"], row["meta_collection"]) == (["ada@example.org"], "Autumn")
     assert (list(empty["class_ids"]), empty["label_pixels"]) == ([], "{}")
+
+
+def test_what_nobody_can_name_is_255_in_masks_and_no_class_in_the_manifest(
+    workspace: Path, annotate: Annotate, two_labels: Params
+) -> None:
+    save(annotate("a", {"unclear": COAT}), annotate("b", {"coat": COAT, "unclear": DRESS}))
+    only, both = compile_dataset(two_labels).to_dict("records")
+    assert set(np.unique(read_mask(mask_path(only["sha256"])))) == {0, IGNORE}
+    assert (list(only["class_ids"]), only["label_pixels"], only["ignored_pixels"]) == ([], "{}", 200)
+    assert (list(both["class_ids"]), both["label_pixels"], both["ignored_pixels"]) == ([3], '{"coat": 160}', 440)
+
+
+def test_another_name_of_the_ignore_label_is_not_answered_from_memory(
+    workspace: Path, annotate: Annotate, two_labels: Params
+) -> None:
+    save(annotate("a", {"coat": COAT, "unclear": DRESS}))
+    other_name = two_labels.model_copy(update={"ignore": IgnoreLabel(name="void")})
+    compile_dataset(two_labels)
+    with pytest.raises(ContractError, match=r"'unclear', unknown to params\.yaml"):
+        compile_dataset(other_name)
 
 
 def test_the_same_annotations_give_the_same_bytes(workspace_with_two: list[Annotation], two_labels: Params) -> None:

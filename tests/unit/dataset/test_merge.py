@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from pipelines.dataset.merge import POLICIES, disagreement, merge_masks
+from pipelines.params import IGNORE
 
 COAT, DRESS = 3, 7
+UNCLEAR = IGNORE
 
 
 def masks(*rows: list[int]) -> list[np.ndarray]:
@@ -27,6 +29,28 @@ def test_the_majority_decides_by_pixel_and_the_newest_where_there_is_none() -> N
     three = masks([COAT, COAT, 0, COAT, 0], [COAT, 0, 0, DRESS, COAT], [DRESS, COAT, COAT, 0, DRESS])
     assert merge_masks(three, "majority").tolist() == [[COAT, COAT, 0, 0, DRESS]]
     assert merge_masks(three[:2], "majority").tolist() == [three[1][0].tolist()]
+
+
+def test_what_most_people_cannot_name_is_ignored() -> None:
+    three = masks([COAT, UNCLEAR, UNCLEAR, COAT], [COAT, UNCLEAR, 0, UNCLEAR], [UNCLEAR, COAT, COAT, UNCLEAR])
+    assert merge_masks(three, "majority").tolist() == [[COAT, UNCLEAR, COAT, UNCLEAR]]
+    assert merge_masks(three[:2], "majority").tolist() == [three[1][0].tolist()]
+
+
+def test_staple_keeps_what_is_ignored() -> None:
+    truth = np.zeros((40, 30), np.uint8)
+    truth[5:25, 5:25], truth[20:35, 10:28] = COAT, UNCLEAR
+    slips = [truth.copy() for _ in range(3)]
+    for number, slip in enumerate(slips):
+        slip[3 * number : 3 * number + 3] = 0  # each forgets other rows
+    merged = merge_masks(slips, "staple")
+    np.testing.assert_array_equal(merged, truth)
+    assert merged.dtype == np.uint8
+
+
+def test_staple_works_with_every_value_that_a_mask_can_hold() -> None:
+    one, other = np.arange(256, dtype=np.uint8).reshape(16, 16), np.zeros((16, 16), np.uint8)
+    assert merge_masks([other, one, one.copy()], "staple").dtype == np.uint8
 
 
 def test_staple_finds_out_whom_to_believe() -> None:
@@ -52,3 +76,4 @@ def test_disagreement_is_a_share_of_what_anybody_labelled() -> None:
     assert disagreement(masks([COAT, COAT, 0, 0], [COAT, DRESS, 0, DRESS])) == pytest.approx(2 / 3)
     assert disagreement(masks([COAT, 0], [COAT, 0])) == 0
     assert disagreement(masks([0, 0], [0, 0])) == 0
+    assert disagreement(masks([COAT, UNCLEAR], [UNCLEAR, UNCLEAR])) == 0.5
