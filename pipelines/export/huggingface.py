@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from pipelines.export.photos import ExportedPhoto, ExportedPhotos
-from pipelines.params import Params
+from pipelines.params import IGNORE, Params
 
 _TOGETHER = 50  # photos in memory, and in a row group
 _TEXTS = ("uri", "sha256", "updated_at", "prediction_version", "group")
@@ -65,7 +65,9 @@ def _card(photos: ExportedPhotos, params: Params) -> str:
     files = [{"split": side, "path": f"data/{side}-*.parquet"} for side in photos.sides]
     head = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]}, sort_keys=False)
     labels = "".join(f"| {label.id} | {label.name} |\n" for label in params.labels)
+    labels += f"| {IGNORE} | {params.ignore.name} (ignored) |\n"
     return (
         f"---\n{head}---\n# {params.project.title}: {photos.tag}\n\n{len(photos)} photos. The pixels of `mask` are "
-        f"label ids; 0 is background.\n\n| id | label |\n|---|---|\n{labels}"
+        f"label ids; 0 is background, and {IGNORE} («{params.ignore.name}») is what nobody can name: leave it out of "
+        f"training and evaluation.\n\n| id | label |\n|---|---|\n{labels}"
     )

@@ -14,6 +14,7 @@ from rich.progress import track
 from pipelines.dataset.files import IMAGES, MASKS, decode_mask
 from pipelines.dataset.published import Published
 from pipelines.images import decode_image, encode_png, image_kind, stored_upright
+from pipelines.params import IGNORE
 
 _SUFFIX = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 
@@ -92,6 +93,11 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON; equal values give equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def garment_ids(mask: np.ndarray) -> list[int]:
+    """Return the label ids in a (H, W) uint8 index mask, sorted: neither background nor what is ignored."""
+    return np.unique(mask[(mask > 0) & (mask != IGNORE)]).tolist()
 
 
 def components(mask: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,7 +1,8 @@
 """YOLO-seg: images/SIDE, labels/SIDE with a line per part of a garment, and dataset.yaml.
 
 A line is the class, then x and y of each corner as shares of width and height. Classes count from 0 in the order of
-params.yaml; holes are cut into the outline (see `outlines`). Excluded photos are left out: no side may see them.
+params.yaml; holes are cut into the outline (see `outlines`). Excluded photos are left out: no side may see them. So is
+what is ignored, because the format has no way to say it: there YOLO sees background.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from pipelines.dataset.split import EXCLUDED
 from pipelines.export.outlines import outline
-from pipelines.export.photos import ExportedPhotos, components, write_photo
+from pipelines.export.photos import ExportedPhotos, components, garment_ids, write_photo
 from pipelines.params import Params
 
 
@@ -25,7 +26,7 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
         size = np.array(photo.mask.shape[::-1])
         lines = [
             " ".join([str(class_of[label_id]), *(f"{share:.6f}" for share in (np.array(outline(part)) / size).ravel())])
-            for label_id in np.unique(photo.mask[photo.mask > 0]).tolist()
+            for label_id in garment_ids(photo.mask)
             for part in components(photo.mask == label_id)
         ]
         path = folder / "labels" / photo.side / f"{Path(photo.name).stem}.txt"

@@ -3,6 +3,8 @@
 import io
 import json
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +23,12 @@ from pipelines.export import FORMATS, export
 from pipelines.export.outlines import outline
 from pipelines.export.photos import components
 from pipelines.images import sha256_hex
+from pipelines.import_labels import regions_of
+from pipelines.labelstudio.regions import compile_annotation
 from pipelines.labelstudio.shapes import fill
 from pipelines.masked_photos import masked_photos
-from pipelines.params import Params
+from pipelines.params import IGNORE, Params
+from pipelines.records import Annotation
 
 COAT, DRESS, TURNED = 3, 7, 6
 
@@ -78,8 +83,23 @@ class ThreePhotos:
         return self.files[md5]
 
 
-def exported(form: str, folder: Path, params: Params) -> Path:
-    assert export(ThreePhotos(), "dataset-0001", form, folder / form, params) == 3  # type: ignore[arg-type]  # answers as Published does
+def unclear_in_part() -> np.ndarray:
+    """A (36, 30) index mask with a part that nobody could name, beside a coat and in its hole."""
+    mask = drawn(2)
+    mask[20:36, 20:30] = mask[13:15, 9:12] = IGNORE
+    return mask
+
+
+class OneUnclear(ThreePhotos):
+    """The same version, but of the photo that EXIF turns nobody could name everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.files["mask 2"] = encode_mask(unclear_in_part())
+
+
+def exported(form: str, folder: Path, params: Params, published: type[ThreePhotos] = ThreePhotos) -> Path:
+    assert export(published(), "dataset-0001", form, folder / form, params) == 3  # type: ignore[arg-type]  # answers as Published does
     return folder / form
 
 
@@ -147,6 +167,84 @@ def test_hugging_face_loads_photos_masks_and_labels(
     np.testing.assert_array_equal(np.asarray(row["mask"]), drawn(2))
     assert (row["labels"], row["annotations"], row["generation"]) == (["coat", "dress"], ["uuid-2"], 5)
     assert "| 7 | dress |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+class TestIgnored:
+    """What nobody could name, in each form."""
+
+    def test_png_keeps_and_names_it(self, two_labels: Params, tmp_path: Path) -> None:
+        folder = exported("png", tmp_path, two_labels, OneUnclear)
+        with Image.open(folder / "masks" / "turned.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), unclear_in_part())
+            assert mask.convert("RGB").getpixel((29, 35)) == (0x40, 0x40, 0x40), "in the ignore label's colour"
+        table = pd.read_csv(folder / "labels.csv", keep_default_na=False)
+        assert table.to_dict("records")[-1] == {"index": 255, "label": "unclear", "color": "#404040"}
+
+    def test_coco_has_no_annotation_of_it_and_says_where_it_is(self, two_labels: Params, tmp_path: Path) -> None:
+        folder = exported("coco", tmp_path, two_labels, OneUnclear)
+        garments = np.where(unclear_in_part() == IGNORE, 0, unclear_in_part())
+        for form in ("rle", "polygons"):
+            document = COCO(folder / "annotations" / f"{form}_train.json")
+            whole, part = document.loadImgs(sorted(document.getImgIds()))
+            assert "ignored" not in whole
+            np.testing.assert_array_equal(coco_mask.decode(part["ignored"]) == 1, unclear_in_part() == IGNORE)
+            mask = np.zeros((36, 30), np.uint8)
+            for one in document.loadAnns(document.getAnnIds(part["id"])):
+                mask[document.annToMask(one).astype(bool)] = one["category_id"]
+                assert one["iscrowd"] == 0
+            np.testing.assert_array_equal(mask, garments)
+            assert "«unclear» are in no annotation" in document.dataset["info"]["ignored"]
+            assert {one["name"] for one in document.loadCats(document.getCatIds())} == {"coat", "dress"}
+
+    def test_yolo_leaves_it_out(self, two_labels: Params, tmp_path: Path) -> None:
+        folder = exported("yolo", tmp_path, two_labels, OneUnclear)
+        mask = np.zeros((36, 30), np.uint8)
+        for line in (folder / "labels" / "train" / "turned.txt").read_text(encoding="utf-8").splitlines():
+            number, *shares = line.split()
+            mask[fill(np.array(shares, float).reshape(-1, 2) * (30, 36), 36, 30)] = (COAT, DRESS)[int(number)]
+        np.testing.assert_array_equal(mask, np.where(unclear_in_part() == IGNORE, 0, unclear_in_part()))
+
+    def test_hugging_face_keeps_and_names_it(
+        self, two_labels: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+        import datasets
+
+        folder = exported("huggingface", tmp_path, two_labels, OneUnclear)
+        row = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"][1]
+        np.testing.assert_array_equal(np.asarray(row["mask"]), unclear_in_part())
+        assert row["labels"] == ["coat", "dress"]
+        assert "| 255 | unclear (ignored) |" in (folder / "README.md").read_text(encoding="utf-8")
+
+    def test_masks_of_other_makers_come_through_annotations_and_compiling_to_the_same_png(
+        self, annotate: Callable[..., Annotation], two_labels: Params, tmp_path: Path
+    ) -> None:
+        theirs = np.array([0] * 256, np.uint8)
+        theirs[[COAT, DRESS, IGNORE]] = [11, 12, 200]
+        for name in ("photos", "masks"):
+            (tmp_path / name).mkdir()
+        Image.new("RGB", (30, 36)).save(tmp_path / "photos" / "look.jpg")
+        Image.fromarray(theirs[unclear_in_part()]).save(tmp_path / "masks" / "look.PNG")
+        (tmp_path / "labels.csv").write_text("index,label\n0,background\n11,coat\n12,dress\n200,void\n")
+        source = masked_photos(tmp_path / "photos", tmp_path / "masks", tmp_path / "labels.csv", two_labels)
+
+        regions = regions_of(source.truth("look.jpg"), two_labels)
+        annotation = annotate("look", {})
+        image = replace(annotation.image, height=36, width=30)
+        raw = json.loads(json.dumps({"result": regions}))  # as Label Studio keeps it
+        compiled = compile_annotation(replace(annotation, image=image, raw=raw), two_labels)
+
+        class Imported(OneUnclear):
+            def __init__(self) -> None:
+                super().__init__()
+                self.files["mask 2"] = encode_mask(compiled.mask)
+
+        assert [region["value"]["brushlabels"] for region in regions] == [["coat"], ["dress"], ["unclear"]]
+        folder = exported("png", tmp_path, two_labels, Imported)
+        again = masked_photos(folder / "images", folder / "masks", folder / "labels.csv", two_labels)
+        with Image.open(folder / "masks" / "turned.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), unclear_in_part())
+        np.testing.assert_array_equal(again.truth("turned.png"), unclear_in_part())
 
 
 @settings(max_examples=200)
