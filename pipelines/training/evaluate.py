@@ -1,77 +1,208 @@
-"""DVC stage `evaluate`: the model on the test photos; writes metrics.json and report/ with pictures."""
+"""DVC stage `evaluate`: the model on the test photos; writes metrics.json, proposals.json and report/ with pictures.
+
+Judged are the photos whose masks no model drew any of. The network computes in 32 bits, so that figures of different
+machines can be compared; how far the precision that it is served in agrees with that is one of the figures.
+"""
 
 import json
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from pipelines.dataset.files import METRICS, MODEL, REPORT
+from pipelines.dataset.files import MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, fresh
 from pipelines.log import run_stage
-from pipelines.params import Params, load_params
+from pipelines.params import IGNORE, Params, load_params
 from pipelines.segmentation.clothing import ClothingModel, load_model
-from pipelines.segmentation.runtime import callers_at_once
-from pipelines.training.boundary import count_edges
-from pipelines.training.data import metadata_of, photos_of, read_photo
-from pipelines.training.figures import Evaluation, count_certainty, figures, figures_of_slices
+from pipelines.segmentation.masks import classes_of_photo, without_specks
+from pipelines.segmentation.proposals import describe_regions
+from pipelines.segmentation.runtime import callers_at_once, multiplies_bfloat16
+from pipelines.training.acceptance import (
+    Rows,
+    calibration_error,
+    cross_fitted,
+    estimate_seconds,
+    fit_proposals,
+    region_rows,
+    region_table,
+    savings_by_photo,
+)  # fmt: skip
+from pipelines.training.boundary import count_bands, count_edges
+from pipelines.training.data import clean_photos, families_of, metadata_of, photos_of, read_photo
+from pipelines.training.figures import BINS, Evaluation, count_certainty, figures, figures_of_slices
+from pipelines.training.floor import floor_of
 from pipelines.training.metrics import Confusion
 from pipelines.training.report import draw_calibration, draw_confusion, draw_overlays
 
 logger = logging.getLogger(__name__)
 CLASSES = "classes.csv"  # in the report: every figure by label
 SLICES = "slices.csv"  # in the report: mIoU by catalogue data
+_SLICE_COLUMNS = ("slice", "value", "photos", "families", "miou", "low", "high", "reference", "difference")
 
 
-def evaluate_model(model: ClothingModel, photos: Sequence[str], labels: Mapping[str, int]) -> Evaluation:
-    """Predict photos at their own size and count, over `labels` and background.
+@dataclass(frozen=True)
+class _Counted:
+    """What is counted on one photo; see `Evaluation`. `alike` of `pixels` are the same in the served precision."""
 
-    Classes that only one of model and truth knows count as errors, so models with other labels can be compared.
+    confusion: np.ndarray
+    edges: np.ndarray
+    bands: np.ndarray
+    certainty: np.ndarray
+    garment_certainty: np.ndarray
+    regions: Rows
+    alike: int
+    pixels: int
+
+
+def evaluate_model(
+    model: ClothingModel,
+    photos: Sequence[str],
+    labels: Mapping[str, int],
+    *,
+    families: Sequence[str] | None = None,
+    served: ClothingModel | None = None,
+) -> Evaluation:
+    """Predict photos at their own size and count, over `labels` and background; there may be no photo at all.
+
+    Classes that only one of model and truth knows count as errors. `families` has one per photo; left out, they are the
+    manifest's. `served` is the same model in the precision it is served in, if that is another one.
     """
-    channel_of = np.zeros(256, np.uint8)
-    channel_of[list(labels.values())] = np.arange(1, len(labels) + 1)
+    families = families_of(photos) if families is None else tuple(families)
     with ThreadPoolExecutor(callers_at_once()) as pool:
-        counted = list(pool.map(lambda sha256: _count(model, sha256, channel_of, len(labels) + 1), photos))
-    confusions, edges, certainty = (np.stack(arrays) for arrays in zip(*counted, strict=True))
-    return Evaluation(tuple(photos), confusions, edges, certainty)
+        pairs = zip(photos, families, strict=True)
+        counted = list(pool.map(lambda pair: _count(model, pair[0], pair[1], labels, served), pairs))
+    channels, pixels = len(labels) + 1, sum(one.pixels for one in counted)
+
+    def stacked(name: str, *shape: int) -> np.ndarray:
+        return np.stack([getattr(one, name) for one in counted]) if counted else np.zeros((0, *shape), np.int64)
+
+    return Evaluation(
+        photos=tuple(photos),
+        families=tuple(families),
+        confusions=stacked("confusion", channels, channels),
+        edges=stacked("edges", channels, 4),
+        bands=stacked("bands", channels, 3),
+        certainty=stacked("certainty", BINS, 3),
+        garment_certainty=stacked("garment_certainty", BINS, 3),
+        regions=region_table([row for one in counted for row in one.regions]),
+        agreement=sum(one.alike for one in counted) / pixels if pixels else 1.0,
+    )
 
 
 def _count(
-    model: ClothingModel, sha256: str, channel_of: np.ndarray, channels: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    model: ClothingModel, sha256: str, family: str, labels: Mapping[str, int], served: ClothingModel | None
+) -> _Counted:
     photo, index = read_photo(sha256)
-    answer, confidence = model.confident_mask(photo)
+    channel_of, channels = _channels(labels), len(labels) + 1
+    probabilities = model.probabilities(photo)
+    answer, confidence = classes_of_photo(probabilities, *index.shape)
+    answer = model.card.index_of_channel[answer]
     predicted, truth = channel_of[answer], channel_of[index]
     confusion = Confusion(channels)
     confusion.add(predicted, truth)
-    right = (predicted == truth).astype(np.uint8)
-    if confidence.shape != right.shape:
-        right = cv2.resize(right, confidence.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    return confusion.matrix, count_edges(predicted, truth, channels), count_certainty(confidence, right)
+    shown = without_specks(answer, model.min_region_share * answer.size)
+    regions = region_rows(sha256, family, describe_regions(probabilities, shown, model.card), shown, index)
+    alike = answer.size if served is None else np.count_nonzero(served.index_mask(photo) == answer)
+    return _Counted(
+        confusion.matrix, count_edges(predicted, truth, channels), count_bands(predicted, truth, channels),
+        *_certainty(predicted, truth, confidence), regions, int(alike), answer.size,
+    )  # fmt: skip
+
+
+def _certainty(predicted: np.ndarray, truth: np.ndarray, confidence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Count all pixels, and those that truth or prediction calls a garment, at the size of the probabilities."""
+    if confidence.shape != truth.shape:
+        predicted, truth = (
+            cv2.resize(mask, confidence.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            for mask in (predicted, truth)
+        )
+    judged, right = truth != IGNORE, predicted == truth
+    garments = judged & ((predicted > 0) | (truth > 0))
+    return tuple(count_certainty(confidence[here], right[here]) for here in (judged, garments))  # type: ignore[return-value]
+
+
+def _channels(labels: Mapping[str, int]) -> np.ndarray:
+    """Map pixel values to channels, (256,) uint8; what is no label is background, and what is ignored stays so."""
+    channel_of = np.zeros(256, np.uint8)
+    channel_of[list(labels.values())] = np.arange(1, len(labels) + 1)
+    channel_of[IGNORE] = IGNORE
+    return channel_of
 
 
 def evaluate(params: Params) -> None:
-    """Evaluate model/ of the current folder on the test side."""
-    model, photos, rounds = load_model(MODEL), photos_of("test"), params.evaluate.resamples
-    found = evaluate_model(model, photos, params.label_ids)
-    values = figures(found, params.label_ids, rounds)
+    """Evaluate model/ of the current folder on the test side, and fit which of its regions are shown."""
+    model, rounds = _load(params, reduced_precision=False), params.evaluate.resamples
+    served = _load(params, reduced_precision=True) if serves_in_other_precision() else None
+    clean = clean_photos("test")
+    test = clean or photos_of("test")
+    if not clean:
+        logger.warning(
+            "models drew parts of the masks of all %d test photos: every figure flatters the model that did; label "
+            "test photos without masks, which is how the queue hands them out now",
+            len(test),
+        )
+    blind = evaluate_model(model, [*test, *clean_photos("val")], params.label_ids, served=served)
+    found = blind.on(test)
+    values = {"clean_photos": len(clean), **figures(found, params.label_ids, rounds)}
+    values |= {"served_agreement": round(blind.agreement, 5)} | _judge_proposals(blind, test, params)
     METRICS.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    _write_report(model, found, values["per_class"], params)
+    logger.info(
+        "test mIoU %.3f on %d photos of %d families; masks save %.1f s per photo", values["miou"], len(test),
+        values["families"], values["seconds_saved"],
+    )  # fmt: skip
+
+
+def serves_in_other_precision() -> bool:
+    """Tell whether this machine serves models in another precision than the 32 bits they are judged in."""
+    return multiplies_bfloat16() and not _has_gpu()
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _load(params: Params, *, reduced_precision: bool) -> ClothingModel:
+    share = params.prelabel.min_region_share
+    return load_model(MODEL, min_region_share=share, reduced_precision=reduced_precision)
+
+
+def _judge_proposals(blind: Evaluation, test: Sequence[str], params: Params) -> dict[str, float]:
+    """Write proposals.json, fitted on all these photos; give what it saves on the test photos by models without them.
+
+    `acceptance_error` is the calibration error of the chance that a region is accepted as it is.
+    """
+    seconds = estimate_seconds(pd.read_parquet(MANIFEST), params.effort)
+    proposals = fit_proposals(blind.regions, seconds, params.effort)
+    fresh(PROPOSALS).write_text(proposals.as_json(), encoding="utf-8")
+    regions = cross_fitted(blind.regions, seconds, params.effort)
+    accepted = regions["iou"].to_numpy(float) >= params.effort.accept_iou
+    error = calibration_error(regions["accepted"].to_numpy(float), accepted, BINS)
+    found = blind.on(test)
+    saved = savings_by_photo(regions[regions["photo"].isin(test)], found.photos, seconds, params.effort)
+    floor = floor_of(saved, found.families, params.evaluate.resamples)
+    return floor.as_metrics() | {"acceptance_error": round(error, 4)}
+
+
+def _write_report(
+    model: ClothingModel, found: Evaluation, per_class: dict[str, dict[str, float]], params: Params
+) -> None:
     shutil.rmtree(REPORT, ignore_errors=True)  # the first time there is none
     REPORT.mkdir()
-    classes = pd.DataFrame.from_dict(values["per_class"], orient="index")
-    classes.rename_axis("label").to_csv(REPORT / CLASSES)
+    pd.DataFrame.from_dict(per_class, orient="index").rename_axis("label").to_csv(REPORT / CLASSES)
     draw_confusion(found.confusion, ["background", *params.label_ids], REPORT / "confusion.png")
     draw_calibration(found, REPORT / "calibration.png")
     draw_overlays(model, found.miou_of_photo, params, REPORT)
-    slices = figures_of_slices(found, metadata_of(photos, params.evaluate.slices), rounds)
-    pd.DataFrame(slices, columns=["slice", "value", "photos", "miou", "low", "high"]).to_csv(
-        REPORT / SLICES, index=False
-    )
-    logger.info("test mIoU %.3f on %d photos", found.confusion.miou(), len(photos))
+    slices = figures_of_slices(found, metadata_of(found.photos, params.evaluate.slices), params.evaluate.resamples)
+    pd.DataFrame(slices, columns=list(_SLICE_COLUMNS)).to_csv(REPORT / SLICES, index=False)
 
 
 def main() -> None:

@@ -1,31 +1,71 @@
 """The promotion gate: champion and challenger on the same test photos, and a decision with its reasons."""
 
-from dataclasses import dataclass
+import json
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from pipelines.params import PromoteParams
-from pipelines.training.bootstrap import interval, resampled_miou
-from pipelines.training.figures import CONFIDENCE, Evaluation
+from pipelines.training.bootstrap import by_family
+from pipelines.training.figures import ENOUGH_FAMILIES, ENOUGH_PHOTOS, Evaluation
+from pipelines.training.floor import Floor
+from pipelines.training.metrics import figures_of_pixels
+from pipelines.training.significance import Comparison, families_for, level_of_look
+
+ROSE, KEPT, FELL = "rose", "kept", "fell"
+NOT_MEASURED = "not measured"  # on too few test photos
+NOT_COMPARED = "not compared"  # one of the models cannot know it
 
 
 @dataclass(frozen=True)
 class ClassVerdict:
-    """One class at the gate; `verdict` is kept, fell, or not measured (too few test photos; with none IoU is NaN)."""
+    """One class at the gate: its test photos, both IoUs, and the 95 % interval of their difference.
+
+    `verdict` is rose or fell (by more than `max_class_drop`), kept, not measured (on too few test photos) or not
+    compared (one of the models cannot know it). What is not known is NaN.
+    """
 
     name: str
     photos: int
     challenger_iou: float
     champion_iou: float
     verdict: str
+    low: float = math.nan
+    high: float = math.nan
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Optimizer steps of a training, as training.json tells them; `ended_by` is schedule, minutes or patience."""
+
+    done: int
+    planned: int
+    ended_by: str = "schedule"
+
+    @property
+    def cut_short(self) -> bool:
+        """Tell whether the minutes ended the training before its schedule did."""
+        return self.ended_by == "minutes" and self.done < self.planned
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Steps":
+        """Read the fields of training.json."""
+        return cls(int(fields["done_steps"]), int(fields["planned_steps"]), str(fields["ended_by"]))
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the challenger becomes champion, why, and both mIoUs on the same photos.
+    """Whether the challenger becomes champion, why, and all that was weighed.
 
-    `gain` is the difference of mIoU with its 95 % interval over resamples of the photos. A first model has no champion
-    to be compared with: `champion_miou` and `gain` are None and `classes` empty.
+    `photos` of `families` are the test photos both were judged on: no model drew any of their masks, which leaves out
+    `anchored` ones, and neither model trained on them, which leaves out `seen` ones. `looks` counts earlier looks at
+    this test side. `gain` is the difference of mIoU with its 95 % interval, `p` the chance of so large a gain when
+    neither model is better, and `alpha` the level of this look, which p must not exceed; `detectable_gain` is the
+    smallest gain found here four times in five. A first model has no champion to be compared with: these are None and
+    `classes` empty.
     """
 
     promote: bool
@@ -34,82 +74,222 @@ class Decision:
     champion_miou: float | None = None
     gain: tuple[float, float, float] | None = None  # estimate, low, high
     classes: tuple[ClassVerdict, ...] = ()
+    photos: int = 0
+    families: int = 0
+    anchored: int = 0
+    seen: int = 0
+    looks: int = 0
+    alpha: float = 0.0
+    p: float | None = None
+    detectable_gain: float | None = None
+    floor: Floor | None = None
+    agreement: float = 1.0
+    min_agreement: float = 0.0
+    steps: Steps | None = None
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Return what was weighed beside mIoU and classes, as pairs of a name and a sentence for people."""
+        left_out = [f"{self.anchored} left out because a model drew part of them"] * bool(self.anchored)
+        left_out += [f"{self.seen} left out because one of the models trained on them"] * bool(self.seen)
+        facts = [("test photos", "; ".join([f"{self.photos} of {self.families} families", *left_out]))]
+        if self.p is not None and self.detectable_gain is not None:
+            facts += [
+                (
+                    "chance of such a gain by luck",
+                    f"p = {self.p:.2g}; at most {self.alpha:.2g} is allowed at this look",
+                ),
+                ("looks at this test side before", str(self.looks)),
+                ("gains seen four times in five", _detectable(self.detectable_gain, self.families, self.alpha)),
+            ]
+        if self.floor:
+            facts.append(("people's time", f"{self.floor}: {'enough' if self.floor.passes else 'not enough'}"))
+        share = f"the same mask on {self.agreement:.2%} of the pixels (at least {self.min_agreement:.0%})"
+        facts.append(("as served, against 32 bits", share))
+        if self.steps:
+            cut = ", cut short" if self.steps.cut_short else ""
+            facts.append(("training", f"{self.steps.done} of {self.steps.planned} steps{cut}"))
+        return facts
 
     def as_markdown(self) -> str:
-        """Write the decision with a table of what was weighed."""
-        lines = [f"**{'Promoted' if self.promote else 'Not promoted'}**: {self.reason}", ""]
+        """Return the decision with tables of what was weighed."""
+        lines = [f"**{'Promoted' if self.promote else 'Not promoted'}**: {self.reason}", "", "| | |", "|---|---|"]
+        lines += [f"| {name} | {text} |" for name, text in self.facts()]
         if self.gain and self.champion_miou is not None:
-            estimate, low, high = self.gain
             lines += [
-                "| | test photos | champion | challenger | change | verdict |",
-                "|---|--:|--:|--:|--:|---|",
-                f"| **mIoU** | | {self.champion_miou:.3f} | {self.challenger_miou:.3f} "
-                f"| {estimate:+.3f} (95 %: {low:+.3f} … {high:+.3f}) | |",
+                "",
+                "| | test photos | champion | challenger | change | 95 % | verdict |",
+                "|---|--:|--:|--:|--:|--:|---|",
+                f"| **mIoU** | {self.photos} | {_cell(self.champion_miou)} | {_cell(self.challenger_miou)} "
+                f"| {_cell(self.gain[0], '+')} | {_range(*self.gain[1:])} | |",
             ]
             lines += [
                 f"| {one.name} | {one.photos} | {_cell(one.champion_iou)} | {_cell(one.challenger_iou)} "
-                f"| {_cell(one.challenger_iou - one.champion_iou, '+')} | {one.verdict} |"
+                f"| {_cell(one.challenger_iou - one.champion_iou, '+')} | {_range(one.low, one.high)} | {one.verdict} |"
                 for one in self.classes
             ]
         return "\n".join(lines) + "\n"
 
+    def as_json(self) -> str:
+        """Return all of it as the text of gate.json; what is not known or infinite is null."""
+        return json.dumps(_plain(asdict(self)), indent=1) + "\n"
+
+
+def known_to(cards: Sequence[Mapping[str, int]], labels: Mapping[str, int]) -> set[str]:
+    """Return the labels that all models know, whatever they call them: pixel values are theirs for ever.
+
+    `cards` hold the labels of each model's card, name to pixel value, and `labels` those in force.
+    """
+    return {name for name, value in labels.items() if all(value in card.values() for card in cards)}
+
 
 def decide(
-    challenger: Evaluation, champion: Evaluation | None, names: list[str], params: PromoteParams, rounds: int
+    challenger: Evaluation,
+    champion: Evaluation | None,
+    names: Sequence[str],
+    params: PromoteParams,
+    *,
+    looks: int = 0,
+    known: Collection[str] | None = None,
+    floor: Floor | None = None,
+    steps: Steps | None = None,
+    agreement: float | None = None,
+    anchored: int = 0,
+    seen: int = 0,
+    number: int | None = None,
 ) -> Decision:
     """Compare two evaluations on the same photos; `names` has a name per channel, background first.
 
-    The challenger must gain more than `min_gain` mIoU in a share `confidence` of `rounds` bootstrap resamples of the
-    photos, and no class with at least `min_class_photos` test photos may lose more than `max_class_drop` IoU. A class
-    with fewer photos is named as not measured. Raises ValueError when the photos are not the same.
+    `known` names the labels that both models know, all when left out; truth pixels of others count for nothing. The
+    challenger must gain more than `min_gain` mIoU, the gain must be beyond chance at the level of this look, the one
+    after `looks` others, and no class with at least `min_class_photos` test photos may lose more than `max_class_drop`
+    IoU. Whatever it gains, and without a champion as well, its masks must save people time (`floor`), its training must
+    not have been cut short (`steps`), and as it is served it must say what it says in 32 bits (`agreement`, or else the
+    evaluation's). `number` is the challenger's version. Raises ValueError when the photos are not the same.
     """
-    ours = challenger.confusion.miou()
+    agreement = challenger.agreement if agreement is None else agreement
+    weighed = Decision(
+        False, "", challenger.confusion.miou(), photos=len(challenger.photos), families=len(set(challenger.families)),
+        anchored=anchored, seen=seen, looks=looks, floor=floor, agreement=agreement, min_agreement=params.min_agreement,
+        steps=steps,
+    )  # fmt: skip
+    against = _whatever_it_gains(weighed, number)
     if champion is None:
-        return Decision(True, f"first model: test mIoU {ours:.3f}", ours)
-    if challenger.photos != champion.photos:
+        verdict = f"first model: test mIoU {weighed.challenger_miou:.3f}" + (f"; {floor}" if floor else "")
+        return replace(weighed, promote=not against, reason="; ".join([verdict, *against]))
+    if challenger.photos != champion.photos or challenger.families != champion.families:
         raise ValueError("champion and challenger were evaluated on different photos")
-    theirs = champion.confusion.miou()
-    gains = resampled_miou(challenger.confusions, rounds) - resampled_miou(champion.confusions, rounds)
-    sure = float(np.quantile(gains, 1 - params.confidence))
-    gain = (ours - theirs, *interval(gains, CONFIDENCE))
-    classes = _classes(challenger, champion, names, params)
-    figures = f"test mIoU {ours:.3f} against the champion's {theirs:.3f}"
-    thin = [one.name for one in classes if one.verdict == "not measured"]
-    note = f"; not measured (under {params.min_class_photos} photos): {', '.join(thin)}" if thin else ""
-    fallen = [f"{one.name} −{one.champion_iou - one.challenger_iou:.2f}" for one in classes if one.verdict == "fell"]
-    if ours - theirs <= params.min_gain:
-        reason, promote = f"no gain: {figures} (needs more than +{params.min_gain:g})", False
-    elif sure <= params.min_gain:
-        reason, promote = (
-            (
-                f"not beyond noise: {figures}; with other photos the gain could be {sure:+.3f} "
-                f"(needs more than +{params.min_gain:g} in {params.confidence:.1%} of resamples)"
-            ),
-            False,
+    shared = np.array([channel == 0 or known is None or name in known for channel, name in enumerate(names)])
+    contest = Comparison.of(challenger, champion, shared)
+    compared = _compared(weighed, contest, params)
+    compared = replace(compared, classes=_classes(contest, challenger, names, shared, params))
+    verdict, is_better = _verdict(compared, params)
+    reason = "; ".join([verdict, *against, *_unmeasured(compared.classes, params)])
+    return replace(compared, promote=is_better and not against, reason=reason)
+
+
+def _whatever_it_gains(weighed: Decision, number: int | None) -> list[str]:
+    """Say what stops a promotion whatever the champion is."""
+    against = []
+    if not weighed.photos:
+        against.append("no test photo is left to judge it on; label test photos without a model's masks")
+    if weighed.floor is None:
+        against.append("what its masks save people is not known; evaluate it again")
+    elif not weighed.floor.passes:
+        against.append(f"not promoted because {weighed.floor}")
+    if weighed.agreement < weighed.min_agreement:
+        against.append(
+            f"as it is served it says the same as in 32 bits on {weighed.agreement:.1%} of the pixels only "
+            f"(needs {weighed.min_agreement:.0%})"
         )
-    elif fallen:
-        reason, promote = f"{figures}, but IoU fell by more than {params.max_class_drop:g}: {', '.join(fallen)}", False
-    else:
-        reason, promote = f"better: {figures}", True
-    return Decision(promote, reason + note, ours, theirs, gain, classes)
+    if weighed.steps and weighed.steps.cut_short:
+        against.append(
+            f"the training was cut short after {weighed.steps.done} of {weighed.steps.planned} steps; "
+            f"`maskloop promote {number or 'NUMBER'}` makes it champion all the same"
+        )
+    return against
 
 
-def _cell(iou: float, sign: str = "") -> str:
-    return f"{iou:{sign}.3f}" if np.isfinite(iou) else "–"
+def _compared(weighed: Decision, contest: Comparison, params: PromoteParams) -> Decision:
+    """Add what a comparison with the champion gives."""
+    level = level_of_look(weighed.looks, params)
+    ours, theirs = contest.mious()
+    return replace(
+        weighed, challenger_miou=ours, champion_miou=theirs, gain=(ours - theirs, *contest.gain_interval()),
+        alpha=level, p=contest.p_value(level), detectable_gain=contest.detectable_gain(level),
+    )  # fmt: skip
+
+
+def _verdict(compared: Decision, params: PromoteParams) -> tuple[str, bool]:
+    """Say whether the challenger is better, and that in figures."""
+    assert compared.gain is not None and compared.p is not None and compared.detectable_gain is not None
+    figures = f"test mIoU {_cell(compared.challenger_miou)} against the champion's {_cell(compared.champion_miou)}"
+    if not compared.gain[0] > params.min_gain:
+        return f"no gain: {figures} (needs more than +{params.min_gain:g})", False
+    if compared.p > compared.alpha:
+        seen = _detectable(compared.detectable_gain, compared.families, compared.alpha)
+        look = f"look {compared.looks + 1} at this test side"
+        chance = f"p = {compared.p:.2g}, at most {compared.alpha:.2g} at {look}"
+        return f"not beyond chance: {figures} ({chance}); gains seen four times in five: {seen}", False
+    fallen = [f"{one.name} −{one.champion_iou - one.challenger_iou:.2f}" for one in compared.classes
+              if one.verdict == FELL]  # fmt: skip
+    if fallen:
+        return f"{figures}, but IoU fell by more than {params.max_class_drop:g}: {', '.join(fallen)}", False
+    return f"better: {figures}", True
 
 
 def _classes(
-    challenger: Evaluation, champion: Evaluation, names: list[str], params: PromoteParams
+    contest: Comparison, found: Evaluation, names: Sequence[str], shared: np.ndarray, params: PromoteParams
 ) -> tuple[ClassVerdict, ...]:
-    ours, theirs = challenger.confusion, champion.confusion
-    new, old = ours.iou(), theirs.iou()
+    new, old = (figures_of_pixels(one.sum(0))["iou"] for one in (contest.challenger, contest.champion))
+    low, high = contest.class_intervals()
+    shown = found.confusions.sum(2) > 0
+    photos, families = shown.sum(0), (by_family(shown.astype(int), found.families) > 0).sum(0)
 
     def verdict(channel: int) -> str:
-        if ours.photos[channel] < params.min_class_photos:
-            return "not measured"
-        return "fell" if old[channel] - new[channel] > params.max_class_drop else "kept"
+        if not shared[channel]:
+            return NOT_COMPARED
+        if photos[channel] < params.min_class_photos:
+            return NOT_MEASURED
+        change = new[channel] - old[channel]
+        return FELL if change < -params.max_class_drop else ROSE if change > params.max_class_drop else KEPT
 
-    return tuple(
-        ClassVerdict(name, int(ours.photos[i]), float(new[i]), float(old[i]), verdict(i))
-        for i, name in enumerate(names)
+    rows = []
+    for channel, name in enumerate(names):
+        known = photos[channel] >= ENOUGH_PHOTOS and families[channel] >= ENOUGH_FAMILIES
+        bounds = (float(low[channel]), float(high[channel])) if known else ()
+        ious = (float(new[channel]), float(old[channel])) if shared[channel] else (math.nan, math.nan)
+        rows.append(ClassVerdict(name, int(photos[channel]), *ious, verdict(channel), *bounds))
+    return tuple(rows)
+
+
+def _unmeasured(classes: Sequence[ClassVerdict], params: PromoteParams) -> list[str]:
+    """Name the classes that were not weighed, and why."""
+    thin, foreign = (
+        [one.name for one in classes if one.verdict == verdict] for verdict in (NOT_MEASURED, NOT_COMPARED)
     )
+    notes = [f"not measured (under {params.min_class_photos} photos): {', '.join(thin)}"] if thin else []
+    return notes + ([f"not compared (one of the models cannot know them): {', '.join(foreign)}"] if foreign else [])
+
+
+def _detectable(gain: float, families: int, level: float) -> str:
+    """Say which gains this test side can see, and from how many families on the exact test is possible."""
+    needed = families_for(level)
+    few = f"; exact from {needed} families on, here are {families}" if families < needed else ""
+    return (f"+{gain:.3f} and more" if math.isfinite(gain) else "none") + few
+
+
+def _cell(value: float | None, sign: str = "") -> str:
+    return f"{value:{sign}.3f}" if value is not None and np.isfinite(value) else "–"
+
+
+def _range(low: float, high: float) -> str:
+    return f"{low:+.3f} … {high:+.3f}" if np.isfinite([low, high]).all() else "–"
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON has no word for into null."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

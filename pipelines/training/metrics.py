@@ -1,6 +1,12 @@
-"""The confusion matrix, and the figures that follow from it."""
+"""The confusion matrix, and the figures of the field that follow from it.
+
+A class counts in a mean when the truth or the prediction holds it, as in torchmetrics and mmsegmentation: a class that
+was only imagined has an IoU of 0. Pixels whose truth is `IGNORE` are left out of everything.
+"""
 
 import numpy as np
+
+from pipelines.params import IGNORE
 
 
 def pixels_of(confusions: np.ndarray) -> np.ndarray:
@@ -10,30 +16,56 @@ def pixels_of(confusions: np.ndarray) -> np.ndarray:
 
 
 def figures_of_pixels(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Give IoU, Dice, precision and recall by class, each (..., C) float64 in 0..1, from pixels as `pixels_of` gives.
+    """Return IoU, Dice, precision and recall by class, each (..., C) float64 in 0..1, from pixels as `pixels_of` gives.
 
-    A class that the truth does not hold has NaN; so has precision where nothing was predicted.
+    With tp pixels hit, fn missed and fp imagined: IoU = tp / (tp + fn + fp), Dice = 2 tp / (2 tp + fn + fp),
+    precision = tp / (tp + fp), recall = tp / (tp + fn). What divides by nothing is NaN: IoU and Dice of a class that
+    neither truth nor prediction hold, recall without truth, precision without prediction.
     """
     hit, true, predicted = np.moveaxis(pixels.astype(float), -1, 0)
-    there = true > 0
     return {
-        "iou": np.where(there, hit / np.maximum(true + predicted - hit, 1), np.nan),
-        "dice": np.where(there, 2 * hit / np.maximum(true + predicted, 1), np.nan),
-        "precision": np.where(there & (predicted > 0), hit / np.maximum(predicted, 1), np.nan),
-        "recall": np.where(there, hit / np.maximum(true, 1), np.nan),
+        "iou": ratio(hit, true + predicted - hit),
+        "dice": ratio(2 * hit, true + predicted),
+        "precision": ratio(hit, predicted),
+        "recall": ratio(hit, true),
+    }
+
+
+def summary_of_pixels(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the figures of all classes together, each (...) float64 in 0..1, from (..., C, 3) pixels.
+
+    `miou` and `mean_dice` are means over the classes in truth or prediction, background included; `miou_foreground`
+    leaves the background, class 0, out. `pixel_accuracy` is the share of pixels that are right, `mean_class_accuracy`
+    the mean recall over the classes in the truth (Long, Shelhamer, Darrell: «Fully convolutional networks for semantic
+    segmentation», CVPR 2015). NaN where there is nothing to average.
+    """
+    figures = figures_of_pixels(pixels)
+    return {
+        "miou": mean_of_known(figures["iou"]),
+        "miou_foreground": mean_of_known(figures["iou"][..., 1:]),
+        "pixel_accuracy": ratio(pixels[..., 0].sum(-1).astype(float), pixels[..., 1].sum(-1).astype(float)),
+        "mean_class_accuracy": mean_of_known(figures["recall"]),
+        "mean_dice": mean_of_known(figures["dice"]),
     }
 
 
 def mean_iou(pixels: np.ndarray) -> np.ndarray:
-    """Average the IoU over the classes that occur, background included: (...) float64 from (..., C, 3) pixels.
+    """Average the IoU over the classes in truth or prediction, background included: (...) from (..., C, 3) pixels.
 
     NaN where no class occurs.
     """
-    iou = figures_of_pixels(pixels)["iou"]
-    there = np.isfinite(iou)
-    count = there.sum(-1)
-    total = np.where(there, iou, 0).sum(-1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return mean_of_known(figures_of_pixels(pixels)["iou"])
+
+
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Average the values that are not NaN over the last axis; NaN where there are none."""
+    known = np.isfinite(values)
+    return ratio(np.where(known, values, 0.0).sum(-1), known.sum(-1).astype(float))
+
+
+def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Divide element by element; NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full(np.broadcast(part, whole).shape, np.nan), where=whole > 0)
 
 
 class Confusion:
@@ -52,21 +84,22 @@ class Confusion:
         return total
 
     def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
-        """Count (N, H, W) or (H, W) integer channel maps of equal shape."""
+        """Count (N, H, W) or (H, W) integer channel maps of equal shape; pixels with `IGNORE` as truth do not count."""
         channels = len(self.matrix)
-        flat = truth.ravel().astype(np.int64) * channels + predicted.ravel()
-        self.matrix += np.bincount(flat, minlength=channels**2).reshape(channels, channels)
-        for photo in truth if truth.ndim == 3 else truth[None]:
-            self.photos[np.unique(photo)] += 1
+        for photo, answer in zip(truth, predicted, strict=True) if truth.ndim == 3 else [(truth, predicted)]:
+            judged = photo != IGNORE
+            flat = photo[judged].astype(np.int64) * channels + answer[judged]
+            self.matrix += np.bincount(flat, minlength=channels**2).reshape(channels, channels)
+            self.photos[np.unique(photo[judged])] += 1
 
     def figures(self) -> dict[str, np.ndarray]:
-        """Give IoU, Dice, precision and recall by class, as `figures_of_pixels` does: each (C,) float64."""
+        """Return IoU, Dice, precision and recall by class, as `figures_of_pixels` does: each (C,) float64."""
         return figures_of_pixels(pixels_of(self.matrix))
 
     def iou(self) -> np.ndarray:
-        """Give intersection over union per class, (C,) float64; NaN for classes that the truth does not hold."""
+        """Return intersection over union per class, (C,) float64; NaN for classes that nobody sees."""
         return self.figures()["iou"]
 
     def miou(self) -> float:
-        """Average the IoU over the classes that occur, background included; NaN for an empty matrix."""
+        """Average the IoU over the classes in truth or prediction, background included; NaN for an empty matrix."""
         return float(mean_iou(pixels_of(self.matrix)))
