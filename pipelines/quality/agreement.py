@@ -1,7 +1,9 @@
 """How well people agree who drew the same photos: IoU per label, per person, and Krippendorff's alpha over pixels.
 
-Alpha for nominal data after Krippendorff, «Computing Krippendorff's alpha-reliability» (2011): 1 is perfect agreement,
-0 what chance would give. Pixels are the units; photos count by their size.
+Alpha for nominal data after Krippendorff, "Computing Krippendorff's alpha-reliability" (2011): 1 is perfect agreement,
+0 what chance would give. Pixels are the units; photos count by their size. Most pixels are background, on which people
+agree without looking, so alpha counts pixels where somebody drew a garment; there, drawing by chance gives 0 or less.
+Pixels that somebody could not name (`IGNORE`) are no value of theirs.
 """
 
 from collections import defaultdict
@@ -10,6 +12,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+
+from pipelines.params import IGNORE
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,13 @@ class Drawings:
 class Agreement:
     """Over `photos` that several people drew: alpha, and IoU between people by label and by person (0..1).
 
-    `gold_of_person` scores people on photos whose truth somebody else set: how many, and the IoU with that truth.
+    `alpha` is over pixels where somebody drew a garment, `alpha_all_pixels` over all. `gold_of_person` scores people on
+    photos whose truth somebody else set: how many, and the IoU with that truth.
     """
 
     photos: int
     alpha: float
+    alpha_all_pixels: float
     iou_of_label: Mapping[str, float]
     iou_of_person: Mapping[str, float]
     gold_of_person: Mapping[str, tuple[int, float]]
@@ -39,18 +45,21 @@ def measure_agreement(photos: Iterable[Drawings], labels: Mapping[str, int]) -> 
 
     A person's IoU is taken over all garment labels, and against everybody else who drew the same photos.
     """
-    coincidences = np.zeros((256, 256))
-    of_label = np.zeros((256, 2), np.int64)  # pixels that both, and that either of two people gave a label
-    of_person: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2, np.int64))
-    gold: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3, np.int64))  # photos, both, either
+    everywhere, on_garments = np.zeros((256, 256)), np.zeros((256, 256))
+    of_label = np.zeros((256, 2))  # pixels that both, and that either of two people gave a label
+    of_person: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(2))
+    gold: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(3))  # photos, both, either
     count = 0
     for drawn in photos:
         if len(drawn.masks) < 2:
             continue
         count += 1
-        for one, other in combinations(sorted(drawn.masks), 2):
-            pairs = _pairs(drawn.masks[one], drawn.masks[other])
-            coincidences += (pairs + pairs.T) / (len(drawn.masks) - 1)
+        masks = np.stack([drawn.masks[person].ravel() for person in sorted(drawn.masks)])
+        everywhere += coincidences(masks)
+        on_garments += coincidences(masks[:, ((masks > 0) & (masks != IGNORE)).any(axis=0)])
+        for (one, of_one), (other, of_other) in combinations(zip(sorted(drawn.masks), masks, strict=True), 2):
+            named = (of_one != IGNORE) & (of_other != IGNORE)
+            pairs = _pairs(of_one[named], of_other[named])
             both = np.diag(pairs)
             either = pairs.sum(0) + pairs.sum(1) - both
             of_label += np.stack([both, either], axis=1)
@@ -61,26 +70,49 @@ def measure_agreement(photos: Iterable[Drawings], labels: Mapping[str, int]) -> 
                 gold[other if drawn.truth == one else one] += [1, *garments]
     return Agreement(
         photos=count,
-        alpha=krippendorff_alpha(coincidences),
+        alpha=krippendorff_alpha(on_garments),
+        alpha_all_pixels=krippendorff_alpha(everywhere),
         iou_of_label={name: _ratio(*of_label[value]) for name, value in labels.items() if of_label[value, 1]},
         iou_of_person={person: _ratio(*counts) for person, counts in sorted(of_person.items())},
         gold_of_person={person: (int(n), _ratio(both, either)) for person, (n, both, either) in sorted(gold.items())},
     )
 
 
+def coincidences(masks: np.ndarray) -> np.ndarray:
+    """Return the (256, 256) coincidence matrix of people's (P, N) uint8 values of the same N pixels.
+
+    A pixel that m people named counts for each pair of them by 1 / (m - 1), so that it counts m in all.
+    """
+    named = masks != IGNORE
+    people = named.sum(axis=0, dtype=np.uint8)
+    found = np.zeros((256, 256))
+    for one, other in combinations(range(len(masks)), 2):
+        both = named[one] & named[other]
+        for count in range(2, len(masks) + 1):
+            here = both & (people == count)
+            pairs = _pairs(masks[one, here], masks[other, here])
+            found += (pairs + pairs.T) / (count - 1)
+    return found
+
+
 def krippendorff_alpha(coincidences: np.ndarray) -> float:
-    """Give alpha of a (C, C) symmetric coincidence matrix; NaN when fewer than two values ever occur."""
+    """Return alpha of a (C, C) symmetric coincidence matrix; NaN when it is empty.
+
+    Where only one value ever occurs alpha is not defined; as nobody disagreed, it is given as 1.
+    """
     of_value = coincidences.sum(0)
     total = of_value.sum()
+    if not total:
+        return float("nan")
     expected = (total**2 - (of_value**2).sum()) / max(1.0, total - 1)
     observed = total - np.trace(coincidences)
-    return float(1 - observed / expected) if expected else float("nan")
+    return float(1 - observed / expected) if expected else 1.0
 
 
 def _pairs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    flat = one.ravel().astype(np.int32) * 256 + other.ravel()
+    flat = one.astype(np.int32) * 256 + other
     return np.bincount(flat, minlength=65536).reshape(256, 256)
 
 
-def _ratio(both: int, either: int) -> float:
+def _ratio(both: float, either: float) -> float:
     return float(both / either) if either else float("nan")
