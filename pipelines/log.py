@@ -1,13 +1,18 @@
 """Logging of commands and stages: Maskloop's own lines at INFO, everybody else's from WARNING on."""
 
+import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from pipelines.errors import MaskloopError
 
 REQUEST_ID = "X-Request-Id"
+STAGE_ERROR = (
+    "MASKLOOP_STAGE_ERROR"  # names the file in which a stage leaves its error for the process that waits for it
+)
 _RUN = ("AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_TASK_ID")  # Airflow sets these for its tasks
 
 
@@ -30,9 +35,16 @@ def configure_logging(*handlers: logging.Handler) -> None:
 
 
 def run_stage(name: str, stage: Callable[[], None]) -> None:
-    """Run a DVC stage as a program: errors that Maskloop knows end it with their message, not with a traceback."""
+    """Run a DVC stage as a program: errors that Maskloop knows end it with their message, not with a traceback.
+
+    Where the environment names a file in `STAGE_ERROR`, the class and message of the error are left there: DVC, which
+    may run in between, hands on neither.
+    """
     configure_logging()
     try:
         stage()
     except MaskloopError as error:
+        if file := os.environ.get(STAGE_ERROR):
+            told = {"class": type(error).__name__, "message": f"{name}: {error}"}
+            Path(file).write_text(json.dumps(told), encoding="utf-8")
         sys.exit(f"{name}: {error}")

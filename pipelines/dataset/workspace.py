@@ -8,22 +8,20 @@ restores them.
 
 import logging
 import os
-import signal
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.credentials import environment_for_google
+from pipelines.dataset.commands import GIT_IDENTITY, run, run_stages
 from pipelines.dataset.warm import Program, warm_servers
 from pipelines.errors import ConfigurationError, DatasetError
 from pipelines.lock import held
 from pipelines.settings import PROJECT_ROOT, Settings
 
 logger = logging.getLogger(__name__)
-_IDENTITY = ("-c", "user.name=Maskloop", "-c", "user.email=maskloop@localhost", "-c", "commit.gpgsign=false")
 BRANCH = "datasets"
 _LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which nobody else runs here
 _STAGES = (Program("pipelines.dataset.compile"), Program("pipelines.dataset.split"))
@@ -50,12 +48,12 @@ class Workspace:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=self.path.parent) as part:
                 clone = Path(part) / "clone"
-                _run(["git", "clone", "--quiet", "--no-hardlinks", str(source), str(clone)], self.path.parent)
+                run(["git", "clone", "--quiet", "--no-hardlinks", str(source), str(clone)], self.path.parent)
                 try:
-                    _run(["git", "rev-parse", "--quiet", "--verify", "HEAD"], clone)
+                    run(["git", "rev-parse", "--quiet", "--verify", "HEAD"], clone)
                 except DatasetError as error:
                     raise _no_repository(source) from error
-                _run(["git", "checkout", "--quiet", "-B", BRANCH], clone)
+                run(["git", "checkout", "--quiet", "-B", BRANCH], clone)
                 clone.rename(self.path)
         self._write_dvc_config()
 
@@ -96,23 +94,27 @@ class Workspace:
 
     def git(self, *arguments: str) -> str:
         """Run git in the workspace and give its output; raises DatasetError with git's own words."""
-        return _run(["git", *_IDENTITY, *arguments], self.path, keep_open=self._lock)
+        return run(["git", *GIT_IDENTITY, *arguments], self.path, keep_open=self._lock)
 
     def dvc(self, *arguments: str, show: bool = False, remembers: bool = True) -> str:
         """Run DVC in the workspace; `show` lets its output through to the log.
 
         Unless it `remembers`, it finds nothing of what it hashed or pushed before, and looks at everything.
+        Raises what a stage failed with, or DatasetError with DVC's own words.
         """
         lasting = self.settings.var / "dvc-site"
         lasting.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as fresh:
             environment = self._environment() | {"DVC_SITE_CACHE_DIR": str(lasting) if remembers else fresh}
             command = [str(self._pythons[0] / "python"), "-m", "dvc", *arguments]
-            return _run(command, self.path, environment, show=show, keep_open=self._lock)
+            return run_stages(command, self.path, environment, show=show, keep_open=self._lock)
 
     def run(self, command: str) -> None:
-        """Run a stage's command in the workspace, as DVC does; its output goes to the log."""
-        _run(["sh", "-c", command], self.path, self._environment(), show=True, keep_open=self._lock)
+        """Run a stage's command in the workspace, as DVC does; its output goes to the log.
+
+        Raises what the stage failed with, or DatasetError with its own words.
+        """
+        run_stages(["sh", "-c", command], self.path, self._environment(), show=True, keep_open=self._lock)
 
     def _environment(self) -> dict[str, str]:
         return {
@@ -206,53 +208,3 @@ def _no_repository(source: Path) -> ConfigurationError:
         f"{source} is no git repository with a commit, and datasets are versioned in a clone of it; "
         "get it with git clone, or run: git init && git add -A && git commit -m start"
     )
-
-
-def _run(
-    command: list[str],
-    folder: Path,
-    environment: dict[str, str] | None = None,
-    *,
-    show: bool = False,
-    keep_open: tuple[int, ...] = (),
-) -> str:
-    """Run a command; with `show` its output goes to this process's standard output line by line as well.
-
-    Where that is a terminal the command gets it itself, so that it draws its progress there, and nothing is given
-    back. `keep_open` are file descriptors that it inherits.
-    """
-    lines: list[str] = []
-    terminal = show and sys.stdout.isatty()
-    if terminal:
-        sys.stdout.flush()
-    try:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, text=True, start_new_session=True, pass_fds=keep_open,
-            stdin=subprocess.DEVNULL, stdout=None if terminal else subprocess.PIPE,
-            stderr=subprocess.STDOUT if show else subprocess.PIPE,
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{command[0]} is not installed: sudo apt-get install {command[0]}") from error
-    errors = ""
-    try:
-        if terminal:
-            process.wait()
-        elif show:
-            assert process.stdout is not None
-            with process.stdout:
-                for line in process.stdout:
-                    sys.stdout.write(line)
-                    lines.append(line)
-            process.wait()
-        else:
-            output, errors = process.communicate()
-            lines.append(output)
-    except BaseException:  # a timeout or Ctrl-C: nothing may go on writing after the lock is released
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait()
-        raise
-    if process.returncode:
-        shown = " ".join(part for part in command[1:] if part not in _IDENTITY)
-        tail = "\n".join(text for text in ("".join(lines).strip(), errors.strip()) if text)[-1500:]
-        raise DatasetError(f"`{shown}` failed in {folder}: {tail or 'it says why above'}")
-    return "".join(lines).strip()
