@@ -96,16 +96,19 @@ class Workspace:
         """Run git in the workspace and give its output; raises DatasetError with git's own words."""
         return run(["git", *GIT_IDENTITY, *arguments], self.path, keep_open=self._lock)
 
-    def dvc(self, *arguments: str, show: bool = False, remembers: bool = True) -> str:
+    def dvc(
+        self, *arguments: str, show: bool = False, remembers: bool = True, more: Mapping[str, str] | None = None
+    ) -> str:
         """Run DVC in the workspace; `show` lets its output through to the log.
 
-        Unless it `remembers`, it finds nothing of what it hashed or pushed before, and looks at everything.
+        Stages find `more` in their environment. Unless it `remembers`, it finds nothing of what it hashed or pushed before, and looks at everything.
         Raises what a stage failed with, or DatasetError with DVC's own words.
         """
         lasting = self.settings.var / "dvc-site"
         lasting.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as fresh:
-            environment = self._environment() | {"DVC_SITE_CACHE_DIR": str(lasting) if remembers else fresh}
+            site = {"DVC_SITE_CACHE_DIR": str(lasting) if remembers else fresh}
+            environment = {**self._environment(), **site, **(more or {})}
             command = [str(self._pythons[0] / "python"), "-m", "dvc", *arguments]
             return run_stages(command, self.path, environment, show=show, keep_open=self._lock)
 
