@@ -101,8 +101,8 @@ class Workspace:
     ) -> str:
         """Run DVC in the workspace; `show` lets its output through to the log.
 
-        Stages find `more` in their environment. Unless it `remembers`, it finds nothing of what it hashed or pushed before, and looks at everything.
-        Raises what a stage failed with, or DatasetError with DVC's own words.
+        Stages find `more` in their environment. Unless it `remembers`, it finds nothing of what it hashed or pushed
+        before, and looks at everything. Raises what a stage failed with, or DatasetError with DVC's own words.
         """
         lasting = self.settings.var / "dvc-site"
         lasting.mkdir(mode=0o700, parents=True, exist_ok=True)
