@@ -85,7 +85,9 @@ class Task(PhotoTask):
     prediction_versions: tuple[str, ...] = ()  # each once
     prediction_count: int = 0
     annotation_count: int = 0
+    skipped_count: int = 0  # of these annotations, who pressed «Skip»
     opened: bool = False  # somebody has a draft or an annotation on it
+    is_open: bool = True  # the labeling stream hands it out, to one more person where some have drawn it
 
 
 @dataclass(frozen=True)
@@ -174,12 +176,13 @@ class ModelVersion:
     reason: str = ""
     done_steps: int = 0  # of the optimizer; 0 in versions that did not record them
     planned_steps: int = 0
+    ended_by: str = ""  # `schedule`, `patience` or `minutes`; empty in versions that did not record it
     paused: str = ""  # why it draws no masks for people though it is champion; empty when it does
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether its training did all of its planned steps."""
-        return self.done_steps >= self.planned_steps
+        """Tell whether its training came to its end: it did its planned steps, or validation got no better."""
+        return self.done_steps >= self.planned_steps or self.ended_by == "patience"
 
     @property
     def served_as(self) -> str:

@@ -1,14 +1,15 @@
 """Stations 4 and 5: a dataset version becomes a model version, and the better model becomes champion.
 
-Training runs in a clone of its own at the dataset's tag, so that labelling and syncing go on meanwhile.
+Training runs in a clone of its own at the dataset's tag, so that labelling and syncing go on meanwhile. Its run in
+MLflow is opened before the first step and completed by the registration; while MLflow is down it trains all the same.
 """
 
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ from pipelines.stack.airflow import Airflow
 
 if TYPE_CHECKING:
     from pipelines.training.registry import Registry
+    from pipelines.training.run import Training
 
 logger = logging.getLogger(__name__)
 MODEL_ASSET = "maskloop://model"  # as the DAGs name it
@@ -36,10 +38,11 @@ _DATASET = ("data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc"
 
 
 def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False) -> str | None:
-    """Give the newest dataset tag if it is to be trained on, or in any case when `again` is set.
+    """Return the newest dataset tag if it is to be trained on, or in any case when `again` is set.
 
     None, and a line in the log that says why, when there is nothing to train on, or too little that is new; how much is
-    enough is the project's decision (`retrain` in its params.yaml), not the dataset's.
+    enough is the project's decision (`retrain` in its params.yaml), not the dataset's. A training that was cut short
+    goes on whatever is new.
     """
     from pipelines.training.policy import new_annotations, why_wait
     from pipelines.training.registry import Registry
@@ -51,8 +54,16 @@ def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False)
         logger.info("no dataset is published yet; label photos in Label Studio, then run `maskloop sync`")
         return None
     newest, registry = tags[-1], Registry(settings)
+    if again:
+        return newest
+    if (unfinished := registry.newest()) and not unfinished.is_complete:
+        logger.info(
+            "the training of %s was cut short after %d of %d steps and goes on", unfinished.served_as,
+            unfinished.done_steps, unfinished.planned_steps,
+        )  # fmt: skip
+        return newest
     trained = registry.version_trained_on(newest)
-    if again or (trained and not trained.reason):  # without a reason it was never compared with the champion
+    if trained and not trained.reason:  # without a reason it was never compared with the champion
         return newest
     if trained:
         logger.info(
@@ -74,9 +85,12 @@ def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False)
 def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
     """Run `dvc repro evaluate` at a dataset's tag; killed and run again it goes on with the stages that are missing.
 
-    With `again` the network is fitted anew even if DVC remembers the result.
+    With `again` the network is fitted anew even if DVC remembers the result. Nothing is done when the result is a
+    model version already, and only its comparison is missing.
     """
-    clone = _training_clone(settings)
+    from pipelines.training.registry import Registry
+
+    clone, registry = _training_clone(settings), Registry(settings)
     with clone.locked():
         clone.ensure(settings.workspace_path)
         clone.git("fetch", "--quiet", "--tags", "--force", str(settings.workspace_path))
@@ -86,26 +100,99 @@ def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
         except DatasetError:
             logger.info("the local cache lacks files of %s; pulling them", dataset)
             clone.dvc("pull", "--force", *_DATASET)
-        _lay_out_start(settings, clone.path)
-        clone.dvc("repro", *(("--force", "--downstream", "train") if again else ("evaluate",)), show=True)
+        training = _training(clone, dataset, clone.git("tag", "--list", "--format=%(contents:subject)", dataset))
+        if not again and _is_registered(registry, training):
+            logger.info("the training on %s is registered already", dataset)
+            return
+        params = load_params(clone.path / "params.yaml")
+        _lay_out_start(registry, clone.path, params)
+        stages = ("--force", "--downstream", "train") if again else ("evaluate",)
+        with _run_in_mlflow(registry, training, params) as environment:
+            clone.dvc("repro", *stages, show=True, more=environment)
 
 
-def _lay_out_start(settings: Settings, clone: Path) -> None:
-    """Put the champion where a training that starts from it looks for it; nothing for one that starts from scratch."""
-    from pipelines.dataset.files import START
+def _training(clone: Workspace, dataset: str, summary: str) -> "Training":
+    from pipelines.training.run import Training
+
+    cache = f"gs://{clone.settings.dvc_bucket}/dvc/files/md5"
+    return Training(clone.path, dataset, clone.git("rev-parse", f"{dataset}^{{commit}}"), summary, cache)
+
+
+def _is_registered(registry: "Registry", training: "Training") -> bool:
+    try:
+        return registry.is_registered(training)
+    except ServiceError as error:
+        logger.warning("whether this training is registered is not known: %s", error)
+        return False
+
+
+@contextmanager
+def _run_in_mlflow(registry: "Registry", training: "Training", params: Params) -> Iterator[dict[str, str]]:
+    """Keep a training's run in MLflow open; gives the environment by which the stage finds it.
+
+    Whatever MLflow does, the training goes on: the registration makes up for what is missing. A run of a training that
+    was killed is marked by the next one.
+    """
+    try:
+        run_id = registry.begin_run(training, params)
+    except ServiceError as error:
+        logger.warning("the training is not seen in MLflow before it is done: %s", error)
+        yield {}
+        return
+    try:
+        yield {"MLFLOW_TRACKING_URI": registry.url, "MLFLOW_RUN_ID": run_id}
+    except Exception:
+        _tell(lambda: registry.end_failed_run(run_id))
+        raise
+    _tell(lambda: registry.note_result(run_id, training))
+
+
+def _tell(mlflow: Callable[[], None]) -> None:
+    """Tell MLflow how a training ended; when it is down the registration does."""
+    try:
+        mlflow()
+    except ServiceError as error:
+        logger.warning("MLflow does not hear how the training ended: %s", error)
+
+
+def _lay_out_start(registry: "Registry", clone: Path, params: Params) -> None:
+    """Put the network that a training goes on from where it looks for it: an unfinished one, else the champion.
+
+    Nothing is put there for a training that starts from scratch. What the network is called stands in its
+    training.json.
+    """
+    from pipelines.dataset.files import START, STEPS
+    from pipelines.segmentation.clothing import CARD, WEIGHTS
 
     folder = clone / START
     for path in folder.glob("[!.]*"):
         path.unlink()
-    if load_params(clone / "params.yaml").train.start == "champion":
-        from pipelines.training.registry import Registry
+    version = _network_to_start_from(registry, params)
+    if version is None:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        network = registry.download(version, Path(scratch))
+        for name in (WEIGHTS, CARD):
+            write_atomically(folder / name, (network / name).read_bytes())
+        steps = network / STEPS.name
+        known = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else {}
+        named = json.dumps(known | {"version": version.served_as}, indent=1)
+        write_atomically(folder / STEPS.name, named.encode())
+    logger.info("the training may go on from %s", version.served_as)
 
-        registry = Registry(settings)
-        if champion := registry.champion():
-            with tempfile.TemporaryDirectory() as scratch:
-                for path in registry.download(champion, Path(scratch)).iterdir():
-                    write_atomically(folder / path.name, path.read_bytes())
-            logger.info("the training goes on from %s", champion.served_as)
+
+def _network_to_start_from(registry: "Registry", params: Params) -> ModelVersion | None:
+    from_champion = params.train.start == "champion"
+    try:
+        newest = registry.newest()
+        if newest and not newest.is_complete:
+            return newest
+        return registry.champion() if from_champion else None
+    except ServiceError as error:
+        if from_champion:
+            raise
+        logger.warning("the training starts from scratch, as MLflow does not say whether one was cut short: %s", error)
+        return None
 
 
 def register(bucket: Client, settings: Settings, dataset: str) -> ModelVersion:
@@ -115,20 +202,37 @@ def register(bucket: Client, settings: Settings, dataset: str) -> ModelVersion:
     """
     from pipelines.segmentation.transforms import resize_image
     from pipelines.training.data import photos_of, read_photo
+    from pipelines.training.judge import judge
     from pipelines.training.registry import Registry
-    from pipelines.training.run import TrainedModel
 
     clone, registry = _training_clone(settings), Registry(settings)
     with clone.locked(), _inside(clone.path):
-        revision = clone.git("rev-parse", f"{dataset}^{{commit}}")
-        if clone.git("rev-parse", "HEAD") != revision:
+        published = Published(clone, bucket)
+        training = _training(clone, dataset, _change_since_last_trained(published, registry, dataset))
+        if clone.git("rev-parse", "HEAD") != training.revision:
             raise DatasetError(f"{clone.path} no longer holds the training on {dataset}; run `maskloop retrain`")
         params = load_params(Path("params.yaml"))
-        summary = _change_since_last_trained(Published(clone, bucket), registry, dataset)
-        trained = TrainedModel(clone.path, dataset, revision, summary)
         photo, _ = read_photo(photos_of("test")[0])
-        version = registry.register(trained, params, resize_image(photo, 96, 64)[None])
-        return _decide(settings, registry, version, params, summary)
+        version = registry.register(training, params, resize_image(photo, 96, 64))
+        judged = judge(registry, published, clone, training, version, params)
+    if judged.promoted:
+        reload_service(settings)
+    return judged
+
+
+def outcome(settings: Settings, version: ModelVersion) -> str:
+    """Say in a line what became of a version that `register` gave, and whether the champion draws masks at all."""
+    from pipelines.training.registry import Registry
+
+    if version.promoted:
+        return f"{version.served_as} promoted: {version.reason}"
+    text = f"{version.served_as} stays challenger: {version.reason}"
+    if not version.is_complete:
+        text = f"{version.served_as} cut short {version.done_steps}/{version.planned_steps} steps, goes on next time"
+    champion = Registry(settings).champion()
+    if champion and champion.paused:
+        text += f"; the champion {champion.served_as} is paused and draws no masks: {champion.paused}"
+    return text
 
 
 def _change_since_last_trained(published: Published, registry: "Registry", dataset: str) -> str:
@@ -140,51 +244,6 @@ def _change_since_last_trained(published: Published, registry: "Registry", datas
     return f"{change} since {before}" if before else change
 
 
-def _decide(
-    settings: Settings, registry: "Registry", version: ModelVersion, params: Params, summary: str
-) -> ModelVersion:
-    from pipelines.dataset.files import MODEL
-    from pipelines.segmentation.clothing import load_model
-    from pipelines.training.data import photos_of
-    from pipelines.training.evaluate import evaluate_model
-    from pipelines.training.gate import decide
-    from pipelines.training.page import Contender, write_page
-
-    champion = registry.champion()
-    if champion and champion.version == version.version:
-        if not version.reason:  # killed between the alias and the note: without one it would be compared for ever
-            registry.note_decision(version, "promoted; why was lost when the run was killed")
-        return replace(version, promoted=True)
-    with tempfile.TemporaryDirectory() as scratch:
-
-        def contend(of: ModelVersion, folder: Path) -> Contender:
-            model = load_model(folder)
-            return Contender(of.served_as, model, evaluate_model(model, photos_of("test"), params.label_ids))
-
-        ours = contend(version, MODEL)
-        theirs = contend(champion, registry.download(champion, Path(scratch))) if champion else None
-        names = ["background", *params.label_ids]
-        decision = decide(
-            ours.found, theirs.found if theirs else None, names, params.promote, params.evaluate.resamples
-        )
-        page = Path(scratch) / "report.html"
-        write_page(page, f"trained on {version.dataset}: {summary}", decision, ours, theirs, params)
-        registry.log_file(version.run_id, page)
-    logger.info("%s: %s: %s", version.served_as, "promoted" if decision.promote else "not promoted", decision.reason)
-    if decision.champion_miou is not None and decision.gain:
-        gain, low, high = decision.gain
-        registry.add_metrics(
-            version.run_id,
-            {"champion_test_miou": decision.champion_miou, "gain": gain, "gain_low": low, "gain_high": high},
-        )
-    if decision.promote:
-        registry.promote(version, decision.reason, decision.as_markdown())
-        reload_service(settings)
-    else:
-        registry.note_decision(version, decision.reason, decision.as_markdown())
-    return replace(version, promoted=decision.promote, reason=decision.reason)
-
-
 def promote_by_hand(settings: Settings, number: int) -> ModelVersion:
     """Make a version champion whatever the gate said; raises ModelError when there is none of this number."""
     from pipelines.training.registry import Registry
@@ -193,14 +252,14 @@ def promote_by_hand(settings: Settings, number: int) -> ModelVersion:
     version = registry.version(str(number))
     if version is None:
         raise ModelError(f"{registry.name} has no version {number}; MLflow at {registry.url} lists those that exist")
-    registry.promote(version, f"promoted by hand; before: {version.reason or 'never compared'}")
+    registry.promote_by_hand(version)
     reload_service(settings)
     _wake_prelabelling(settings, version)
     return version
 
 
-def roll_back(settings: Settings) -> tuple[ModelVersion, ModelVersion]:
-    """Bring the last champion back; gives the version that left and the one that serves now."""
+def roll_back(settings: Settings) -> tuple[ModelVersion | None, ModelVersion]:
+    """Bring the last champion back; gives the version that left, unless it was deleted, and the one that serves now."""
     from pipelines.training.registry import Registry
 
     leaving, back = Registry(settings).roll_back()

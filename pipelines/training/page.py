@@ -1,4 +1,4 @@
-"""The report of a model as one HTML page that opens without a server: decision, figures, pictures."""
+"""The report of a model as one HTML page that opens without a server: decision, changes, figures, pictures."""
 
 import random
 import tempfile
@@ -9,16 +9,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipelines.dataset.files import CURVES
+from pipelines.dataset.files import CURVES, MODEL
 from pipelines.html import inline, render
 from pipelines.params import Params
-from pipelines.segmentation.clothing import ClothingModel
-from pipelines.training.data import metadata_of
+from pipelines.segmentation.clothing import ClothingModel, load_model
+from pipelines.training.changes import Changes
+from pipelines.training.data import clean_photos, metadata_of, photos_of
+from pipelines.training.evaluate import evaluate_model
 from pipelines.training.figures import Evaluation, figures, figures_of_slices
 from pipelines.training.gate import Decision
 from pipelines.training.report import draw_calibration, draw_confusion, draw_curves, draw_sheet
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
+_SUMMARY = (
+    ("mIoU", "miou"), ("mIoU without the background", "miou_foreground"), ("boundary IoU", "boundary_iou"),
+    ("mean Dice", "mean_dice"), ("mean boundary F-score", "mean_boundary_f"), ("pixel accuracy", "pixel_accuracy"),
+    ("mean class accuracy", "mean_class_accuracy"), ("calibration error, garments", "calibration_error"),
+    ("calibration error, all pixels", "calibration_error_all"),
+)  # fmt: skip
+_COLUMNS = (
+    ("IoU", "iou"), ("Dice", "dice"), ("precision", "precision"), ("recall", "recall"), ("boundary F", "boundary_f"),
+    ("boundary IoU", "boundary_iou"),
+)  # fmt: skip
+_FLATTERING = "Models drew parts of the masks of these photos, so every figure flatters the model that did."
 
 
 @dataclass(frozen=True)
@@ -31,8 +44,9 @@ class Contender:
 
 
 def write_page(
-    path: Path, title: str, decision: Decision, challenger: Contender, champion: Contender | None, params: Params
-) -> None:
+    path: Path, title: str, decision: Decision | None, challenger: Contender, champion: Contender | None,
+    params: Params, changes: Changes | None = None,
+) -> None:  # fmt: skip
     """Write the report on what `train` left in the current folder and what the contenders answered.
 
     It shows the photos on which the challenger is worst, and others chosen by chance, as many as `params.evaluate`
@@ -40,27 +54,20 @@ def write_page(
     """
     models = [one for one in (champion, challenger) if one]
     found, rounds = challenger.found, params.evaluate.resamples
-    pictures = {}
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder) / "picture.png"
-        for name, draw in (
-            ("learning curves", partial(draw_curves, pd.read_csv(CURVES))),
-            ("confusion matrix", partial(draw_confusion, found.confusion, ["background", *params.label_ids])),
-            ("are its probabilities honest?", partial(draw_calibration, found)),
-        ):
-            draw(scratch)
-            pictures[name] = inline(scratch.read_bytes(), "png")
+    columns = metadata_of(found.photos, params.evaluate.slices)
     worst, others = choose(found, params)
     html = render(
         _TEMPLATE,
         title=title,
         model=challenger.name,
         decision=decision,
+        changes=changes,
         metrics=figures(found, params.label_ids, rounds),
-        slices=figures_of_slices(
-            found, metadata_of(found.photos, params.evaluate.slices), rounds, champion.found if champion else None
-        ),
-        pictures=pictures,
+        note="" if set(found.photos) <= set(clean_photos("test")) else _FLATTERING,
+        summary=_SUMMARY,
+        columns=_COLUMNS,
+        slices=figures_of_slices(found, columns, rounds, champion.found if champion else None),
+        pictures=_pictures(found, params),
         panels=["photo", "truth", *(one.name for one in models)],
         groups={
             "The worst photos": _sheets(worst, models, params),
@@ -68,6 +75,14 @@ def write_page(
         },
     )
     path.write_text(html, encoding="utf-8")
+
+
+def write_folder_page(path: Path, params: Params) -> None:
+    """Write the report on the training in the current folder, which no champion and no gate has seen."""
+    model = load_model(MODEL, min_region_share=params.prelabel.min_region_share, reduced_precision=False)
+    photos = clean_photos("test") or photos_of("test")
+    contender = Contender("the model", model, evaluate_model(model, photos, params.label_ids))
+    write_page(path, f"trained on {len(photos_of('train'))} photos", None, contender, None, params)
 
 
 def choose(found: Evaluation, params: Params) -> tuple[list[str], list[str]]:
@@ -78,6 +93,20 @@ def choose(found: Evaluation, params: Params) -> tuple[list[str], list[str]]:
     rest = sorted(ranked[count:])
     chance = random.Random(params.train.seed)  # noqa: S311  it chooses pictures
     return ranked[:count], chance.sample(rest, min(count, len(rest)))
+
+
+def _pictures(found: Evaluation, params: Params) -> dict[str, str]:
+    pictures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder) / "picture.png"
+        for name, draw in (
+            ("learning curves", partial(draw_curves, pd.read_csv(CURVES))),
+            ("confusion matrix", partial(draw_confusion, found.confusion, ["background", *params.label_ids])),
+            ("are its probabilities honest?", partial(draw_calibration, found)),
+        ):
+            draw(scratch)
+            pictures[name] = inline(scratch.read_bytes(), "png")
+    return pictures
 
 
 def _sheets(photos: Sequence[str], models: Sequence[Contender], params: Params) -> list[dict[str, str]]:

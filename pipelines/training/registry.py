@@ -1,191 +1,215 @@
-"""Model versions in MLflow: registered once per fingerprint, compared with the champion, promoted by alias.
+"""Model versions in MLflow: registered once per fingerprint, promoted by alias, rolled back through what served.
 
-MLflow's client repeats requests whose answers were lost, so a run is searched by its fingerprint before and after it
-is made.
+MLflow's client repeats requests whose answers were lost, so versions are searched by their fingerprint before and after
+they are made. Each change is written in an order that leaves no wrong state behind when the process is killed.
 """
 
+import json
 import logging
-import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import mlflow
 import numpy as np
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 
-from pipelines.errors import ModelError, ServiceError
+from pipelines.errors import ModelError
 from pipelines.params import Params
 from pipelines.records import ModelVersion
 from pipelines.settings import Settings
-from pipelines.training.run import DATASET, FINGERPRINT, NETWORK, TrainedModel, log_run
+from pipelines.training import overview
+from pipelines.training.attempts import Attempts
+from pipelines.training.overview import Shown, experiment_note
+from pipelines.training.run import DATASET, FINGERPRINT, STARTED_FROM, STEPS_DONE, Training, logged_model
+from pipelines.training.versions import CHAMPION, DECISION, ENDED_BY, GATE, PAUSED, Versions
 
 logger = logging.getLogger(__name__)
-CHAMPION = "champion"
-_LONGEST_REGISTRATION_S = 3600  # a run is opened when a training is done, and filled within minutes
-_PREVIOUS = "maskloop.previous"  # the champion that a version took over from
+_EVENT = "maskloop.event"  # of a version: what happened to it since the gate
+_SERVED = "maskloop.served"  # of the model: numbers of the versions in the order in which they began to serve
+_KEPT_SERVED = 500
+_GATE_TABLE = "gate.md"
+_LONGEST_TAG = 4000
 
 
-class Registry:
+class Registry(Versions):
     """MLflow's tracking and registry of one server, for one model name."""
 
     def __init__(self, settings: Settings) -> None:
-        self.name, self.url = settings.model_name, settings.url("mlflow")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default keeps people waiting for minutes
-        mlflow.set_tracking_uri(self.url)
-        self.client = MlflowClient(self.url)
+        super().__init__(settings)
+        self._attempts = Attempts(self.client, self.name)
 
-    def champion(self) -> ModelVersion | None:
-        """Give the version that the alias points to; None while there is none."""
-        try:
-            version = self.client.get_model_version_by_alias(self.name, CHAMPION)
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise self._unreachable(error) from error
-        return self._describe(version)
+    def begin_run(self, training: Training, params: Params) -> str:
+        """Open the run of a training that is about to begin, and return its id; see `Attempts.begin`."""
+        with self._explained():
+            return self._attempts.begin(training, params)
 
-    def version_trained_on(self, dataset: str) -> ModelVersion | None:
-        """Give the newest version that was trained on this dataset tag."""
-        return next(reversed(self.versions_trained_on(dataset)), None)
+    def note_result(self, run_id: str, training: Training) -> None:
+        """Note in a run that its training is done, so that it is taken up even if it is not registered at once."""
+        with self._explained():
+            self.client.set_tag(run_id, FINGERPRINT, training.fingerprint)
 
-    def versions_trained_on(self, dataset: str) -> list[ModelVersion]:
-        """Give all versions that were trained on this dataset tag, oldest first."""
-        return [self._describe(version) for version in self._search(f"tags.`{DATASET}` = '{dataset}'")]
+    def end_failed_run(self, run_id: str) -> None:
+        """Mark the run of a training that ended with an error."""
+        with self._explained():
+            self.client.set_terminated(run_id, "FAILED")
 
-    def versions(self) -> list[ModelVersion]:
-        """Give all versions whose run is still there, oldest first."""
-        return [described for version in self._search() if (described := self._described_if_kept(version))]
+    def is_registered(self, training: Training) -> bool:
+        """Tell whether the network in a training's folder is a version already."""
+        return training.is_finished and bool(self._search(f"tags.`{FINGERPRINT}` = '{training.fingerprint}'"))
 
-    def trained_datasets(self) -> set[str]:
-        """Give the tags of all datasets that a version was trained on."""
-        return {str(version.tags.get(DATASET, "")) for version in self._search()} - {""}
+    def register(self, training: Training, params: Params, photo: np.ndarray) -> ModelVersion:
+        """Complete a training's run and register its model; gives the existing version when both were done before.
 
-    def version(self, number: str) -> ModelVersion | None:
-        """Give the version of this number; None when there is none."""
-        try:
-            return self._describe(self.client.get_model_version(self.name, number))
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise self._unreachable(error) from error
-
-    def register(self, trained: TrainedModel, params: Params, example: np.ndarray) -> ModelVersion:
-        """Log a training as one run and register its model; gives the existing version when both were done before.
-
-        `example` is a (1, H, W, 3) uint8 RGB photo.
+        Without a run of its own (MLflow was down when it began) the training gets one. `photo` is a (H, W, 3) uint8 RGB
+        example.
         """
-        fingerprint = trained.fingerprint
-        if found := self._search(f"tags.`{FINGERPRINT}` = '{fingerprint}'"):
+        wanted = f"tags.`{FINGERPRINT}` = '{training.fingerprint}'"
+        if found := self._search(wanted):
             return self._describe(found[0])
-        try:
-            run = self._finished_run(fingerprint)
-            if run is None:
-                self._end_broken_runs(fingerprint)
-                run = log_run(self.client, self.name, trained, params, example)
+        with self._explained():
+            run_id = self._attempts.finished(training) or self._attempts.complete(training, params, photo)
             self._ensure_name()
-            if not (found := self._search(f"tags.`{FINGERPRINT}` = '{fingerprint}'")):
-                tags = {FINGERPRINT: fingerprint, DATASET: trained.dataset}
-                self._create_version(run.info.run_id, tags)
-                found = self._search(f"tags.`{FINGERPRINT}` = '{fingerprint}'")
-        except MlflowException as error:
-            raise self._unreachable(error) from error
-        for double in found[1:]:  # a repeated request made it; the lowest number stays
-            with self._explained():
+            if not (found := self._search(wanted)):
+                self._create_version(run_id, training)
+                found = self._search(wanted)
+            for double in found[1:]:  # a repeated request made it; the lowest number stays
                 self.client.delete_model_version(self.name, str(double.version))
-        return self._describe(found[0])
+        version = self._describe(found[0])
+        self._show(version)
+        return version
 
     def promote(self, version: ModelVersion, reason: str, table: str = "") -> None:
-        """Point the alias at this version and note what it pointed at before, and why."""
-        before = self.champion()
-        if before and before.version == version.version:
-            return
-        number = str(version.version)
-        with self._explained():
-            if before:
-                self.client.set_model_version_tag(self.name, number, _PREVIOUS, str(before.version))
-            self.client.set_registered_model_alias(self.name, CHAMPION, number)
-        self.note_decision(version, reason, table)  # last: a version without a decision is compared once more
+        """Make a version champion because the gate says so; `table` is Markdown that MLflow shows with it."""
+        if self._serve(version):
+            self.note_decision(version, reason, table, promoted=True)  # last: without one it is compared once more
 
-    def roll_back(self) -> tuple[ModelVersion, ModelVersion]:
-        """Point the alias at what was champion before; gives the version that left and the one that serves now.
+    def promote_by_hand(self, version: ModelVersion) -> None:
+        """Make a version champion, or let a champion that is paused draw masks again."""
+        if self._serve(version):
+            self._show(version, event="promoted by hand")
+            self._write_note()
+        elif version.paused:
+            self._clear(version, PAUSED)
+            self._show(version)
+            self._write_note()
 
-        Doing it again goes back further. Raises ModelError when there is nothing to go back to.
+    def pause(self, version: ModelVersion, reason: str) -> None:
+        """Keep a champion from drawing masks for people until a version is promoted, or it is by hand."""
+        self.tag(version, {PAUSED: reason[:_LONGEST_TAG]})
+        self._show(version)
+        self._write_note()
+
+    def roll_back(self) -> tuple[ModelVersion | None, ModelVersion]:
+        """Bring back the version that served before the champion; gives the one that left and the one that serves now.
+
+        Doing it again goes back further. The champion may have been deleted: then none left. Raises ModelError when
+        there is nothing to go back to.
         """
         leaving = self.champion()
-        if leaving is None:
+        served = self._served(leaving)
+        before = None
+        while served and before is None:
+            if leaving is None or served[-1] != leaving.version:
+                before = self.version(str(served[-1]))
+            served = served if before else served[:-1]
+        if before is None and leaving is None:
             raise ModelError(f"{self.name} has no champion yet, so there is nothing to roll back")
-        with self._explained():
-            tags = self.client.get_model_version(self.name, str(leaving.version)).tags
-        before = self.version(tags[_PREVIOUS]) if _PREVIOUS in tags else None
         if before is None:
             raise ModelError(
-                f"{leaving.served_as} is the first champion, or the one before it was deleted; "
+                f"{leaving.served_as if leaving else ''} is the first champion, or those before it were deleted; "
                 f"choose a version of {self.url} with `maskloop promote NUMBER`"
             )
+        self._note_served(served)  # first: a kill between the two leaves a champion that is not in it, and is noted
         with self._explained():
             self.client.set_registered_model_alias(self.name, CHAMPION, str(before.version))
-        self.note_decision(leaving, f"rolled back to {before.served_as} by hand; before: {leaving.reason}")
+        self._clear(before, PAUSED)
+        if leaving:
+            self._show(leaving, event=f"rolled back to {before.served_as} by hand")
+        gone = f"{leaving.served_as} was rolled back" if leaving else "the version after it was deleted"
+        self._show(before, event=f"champion again because {gone}")
+        self._write_note()
         return leaving, before
 
-    def note_decision(self, version: ModelVersion, reason: str, table: str = "") -> None:
+    def note_decision(self, version: ModelVersion, reason: str, table: str = "", *, promoted: bool = False) -> None:
         """Write why a challenger became champion or did not; `table` is Markdown that MLflow shows with the version."""
-        number = str(version.version)
         with self._explained():
             if table:
-                self.client.log_text(version.run_id, table, "gate.md")
-                self.client.update_model_version(self.name, number, table[:5000])
-            self.client.set_model_version_tag(self.name, number, "maskloop.decision", reason[:4000])
+                self.client.log_text(version.run_id, table, _GATE_TABLE)
+        verdict = "promoted" if promoted else "not promoted" if version.is_complete else "cut short"
+        self.tag(version, {GATE: f"{verdict}: {reason}"[:_LONGEST_TAG]})
+        self._show(version)
+        self._write_note()
 
-    def download(self, version: ModelVersion, folder: Path) -> Path:
-        """Fetch a version's network into `folder`; gives the folder that holds weights and card."""
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            return Path(self.client.download_artifacts(version.run_id, NETWORK, str(folder)))
-        except (MlflowException, OSError) as error:
-            raise ModelError(f"cannot download {version.served_as} from {self.url}: {error}") from error
-
-    def add_metrics(self, run_id: str, values: Mapping[str, float], step: int = 0) -> None:
-        """Add figures to a run."""
-        now = int(time.time() * 1000)
+    def tag_run(self, run_id: str, tags: dict[str, str]) -> None:
+        """Set tags of a run."""
         with self._explained():
-            self.client.log_batch(run_id, [Metric(name, value, now, step) for name, value in values.items()])
+            for name, value in tags.items():
+                self.client.set_tag(run_id, name, value)
 
-    def log_file(self, run_id: str, path: Path) -> None:
-        """Add a file to a run's artifacts, in place of one of the same name."""
+    def _serve(self, version: ModelVersion) -> bool:
+        """Point the alias at a version and note that it serves; False, and nothing is done, when it does already."""
+        before = self.champion()
+        if before and before.version == version.version:
+            return False
+        served = self._served(before)
         with self._explained():
-            self.client.log_artifact(run_id, str(path))
+            self.client.set_registered_model_alias(self.name, CHAMPION, str(version.version))
+        self._note_served([*served, version.version])
+        self._clear(version, PAUSED)
+        if before:
+            self._show(before, event=f"replaced by {version.served_as}")
+        return True
 
-    def _create_version(self, run_id: str, tags: dict[str, str]) -> None:
-        outputs = self.client.get_run(run_id).outputs
-        if not outputs or not outputs.model_outputs:
+    def _served(self, champion: ModelVersion | None) -> list[int]:
+        """Return the versions that served, the champion last even if somebody set the alias by other means."""
+        with self._explained():
+            tags = self.client.get_registered_model(self.name).tags if champion or self._search() else {}
+        served = [int(number) for number in json.loads(tags.get(_SERVED, "[]"))]
+        if champion and served[-1:] != [champion.version]:
+            served.append(champion.version)
+        return served
+
+    def _note_served(self, served: list[int]) -> None:
+        with self._explained():
+            self.client.set_registered_model_tag(self.name, _SERVED, json.dumps(served[-_KEPT_SERVED:]))
+
+    def _show(self, version: ModelVersion, *, event: str | None = None) -> None:
+        """Write what is true of a version now: its description and decision, and the name and tags of its run."""
+        if event is not None:
+            self.tag(version, {_EVENT: event})
+        shown, table = self._shown(version), self._text(version.run_id, _GATE_TABLE)
+        with self._explained():
+            self.client.update_model_version(self.name, str(version.version), shown.description(table))
+            self.client.update_run(version.run_id, name=shown.run_name)
+        self.tag_run(version.run_id, {overview.VERSION: shown.served_as, overview.DECISION: shown.sentence})
+        if shown.decision:
+            self.tag(version, {DECISION: shown.decision[:_LONGEST_TAG]})
+
+    def _shown(self, version: ModelVersion) -> Shown:
+        with self._explained():
+            tags = self.client.get_model_version(self.name, str(version.version)).tags
+            run = self.client.get_run(version.run_id)
+        verdict, _, reason = tags.get(GATE, "").partition(": ")
+        return Shown(version.served_as, run, verdict, reason, tags.get(_EVENT, ""), tags.get(PAUSED, ""))
+
+    def _write_note(self) -> None:
+        champion = self.champion()
+        with self._explained():
+            runs = self._attempts.newest(overview.SHOWN_RUNS)
+            note = experiment_note(self.name, self._shown(champion) if champion else None, runs)
+            self.client.set_experiment_tag(self._attempts.experiment(), "mlflow.note.content", note)
+
+    def _clear(self, version: ModelVersion, tag: str) -> None:
+        with self._explained():
+            if tag in self.client.get_model_version(self.name, str(version.version)).tags:
+                self.client.delete_model_version_tag(self.name, str(version.version), tag)
+
+    def _create_version(self, run_id: str, training: Training) -> None:
+        model = logged_model(self.client, run_id)
+        if model is None:
             raise ModelError(f"run {run_id} in {self.url} holds no model; delete the run and register again")
-        model = outputs.model_outputs[0].model_id
-        self.client.create_model_version(self.name, f"models:/{model}", run_id, tags=tags, model_id=model)
-
-    def _finished_run(self, fingerprint: str) -> Run | None:
-        runs = self._runs(fingerprint, "FINISHED")
-        return runs[-1] if runs else None
-
-    def _end_broken_runs(self, fingerprint: str) -> None:
-        """Mark runs that nobody works on any more, because their process was killed: of this training, and old ones."""
-        running = self._experiment_runs("attributes.status = 'RUNNING'")
-        long_ago = (time.time() - _LONGEST_REGISTRATION_S) * 1000
-        for run in running:
-            of = run.data.tags.get(FINGERPRINT)
-            if of == fingerprint or (of and run.info.start_time < long_ago):
-                self.client.set_terminated(run.info.run_id, "KILLED")
-
-    def _runs(self, fingerprint: str, status: str) -> list[Run]:
-        return self._experiment_runs(f"tags.`{FINGERPRINT}` = '{fingerprint}' and attributes.status = '{status}'")
-
-    def _experiment_runs(self, wanted: str) -> list[Run]:
-        experiment = self.client.get_experiment_by_name(self.name)
-        return list(self.client.search_runs([experiment.experiment_id], wanted)) if experiment else []
+        steps, run_tags = training.steps, self.client.get_run(run_id).data.tags
+        tags = {FINGERPRINT: training.fingerprint, DATASET: training.dataset, ENDED_BY: steps.get("ended_by", "")}
+        tags |= {name: run_tags.get(name, "") for name in (STEPS_DONE, STARTED_FROM)}
+        known = {name: value for name, value in tags.items() if value}
+        self.client.create_model_version(self.name, f"models:/{model}", run_id, tags=known, model_id=model)
 
     def _ensure_name(self) -> None:
         try:
@@ -193,47 +217,3 @@ class Registry:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-
-    def _search(self, wanted: str = "") -> list[Any]:
-        try:
-            found = self.client.search_model_versions(f"name = '{self.name}'" + (f" and {wanted}" if wanted else ""))
-        except MlflowException as error:
-            raise self._unreachable(error) from error
-        return sorted(found, key=lambda version: int(version.version))
-
-    def _described_if_kept(self, version: Any) -> ModelVersion | None:
-        """Describe a version; None when somebody deleted its run."""
-        try:
-            run = self.client.get_run(version.run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise self._unreachable(error) from error
-            return None
-        return self._described(version, run) if run.info.lifecycle_stage == "active" else None
-
-    def _describe(self, version: Any) -> ModelVersion:
-        with self._explained():
-            return self._described(version, self.client.get_run(version.run_id))
-
-    def _described(self, version: Any, run: Run) -> ModelVersion:
-        return ModelVersion(
-            name=self.name,
-            version=int(version.version),
-            run_id=version.run_id,
-            dataset=version.tags.get(DATASET, ""),
-            miou=float(run.data.metrics.get("test_miou", float("nan"))),
-            reason=version.tags.get("maskloop.decision", ""),
-        )
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except MlflowException as error:
-            raise self._unreachable(error) from error
-
-    def _unreachable(self, error: MlflowException) -> ServiceError:
-        return ServiceError(
-            f"MLflow at {self.url} does not do as asked: {error.message}; is it up (`maskloop status`), and is "
-            "MASKLOOP_MLFLOW_URL right?"
-        )
