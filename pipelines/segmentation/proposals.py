@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 PROPOSALS_FILE = "proposals.json"  # in a model folder
-FEATURES = ("certainty", "overlap", "area", "raggedness", "photo_certainty")
+FEATURES = ("certainty", "overlap", "area", "raggedness")
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # types are checked: a file may come from anywhere
 Number = TypeVar("Number", float, np.ndarray)
 _LEAST = 1e-3  # probabilities are kept this far from 0 and 1 before their logits are taken
 
@@ -61,6 +62,8 @@ class Seconds:
     delete: float
     draw: float
 
+    __pydantic_config__ = _STRICT
+
     @classmethod
     def from_params(cls, effort: EffortParams) -> "Seconds":
         """Return the seconds that params.yaml gives."""
@@ -83,6 +86,8 @@ class Logistic:
     slopes: tuple[float, ...]
     labels: Mapping[str, float]
 
+    __pydantic_config__ = _STRICT
+
     def chance(self, description: RegionDescription) -> float:
         """Return the chance, 0..1."""
         logit = self.intercept + float(np.dot(self.slopes, description.features))
@@ -104,7 +109,7 @@ class Proposals:
     photos: int
     features: tuple[str, ...] = FEATURES
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # `from_json` checks types: a file may come from anywhere
+    __pydantic_config__ = _STRICT
 
     def chances(self, description: RegionDescription) -> Chances:
         """Return what people are expected to do with a region."""
@@ -143,15 +148,33 @@ class Proposals:
     def from_json(cls, text: str) -> "Proposals":
         """Read what `as_json` wrote; raises ModelError when it is something else."""
         try:
-            return TypeAdapter(cls).validate_json(text)
+            found = TypeAdapter(cls).validate_json(text)
         except ValueError as error:
-            raise ModelError(f"the text is no {PROPOSALS_FILE} ({error}); evaluate or train the model again") from error
+            raise ModelError(f"the text is no {PROPOSALS_FILE} ({error}); download or train the model again") from error
+        if {len(found.acceptable.slopes), len(found.correctable.slopes)} != {len(found.features)}:
+            raise ModelError(
+                f"there must be {len(found.features)} slopes, one for each feature; download or train the model again"
+            )
+        return found
 
 
 def load_proposals(folder: Path) -> Proposals | None:
-    """Load what decides which regions are shown from a model folder; None when it has no such file."""
+    """Load what decides which regions of a model are shown; None when its folder has no such file.
+
+    None as well, with a warning, when it was fitted on other features: such a model proposes every region until it is
+    evaluated again. Raises ModelError naming the file when that is damaged.
+    """
     path = folder / PROPOSALS_FILE
-    return Proposals.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        found = Proposals.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, ModelError) as error:
+        raise ModelError(f"{path} cannot be loaded: {error}") from error
+    if found.features != FEATURES:
+        logger.warning("%s knows other features of regions: all are proposed until the model is evaluated again", path)
+        return None
+    return found
 
 
 def describe_regions(probabilities: np.ndarray, index_mask: np.ndarray, card: "ModelCard") -> list[RegionDescription]:
@@ -161,8 +184,8 @@ def describe_regions(probabilities: np.ndarray, index_mask: np.ndarray, card: "M
     (H, W) uint8 is the mask that people would see, of any size. What is measured is measured at the network's size.
 
     Features: the logit of the region's mean probability; the logit of the IoU that the probabilities promise, their sum
-    over the region by the region's area and their sum outside; the logarithm of its share of the photo; that of its
-    perimeter against a square's of the same area; and the logit of the mean probability of all regions' pixels.
+    over the region by the region's area and their sum outside; the logarithm of its share of the photo; and that of the
+    square of its perimeter against a square's of the same area, which is large for speckle.
     """
     there = np.flatnonzero(cv2.calcHist([index_mask], [0], None, [256], [0, 256]))
     label_ids = there[there > 0]
@@ -175,9 +198,8 @@ def describe_regions(probabilities: np.ndarray, index_mask: np.ndarray, card: "M
     score, pixels = inside / area, probabilities[0].size
     total = np.array([float(probabilities[channel].sum()) for channel in channels])
     overlap = inside / (area + np.maximum(total - inside, 0))
-    of_photo = np.full(len(area), inside.sum() / area.sum())
-    columns = (_logit(score), _logit(overlap), np.log(area / pixels), 2 * np.log(edges) - np.log(16 * area))
-    rows = np.stack([*columns, _logit(of_photo)], axis=1)
+    columns = _logit(score), _logit(overlap), np.log(area / pixels), np.log(edges**2 / (16 * area))
+    rows = np.stack(columns, axis=1)
     return [
         RegionDescription(names[label_id], label_id, float(mean), tuple(row))
         for label_id, mean, row in zip(label_ids.tolist(), score, rows.tolist(), strict=True)
@@ -207,5 +229,6 @@ def _measure(
 
 
 def _logit(chance: np.ndarray) -> np.ndarray:
+    """Return log(p / (1 - p)) of chances, bounded."""
     kept = np.clip(chance, _LEAST, 1 - _LEAST)
     return np.asarray(np.log(kept / (1 - kept)))

@@ -164,15 +164,14 @@ def estimate_seconds(manifest: pd.DataFrame, effort: EffortParams) -> Seconds:
 def _timed_photos(manifest: pd.DataFrame, effort: EffortParams) -> tuple[np.ndarray, np.ndarray]:
     """Return what was done on each photo that can be counted, (N, 5) as `Seconds` has it, and the seconds, (N,)."""
     there = manifest.reindex(columns=["lead_time_s", "prediction_version", *_COUNTS])
-    counts = there[list(_COUNTS)].to_numpy(float)
     by_hand = (there["prediction_version"].fillna("") == "").to_numpy()
-    counts = np.where(np.isnan(counts) & by_hand[:, None], 0, counts)
+    done = there[list(_COUNTS)].to_numpy(float)
+    counts = np.column_stack([np.ones(len(done)), np.where(np.isnan(done) & by_hand[:, None], 0, done)])
     times = there["lead_time_s"].fillna(0).to_numpy(float)
-    single = np.ones(len(manifest), bool)
-    if "annotations" in manifest:
-        single = np.array([len(uuids) == 1 for uuids in manifest["annotations"]], bool)
-    usable = (times > 0) & (times <= effort.longest_s) & single & np.isfinite(counts).all(1)
-    return np.column_stack([np.ones(usable.sum()), counts[usable]]), times[usable]
+    usable = (times > 0) & (times <= effort.longest_s) & np.isfinite(counts).all(1)
+    if "annotations" in manifest.columns:
+        usable &= np.array([len(uuids) == 1 for uuids in manifest["annotations"]], bool)
+    return counts[usable], times[usable]
 
 
 def _fit(features: np.ndarray, labels: Sequence[str], happened: np.ndarray, usual: float) -> Logistic:
