@@ -129,12 +129,13 @@ def calibration_error(chances: np.ndarray, happened: np.ndarray, bins: int = 10)
 def estimate_seconds(manifest: pd.DataFrame, effort: EffortParams) -> Seconds:
     """Return people's own seconds as a dataset's manifest shows them, as far as they can be told from it.
 
-    A photo's lead time is taken as a sum over what was done on it, and the seconds follow by least squares, in which a
-    deviation counts by its share of the expected time and far-out ones count less (Huber's weights). With n timed photos
-    the times are blended with those of params.yaml by n / (n + `effort.min_photos`), and what was done on fewer than
-    `min_photos` of them is filled up to as many. People are expected to be faster or slower in everything by one factor
-    and to stray from that by half in each thing, so what a few times cannot tell, the seconds of an accepted or deleted
-    region for one, moves with the rest. None leaves a fourth to four times that of params.yaml.
+    A photo's lead time is a sum over what was done on it; the seconds of each thing follow by least squares, in which a
+    deviation counts by its share of the expected time, and a far-out one less (Huber's weights).
+
+    The seconds of params.yaml weigh as much as `effort.min_photos` photos: times are blended with what params.yaml says
+    of the same photos, and things done on fewer photos than that are filled up with it. Where even many times tell
+    little, as of the short time that a deletion takes, a thing is expected to follow the pace of all others, give or
+    take half of it. None leaves a fourth to four times that of params.yaml.
 
     Left out are photos without a lead time (imported ones), with a longer one than `effort.longest_s`, of several
     annotators, and those whose deleted regions were not recorded.
@@ -148,12 +149,10 @@ def estimate_seconds(manifest: pd.DataFrame, effort: EffortParams) -> Seconds:
     missing = np.maximum(0, effort.min_photos - (counts > 0).sum(0))
     seconds = prior
     for _ in range(_ROUNDS):
-        expected = np.maximum(counts @ seconds, _LEAST_SECONDS)
-        off = np.abs(times - counts @ seconds) / expected
-        spread = max(_LEAST_SPREAD, 1.4826 * float(np.median(off))) if len(off) else 1.0
-        weights = np.minimum(1, _HUBER * spread / np.maximum(off, 1e-9)) / (spread * expected) ** 2
+        weights = _trust(times, counts @ seconds)
         typical = (weights[:, None] * counts**2).sum(0) / np.maximum((counts > 0).sum(0), 1)
-        centre = prior * (weights @ (blended * usual) / (weights @ usual**2) if len(times) else 1.0)
+        whole = float(weights @ usual**2)
+        centre = prior * (float(weights @ (blended * usual)) / whole if whole else 1.0)
         held = np.sqrt(1 / (_STRAY * np.maximum(centre, _LEAST_SECONDS)) ** 2 + missing * typical)
         rows = np.vstack([np.sqrt(weights)[:, None] * counts, np.diag(held)])
         targets = np.concatenate([np.sqrt(weights) * blended, held * centre])
@@ -161,10 +160,20 @@ def estimate_seconds(manifest: pd.DataFrame, effort: EffortParams) -> Seconds:
     return Seconds(*(float(value) for value in seconds))
 
 
+def _trust(times: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the weights of (N,) times in a least-squares fit: inverse variances, less for those that are far out."""
+    if not len(times):
+        return np.ones(0)
+    expected = np.maximum(expected, _LEAST_SECONDS)
+    off = np.abs(times - expected) / expected
+    spread = max(_LEAST_SPREAD, 1.4826 * float(np.median(off)))  # a normal distribution's standard deviation
+    return np.asarray(np.minimum(1, _HUBER * spread / np.maximum(off, 1e-9)) / (spread * expected) ** 2)
+
+
 def _timed_photos(manifest: pd.DataFrame, effort: EffortParams) -> tuple[np.ndarray, np.ndarray]:
     """Return what was done on each photo that can be counted, (N, 5) as `Seconds` has it, and the seconds, (N,)."""
     there = manifest.reindex(columns=["lead_time_s", "prediction_version", *_COUNTS])
-    by_hand = (there["prediction_version"].fillna("") == "").to_numpy()
+    by_hand = there["prediction_version"].astype(object).fillna("").eq("").to_numpy()
     done = there[list(_COUNTS)].to_numpy(float)
     counts = np.column_stack([np.ones(len(done)), np.where(np.isnan(done) & by_hand[:, None], 0, done)])
     times = there["lead_time_s"].fillna(0).to_numpy(float)
