@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.dataset.split import near_duplicates, side_of, split_photos
+from pipelines.dataset.split import BLIND_SIDES, is_blind, near_duplicates, side_of, sides_of, split_photos
 from pipelines.params import SplitParams
+from pipelines.records import ImageRef, PhotoTask
 
 PARAMS = SplitParams(
     group_by=("collection",), test_share=0.2, val_share=0.1, salt="maskloop", near_duplicate_bits=6, min_label_photos=5
@@ -115,6 +116,7 @@ def test_a_photo_between_two_sides_is_on_neither_and_stays_there() -> None:
     assert sides(table, second) == sides(table, first)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_no_photo_moves_and_nothing_leaks_however_the_archive_grows(data: st.DataObject) -> None:
     looks = [LOOK, ALIKE, OTHER, "0f0f0f0f0f0f0f0e", "aaaaaaaaaaaaaaaa", ""]
@@ -180,3 +182,182 @@ def test_near_duplicates_are_found_as_by_comparing_all_with_all() -> None:
     wanted = {tuple(sorted((hashes[a], hashes[b]))) for a, b in np.argwhere((distance <= 6) & (distance > 0)).tolist()}
     assert near_duplicates(["", *hashes, hashes[0]], 6) == sorted(wanted)
     assert len(wanted) > 20
+
+
+# Blind sides
+
+
+def shown_masks(table: pd.DataFrame, photos: set[str]) -> pd.DataFrame:
+    """The table as if these photos had been drawn from a model's masks."""
+    return table.assign(blind=[photo not in photos for photo in table["sha256"]])
+
+
+def task_of(row: dict[str, Any]) -> PhotoTask:
+    image = ImageRef("gs://archive/a.jpg", 1, row["sha256"], 4, 6, row["phash"])
+    return PhotoTask(1, image, {"collection": row["meta_collection"]})
+
+
+def test_a_new_family_that_was_drawn_from_masks_is_for_training() -> None:
+    table = manifest([{"meta_collection": TEST}, {"meta_collection": TEST}, {"meta_collection": VAL}])
+    assert set(sides(table).values()) == {"test", "val"}
+    assert sides(shown_masks(table, {"photo-1"})) == {"photo-0": "train", "photo-1": "train", "photo-2": "val"}
+
+
+def test_a_photo_drawn_from_masks_never_joins_a_side_that_judges() -> None:
+    first = divide(manifest([{"meta_collection": TEST}]))
+    table = manifest([{"meta_collection": TEST}] * 3)
+
+    second = divide(shown_masks(table, {"photo-1"}), first)
+
+    assert second["split"].tolist() == ["test", "excluded", "test"]
+    assert sides(table, second)["photo-1"] == "excluded", "also when somebody draws it blind later"
+
+
+def test_photos_of_earlier_versions_keep_the_side_they_were_published_on() -> None:
+    first = divide(manifest([{"meta_collection": TEST}])).assign(prediction_version="clothing:v1")
+    again = divide(first, first.drop(columns=["family", "test_full"]))
+    assert again["split"].tolist() == ["test"]
+    assert not is_blind(again).any()
+
+
+def test_what_is_blind_is_told_as_far_back_as_versions_go() -> None:
+    table = pd.DataFrame({"sha256": ["a", "b"], "prediction_version": ["", "clothing:v1"], "blind": [False, True]})
+    assert is_blind(table).tolist() == [False, True]
+    assert is_blind(table.drop(columns="blind")).tolist() == [True, False]
+    assert is_blind(table[["sha256"]]).tolist() == [True, True]
+
+
+def test_families_are_named_by_their_first_group_and_groups_without_look_alikes_by_themselves() -> None:
+    rows = [{"meta_collection": "b", "phash": LOOK}, {"meta_collection": "a", "phash": ALIKE}, {"meta_collection": "c"}]
+    assert divide(manifest(rows))["family"].tolist() == ["a", "a", "c"]
+
+
+def test_a_full_test_side_gets_no_new_families_but_keeps_its_own() -> None:
+    first = divide(manifest([{"meta_collection": TEST}, {"meta_collection": VAL}]))
+    assert not first["test_full"].any()
+    more = [f"{side} {n}" for side in BLIND_SIDES for n in range(1000) if side_of(f"{side} {n}", PARAMS) == side][:9]
+    table = manifest([{"meta_collection": name} for name in (TEST, VAL, TEST, VAL, *sorted({*more} - {TEST, VAL}))])
+
+    second = divide(table, first.assign(test_full=True))
+
+    assert second["split"].tolist()[:4] == ["test", "val", "test", "val"]
+    assert set(second["split"][4:]) == {"train"}
+    assert second["test_full"].all()
+    assert divide(table, second)["test_full"].all(), "it never grows again"
+    anew = divide(table, second, PARAMS.model_copy(update={"salt": "pepper"}))
+    assert not anew["test_full"].any(), "another division has another test side"
+
+
+def test_a_label_only_sends_blind_families_to_the_test_side() -> None:
+    on_train = [f"train {n}" for n in range(1000) if side_of(f"train {n}", PARAMS) == "train"][:3]
+    table = manifest([{"meta_collection": group, "class_ids": [9]} for group in on_train for _ in range(2)])
+    drawn_from_masks = set(table.loc[table["meta_collection"] != on_train[2], "sha256"])
+    found = divide(shown_masks(table, drawn_from_masks))
+    assert set(found.loc[found["split"] == "test", "meta_collection"]) == {on_train[2]}
+    assert set(divide(shown_masks(table, set(table["sha256"])))["split"]) == {"train"}
+
+
+def test_sides_that_chance_left_empty_get_the_nearest_families_once_there_are_five() -> None:
+    on_train = [f"train {n}" for n in range(1000) if side_of(f"train {n}", PARAMS) == "train"][:5]
+    table = manifest([{"meta_collection": group} for group in on_train])
+
+    found = divide(table)
+
+    assert Counter(found["split"]) == {"train": 3, "test": 1, "val": 1}
+    assert divide(table.iloc[::-1])["split"].tolist() == found["split"].tolist()[::-1]
+    assert set(divide(table.iloc[:4])["split"]) == {"train"}, "of so few none can be spared"
+    chosen = found.loc[found["split"] == "test", "sha256"]
+    other = divide(shown_masks(table, set(chosen)))
+    assert other.loc[other["split"] == "test", "sha256"].tolist() != chosen.tolist(), "only a blind one can judge"
+    assert set(divide(shown_masks(table, set(table["sha256"])))["split"]) == {"train"}
+    without_val = divide(table, params=PARAMS.model_copy(update={"val_share": 0.0}))
+    assert Counter(without_val["split"])["val"] == 0
+
+
+def test_the_side_of_a_photo_is_known_before_anybody_draws_it() -> None:
+    first = divide(manifest([{"meta_collection": TRAIN, "phash": LOOK}]))
+    rows = [
+        {"sha256": "like-it", "meta_collection": TEST, "phash": ALIKE}, {"sha256": "other", "meta_collection": VAL},
+        {"sha256": "of no collection", "meta_collection": "–"},
+    ]  # fmt: skip
+    found = sides_of([task_of({"phash": "", **row}) for row in rows], first, PARAMS)
+
+    assert {photo: found[photo] for photo in ("photo-0", "like-it", "other")} == {
+        "photo-0": "train", "like-it": "train", "other": "val",
+    }  # fmt: skip
+    assert found["of no collection"] == side_of("of no collection", PARAMS)
+    assert sides_of([], None, PARAMS) == {}
+
+
+ARCHIVE = st.lists(
+    st.fixed_dictionaries({
+        "meta_collection": st.sampled_from([TRAIN, VAL, TEST, *(f"collection {n}" for n in range(6)), "–"]),
+        "phash": st.sampled_from([LOOK, ALIKE, OTHER, "0f0f0f0f0f0f0f0e", "aaaaaaaaaaaaaaaa", *[""] * 8]),
+    }),
+    min_size=1, max_size=20,
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(data=st.data(), rows=ARCHIVE)
+def test_no_photo_whose_masks_were_shown_ever_judges_a_model(data: st.DataObject, rows: list[dict[str, Any]]) -> None:
+    """People open photos on the side that they have at that time, and submit them then or much later.
+
+    Now and then somebody sees masks that other programs put there.
+    """
+    labels = st.lists(st.integers(1, 3), max_size=2, unique=True)
+    archive = manifest([{**row, "class_ids": data.draw(labels)} for row in rows])
+    seen: dict[str, bool] = {}  # photos that somebody opened, and whether with masks
+    submitted: set[str] = set()
+    before, known = None, {}
+    for _ in range(3):
+        there = archive.iloc[: data.draw(st.integers(1, len(archive)))]
+        open_now = [row for row in there.to_dict("records") if row["sha256"] not in submitted]
+        side = sides_of([task_of(row) for row in open_now], before, PARAMS)
+        for row in open_now:
+            if row["sha256"] not in seen and data.draw(st.booleans()):
+                is_blind_side = side[row["sha256"]] in BLIND_SIDES
+                seen[row["sha256"]] = not is_blind_side or data.draw(st.sampled_from([False, False, True]))
+        submitted |= {photo for photo in sorted(seen) if data.draw(st.booleans())}
+        if not submitted:
+            continue
+        table = archive[archive["sha256"].isin(submitted)].reset_index(drop=True)
+        before = divide(shown_masks(table, {photo for photo, masks in seen.items() if masks}), before)
+        if data.draw(st.booleans()):
+            before = before.assign(test_full=True)
+        now = dict(before[["sha256", "split"]].itertuples(index=False))
+        assert known.items() <= now.items(), "no photo moves"
+        known = now
+        assert not [photo for photo, on in now.items() if on in BLIND_SIDES and seen[photo]]
+
+
+@settings(deadline=None)
+@given(data=st.data(), rows=ARCHIVE, is_full=st.booleans())
+def test_the_side_that_a_photo_was_handed_out_on_is_the_one_it_gets(
+    data: st.DataObject, rows: list[dict[str, Any]], is_full: bool
+) -> None:
+    """As long as its family stays the same; `train` photos come with masks, the others without."""
+    first = [{"meta_collection": name, "sha256": f"first-{name}"} for name in (TRAIN, VAL, TEST)]
+    before = divide(manifest(first)).assign(test_full=is_full)
+    archive = manifest([*first, *({**row, "sha256": f"photo-{place}"} for place, row in enumerate(rows))])
+    submitted = {row["sha256"] for row in first}
+    masks: set[str] = set()
+    for _ in range(3):
+        open_now = archive[~archive["sha256"].isin(submitted)].to_dict("records")
+        side = sides_of([task_of(row) for row in open_now], before, PARAMS)
+        new = {row["sha256"] for row in open_now if data.draw(st.booleans())}
+        masks |= {photo for photo in new if side[photo] not in BLIND_SIDES}
+        submitted |= new
+        table = archive[archive["sha256"].isin(submitted)].reset_index(drop=True)
+        before = divide(shown_masks(table, masks), before)
+        of_all = families(divide(archive, before))
+        of_these = families(before)
+        for photo, on in before.loc[before["sha256"].isin(new), ["sha256", "split"]].itertuples(index=False):
+            if of_these[photo] == of_all[photo] and side[photo] != "excluded":
+                assert on == side[photo]
+
+
+def families(table: pd.DataFrame) -> dict[str, set[str]]:
+    """Each photo's family as the groups in it."""
+    groups = table.groupby("family")["group"].agg(set)
+    return {photo: groups[family] for photo, family in zip(table["sha256"], table["family"], strict=True)}
