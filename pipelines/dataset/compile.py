@@ -37,7 +37,7 @@ from pipelines.images import sha256_hex
 from pipelines.labelstudio import brush, regions, shapes
 from pipelines.labelstudio.regions import CompiledMask, compile_annotation
 from pipelines.log import run_stage
-from pipelines.params import Params, load_params
+from pipelines.params import IGNORE, Params, load_params
 from pipelines.records import Annotation
 
 logger = logging.getLogger(__name__)
@@ -60,15 +60,17 @@ def compile_dataset(params: Params) -> pd.DataFrame:
     """Compile data/annotations into data/masks and data/photos.parquet; gives the table.
 
     Of several annotations of one photo the newest of each annotator counts, or only what somebody marked as ground
-    truth, and `compile.annotators` says how these are merged. An annotation that cannot be read is reported, left out,
-    and stops nothing. What an earlier run compiled of the same bytes, with the same parameters and code, is remembered,
-    and masks that are right already are not touched. Raises ContractError when an annotation has a label that
-    params.yaml does not know: leaving all of these out would shrink the dataset silently.
+    truth, or only what was drawn without a model's masks, and `compile.annotators` says how these are merged.
+    Annotations that started from a wrong region put there on purpose measure people and are left out. An annotation
+    that cannot be read is reported, left out, and stops nothing. What an earlier run compiled of the same bytes, with
+    the same parameters and code, is remembered, and masks that are right already are not touched. Raises ContractError
+    when an annotation has a label that params.yaml does not know: leaving all of these out would shrink the dataset
+    silently.
     """
     MASKS.mkdir(parents=True, exist_ok=True)
     rows = []
     with opened() as memory:
-        for photo, compiled in _compiled(newest_per_annotator(read_sources(memory)), memory, params):
+        for photo, compiled in _compiled(newest_per_annotator(_usable(read_sources(memory))), memory, params):
             for problem in compiled.problems:
                 logger.warning("%s: %s", photo[-1].uri, problem)
             if compiled.png:
@@ -96,23 +98,36 @@ def read_sources(memory: Memory) -> list[Source]:
             annotation = parse_annotation_json(data, entry.path)
             image, updated_at = annotation.image, annotation.updated_at.isoformat()
             digest = sha256_hex(data)
-            gold = bool(annotation.raw.get("ground_truth"))
-            source = Source(annotation.uuid, image.sha256, image.uri, annotation.annotator, updated_at, digest, gold)
+            source = Source(
+                annotation.uuid, image.sha256, image.uri, annotation.annotator, updated_at, digest,
+                gold=bool(annotation.raw.get("ground_truth")), blind=not annotation.prediction_version,
+                planted=bool(annotation.planted),
+            )  # fmt: skip
             memory.keep_source(entry.name, stamp, source)
         sources.append(source)
     memory.forget_other_files(entry.name for entry in entries)
     return sources
 
 
+def _usable(sources: Sequence[Source]) -> list[Source]:
+    usable = [source for source in sources if not source.planted]
+    if len(usable) < len(sources):
+        logger.info(
+            "%d annotations measure the people who drew them and are no part of the dataset", len(sources) - len(usable)
+        )
+    return usable
+
+
 def newest_per_annotator(sources: Iterable[Source]) -> list[tuple[Source, ...]]:
     """Give, per photo content, each annotator's annotation updated last, the newest of all at the end.
 
-    Of a photo with ground truth only the annotations that are marked so count. Ties go to the larger uuid, so that the
-    order in which files are listed never matters.
+    Of a photo with ground truth only the annotations that are marked so count, and of a photo that somebody drew blind
+    only the blind ones. Ties go to the larger uuid, so that the order in which files are listed never matters.
     """
-    known = list(sources)
-    gold = {source.photo for source in known if source.gold}
-    usable = [source for source in known if source.gold or source.photo not in gold]
+    usable = list(sources)
+    for mark in ("gold", "blind"):
+        marked = {source.photo for source in usable if getattr(source, mark)}
+        usable = [source for source in usable if getattr(source, mark) or source.photo not in marked]
     photos: dict[str, dict[str, Source]] = {}
     for source in sorted(usable, key=lambda s: (datetime.fromisoformat(s.updated_at), s.uuid)):
         of_photo = photos.setdefault(source.photo, {})
@@ -177,7 +192,7 @@ def _fingerprint(params: Params) -> str:
     """Name the parameters and the code that masks depend on."""
     modules = (files, images, merge, brush, regions, shapes)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
-    settings = [repr(params.label_ids), repr(params.compile), Path(__file__).read_text(encoding="utf-8")]
+    settings = [repr(params.region_ids), repr(params.compile), Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256(b"\0".join([*code, *(one.encode() for one in settings)])).hexdigest()
 
 
@@ -194,6 +209,7 @@ def _row(
     painted = sorted(frozenset().union(*(compiled.painted for _, compiled in used)))
     # Sorting or counting all values of a mask would take longer than everything else.
     areas = {label_id: area for label_id in painted if (area := int(np.count_nonzero(mask == label_id)))}
+    ignored = areas.pop(IGNORE, 0)  # no class
     named = {params.label_names.get(label_id, str(label_id)): area for label_id, area in areas.items()}
     return {
         "uri": image.uri,
@@ -207,12 +223,14 @@ def _row(
         "mask_width": mask.shape[1],
         "class_ids": list(areas),
         "label_pixels": json.dumps(named, sort_keys=True),
+        "ignored_pixels": ignored,
         "annotations": [annotation.uuid for annotation, _ in used],
         "annotators": [annotation.annotator for annotation, _ in used],
         "disagreement": disputed,
         "updated_at": newest.updated_at.isoformat(),
         "lead_time_s": sum(annotation.lead_time_s for annotation, _ in used),
         "prediction_version": newest.prediction_version,
+        "blind": not any(annotation.prediction_version for annotation, _ in used),
         "regions_untouched": sum(compiled.origins.get("prediction", 0) for _, compiled in used),
         "regions_changed": sum(compiled.origins.get("prediction-changed", 0) for _, compiled in used),
         "regions_manual": sum(compiled.origins.get("manual", 0) for _, compiled in used),

@@ -17,18 +17,19 @@ PLACE = Path(".dvc/tmp/compiled.sqlite")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS source (
     name TEXT PRIMARY KEY, stamp TEXT, uuid TEXT, photo TEXT, uri TEXT, annotator TEXT, updated_at TEXT, digest TEXT,
-    gold INTEGER);
+    gold INTEGER, blind INTEGER, planted INTEGER);
 CREATE TABLE IF NOT EXISTS mask (key TEXT PRIMARY KEY, row TEXT, png BLOB);
 """
 _USED = "CREATE TEMP TABLE used (key TEXT PRIMARY KEY)"
-_VERSION = 2  # of the tables; a memory of another one is made anew
+_VERSION = 3  # of the tables; a memory of another one is made anew
 
 
 @dataclass(frozen=True)
 class Source:
     """An annotation file as far as choosing among them goes; `photo` is a SHA-256, `digest` that of the file.
 
-    `gold`: somebody marked it as the truth for its photo.
+    `gold`: somebody marked it as the truth for its photo; `blind`: no model drew any of it; `planted`: it started from
+    a wrong region that was put there on purpose.
     """
 
     uuid: str
@@ -38,6 +39,8 @@ class Source:
     updated_at: str
     digest: str
     gold: bool = False
+    blind: bool = False
+    planted: bool = False
 
 
 class Memory:
@@ -48,17 +51,20 @@ class Memory:
 
     def source(self, name: str, stamp: str) -> Source | None:
         """Give what was read from a file, if it still has the stamp that it had then."""
-        query = "SELECT uuid, photo, uri, annotator, updated_at, digest, gold FROM source WHERE name = ? AND stamp = ?"
+        query = (
+            "SELECT uuid, photo, uri, annotator, updated_at, digest, gold, blind, planted FROM source "
+            "WHERE name = ? AND stamp = ?"
+        )
         found = self._database.execute(query, (name, stamp)).fetchone()
         if found is None:
             return None
-        uuid, photo, uri, annotator, updated_at, digest, gold = found
-        return Source(uuid, photo, uri, annotator, updated_at, digest, bool(gold))
+        uuid, photo, uri, annotator, updated_at, digest, *marks = found
+        return Source(uuid, photo, uri, annotator, updated_at, digest, *map(bool, marks))
 
     def keep_source(self, name: str, stamp: str, source: Source) -> None:
         """Remember what was read from a file."""
         self._database.execute(
-            "REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", (name, stamp, *astuple(source))
+            "REPLACE INTO source VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (name, stamp, *astuple(source))
         )
 
     def mask(self, key: str) -> tuple[dict[str, Any], bytes] | None:

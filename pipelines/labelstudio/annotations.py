@@ -15,6 +15,7 @@ from pipelines.labelstudio.render import version_of_region
 from pipelines.labelstudio.tasks import parse_image, parse_metadata
 from pipelines.records import Annotation
 
+UNKNOWN_MODEL = "unknown"  # some program drew regions and left no name
 _BATCH = 50  # an answer holds every brush stroke of its tasks: some megabytes
 
 
@@ -55,12 +56,18 @@ def started_from_its_prediction(raw: Mapping[str, Any]) -> bool:
 
 
 def _prediction_version(raw: Mapping[str, Any]) -> str:
-    """Tell which model version an annotation started from.
+    """Tell which model version's masks an annotation started from; empty when no model drew any of it.
 
-    A prediction can be brought up to date while somebody has the photo open, so what the regions say of themselves
-    comes before what Label Studio says of the prediction.
+    A prediction can be brought up to date, or deleted, while somebody has the photo open. So what regions say of
+    themselves comes first (also after they were copied from somebody else's annotation), and then the copy of the
+    prediction that Label Studio keeps: whoever deleted all that it proposed has seen it. One that proposed nothing
+    showed nothing.
     """
-    if not raw["parent_prediction"]:
-        return ""
     drawn_by = {version_of_region(str(region.get("id", ""))) for region in raw["result"]} - {""}
-    return max(drawn_by) if drawn_by else str((raw.get("prediction") or {}).get("model_version") or "")
+    if drawn_by:
+        return max(drawn_by)
+    prediction = raw.get("prediction") or {}
+    if prediction.get("result"):
+        return str(prediction.get("model_version") or UNKNOWN_MODEL)
+    origins = {region.get("origin") for region in raw["result"]}
+    return UNKNOWN_MODEL if origins & {"prediction", "prediction-changed"} else ""

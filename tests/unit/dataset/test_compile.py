@@ -129,6 +129,15 @@ def test_where_somebody_marked_the_truth_nothing_else_counts() -> None:
         assert newest_per_annotator(order) == [(source("d", 1, photo="ee"),), (truth,)]
 
 
+def test_where_somebody_drew_without_masks_only_that_counts() -> None:
+    blind, later = replace(source("a", 1, who="bob"), blind=True), source("b", 3)
+    other = replace(source("c", 2, who="cy"), blind=True)
+    for order in permutations([blind, later, other, source("d", 1, photo="ee")]):
+        assert newest_per_annotator(order) == [(source("d", 1, photo="ee"),), (blind, other)]
+    gold = replace(source("g", 1, who="expert"), gold=True)
+    assert newest_per_annotator([blind, gold]) == [(gold,)], "the truth comes first"
+
+
 def test_a_tie_goes_to_the_larger_uuid_whatever_the_order() -> None:
     one, two = source("a", 1), source("b", 1)
     assert newest_per_annotator([one, two]) == newest_per_annotator([two, one]) == [(two,)]
@@ -167,6 +176,31 @@ def test_several_peoples_masks_are_merged_and_their_disagreement_is_recorded(
     assert row["annotators"] == row["annotations"] == used
     assert row["disagreement"] == pytest.approx(2 / 12)
     assert (row["lead_time_s"], row["regions_untouched"]) == (12.5 * len(used), len(used))
+
+
+def test_a_mask_is_blind_when_no_model_drew_any_of_it(
+    workspace: Path, annotate: Annotate, two_labels: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = annotate("p", {}).image
+    from_masks = annotate("from masks", {"coat": COAT}, image=image, annotator="ada", updated_at=at(5))
+    save(from_masks, annotate("q", {"coat": COAT}, prediction_version=""))
+    assert blind_by_photo(two_labels) == {"from masks": False, "q": True}
+
+    save(annotate("blind", {"dress": COAT}, image=image, annotator="bob", updated_at=at(1), prediction_version=""))
+    assert blind_by_photo(merging(two_labels, "majority")) == {"blind": True, "q": True}
+    assert set(np.unique(read_mask(mask_path(image.sha256)))) == {0, 7}, "ada's mask is no part of it"
+
+    planted = annotate("planted", {"coat": DRESS}, image=image, prediction_version="planted", planted="missed")
+    save(replace(planted, updated_at=at(9)), annotate("alone", {"coat": COAT}, planted="found"))
+    with caplog.at_level(logging.INFO, "pipelines.dataset.compile"):
+        assert blind_by_photo(two_labels) == {"blind": True, "q": True}
+    assert "2 annotations measure the people who drew them" in caplog.text
+    assert blind_by_photo(two_labels) == {"blind": True, "q": True}, "also from memory"
+
+
+def blind_by_photo(params: Params) -> dict[str, bool]:
+    table = compile_dataset(params)
+    return {uuids[0]: bool(blind) for uuids, blind in zip(table["annotations"], table["blind"], strict=True)}
 
 
 def test_one_unreadable_annotation_costs_the_others_nothing(

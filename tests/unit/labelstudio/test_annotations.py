@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.labelstudio.annotations import export_tasks, parse_annotation
+from pipelines.labelstudio.annotations import UNKNOWN_MODEL, export_tasks, parse_annotation
+from pipelines.labelstudio.render import region_id
 from pipelines.labelstudio.tasks import task_data
 from pipelines.records import ImageRef
 
@@ -50,11 +51,39 @@ def test_the_strokes_are_kept_whole_and_those_of_the_prediction_are_not() -> Non
     assert annotation.raw == {key: value for key, value in raw.items() if key != "prediction"}
 
 
+EMPTY = {"model_version": "clothing:v2", "result": []}  # what puts a photo into the stream without masks
+OF_V3 = region_id("clothing:v3", "coat")
+
+
 @pytest.mark.parametrize(
-    "changes", [{"parent_prediction": None}, {"prediction": None}, {"prediction": {}}, {"prediction": {"result": []}}]
+    "changes",
+    [
+        {"prediction": EMPTY},
+        {"prediction": EMPTY, "result": []},
+        {"prediction": None, "parent_prediction": None},
+        {"prediction": None},
+        {"prediction": {}},
+    ],
 )
 def test_drawn_from_nothing_names_no_model(changes: dict[str, Any]) -> None:
-    assert parse_annotation(submitted(**changes), task(), {}).prediction_version == ""
+    annotation = parse_annotation(submitted(**changes), task(), {})
+    assert (annotation.prediction_version, annotation.proposal) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "version"),
+    [
+        ({"parent_prediction": None}, "clothing:v2"),  # the prediction was deleted; its copy stayed
+        ({"result": []}, "clothing:v2"),  # all that it proposed was deleted by somebody who had seen it
+        ({"result": [{"id": "r1"}, {"id": OF_V3}]}, "clothing:v3"),  # it was brought up to date meanwhile
+        ({"result": [{"id": OF_V3}], "prediction": None, "parent_prediction": None}, "clothing:v3"),
+        ({"result": [{"id": OF_V3}], "prediction": EMPTY, "parent_annotation": 7}, "clothing:v3"),  # copied
+        ({"prediction": {"result": [{"id": "r0"}]}}, UNKNOWN_MODEL),
+        ({"result": [{"id": "r1", "origin": "prediction-changed"}], "prediction": None}, UNKNOWN_MODEL),
+    ],
+)
+def test_what_a_model_had_a_part_in_names_the_model(changes: dict[str, Any], version: str) -> None:
+    assert parse_annotation(submitted(**changes), task(), {}).prediction_version == version
 
 
 @pytest.mark.parametrize(("who", "name"), [({"id": 5}, "ada@archive.test"), (5, "ada@archive.test"), (6, "user 6")])
