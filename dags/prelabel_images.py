@@ -1,10 +1,10 @@
-"""Station 2: the next tasks get the champion's masks; when tasks or the champion are new, and every ten minutes."""
+"""Station 2: the next tasks get masks, or none; when tasks or the champion are new, and every ten minutes."""
 
 from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act
+from station import fails_at_once_when_people_must_act, tell_people
 
 RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=15), "retry_exponential_backoff": True}
 
@@ -16,6 +16,7 @@ RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=15), "retry_exponentia
     catchup=False,
     max_active_runs=1,  # two runs would predict the same tasks
     dagrun_timeout=timedelta(hours=12),
+    on_failure_callback=tell_people,
     doc_md=__doc__,
     tags=["maskloop"],
 )
@@ -23,7 +24,7 @@ def prelabel_images() -> None:
     """Plan batches, predict them side by side, and get the next photos ready for clicks."""
 
     @task(execution_timeout=timedelta(minutes=10), **RETRIES)
-    def plan() -> list[list[int]]:
+    def plan() -> list[dict]:
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
         from pipelines.prelabel import plan_batches
@@ -31,24 +32,27 @@ def prelabel_images() -> None:
 
         settings = get_settings()
         with fails_at_once_when_people_must_act():
-            return plan_batches(connect(settings), settings, load_params(settings.params_path))
+            return [dict(one) for one in plan_batches(connect(settings), settings, load_params(settings.params_path))]
 
     @task(
         execution_timeout=timedelta(minutes=15),  # a dozen photos take seconds; minutes mean a hung service
         max_active_tis_per_dag=2,  # the service predicts one batch at a time; a second one waits at its door
         **RETRIES,
     )
-    def predict(task_ids: list[int]) -> int:
+    def predict(batch: dict) -> int:
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
-        from pipelines.prelabel import prelabel_batch
+        from pipelines.prelabel import Batch, prelabel_batch
         from pipelines.settings import get_settings
 
         settings = get_settings()
         with fails_at_once_when_people_must_act():
-            report = prelabel_batch(connect(settings), settings, load_params(settings.params_path), task_ids)
-        print(f"{report.asked} tasks, {report.created} predictions, {len(report.problems)} problems")
-        return report.created
+            report = prelabel_batch(connect(settings), settings, load_params(settings.params_path), Batch(**batch))
+        print(
+            f"{report.asked} tasks: {report.masks} with masks, {report.blind} to be drawn blind, "
+            f"{len(report.problems)} problems"
+        )
+        return report.masks + report.blind
 
     @task(outlets=[assets.predictions], execution_timeout=timedelta(minutes=5), **RETRIES)
     def total(created: list[int]) -> int:
@@ -71,7 +75,7 @@ def prelabel_images() -> None:
         print(f"{report.ready} of the next {report.queued} photos are ready for clicks")
         return report.ready
 
-    total(predict.expand(task_ids=plan()))
+    total(predict.expand(batch=plan()))
     embed()
 
 

@@ -24,7 +24,7 @@ def ingest() -> None:
 
 @app.command()
 def prelabel() -> None:
-    """Give tasks that nobody opened the champion's masks."""
+    """Give tasks that nobody opened the champion's masks, and those that people are to draw without them none."""
     from rich.progress import track
 
     from pipelines.labelstudio.client import connect
@@ -37,7 +37,10 @@ def prelabel() -> None:
         prelabel_batch(labels, settings, params, batch)
         for batch in track(plan_batches(labels, settings, params), "pre-labelling", console=console)
     ]
-    console.print(f"{sum(r.created for r in reports)} predictions, {sum(len(r.problems) for r in reports)} problems")
+    console.print(
+        f"{sum(r.masks for r in reports)} tasks with masks, {sum(r.blind for r in reports)} to be drawn blind, "
+        f"{sum(len(r.problems) for r in reports)} problems"
+    )
 
 
 @app.command()
@@ -46,6 +49,7 @@ def sync() -> None:
     from pipelines import storage
     from pipelines.dataset.published import Published
     from pipelines.labelstudio.client import connect
+    from pipelines.params import load_params
     from pipelines.report import log_effort
     from pipelines.sync import sync as run
     from pipelines.training.registry import Registry
@@ -57,7 +61,8 @@ def sync() -> None:
     if version:
         published = Published.of(settings, bucket)
         try:
-            log_effort(Registry(settings), published.manifest(version.tag), version.tag)
+            params = load_params(settings.params_path)
+            log_effort(Registry(settings), published.manifest(version.tag), version.tag, params)
         except ServiceError as error:  # the version is published; the next one's figures hold all of these
             console.print(f"what people saved is not in MLflow: {error}", highlight=False)
 
@@ -68,7 +73,7 @@ def retrain(
 ) -> None:
     """Train on the newest dataset version, and promote the model if it is better."""
     from pipelines import storage
-    from pipelines.retrain import dataset_to_train, register, train
+    from pipelines.retrain import dataset_to_train, outcome, register, train
 
     settings = get_settings()
     bucket = storage.connect(settings)
@@ -77,4 +82,4 @@ def retrain(
         return
     train(settings, dataset, again=again)
     version = register(bucket, settings, dataset)
-    console.print(f"{version.served_as}: {'promoted' if version.promoted else 'not promoted'}: {version.reason}")
+    console.print(outcome(settings, version), highlight=False)

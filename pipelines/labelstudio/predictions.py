@@ -7,6 +7,15 @@ from pipelines.errors import ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 
 
+def empty_prediction(model_version: str, score: float) -> dict[str, Any]:
+    """Return a prediction that proposes nothing: it puts a task into the labeling stream without showing masks.
+
+    Label Studio hands out tasks with a prediction of the project's model version first, those of the lowest `score`
+    (0..1) before others.
+    """
+    return {"result": [], "score": score, "model_version": model_version}
+
+
 def push_predictions(client: LabelStudioClient, project_id: int, predictions: Mapping[int, dict[str, Any]]) -> int:
     """Import predictions (JSON by task id) and check the count that was created.
 

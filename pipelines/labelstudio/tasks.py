@@ -63,6 +63,24 @@ def locked_tasks(client: LabelStudioClient, project_id: int) -> set[int]:
         ) from error
 
 
+def tasks_with_masks(client: LabelStudioClient, project_id: int, among: Sequence[int]) -> set[int]:
+    """Return the ids of those of the tasks `among` of which a prediction proposes some region.
+
+    Label Studio looks into the predictions itself, so that their strokes need not travel.
+    """
+    some_region = {
+        "filter": "filter:tasks:predictions_results", "operator": "contains", "type": "String", "value": '"from_name"',
+    }  # fmt: skip
+    found: set[int] = set()
+    for start in range(0, len(among), _PAGE):
+        query = {
+            "filters": {"conjunction": "and", "items": [some_region]},
+            "selectedItems": {"all": False, "included": list(among[start : start + _PAGE])},
+        }
+        found |= {int(raw["id"]) for raw in pages(client, project_id, page_size=_PAGE, query=query)}
+    return found
+
+
 def create_tasks(client: LabelStudioClient, project_id: int, photos: Sequence[tuple[ImageRef, Metadata]]) -> int:
     """Create one task per photo in bulk; gives how many Label Studio says it created."""
     created = 0
@@ -107,9 +125,9 @@ def _as_written(client: LabelStudioClient, project_id: int, task_id: int) -> Ite
     yield from pages(client, project_id, page_size=1, query=only)
 
 
-def hand_out_again(client: LabelStudioClient, task_id: int) -> None:
-    """Let the labeling stream give a task that one person drew to one more."""
-    client.patch(f"/api/tasks/{task_id}/", {"overlap": 2, "is_labeled": False})
+def hand_out_again(client: LabelStudioClient, task_id: int, people: int = 2) -> None:
+    """Let the labeling stream give a task that one person drew to one more; `people` are all who draw it then."""
+    client.patch(f"/api/tasks/{task_id}/", {"overlap": people, "is_labeled": False})
 
 
 def delete_task(client: LabelStudioClient, task_id: int) -> None:
@@ -150,7 +168,8 @@ def parse_metadata(data: Mapping[str, Any]) -> Metadata:
 def parse_task(raw: Mapping[str, Any]) -> Task:
     """Read one task of the Data Manager's listing."""
     versions = str(raw.get("predictions_model_versions") or "")
-    annotations = int(raw.get("total_annotations") or 0) + int(raw.get("cancelled_annotations") or 0)
+    skipped = int(raw.get("cancelled_annotations") or 0)
+    annotations = int(raw.get("total_annotations") or 0) + skipped
     return Task(
         id=int(raw["id"]),
         image=parse_image(raw["data"]),
@@ -158,6 +177,8 @@ def parse_task(raw: Mapping[str, Any]) -> Task:
         prediction_versions=tuple(version for version in versions.split(",") if version),
         prediction_count=int(raw.get("total_predictions") or 0),
         annotation_count=annotations,
+        skipped_count=skipped,
+        is_open=not raw.get("is_labeled"),
         opened=annotations > 0 or bool(raw.get("drafts")) or bool(raw.get("draft_exists")),
     )
 

@@ -19,7 +19,7 @@ from pipelines.labelstudio.project import (
     list_backends,
     project_labels,
 )
-from pipelines.labelstudio.tasks import list_tasks, locked_tasks
+from pipelines.labelstudio.tasks import list_tasks, locked_tasks, tasks_with_masks
 from pipelines.params import load_params
 from pipelines.prelabel import serving_model
 from pipelines.records import NO_MODEL
@@ -137,10 +137,12 @@ def _queue(settings: Settings) -> Answer:
     waiting = [t for t in list_tasks(labels, project) if t.prediction_versions and not t.opened and t.id not in held]
     shown = labels.get(f"/api/projects/{project}/").get("model_version") or "none"
     if waiting and all(shown not in task.prediction_versions for task in waiting):
-        return Ill(
-            f"{len(waiting)} photos wait with masks, none of {shown}, which the project shows", "`maskloop prelabel`"
-        )
-    return f"{len(waiting)} photos wait with masks, {len(held)} are in people's hands"
+        return Ill(f"{len(waiting)} photos wait, none with {shown}, which the project shows", "`maskloop prelabel`")
+    masks = tasks_with_masks(labels, project, [task.id for task in waiting])
+    return (
+        f"{len(waiting)} photos wait, {len(masks)} with masks and {len(waiting) - len(masks)} without; {len(held)} are "
+        "in people's hands"
+    )
 
 
 def _ports(settings: Settings) -> Answer:
@@ -196,6 +198,11 @@ def _champion(settings: Settings) -> Answer:
     if unknown:
         return Ill(
             f"{serving} predicts labels that params.yaml lacks: {', '.join(unknown)}", "put them back, or retrain"
+        )
+    if champion and champion.paused:
+        return Note(
+            f"{serving} is paused and draws no masks for anybody: {champion.paused}",
+            f"`maskloop promote {champion.version}` lets it draw again; a better model ends it by itself",
         )
     return serving if champion else "none yet: the first training makes one"
 

@@ -38,7 +38,11 @@ def show_status(settings: Settings, console: Console) -> None:
 
 def _loop(settings: Settings) -> Table:
     table = Table(title="The loop", title_justify="left", show_header=False)
-    for name, ask in (("tasks", _tasks), ("dataset", _dataset), ("pre-labels by", _model), ("clicks by", _segmenter)):
+    questions = (
+        ("tasks", _tasks), ("dataset", _dataset), ("blind", _blind), ("pre-labels by", _model),
+        ("clicks by", _segmenter),
+    )  # fmt: skip
+    for name, ask in questions:
         try:
             table.add_row(name, ask(settings))
         except MaskloopError as error:
@@ -51,7 +55,7 @@ def _tasks(settings: Settings) -> str:
     tasks = list(list_tasks(labels, find_project(labels, params)))
     annotated = sum(task.annotation_count > 0 for task in tasks)
     waiting = sum(not task.opened and not task.prediction_versions for task in tasks)
-    return f"{len(tasks)}: {annotated} annotated, {len(tasks) - annotated} open, {waiting} of them without a pre-label"
+    return f"{len(tasks)}: {annotated} annotated, {len(tasks) - annotated} open, {waiting} of them not in the queue yet"
 
 
 def _dataset(settings: Settings) -> str:
@@ -62,9 +66,29 @@ def _dataset(settings: Settings) -> str:
     return f"{tags[-1]}: {workspace.git('tag', '--list', '--format=%(contents:subject)', tags[-1])}"
 
 
+def _blind(settings: Settings) -> str:
+    """Say how much of the work is done without masks, and of how much models can be judged by it."""
+    from pipelines.blind import read_blindness
+
+    labels, params = connect(settings), load_params(settings.params_path)
+    tasks = list(list_tasks(labels, find_project(labels, params)))
+    blindness = read_blindness(settings, params, tasks)
+    unopened = [task for task in tasks if not task.opened]
+    blind = sum(blindness.is_blind(task) for task in unopened)
+    told = f"{blindness}; {blind} of {len(unopened)} open ones ({blind / max(1, len(unopened)):.0%})"
+    if dirty := len(blindness.drawn_from_masks):
+        told += f"; {dirty} test photos were drawn from masks and are drawn once more without"
+    return told
+
+
 def _model(settings: Settings) -> str:
+    from pipelines.blind import why_paused
+
     version, labels = serving_model(settings)
-    return f"{version}, {len(labels)} labels" if labels else "no champion yet"
+    if not labels:
+        return "no champion yet"
+    paused = why_paused(settings, version)
+    return f"{version}, {len(labels)} labels" + (f"; paused, it draws no masks: {paused}" if paused else "")
 
 
 def _segmenter(settings: Settings) -> str:

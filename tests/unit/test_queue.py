@@ -1,6 +1,7 @@
 """The queue: filled up to its length, its random share kept, the least certain first, the same choice every time."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from google.cloud.storage import Client
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.images import sha256_hex
 from pipelines.params import Params, PrelabelParams
-from pipelines.queue import Ledger, LedgerFile, is_random, next_tasks, to_score
+from pipelines.queue import Ledger, LedgerFile, chance, is_random, next_tasks, to_score
 from pipelines.records import ImageRef, Task
 from pipelines.storage import ensure_bucket
 
@@ -119,3 +120,49 @@ def test_the_ledger_is_kept_for_each_model(bucket_client: Client) -> None:
 
     assert file.read() == Ledger({"ab": 0.12346}, {"cd#7": 5.0})
     assert LedgerFile(bucket_client, "ledgers", "clothing:v4").read() == Ledger()
+
+
+def test_blind_photos_come_by_chance_and_are_not_scored(ten_ahead: PrelabelParams) -> None:
+    everything = tasks(200)
+    blind = {one.id for one in everything[:100]}
+
+    assert not {one.id for one in to_score(everything, Ledger(), ten_ahead, blind)} & blind
+    chosen = next_tasks(everything, scored(everything), ten_ahead, blind)
+    assert len(chosen) == 10
+    assert [one.id for one in chosen if one.id in blind] != sorted(blind)[-5:], "certainty has no say"
+    ledger = scored(everything)
+    ledger.note_failure(chosen[0])
+    assert chosen[0] in next_tasks(everything, ledger, ten_ahead, blind), "nothing has to be predicted"
+
+
+@pytest.mark.parametrize("first", ["blind", "others", "by chance"])
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.8])
+def test_people_are_given_blind_photos_in_their_share_whatever_comes_first(
+    ten_ahead: PrelabelParams, share: float, first: str
+) -> None:
+    """Four people's pace: some photos are taken between two runs, in the worst order for the blind ones or in none."""
+    everything = {one.id: one for one in tasks(1500)}
+    blind = {number for number in everything if chance("test", everything[number]) < share}
+    ledger, queue, given = scored(list(everything.values())), dict[int, Task](), list[bool]()
+    for run in range(120):
+        there = [replace(one, prediction_versions=("v1",)) if one.id in queue else one for one in everything.values()]
+        queue |= {one.id: one for one in next_tasks(there, ledger, ten_ahead, blind)}
+        rank = {"blind": lambda one: one not in blind, "others": lambda one: one in blind, "by chance": hash}[first]
+        for number in sorted(queue, key=lambda one: (rank(one), one))[: 1 + run % 7]:
+            given.append(number in blind)
+            del queue[number], everything[number]
+
+    spread = 4 * (share * (1 - share) / len(given)) ** 0.5
+    assert sum(given) / len(given) == pytest.approx(share, abs=spread + ten_ahead.ahead / len(given))
+
+
+@given(st.integers(0, 40), st.floats(0, 1), st.floats(0, 1))
+def test_the_queue_is_as_long_as_it_can_be_with_blind_photos_too(count: int, share: float, blind_share: float) -> None:
+    params = PrelabelParams(
+        ahead=10, random_share=share, pool=100, batch_size=1, min_region_share=0, cold_start={}
+    )  # fmt: skip
+    everything = tasks(count)
+
+    chosen = next_tasks(everything, Ledger(), params, {one.id for one in everything if one.id < count * blind_share})
+
+    assert len(chosen) == len({one.id for one in chosen}) == min(10, count)

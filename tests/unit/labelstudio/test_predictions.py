@@ -3,7 +3,12 @@
 import pytest
 
 from pipelines.errors import ServiceError
-from pipelines.labelstudio.predictions import delete_predictions, push_predictions, replace_predictions
+from pipelines.labelstudio.predictions import (
+    delete_predictions,
+    empty_prediction,
+    push_predictions,
+    replace_predictions,
+)
 
 IMPORT = "POST /api/projects/7/import/predictions"
 BODY = {"result": [], "score": 0.5, "model_version": "clothing:v3"}
@@ -51,3 +56,7 @@ def test_only_the_given_tasks_lose_their_predictions(label_studio) -> None:
     ((_, query, body),) = server.asked
     assert query == {"id": "delete_tasks_predictions", "project": "7"}
     assert body == {"selectedItems": {"all": False, "included": [4, 9]}}
+
+
+def test_an_empty_prediction_proposes_nothing_and_has_a_place() -> None:
+    assert empty_prediction("clothing:v3", 0.5) == BODY

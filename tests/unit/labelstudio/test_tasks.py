@@ -13,6 +13,7 @@ from pipelines.errors import DataError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.tasks import (
     create_tasks,
+    hand_out_again,
     list_tasks,
     locked_tasks,
     parse_image,
@@ -20,6 +21,7 @@ from pipelines.labelstudio.tasks import (
     parse_task,
     show_reviews,
     task_data,
+    tasks_with_masks,
     update_task,
 )
 from pipelines.records import ImageRef
@@ -196,3 +198,31 @@ def test_reviews_are_shown_on_the_photos_named_and_taken_away_from_others(label_
     }  # fmt: skip
     assert sent["PATCH /api/tasks/3/"]["review"] == ""
     assert parse_metadata(mended["data"]) == METADATA, "a review is no catalogue data"
+
+
+def test_label_studio_itself_looks_for_predictions_that_propose_something(label_studio) -> None:
+    client, server = label_studio({"GET /api/tasks": [{"total": 1, "tasks": [task_json(3)]}]})
+
+    assert tasks_with_masks(client, 7, [3, 4]) == {3}
+
+    [(_, query, _)] = server.asked
+    asked = json.loads(query["query"])
+    assert asked["selectedItems"] == {"all": False, "included": [3, 4]}
+    assert [item["filter"] for item in asked["filters"]["items"]] == ["filter:tasks:predictions_results"]
+    assert tasks_with_masks(client, 7, []) == set()
+    assert len(server.asked) == 1
+
+
+def test_a_task_that_is_handed_out_once_more_is_open_and_who_skipped_it_drew_nothing() -> None:
+    task = parse_task(task_json(total_annotations=1, cancelled_annotations=2, is_labeled=False))
+    assert (task.annotation_count, task.skipped_count, task.is_open, task.opened) == (3, 2, True, True)
+    assert not parse_task(task_json(is_labeled=True)).is_open
+
+
+def test_a_task_is_handed_to_as_many_people_as_are_to_draw_it(label_studio) -> None:
+    client, server = label_studio({"PATCH /api/tasks/3/": [{}]})
+
+    hand_out_again(client, 3)
+    hand_out_again(client, 3, 4)
+
+    assert [body for _, _, body in server.asked] == [{"overlap": n, "is_labeled": False} for n in (2, 4)]
