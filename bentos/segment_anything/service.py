@@ -82,14 +82,18 @@ class SegmentAnything:
 
     @app.post("/predict")
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Answer one click with one region; a batch has no clicks, so there is nothing to say."""
+        """Answer one click with one region; a batch has no clicks, so there is nothing to say.
+
+        Whoever draws without masks must not be shown the champion's opinion by a click either, so it is only asked
+        where a prediction proposes regions.
+        """
         request, version = parse_request(body), self.segmenter.version
         if not request.context or not request.photos:
             return batch_answer([None] * len(request.photos), version)
         address = self.photos.resolve(request.photos[0])
         door = self.door if self.segmenter.is_ready(address) else self.waiting_room
         with door.admitted(1):
-            photo = self.segmenter.ready(address, partial(self.photos.open, address))
+            photo = self.segmenter.ready(address, partial(self.photos.open, address), ask_champion=request.shows_masks)
             try:
                 prompts = parse_prompts(request.context, photo.height, photo.width)
             except PromptError:

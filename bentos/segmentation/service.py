@@ -71,10 +71,15 @@ class Segmentation:
 
     @app.post("/predict")
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Pre-label a batch of tasks; a photo that cannot be read gets no prediction and stops nothing."""
-        photos, model = parse_request(body).photos, self.champion.model
-        if model is None:
-            return batch_answer([None] * len(photos), NO_MODEL)
+        """Pre-label a batch of tasks; a photo that cannot be read gets no prediction and stops nothing.
+
+        Label Studio itself, which asks when somebody opens a task without a prediction, gets none: who may see masks of
+        which photo, only the prelabel station knows.
+        """
+        request, model = parse_request(body), self.champion.model
+        photos = request.photos
+        if model is None or request.by_label_studio:
+            return batch_answer([None] * len(photos), model.version if model else NO_MODEL)
         with self.door.admitted(len(photos)):
             predictions, problems = self.photos.each(photos, lambda photo: prediction_json(model.predict(photo)))
         return {**batch_answer(predictions, model.version), "problems": problems}

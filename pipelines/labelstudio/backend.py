@@ -21,10 +21,16 @@ from pipelines.segmentation.prompts import Prompts, to_pixels
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """A `/predict` body: the tasks' photos by position, and the smart regions of a click (empty for batches)."""
+    """A `/predict` body: the tasks' photos by position, and the smart regions of a click (empty for batches).
+
+    `shows_masks`: the person who clicks was shown masks of the (only) task, because a prediction of it proposes some.
+    `by_label_studio`: Label Studio itself asks, on behalf of a person, and not the prelabel station.
+    """
 
     photos: tuple[PhotoAddress, ...]
     context: tuple[Mapping[str, Any], ...]
+    shows_masks: bool = False
+    by_label_studio: bool = False
 
 
 def parse_request(body: Any) -> PredictRequest:
@@ -39,7 +45,12 @@ def parse_request(body: Any) -> PredictRequest:
     regions = context.get("result") if isinstance(context, Mapping) else None
     regions = regions if isinstance(regions, list) else []
     smart = [r for r in regions if isinstance(r, Mapping) and r.get("type") in ("keypointlabels", "rectanglelabels")]
-    return PredictRequest(tuple(_photo_address(task["data"]) for task in tasks), tuple(smart))
+    return PredictRequest(
+        tuple(_photo_address(task["data"]) for task in tasks),
+        tuple(smart),
+        shows_masks=len(tasks) == 1 and _proposes_regions(tasks[0]),
+        by_label_studio=bool(body.get("label_config")),
+    )
 
 
 def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int) -> Prompts:
@@ -107,6 +118,13 @@ def click_answer(mask: np.ndarray, label: str, score: float, model_version: str)
 def empty_answer(model_version: str) -> dict[str, Any]:
     """Answer a request that selects nothing."""
     return {"results": [{"result": [], "score": 0.0, "model_version": model_version}], "model_version": model_version}
+
+
+def _proposes_regions(task: Mapping[str, Any]) -> bool:
+    predictions = task.get("predictions")
+    return isinstance(predictions, list) and any(
+        isinstance(one, Mapping) and bool(one.get("result")) for one in predictions
+    )
 
 
 def _photo_address(data: Mapping[str, Any]) -> PhotoAddress:

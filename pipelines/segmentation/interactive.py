@@ -42,8 +42,11 @@ class InteractiveSegmenter(Protocol):
 
     version: str
 
-    def ready(self, address: PhotoAddress, open_photo: PhotoOpener) -> ReadyPhoto:
-        """Give a photo ready for clicks; `open_photo` is called only when it is not yet."""
+    def ready(self, address: PhotoAddress, open_photo: PhotoOpener, *, ask_champion: bool = False) -> ReadyPhoto:
+        """Give a photo ready for clicks; `open_photo` is called only when it is not yet.
+
+        Without `ask_champion` no clothing model may have a say in what a click gives.
+        """
 
     def is_ready(self, address: PhotoAddress) -> bool:
         """Tell whether a click on this photo is answered without such preparation."""
@@ -56,8 +59,8 @@ class GrabCutSegmenter:
     """GrabCut behind the same interface.
 
     The last `kept` photos stay in memory at the small size that GrabCut works at. What the champion thinks of a photo,
-    which `prior_of` tells, is asked again when it is older than a few minutes, or soon when nothing was told: the
-    champion may be new, or may have been out of reach.
+    which `prior_of` tells where that may count, is asked again when it is older than a few minutes, or soon when
+    nothing was told: the champion may be new, or may have been out of reach.
     """
 
     version = "grabcut"
@@ -66,14 +69,16 @@ class GrabCutSegmenter:
         self._prior_of, self._photos = prior_of, Kept[SmallPhoto](kept)
         self._priors = Kept[Prior](kept, lambda prior: _PRIOR_S if prior else _SILENCE_S)
 
-    def ready(self, address: PhotoAddress, open_photo: PhotoOpener) -> SmallPhoto:
-        """Give the small photo, from memory or by reading the photo."""
+    def ready(self, address: PhotoAddress, open_photo: PhotoOpener, *, ask_champion: bool = False) -> SmallPhoto:
+        """Give the small photo, from memory or by reading the photo, with the champion's opinion if asked for."""
 
         def read() -> SmallPhoto:
             with open_photo() as photo:
                 return shrink(photo, {})
 
         small = self._photos.get(address.key, read)
+        if not ask_champion:
+            return small
         return replace(small, prior=self._priors.get(address.key, lambda: self._prior_of(address)))
 
     def is_ready(self, address: PhotoAddress) -> bool:

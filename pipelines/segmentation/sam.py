@@ -50,8 +50,11 @@ class SegmentAnythingModel:
         self._encoder: Forward | None = None
         self._encoding = threading.Lock()  # one photo at a time: the encoder uses every core it may
 
-    def ready(self, address: PhotoAddress, open_photo: PhotoOpener) -> "SamPhoto":
-        """Give the photo ready for clicks, encoding it if nobody did before; only then it is opened."""
+    def ready(self, address: PhotoAddress, open_photo: PhotoOpener, *, ask_champion: bool = False) -> "SamPhoto":
+        """Give the photo ready for clicks, encoding it if nobody did before; only then it is opened.
+
+        The champion is never asked: the encoder knows enough.
+        """
         return SamPhoto(self, self._embeddings.get(address.key, lambda: self._encode(open_photo)))
 
     def is_ready(self, address: PhotoAddress) -> bool:

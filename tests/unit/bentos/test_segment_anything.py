@@ -1,6 +1,9 @@
 """The service behind labelers' clicks, over HTTP as Label Studio speaks it."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,8 @@ from starlette.testclient import TestClient
 
 from bentos.segment_anything.service import SegmentAnything
 from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.labelstudio.predictions import empty_prediction
+from pipelines.serving import pack_probabilities
 
 Tasks = dict[str, dict[str, Any]]
 
@@ -113,3 +118,51 @@ def test_photos_are_made_ready_and_a_bad_one_is_reported(service: TestClient, ta
 
     assert answer["ready"] == [False, True]
     assert "«image»" in answer["problems"]["0"]
+
+
+@pytest.fixture
+def asked_of_the_champion(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A segmentation service whose champion sees a coat in the lower half; gives the paths that it was asked for."""
+    coat = np.zeros((2, 360, 240), np.float32)
+    coat[1, 180:] = 1
+    asked: list[str] = []
+
+    class Champion(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            body = json.dumps(pack_probabilities(coat, ["coat"])).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Champion)
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+    monkeypatch.setenv("MASKLOOP_SEGMENTATION_URL", f"http://127.0.0.1:{server.server_port}")
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_the_champion_has_no_say_in_clicks_on_a_photo_that_is_drawn_without_masks(
+    asked_of_the_champion: list[str], start: Callable[[Any], TestClient], tasks: Tasks
+) -> None:
+    service, prompt = start(SegmentAnything), box(3, 6, 55, 45)
+    alone = service.post("/predict", json=click(tasks["upright"], prompt)).json()
+    for predictions in ([], [empty_prediction("clothing:v2", 0.5)]):
+        task = {**tasks["upright"], "predictions": predictions}
+        again = service.post("/predict", json=click(task, prompt)).json()
+        np.testing.assert_array_equal(mask_of(again), mask_of(alone))
+    assert service.post("/embed", json={"tasks": [tasks["upright"]], "compute": True}).json()["ready"] == [True]
+    assert asked_of_the_champion == []
+
+    masks = {"result": [{"id": "clothing-v2--coat"}], "model_version": "clothing:v2"}
+    helped = {**tasks["upright"], "predictions": [masks]}
+    assert service.post("/predict", json=click(helped, prompt)).status_code == 200
+    assert asked_of_the_champion == ["/probabilities"]
+    after = service.post("/predict", json=click(tasks["upright"], prompt)).json()
+    np.testing.assert_array_equal(mask_of(after), mask_of(alone))

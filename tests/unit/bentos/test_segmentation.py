@@ -89,6 +89,12 @@ def test_photos_that_cannot_be_read_are_listed_and_stop_nothing(service: TestCli
     assert "JPEG, PNG, WEBP" in answer["problems"]["2"]
 
 
+def test_label_studio_itself_gets_no_masks_for_a_photo_that_somebody_opens(service: TestClient, tasks: Tasks) -> None:
+    asked = {"tasks": [tasks["upright"]], "project": "2.1795376311", "label_config": "<View/>"}
+
+    assert service.post("/predict", json=asked).json() == {"results": [{}], "model_version": "clothing:v1"}
+
+
 def test_no_tasks_still_give_no_empty_list(service: TestClient) -> None:
     assert service.post("/predict", json={"tasks": []}).json()["results"] == [{}]
 

@@ -63,6 +63,34 @@ def test_only_smart_prompts_of_a_click_are_read() -> None:
     assert parse_request(click(brush, point(1, 1), "noise", box(1, 1, 5, 5))).context == (point(1, 1), box(1, 1, 5, 5))
 
 
+PROPOSED = {"result": [{"id": "clothing-v1--coat"}], "model_version": "clothing:v1"}
+
+
+@pytest.mark.parametrize(
+    ("task", "shows_masks"),
+    [
+        ({}, False),
+        ({"predictions": []}, False),
+        ({"predictions": [{"result": []}]}, False),  # what a photo that is drawn without masks holds
+        ({"predictions": [{"result": []}, PROPOSED]}, True),
+        ({"predictions": [PROPOSED], "annotations": [PROPOSED]}, True),
+        ({"predictions": [], "annotations": [PROPOSED], "drafts": [PROPOSED]}, False),
+        ({"predictions": [7, None, {"result": None}, {}]}, False),
+        ({"predictions": {"result": [1]}}, False),
+    ],
+)
+def test_whoever_clicks_was_shown_masks_if_a_prediction_proposes_regions(
+    task: dict[str, Any], shows_masks: bool
+) -> None:
+    assert parse_request({"tasks": [{"data": {"image": "a"}, **task}]}).shows_masks == shows_masks
+
+
+def test_label_studio_itself_is_told_by_what_it_sends_along() -> None:
+    tasks = [{"data": {"image": "a"}}]
+    assert parse_request({"tasks": tasks, "project": "2.17", "label_config": "<View/>"}).by_label_studio
+    assert not parse_request({"tasks": tasks}).by_label_studio
+
+
 @pytest.mark.parametrize(
     ("x", "y", "pixel"), [(0, 0, (0, 0)), (100, 100, (WIDTH - 1, HEIGHT - 1)), (50, 25, (50, 50)), (-3, 120, (0, 199))]
 )

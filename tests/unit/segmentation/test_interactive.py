@@ -47,6 +47,17 @@ def test_grabcut_reads_a_photo_and_asks_the_champion_once_and_keeps_the_last_one
     photo = np.zeros((4, 4, 3), np.uint8)
 
     for name in ("a", "b", "a", "c", "a", "b"):
-        segmenter.ready(PhotoAddress(name, 1), lambda: nullcontext(photo))
+        segmenter.ready(PhotoAddress(name, 1), lambda: nullcontext(photo), ask_champion=True)
 
     assert asked == ["a", "b", "c", "b"]
+
+
+def test_the_champions_opinion_is_left_out_where_it_must_not_count() -> None:
+    coat = {"coat": np.full((4, 4), 255, np.uint8)}
+    segmenter, address = GrabCutSegmenter(lambda address: coat), PhotoAddress("a", 1)
+    photo = np.zeros((4, 4, 3), np.uint8)
+
+    helped = segmenter.ready(address, lambda: nullcontext(photo), ask_champion=True)
+
+    assert helped.prior == coat
+    assert segmenter.ready(address, lambda: nullcontext(photo)).prior == {}
