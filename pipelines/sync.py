@@ -4,9 +4,11 @@ Order of publishing: files → DVC → verified remote → commit → push → t
 Killed anywhere and run again, it takes up where the state says it must. A run costs what changed since the last one.
 """
 
+import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +19,11 @@ from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, NO_PH
 from pipelines.dataset.mirror import Copied, copy_changes, read_note
 from pipelines.dataset.published import Published
 from pipelines.dataset.remote import is_published, push_and_audit
+from pipelines.dataset.split import is_blind, is_marked_full
 from pipelines.dataset.step import Step, Touched
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
+from pipelines.errors import ServiceError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio.changes import read_changes
 from pipelines.labelstudio.client import LabelStudioClient
@@ -92,7 +96,8 @@ def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetV
     name = workspace.settings.target_bucket
     with workspace.warmed_up(with_dvc=step is None):
         try:
-            _take_version_before(workspace, Published(workspace, bucket))
+            gain_of = partial(_detectable_gain, workspace.settings)
+            _take_version_before(workspace, Published(workspace, bucket), gain_of)
             touched = Touched(frozenset(copied.files) | copied.gone, copied.photos)
             if step is None or not step.build(touched):
                 _build(workspace)
@@ -134,9 +139,34 @@ def _mirror_changes(bucket: Client, name: str, copied: Copied) -> None:
             delete(bucket, there)
 
 
-def _take_version_before(workspace: Workspace, published: Published) -> None:
+def _take_version_before(
+    workspace: Workspace, published: Published, gain_of: Callable[[str], float | None] = lambda division: None
+) -> None:
+    """Lay out the manifest of the version before, which says so once its test side is large enough.
+
+    `gain_of` tells how small a gain of mIoU (0..1) was last detected under a division of photos; None: not known.
+    """
     tags = published.tags()
-    make_hold(workspace.path / BEFORE, published.manifest_file(tags[-1]) if tags else NO_PHOTOS)
+    data = published.manifest_file(tags[-1]) if tags else NO_PHOTOS
+    if data:
+        table = pd.read_parquet(io.BytesIO(data))
+        gain = None if is_marked_full(table) else gain_of(str(table["division"].iloc[0]))
+        if gain is not None and gain <= load_params(workspace.path / "params.yaml").promote.detect_gain:
+            file = io.BytesIO()
+            table.assign(test_full=True).to_parquet(file, index=False)
+            data = file.getvalue()
+            logger.info("the test side detects a gain of %.3f: new groups go to training from now on", gain)
+    make_hold(workspace.path / BEFORE, data)
+
+
+def _detectable_gain(settings: Settings, division: str) -> float | None:
+    from pipelines.training.registry import Registry
+
+    try:
+        return Registry(settings).detectable_gain(division)
+    except ServiceError as error:
+        logger.warning("%s; how small a gain the test side detects is not known", error)
+        return None
 
 
 def _build(workspace: Workspace) -> None:
@@ -162,6 +192,7 @@ def _show_checks(bucket: Client, workspace: Workspace) -> None:
 
 def _publish(bucket: Client, workspace: Workspace, annotations: int) -> DatasetVersion:
     table = pd.read_parquet(workspace.path / MANIFEST)
+    logger.info("%d of %d photos are blind: no model drew any of their masks", is_blind(table).sum(), len(table))
     tags = workspace.dataset_tags()
     summary = describe_change(Published(workspace, bucket).manifest(tags[-1]) if tags else None, table)
     tag = f"dataset-{int(tags[-1].removeprefix('dataset-')) + 1 if tags else 1:04d}"

@@ -1,5 +1,6 @@
 """Station 3's parts on a real bucket server, git and DVC; the whole of it runs in tests/integration."""
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +10,17 @@ import pytest
 from google.cloud.storage import Client
 
 from pipelines import storage
+from pipelines.dataset.files import BEFORE
 from pipelines.dataset.mirror import Copied, Note, copy_changes
 from pipelines.dataset.published import Published
 from pipelines.dataset.remote import is_published, push_and_audit
+from pipelines.dataset.split import is_marked_full
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import StorageError
 from pipelines.labelstudio.changes import Changes
 from pipelines.labelstudio.looks import Look
 from pipelines.records import Annotation
-from pipelines.settings import Settings
+from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.sync import _build, _mirror_bucket, _mirror_changes, _publish, _take_version_before, sync
 
 Annotate = Callable[..., Annotation]
@@ -105,3 +108,46 @@ def test_a_version_is_built_pushed_and_published_once(
 
     again = _publish(bucket_client, workspace, len(kept))  # as after a kill between commit and tag
     assert (again.tag, again.summary, again.revision) == ("dataset-0002", "+0 photos", version.revision)
+
+
+class OneVersion:
+    """Published versions: one, with this manifest."""
+
+    def __init__(self, manifest: pd.DataFrame | None) -> None:
+        self._file = io.BytesIO()
+        if manifest is not None:
+            manifest.to_parquet(self._file, index=False)
+
+    def tags(self) -> list[str]:
+        return ["dataset-0001"] if self._file.getvalue() else []
+
+    def manifest_file(self, tag: str) -> bytes:
+        return self._file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("gain", "is_full"), [(None, False), (0.031, False), (0.03, True), (0.0, True)], ids=["unknown", "", "", ""]
+)
+def test_once_the_test_side_detects_small_gains_it_is_full_for_ever(
+    tmp_path: Path, gain: float | None, is_full: bool
+) -> None:
+    workspace = Workspace(tmp_path, Settings(_env_file=None, var=tmp_path))
+    shutil.copy(PROJECT_ROOT / "params.yaml", tmp_path)  # promote.detect_gain: 0.03
+    table = pd.DataFrame({"sha256": ["a", "b"], "split": ["test", "train"], "division": "0a1b"})
+    asked: list[str] = []
+
+    def lay_out(manifest: pd.DataFrame | None, gain: float | None) -> bytes:
+        published = OneVersion(manifest)
+        _take_version_before(workspace, published, lambda division: asked.append(division) or gain)  # type: ignore[arg-type]
+        return (tmp_path / BEFORE).read_bytes()
+
+    assert lay_out(None, gain) == b""
+    assert asked == []
+    before = pd.read_parquet(io.BytesIO(lay_out(table, gain)))
+    assert asked == ["0a1b"]
+    assert is_marked_full(before) == is_full
+    pd.testing.assert_frame_equal(before[table.columns.tolist()], table)
+    if is_full:
+        assert lay_out(before, None) == (tmp_path / BEFORE).read_bytes()
+        assert is_marked_full(pd.read_parquet(tmp_path / BEFORE)), "whatever is known later"
+        assert len(asked) == 1
