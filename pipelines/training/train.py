@@ -1,154 +1,138 @@
 """DVC stage `train`: fit the network of params.yaml on the train side; writes model/ and curves.csv.
 
-Each epoch leaves a checkpoint in training/, from which the same training goes on after a kill; on a CPU, and unless the
-budget of minutes binds, what it ends with is the same bytes as without one.
+A training is its optimizer steps: the same parameters, photos and processor give the same bytes, whatever else the
+machine does meanwhile, unless `max_minutes` cuts it short. Checkpoints lie in training/ meanwhile.
 """
 
 import ctypes
+import json
 import logging
 import math
 import os
+import platform
 import shutil
+import sys
 import time
-import warnings
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from pickle import UnpicklingError
 
-import lightning.pytorch as lightning
 import pandas as pd
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, WeightAveraging
-from safetensors.torch import load_file
-from torch.utils.data import DataLoader
 
-from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, TRAINING
-from pipelines.errors import DatasetError
+from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, STEPS, TRAINING
+from pipelines.errors import DatasetError, ModelError, TrainingError
 from pipelines.images import sha256_hex
 from pipelines.log import run_stage
 from pipelines.params import Params, TrainParams, load_params
-from pipelines.segmentation.clothing import WEIGHTS, ModelCard, load_card, new_network, save_model
-from pipelines.training.data import Photos, RepeatFactorSampler, photos_of
+from pipelines.segmentation.clothing import ModelCard, new_network, save_model
+from pipelines.training.budget import Schedule
+from pipelines.training.data import Batches, Photos, RepeatFactorSampler, clean_photos, photos_of, processes
 from pipelines.training.learner import Learner
+from pipelines.training.live import LiveLog
+from pipelines.training.loop import COUNTED_BATCHES, VALIDATIONS, Loop
+from pipelines.training.start import Start, take_start
 
 logger = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "numpy", "opencv-python-headless")
+_ONE_OF_MANY = "LOCAL_RANK"  # torch's launcher sets it for processes that train together
 
 
 def train(params: Params) -> None:
     """Train on the workspace in the current folder and write model/ and curves.csv.
 
-    Raises DatasetError when the train side has fewer than two photos, or the test side none.
+    Raises DatasetError when the train side has fewer than two photos, or the test side none, and TrainingError when no
+    network can be built as params.yaml says, or the training diverges.
     """
     options, begun = params.train, time.monotonic()
-    keep_freed_memory()
-    lightning.seed_everything(options.seed, workers=True, verbose=False)
+    _prepare_torch(options)
     photos_of("test")  # better to hear now than after the training that nothing can be evaluated
-    network, card = new_network(options, params.label_ids)
-    if options.start == "champion":
-        _take_over(network, card)
-    smaller = replace(card, height=options.image_height, width=options.image_width)
-    train_side = Photos(photos_of("train"), smaller, augment=True)
-    val_side = Photos(photos_of("val"), card, augment=False)
-    if len(train_side) < 2:
-        raise DatasetError("training needs at least two photos on the train side; label more, then run `maskloop sync`")
-    logger.info("training on %d photos, validating on %d", len(train_side), len(val_side))
-    # Batch normalisation needs two photos per batch; the last, smaller batch is dropped when there are others.
-    size = min(options.batch_size, max(2, len(train_side)))
-    order = RepeatFactorSampler(train_side.pixels, options.repeat_threshold, options.seed)
-    loader = DataLoader(train_side, size, sampler=order, drop_last=len(train_side) // _gpus() > size)
-    network = network.to(memory_format=torch.channels_last)
-    options = options.model_copy(update={"epochs": _epochs(options, len(loader))})
-    learner = Learner(network, options, train_side.pixels.sum(0), time.monotonic() - begun)
-    folder = TRAINING / _key(params)
-    trainer = _trainer(options, folder, validates=len(val_side) > 0)
-    last = folder / "last.ckpt"
-    if done := _epochs_done(last):
-        order.set_epoch(done)  # the first draws come before Lightning says so
-        logger.info("going on after epoch %d of the training that was interrupted", done)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Found .* in eval mode")  # those are frozen
-        trainer.fit(
-            learner, loader, DataLoader(val_side, size) if len(val_side) else None,
-            ckpt_path=last if done else None, weights_only=True,
-        )  # fmt: skip
-    if trainer.is_global_zero:
-        # Killed after its last epoch, a training is not averaged again; the checkpoint holds the averaged weights.
-        learner.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
-        order.set_epoch(options.epochs)
-        learner.to(trainer.strategy.root_device).renew_statistics(loader)
-        save_model(learner.network, card, MODEL)
-        pd.DataFrame(learner.curve).to_csv(CURVES, index=False, float_format="%.5f")
-        shutil.rmtree(TRAINING)
-
-
-def _epochs_done(checkpoint: Path) -> int:
-    """Give how many epochs a checkpoint holds; one that a kill left damaged is removed."""
     try:
-        return int(torch.load(checkpoint, weights_only=True)["epoch"]) + 1
-    except FileNotFoundError:
-        return 0
-    except (OSError, EOFError, RuntimeError, KeyError, UnpicklingError) as error:
-        logger.warning("%s is damaged and training starts again: %s", checkpoint, error)
-        checkpoint.unlink()
-        return 0
-
-
-def _take_over(network: torch.nn.Module, card: ModelCard) -> None:
-    """Give the network the champion's weights, if there is one and it is the same network for the same labels."""
-    if not (START / WEIGHTS).exists():
-        logger.info("there is no champion to go on from: training starts from scratch")
-        return
-    of_champion = load_card(START)
-    pairs = {name: (getattr(of_champion, name), getattr(card, name)) for name in ("architecture", "encoder", "decoder")}
-    pairs["labels"] = tuple(of_champion.labels.items()), tuple(card.labels.items())  # channels stand in their order
-    different = [name for name, (theirs, ours) in pairs.items() if theirs != ours]
-    if different:
-        logger.warning("the champion has other %s: training starts from scratch", " and ".join(different))
-    else:
-        network.load_state_dict(load_file(START / WEIGHTS))
-
-
-def _trainer(options: TrainParams, folder: Path, *, validates: bool) -> lightning.Trainer:
-    every = max(1, options.epochs // 12)
-    keep = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
-    callbacks: list[Callback] = [keep]
-    if options.ema_decay:
-        callbacks.append(WeightAveraging(avg_fn=partial(_moving_average, options.ema_decay)))
-    if validates and options.patience:
-        # It looks once per validation; patience is counted in epochs.
-        callbacks.append(EarlyStopping("val_miou", mode="max", patience=max(1, options.patience // every)))
-    gpu = torch.cuda.is_available()
-    return lightning.Trainer(
-        max_epochs=options.epochs,
-        accelerator="gpu" if gpu else "cpu",
-        devices="auto" if gpu else 1,
-        precision="16-mixed" if gpu else "32-true",
-        use_distributed_sampler=False,  # `RepeatFactorSampler` divides its draws among processes itself
-        deterministic="warn",
-        logger=False,
-        callbacks=callbacks,
-        enable_model_summary=False,
-        enable_progress_bar=os.isatty(1),
-        num_sanity_val_steps=0,
-        check_val_every_n_epoch=every,
+        network, card = new_network(options, params.label_ids)
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
+    start = take_start(network, card, options.start)
+    smaller = replace(card, height=options.image_height, width=options.image_width)
+    photos = Photos(photos_of("train"), smaller, augment=True)
+    if len(photos) < 2:
+        raise DatasetError("training needs at least two photos on the train side; label more, then run `maskloop sync`")
+    validation, decides = _validation_photos(card)
+    # Batch normalisation needs two photos per batch.
+    size = min(options.batch_size, max(2, len(photos)))
+    batches = Batches(RepeatFactorSampler(photos.pixels, options.repeat_threshold, options.seed), size)
+    planned, missing = steps_to_do(options, batches.per_epoch, start.steps)
+    logger.info(
+        "training on %d photos, validating on %d; %d steps of %d", len(photos), len(validation), missing, planned
     )
+    pixels = card.height * card.width / (smaller.height * smaller.width)
+    schedule = Schedule(
+        missing, 60 * options.max_minutes, spent=time.monotonic() - begun, validations=VALIDATIONS,
+        validating=pixels * len(validation) / (size * processes()[1]),
+        closing=min(COUNTED_BATCHES, batches.per_epoch),
+    )  # fmt: skip
+    learner = Learner(network.to(memory_format=torch.channels_last), options, photos.pixels.sum(0))
+    with LiveLog() as live:
+        loop = Loop(
+            learner, photos, batches, validation, schedule, steps_before=start.steps,
+            patience=options.patience * batches.per_epoch if decides else 0, live=live,
+        )  # fmt: skip
+        loop.run(TRAINING / _key(params) / "last.ckpt")
+    if processes()[0] == 0:
+        _write(loop, card, start, planned, schedule)
 
 
-def _moving_average(decay: float, average: torch.Tensor, now: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
-    """Move the average towards the weights of now; at first faster, so that a short training forgets how it began.
+def _write(loop: Loop, card: ModelCard, start: Start, planned: int, schedule: Schedule) -> None:
+    save_model(loop.network, card, MODEL)
+    steps = {
+        "planned_steps": planned, "done_steps": start.steps + schedule.done, "ended_by": schedule.ended_by,
+        "started_from": start.version, "steps_before": start.steps,
+    }  # fmt: skip
+    STEPS.unlink(missing_ok=True)  # may be linked into DVC's cache
+    STEPS.write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")
+    pd.DataFrame(loop.curve).to_csv(CURVES, index=False, float_format="%.7g")
+    shutil.rmtree(TRAINING, ignore_errors=True)  # there is none of a short training
+    logger.info("%d / %d steps done, ended by %s", steps["done_steps"], planned, schedule.ended_by)
 
-    The decay after n steps is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage.
+
+def steps_to_do(options: TrainParams, per_epoch: int, before: int) -> tuple[int, int]:
+    """Return the steps of a training in all, and those that it has to do when `before` were done by an earlier one.
+
+    What is gone on with does as many as lie between two validations, at least, so that it can come down again.
     """
-    here = min(decay, (1 + float(steps)) / (10 + float(steps)))
-    return average + (1 - here) * (now - average)  # in this form what does not learn stays exactly as it is
+    planned = max(options.epochs * per_epoch, options.min_steps, 1)
+    if options.max_steps:
+        planned = min(planned, options.max_steps)
+    missing = max(planned - before, math.ceil(planned / VALIDATIONS))
+    return before + missing, missing
+
+
+def _validation_photos(card: ModelCard) -> tuple[Photos, bool]:
+    """Return the photos that the learning curve is made of, and whether they may decide when a training ends."""
+    photos, decides = photos_of("val"), True
+    if not photos:
+        photos, decides = clean_photos("test"), False
+        logger.info("no photo is on the val side: the learning curve is of %d test photos, to be looked at only",
+                    len(photos))  # fmt: skip
+    return Photos(photos, card, augment=False), decides
+
+
+def _prepare_torch(options: TrainParams) -> None:
+    keep_freed_memory()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what GPUs need for the next line
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Filling memory that nobody reads costs time; mypy does not know this property of a module.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.manual_seed(options.seed)
 
 
 def training_code() -> bytes:
-    """Give the code of this package: what another version of it left is not gone on with."""
-    return b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    """Return the code that training depends on: what another version of it left is not gone on with."""
+    packages = (Path(__file__).parent, Path(__file__).parent.parent / "segmentation")
+    return b"\0".join(path.read_bytes() for package in packages for path in sorted(package.glob("*.py")))
 
 
 def keep_freed_memory() -> None:
@@ -159,29 +143,37 @@ def keep_freed_memory() -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _epochs(options: TrainParams, steps: int) -> int:
-    """Give the number of epochs of so many steps each."""
-    epochs = max(options.epochs, math.ceil(options.min_steps / steps))
-    return max(1, min(epochs, options.max_steps // steps)) if options.max_steps else epochs
-
-
-def _gpus() -> int:
-    """Count the processes that train together: one per GPU, or one."""
-    return max(1, torch.cuda.device_count())
-
-
 def _key(params: Params) -> str:
-    """Name a training by what it depends on: parameters, photos, masks, the network it goes on from, and this code."""
+    """Name a training by all that it depends on: parameters, photos, masks, the network it goes on from, and code."""
     parts = [training_code(), MANIFEST.read_bytes(), repr(params.train).encode(), repr(params.label_ids).encode()]
-    if params.train.start == "champion" and (START / WEIGHTS).exists():
-        parts.append((START / WEIGHTS).read_bytes())
-    return sha256_hex(b"\n".join(parts))[:16]
+    parts += [path.read_bytes() for path in sorted(START.glob("[!.]*"))]
+    versions = [platform.python_version(), *(f"{name} {version(name)}" for name in _PACKAGES)]
+    return sha256_hex(b"\n".join([*parts, *map(str.encode, versions)]))[:16]
+
+
+def _on_all_gpus(count: int) -> None:
+    """Start this program anew, once for each GPU; with few photos, on fewer of them."""
+    count = min(count, max(1, len(photos_of("train")) // 2))
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
+    os.execv(sys.executable, [sys.executable, *launcher, "pipelines.training.train"])  # noqa: S606 # no shell
 
 
 def main() -> None:
-    """Run the stage in the current folder."""
-    torch.set_num_threads(os.cpu_count() or 1)
-    train(load_params(Path("params.yaml")))
+    """Run the stage in the current folder; with several GPUs one process for each."""
+    gpus = torch.cuda.device_count()
+    if gpus > 1 and _ONE_OF_MANY not in os.environ:
+        _on_all_gpus(gpus)
+    if _ONE_OF_MANY not in os.environ:
+        torch.set_num_threads(os.cpu_count() or 1)
+        train(load_params(Path("params.yaml")))
+        return
+    if gpus:
+        torch.cuda.set_device(int(os.environ[_ONE_OF_MANY]))
+    torch.distributed.init_process_group()
+    try:
+        train(load_params(Path("params.yaml")))
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

