@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act
+from station import fails_at_once_when_people_must_act, tell_people, tell_people_that
 
 
 @dag(
@@ -17,6 +17,7 @@ from station import fails_at_once_when_people_must_act
     catchup=False,
     max_active_runs=1,  # never two trainings at once on one machine
     dagrun_timeout=timedelta(hours=24),
+    on_failure_callback=tell_people,
     doc_md=__doc__,
     tags=["maskloop"],
 )
@@ -59,6 +60,9 @@ def retrain_model() -> None:
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
         with fails_at_once_when_people_must_act():
             version = register(bucket, settings, dataset)
+        if not version.is_complete:
+            steps = f"{version.done_steps} of {version.planned_steps} steps"
+            tell_people_that(f"the training of {version.served_as} on {dataset} was cut short after {steps}")
         if not version.promoted:
             raise AirflowSkipException(f"{version.served_as} stays challenger: {version.reason}")
         outlet_events[assets.model].extra = {"model": version.served_as, "dataset": dataset}

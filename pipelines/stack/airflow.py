@@ -19,9 +19,9 @@ POOLS = {WORKSPACE_POOL: "One writer per dataset workspace", "embeddings": "One 
 class Airflow:
     """A logged-in connection to Airflow's public API."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timeout_s: float = 30) -> None:
         self.url = settings.url("airflow")
-        self._http = httpx.Client(base_url=self.url, timeout=30)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
         account = {"username": settings.airflow_user, "password": settings.airflow_password.get_secret_value()}
         token = self._request("POST", "/auth/token", json=account).get("access_token")
         if not token:
@@ -97,21 +97,39 @@ class Airflow:
             time.sleep(1)
         raise ServiceError(f"{dag} did not end within {timeout_s:.0f} s; look at {self.url}/dags/{dag}")
 
+    def first_errors(self, dag: str, run_id: str) -> list[tuple[str, str]]:
+        """Give each task of a run that failed, and the first line of what it failed with last; empty without an error.
+
+        Airflow's own wrapping of errors that are not retried is left out.
+        """
+        found = []
+        for task, lines in self._logs_of_failed(dag, run_id):
+            errors = [line["error_detail"][0] for line in lines if line.get("error_detail")]
+            kind, value = (str(errors[-1].get(name, "")) for name in ("exc_type", "exc_value")) if errors else ("", "")
+            told = value if kind in ("", "AirflowFailException") else f"{kind}: {value}"
+            found.append((task, told.strip().partition("\n")[0]))
+        return found
+
     def _failure(self, dag: str, run_id: str) -> str:
-        tasks = self._request("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances")["task_instances"]
         texts = []
-        for one in tasks:
-            if one["state"] == "failed":
-                path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/{one['task_id']}/logs/{one['try_number']}"
-                log = self._request("GET", path, params={"map_index": one["map_index"], "full_content": "true"})
-                lines = [str(line.get("event", "")) for line in log["content"] if isinstance(line, dict)]
-                errors = [
-                    f"{error.get('exc_type')}: {error.get('exc_value')}"
-                    for line in log["content"] if isinstance(line, dict)
-                    for error in line.get("error_detail") or ()
-                ]  # fmt: skip
-                texts.append(f"{one['task_id']}: " + "\n".join([*lines[-8:], *errors]))
+        for task, log in self._logs_of_failed(dag, run_id):
+            lines = [str(line.get("event", "")) for line in log]
+            errors = [
+                f"{error.get('exc_type')}: {error.get('exc_value')}"
+                for line in log
+                for error in line.get("error_detail") or ()
+            ]
+            texts.append(f"{task}: " + "\n".join([*lines[-8:], *errors]))
         return "\n".join(texts) or "no task failed by itself; see the run in Airflow"
+
+    def _logs_of_failed(self, dag: str, run_id: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """Read the log of the last try of each failed task of a run, a dictionary per line."""
+        run = f"/api/v2/dags/{dag}/dagRuns/{quote(run_id, safe='')}"
+        for one in self._request("GET", f"{run}/taskInstances")["task_instances"]:
+            if one["state"] == "failed":
+                path = f"{run}/taskInstances/{one['task_id']}/logs/{one['try_number']}"
+                log = self._request("GET", path, params={"map_index": one["map_index"], "full_content": "true"})
+                yield one["task_id"], [line for line in log["content"] if isinstance(line, dict)]
 
     def _request(self, method: str, path: str, **arguments: Any) -> Any:
         with _explained(self.url):

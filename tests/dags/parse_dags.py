@@ -4,6 +4,7 @@ import json
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import airflow.sdk  # noqa: F401  # its own import time is not the DAG files' doing
 from airflow.dag_processing.dagbag import DagBag
@@ -15,6 +16,10 @@ def seconds(duration: timedelta | None) -> float | None:
     return duration.total_seconds() if duration else None
 
 
+def _as_list(callbacks: object) -> list[Any]:
+    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+
+
 def main() -> None:
     sys.path.insert(0, str(FOLDER))  # Airflow does the same
     bag = DagBag(dag_folder=str(FOLDER))
@@ -24,6 +29,7 @@ def main() -> None:
             "needs": type(dag.timetable.asset_condition).__name__,
             "woken_by": sorted(asset.name for asset in dag.timetable.asset_condition.objects),
             "cron": getattr(getattr(dag.timetable, "timetable", None), "expression", None),
+            "told_of_failure": [callback.__name__ for callback in _as_list(dag.on_failure_callback)],
             "catchup": dag.catchup,
             "max_active_runs": dag.max_active_runs,
             "timeout": seconds(dag.dagrun_timeout),

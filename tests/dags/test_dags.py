@@ -101,6 +101,11 @@ def test_every_task_is_retried_and_ends_before_its_run_must(dags: dict[str, Any]
         assert task["timeout"] < dags[dag_id]["timeout"], task_id
 
 
+@pytest.mark.parametrize("dag_id", sorted(DAGS))
+def test_people_are_told_of_every_run_that_fails(dags: dict[str, Any], dag_id: str) -> None:
+    assert dags[dag_id]["told_of_failure"] == ["tell_people"]
+
+
 def test_whoever_writes_datasets_waits_for_the_pool_of_one(dags: dict[str, Any]) -> None:
     assert dags["sync_annotations"]["tasks"]["publish"]["pool"] == WORKSPACE_POOL
 
