@@ -18,11 +18,12 @@ def promote(version: Annotated[int, typer.Argument(min=1, help="Number of the mo
 
 @app.command()
 def rollback() -> None:
-    """Bring back the model that was champion before."""
+    """Bring back the model that served before the champion; once more, the one before that."""
     from pipelines.retrain import roll_back
 
     leaving, back = roll_back(get_settings())
-    console.print(f"{leaving.served_as} left, {back.served_as} is champion again", highlight=False)
+    gone = leaving.served_as if leaving else "a deleted version"
+    console.print(f"{gone} left, {back.served_as} is champion again", highlight=False)
 
 
 @app.command()
@@ -46,19 +47,21 @@ def quality() -> None:
 
 @app.command()
 def report() -> None:
-    """Show what people did with each model's pre-labels and what that saved, as a table and as a page of pictures."""
+    """Show what people did with each model's masks and what these saved, as a table and as a page of pictures."""
     from pipelines import storage
     from pipelines.dataset.published import Published
-    from pipelines.effort import effort_by_model
+    from pipelines.effort import measure_effort
     from pipelines.params import load_params
-    from pipelines.report import as_table, miou_on_test, write_report
+    from pipelines.report import as_notes, as_table, miou_on_test, write_report
     from pipelines.training.registry import Registry
 
     settings = get_settings()
     published = Published.of(settings, storage.connect(settings))
-    dataset = published.newest()
-    found, scores = effort_by_model(published.manifest(dataset)), miou_on_test(Registry(settings))
+    dataset, params = published.newest(), load_params(settings.params_path)
+    found, scores = measure_effort(published.manifest(dataset), params), miou_on_test(Registry(settings))
     page = settings.var / "report.html"
-    write_report(page, found, scores, load_params(settings.params_path), dataset)
+    write_report(page, found, scores, params, dataset)
     console.print(as_table(found, scores, dataset))
+    for note in as_notes(found):
+        console.print(note, highlight=False)
     console.print(f"pictures: {page}", highlight=False)
