@@ -52,6 +52,7 @@ def sync_annotations() -> None:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
 
         from pipelines.dataset.published import Published
+        from pipelines.params import load_params
         from pipelines.report import log_effort
         from pipelines.settings import get_settings
         from pipelines.training.registry import Registry
@@ -60,7 +61,7 @@ def sync_annotations() -> None:
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
         manifest = Published.of(settings, bucket).manifest(dataset)
         with fails_at_once_when_people_must_act():
-            models = log_effort(Registry(settings), manifest, dataset)
+            models = log_effort(Registry(settings), manifest, dataset, load_params(settings.params_path))
         print(f"what people did with their pre-labels is noted at: {', '.join(models) or 'no model'}")
 
     log_what_was_saved(publish())
