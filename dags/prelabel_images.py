@@ -48,10 +48,7 @@ def prelabel_images() -> None:
         settings = get_settings()
         with fails_at_once_when_people_must_act():
             report = prelabel_batch(connect(settings), settings, load_params(settings.params_path), Batch(**batch))
-        print(
-            f"{report.asked} tasks: {report.masks} with masks, {report.blind} to be drawn blind, "
-            f"{len(report.problems)} problems"
-        )
+        print(f"{report.asked} tasks: {report.masks} with masks, {report.blind} blind, {len(report.problems)} problems")
         return report.masks + report.blind
 
     @task(outlets=[assets.predictions], execution_timeout=timedelta(minutes=5), **RETRIES)
