@@ -18,6 +18,7 @@ from pipelines.errors import ConfigurationError
 from pipelines.ingest import IngestReport, ingest
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.regions import IMPORTED
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.masked_photos import MaskedPhotos
@@ -126,6 +127,6 @@ def regions_of(mask: np.ndarray, params: Params) -> list[dict[str, Any]]:
     """Draw a (H, W) uint8 index mask as regions, one for each label and one for what is ignored."""
     names = {**params.label_names, IGNORE: params.ignore.name}
     return [
-        region_json(RegionMask(names[value], mask == value, 1.0), f"import-{value}") | {"origin": "manual"}
+        region_json(RegionMask(names[value], mask == value, 1.0), f"{IMPORTED}{value}") | {"origin": "manual"}
         for value in np.unique(mask[mask > 0]).tolist()
     ]

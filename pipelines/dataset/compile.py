@@ -35,7 +35,7 @@ from pipelines.dataset.merge import disagreement, merge_masks
 from pipelines.errors import AnnotationError, DatasetError
 from pipelines.images import sha256_hex
 from pipelines.labelstudio import brush, regions, shapes
-from pipelines.labelstudio.regions import CompiledMask, compile_annotation
+from pipelines.labelstudio.regions import IMPORTED, CompiledMask, compile_annotation
 from pipelines.log import run_stage
 from pipelines.params import IGNORE, Params, load_params
 from pipelines.records import Annotation
@@ -231,6 +231,7 @@ def _row(
         "lead_time_s": sum(annotation.lead_time_s for annotation, _ in used),
         "prediction_version": newest.prediction_version,
         "blind": not any(annotation.prediction_version for annotation, _ in used),
+        "imported": any(_has_imported_regions(annotation) for annotation, _ in used),
         "regions_untouched": sum(compiled.origins.get("prediction", 0) for _, compiled in used),
         "regions_changed": sum(compiled.origins.get("prediction-changed", 0) for _, compiled in used),
         "regions_manual": sum(compiled.origins.get("manual", 0) for _, compiled in used),
@@ -239,6 +240,11 @@ def _row(
         "overlap_pixels": sum(compiled.overlap_pixels for _, compiled in used),
         **{f"meta_{key}": value for key, value in sorted(newest.metadata.items())},
     }
+
+
+def _has_imported_regions(annotation: Annotation) -> bool:
+    """Tell whether somebody worked on a mask that other makers had drawn: that takes less time than drawing it."""
+    return any(str(region.get("id", "")).startswith(IMPORTED) for region in annotation.raw["result"])
 
 
 def main() -> None:

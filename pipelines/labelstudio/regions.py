@@ -13,6 +13,7 @@ from pipelines.labelstudio.shapes import bitmask_mask, ellipse_mask, polygon_mas
 from pipelines.params import Params
 from pipelines.records import Annotation
 
+IMPORTED = "import-"  # the ids of regions that came with labelled photos of other makers begin so
 # By region type: value, height, width and alpha threshold → (height, width) bool.
 _READERS: Mapping[str, Callable[[Mapping[str, Any], int, int, int], np.ndarray]] = {
     "brushlabels": lambda value, height, width, alpha: rle_to_mask(value["rle"], height, width, threshold=alpha),

@@ -19,6 +19,7 @@ from pipelines.dataset.files import ANNOTATIONS, MASKS, PHOTOS, annotation_json,
 from pipelines.dataset.memory import PLACE, Source
 from pipelines.errors import ContractError, DatasetError
 from pipelines.images import sha256_hex
+from pipelines.labelstudio.regions import IMPORTED
 from pipelines.params import IGNORE, IgnoreLabel, Params
 from pipelines.records import Annotation
 
@@ -176,6 +177,18 @@ def test_several_peoples_masks_are_merged_and_their_disagreement_is_recorded(
     assert row["annotators"] == row["annotations"] == used
     assert row["disagreement"] == pytest.approx(2 / 12)
     assert (row["lead_time_s"], row["regions_untouched"]) == (12.5 * len(used), len(used))
+
+
+def test_photos_that_came_with_their_mask_are_known(workspace: Path, annotate: Annotate, two_labels: Params) -> None:
+    came = annotate("came with a mask", {"coat": COAT}, prediction_version="")
+    [region] = came.raw["result"]
+    save(replace(came, raw={"result": [{**region, "id": f"{IMPORTED}3"}]}), annotate("drawn", {"coat": COAT}))
+
+    table = compile_dataset(two_labels)
+
+    assert dict(zip(table["uri"].str.rpartition("/")[2], table["imported"], strict=True)) == {
+        "came with a mask.png": True, "drawn.png": False,
+    }  # fmt: skip
 
 
 def test_a_mask_is_blind_when_no_model_drew_any_of_it(
