@@ -15,6 +15,7 @@ from pipelines.training.boundary import boundary_f, boundary_iou
 from pipelines.training.metrics import (
     Confusion,
     figures_of_pixels,
+    iou_of_pixels,
     mean_iou,
     mean_of_known,
     pixels_of,
@@ -134,14 +135,14 @@ def figures_of_slices(
     the labels in the truth with its interval over common resamples.
     """
     rows: list[dict[str, object]] = []
-    overall = figures_of_pixels(pixels_of(found.confusions).sum(0))["iou"]
+    overall = iou_of_pixels(pixels_of(found.confusions).sum(0))
     for column, values in columns.items():
         of_photo = np.array([str(value) for value in values])
         for value in sorted(set(of_photo)):
             here = np.flatnonzero(of_photo == value)
             families = [found.families[place] for place in here]
             pixels = pixels_of(found.confusions[here])
-            iou = figures_of_pixels(pixels.sum(0))["iou"]
+            iou = iou_of_pixels(pixels.sum(0))
             miou, reference = (
                 float(mean_of_known(iou)),
                 float(mean_of_known(np.where(np.isfinite(iou), overall, np.nan))),
@@ -167,7 +168,7 @@ def gain_of_pixels(challenger: np.ndarray, champion: np.ndarray) -> np.ndarray:
 
     Which classes these are depends on no model, so that both are averaged over the same ones.
     """
-    ours, theirs = (figures_of_pixels(pixels)["iou"] for pixels in (challenger, champion))
+    ours, theirs = iou_of_pixels(challenger), iou_of_pixels(champion)
     return mean_of_known(np.where(challenger[..., 1] > 0, ours - theirs, np.nan))
 
 

@@ -12,7 +12,7 @@ from pipelines.params import PromoteParams
 from pipelines.training.bootstrap import by_family
 from pipelines.training.figures import ENOUGH_FAMILIES, ENOUGH_PHOTOS, Evaluation
 from pipelines.training.floor import Floor
-from pipelines.training.metrics import figures_of_pixels
+from pipelines.training.metrics import iou_of_pixels
 from pipelines.training.significance import Comparison, families_for, level_of_look
 
 ROSE, KEPT, FELL = "rose", "kept", "fell"
@@ -24,8 +24,8 @@ NOT_COMPARED = "not compared"  # one of the models cannot know it
 class ClassVerdict:
     """One class at the gate: its test photos, both IoUs, and the 95 % interval of their difference.
 
-    `verdict` is rose or fell (by more than `max_class_drop`), kept, not measured (on too few test photos) or not
-    compared (one of the models cannot know it). What is not known is NaN.
+    `verdict` is rose or fell (by more than `max_class_drop`, and beyond chance as far as there is an interval), kept,
+    not measured (on too few test photos) or not compared (one of the models cannot know it). What is not known is NaN.
     """
 
     name: str
@@ -162,9 +162,10 @@ def decide(
     `known` names the labels that both models know, all when left out; truth pixels of others count for nothing. The
     challenger must gain more than `min_gain` mIoU, the gain must be beyond chance at the level of this look, the one
     after `looks` others, and no class with at least `min_class_photos` test photos may lose more than `max_class_drop`
-    IoU. Whatever it gains, and without a champion as well, its masks must save people time (`floor`), its training must
-    not have been cut short (`steps`), and as it is served it must say what it says in 32 bits (`agreement`, or else the
-    evaluation's). `number` is the challenger's version. Raises ValueError when the photos are not the same.
+    IoU, unless the interval of its change holds 0. Whatever it gains, and without a champion as well, its masks must
+    save people time (`floor`), its training must not have been cut short (`steps`), and as it is served it must say
+    what it says in 32 bits (`agreement`, or else the evaluation's). `number` is the challenger's version. Raises
+    ValueError when the photos are not the same.
     """
     agreement = challenger.agreement if agreement is None else agreement
     weighed = Decision(
@@ -240,26 +241,29 @@ def _verdict(compared: Decision, params: PromoteParams) -> tuple[str, bool]:
 def _classes(
     contest: Comparison, found: Evaluation, names: Sequence[str], shared: np.ndarray, params: PromoteParams
 ) -> tuple[ClassVerdict, ...]:
-    new, old = (figures_of_pixels(one.sum(0))["iou"] for one in (contest.challenger, contest.champion))
+    new, old = (iou_of_pixels(one.sum(0)) for one in (contest.challenger, contest.champion))
     low, high = contest.class_intervals()
     shown = found.confusions.sum(2) > 0
     photos, families = shown.sum(0), (by_family(shown.astype(int), found.families) > 0).sum(0)
-
-    def verdict(channel: int) -> str:
-        if not shared[channel]:
-            return NOT_COMPARED
-        if photos[channel] < params.min_class_photos:
-            return NOT_MEASURED
-        change = new[channel] - old[channel]
-        return FELL if change < -params.max_class_drop else ROSE if change > params.max_class_drop else KEPT
-
     rows = []
     for channel, name in enumerate(names):
-        known = photos[channel] >= ENOUGH_PHOTOS and families[channel] >= ENOUGH_FAMILIES
-        bounds = (float(low[channel]), float(high[channel])) if known else ()
+        enough = photos[channel] >= ENOUGH_PHOTOS and families[channel] >= ENOUGH_FAMILIES and shared[channel]
+        bounds = (float(low[channel]), float(high[channel])) if enough else (math.nan, math.nan)
         ious = (float(new[channel]), float(old[channel])) if shared[channel] else (math.nan, math.nan)
-        rows.append(ClassVerdict(name, int(photos[channel]), *ious, verdict(channel), *bounds))
+        verdict = _verdict_on_class(*ious, *bounds, params.max_class_drop)
+        if not shared[channel]:
+            verdict = NOT_COMPARED
+        elif photos[channel] < params.min_class_photos:
+            verdict = NOT_MEASURED
+        rows.append(ClassVerdict(name, int(photos[channel]), *ious, verdict, *bounds))
     return tuple(rows)
+
+
+def _verdict_on_class(new: float, old: float, low: float, high: float, most: float) -> str:
+    """Say whether a class moved by more than `most`, and by no chance: its interval, if it has one, leaves out 0."""
+    if new - old < -most and not high >= 0:
+        return FELL
+    return ROSE if new - old > most and not low <= 0 else KEPT
 
 
 def _unmeasured(classes: Sequence[ClassVerdict], params: PromoteParams) -> list[str]:

@@ -15,6 +15,12 @@ def pixels_of(confusions: np.ndarray) -> np.ndarray:
     return np.stack([hit, confusions.sum(-1), confusions.sum(-2)], axis=-1)
 
 
+def iou_of_pixels(pixels: np.ndarray) -> np.ndarray:
+    """Return the IoU by class, (..., C) float64 in 0..1, from (..., C, 3) pixels; NaN for classes that nobody sees."""
+    hit, true, predicted = np.moveaxis(pixels.astype(float), -1, 0)
+    return ratio(hit, true + predicted - hit)
+
+
 def figures_of_pixels(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """Return IoU, Dice, precision and recall by class, each (..., C) float64 in 0..1, from pixels as `pixels_of` gives.
 
@@ -24,7 +30,7 @@ def figures_of_pixels(pixels: np.ndarray) -> dict[str, np.ndarray]:
     """
     hit, true, predicted = np.moveaxis(pixels.astype(float), -1, 0)
     return {
-        "iou": ratio(hit, true + predicted - hit),
+        "iou": iou_of_pixels(pixels),
         "dice": ratio(2 * hit, true + predicted),
         "precision": ratio(hit, predicted),
         "recall": ratio(hit, true),
@@ -54,7 +60,7 @@ def mean_iou(pixels: np.ndarray) -> np.ndarray:
 
     NaN where no class occurs.
     """
-    return mean_of_known(figures_of_pixels(pixels)["iou"])
+    return mean_of_known(iou_of_pixels(pixels))
 
 
 def mean_of_known(values: np.ndarray) -> np.ndarray:

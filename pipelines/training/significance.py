@@ -16,14 +16,14 @@ from scipy import stats
 from pipelines.params import PromoteParams
 from pipelines.training.bootstrap import by_family
 from pipelines.training.figures import CONFIDENCE, Evaluation, gain_of_pixels
-from pipelines.training.metrics import figures_of_pixels, pixels_of
+from pipelines.training.metrics import iou_of_pixels, pixels_of
 
 POWER = 0.8  # with which a gain of the detectable size is found
 _DECAY = 0.8  # of the level from one look at a test side to the next
 _MOST_EXACT = 12  # families, up to which all swaps are tried
 _FEWEST_SWAPS, _MOST_SWAPS = 9_999, 499_999
 _SWAPS_PER_LEVEL = 20  # as many random swaps as make p values this much finer than the level
-_AT_ONCE = 10_000
+_AT_ONCE = 9_999
 _TIE = 1e-12  # sums in another order differ by less
 _SEED = 1935
 Number = TypeVar("Number", float, np.ndarray)
@@ -77,7 +77,7 @@ class Comparison:
     def mious(self) -> tuple[float, float]:
         """Return the challenger's and the champion's mIoU over the known classes in the truth; NaN without any."""
         there = self.challenger[..., 1].sum(0) > 0
-        ours, theirs = (figures_of_pixels(one.sum(0)[there])["iou"] for one in (self.challenger, self.champion))
+        ours, theirs = (iou_of_pixels(one.sum(0)[there]) for one in (self.challenger, self.champion))
         return (float(ours.mean()), float(theirs.mean())) if there.any() else (math.nan, math.nan)
 
     def gain(self) -> float:
@@ -97,16 +97,20 @@ class Comparison:
         """Return the one-sided p value of the swap test: families change sides, and the pooled gain is taken anew.
 
         Exact: all 2^F ways are tried with at most 12 families. With more, 9,999 random ones or 20 / level, and the
-        observed one counts with them (Phipson and Smyth, «Permutation p-values should never be zero», 2010). After
-        Fisher, «The design of experiments» (1935), section 21; for families Romano, «On the behavior of randomization
-        tests without a group invariance assumption», JASA 85 (1990).
+        observed one counts with them (Phipson and Smyth, «Permutation p-values should never be zero», 2010); fewer when
+        it is certain already that p exceeds the level. After Fisher, «The design of experiments» (1935), section 21;
+        for families Romano, «On the behavior of randomization tests without a group invariance assumption», JASA 85
+        (1990).
         """
         observed, exact = self.gain(), self.families <= _MOST_EXACT
+        wanted = _swaps_for(level)
         reached = tried = 0
-        for swaps in self._swaps(level):
+        for swaps in self._swaps(wanted):
             ours, theirs = self._swapped(swaps)
             reached += int(np.count_nonzero(gain_of_pixels(ours, theirs) >= observed - _TIE))
             tried += len(swaps)
+            if not exact and reached > level * (wanted + 1):
+                break
         return reached / tried if exact else (reached + 1) / (tried + 1)
 
     def share_p(self) -> float:
@@ -170,12 +174,11 @@ class Comparison:
         freedom = self.families - 1
         return float((stats.t.isf(level, freedom) + stats.t.ppf(POWER, freedom)) * error)
 
-    def _swaps(self, level: float) -> Iterator[np.ndarray]:
-        """Give which families change sides, (rows, F) bool, some thousand rows at a time."""
+    def _swaps(self, wanted: int) -> Iterator[np.ndarray]:
+        """Give which families change sides, (rows, F) bool: all ways, or as many random ones, some at a time."""
         if self.families <= _MOST_EXACT:
             yield np.array(list(itertools.product([False, True], repeat=self.families)))
             return
-        wanted = min(_MOST_SWAPS, max(_FEWEST_SWAPS, math.ceil(_SWAPS_PER_LEVEL / max(level, 1e-9))))
         random = np.random.default_rng(_SEED)
         for start in range(0, wanted, _AT_ONCE):
             yield random.random((min(_AT_ONCE, wanted - start), self.families)) < 0.5
@@ -195,9 +198,13 @@ class Comparison:
         return estimate - reach, estimate + reach
 
 
+def _swaps_for(level: float) -> int:
+    return min(_MOST_SWAPS, max(_FEWEST_SWAPS, math.ceil(_SWAPS_PER_LEVEL / max(level, 1 / _MOST_SWAPS))))
+
+
 def _changes(challenger: np.ndarray, champion: np.ndarray) -> np.ndarray:
     """Give the change of each class's IoU, (..., C); NaN for classes that the truth lacks."""
-    ours, theirs = (figures_of_pixels(pixels)["iou"] for pixels in (challenger, champion))
+    ours, theirs = iou_of_pixels(challenger), iou_of_pixels(champion)
     return np.where(challenger[..., 1] > 0, ours - theirs, np.nan)
 
 
