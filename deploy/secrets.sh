@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Make the server's secrets in /secrets, each in a file that one account can read; runs as root in a container without a
 # network (see `deploy/maskloop`). Those that are there stay, unless the argument is `anew`: then the file of that name
-# stays as well, until all services have the new ones. A Google key in base64 may come on standard input.
+# stays as well, until all services have the new ones. On standard input come a line for the webhook of alerts, one for the
+# mail server, and a Google key in base64: an empty one keeps what is there, and `none` takes it away.
 set -euo pipefail
 cd /secrets
 umask 077
@@ -24,8 +25,12 @@ for name in postgres_password label_studio_database_password mlflow_password air
 done
 keep_or_make maskloop_label_studio_token hex
 keep_or_make "$keys" fernet
-key=$(cat)
-[ -z "$key" ] && [ -e maskloop_google_key ] || printf %s "$key" > maskloop_google_key
+given() { [ -z "$2" ] && [ -e "$1" ] || case "$2" in none) : > "$1" ;; *) printf %s "$2" > "$1" ;; esac; }
+for name in maskloop_alert_webhook maskloop_smtp_url; do
+  IFS= read -r line || line=
+  given "$name" "$line"
+done
+given maskloop_google_key "$(cat)"
 
 # What is made of these, as the programs want it.
 printf 'postgresql+psycopg2://mlflow:%s@postgres/mlflow' "$(cat mlflow_password)" > maskloop_mlflow_database

@@ -18,7 +18,8 @@ import httpx
 from pydantic import SecretStr
 
 from pipelines.errors import ConfigurationError, MaskloopError
-from pipelines.settings import Settings
+from pipelines.log import configure_logging
+from pipelines.settings import Settings, get_settings
 from pipelines.stack.airflow import Airflow
 
 logger = logging.getLogger(__name__)
@@ -156,3 +157,13 @@ def _without_secrets(text: str, settings: Settings) -> str:
     for secret in sorted({secret for secret in secrets if len(secret) >= _SHORTEST_SECRET}, key=len, reverse=True):
         text = text.replace(secret, "***")
     return text
+
+
+def main() -> None:
+    """Send an alert in which nothing failed, to see whether it arrives; the log says why when it does not."""
+    configure_logging()
+    send_alert(get_settings(), "a test of alerts: nothing failed", "ingest_images", "test")
+
+
+if __name__ == "__main__":
+    main()

@@ -52,10 +52,18 @@ def test_services_that_stay_have_limits_and_say_how_they_are(name: str) -> None:
 
 
 def test_no_secret_is_a_variable() -> None:
-    secret = re.compile(r"PASSWORD$|TOKEN$|SECRET|FERNET|_DATABASE$|_BROKER$|_KEY$")
+    secret = re.compile(r"PASSWORD$|TOKEN$|SECRET|FERNET|_DATABASE$|_BROKER$|_KEY$|WEBHOOK$|SMTP_URL$")
     for name, service in SERVICES.items():
         variables = set(service.get("environment") or {})
         assert not {one for one in variables if secret.search(one)}, name
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("airflow-") and name != "airflow-init"])
+def test_airflow_can_tell_people_what_failed(name: str) -> None:
+    service = SERVICES[name]
+    assert {"maskloop_alert_webhook", "maskloop_smtp_url"} <= set(service["secrets"])
+    assert "MASKLOOP_ALERT_EMAIL" in service["environment"]
+    assert any(not (DOCUMENT["networks"][network] or {}).get("internal") for network in service["networks"])
 
 
 def test_every_secret_is_made(tmp_path: Any) -> None:

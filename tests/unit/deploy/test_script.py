@@ -101,3 +101,40 @@ def test_a_stop_takes_nothing_away(here: Path) -> None:
 
 def test_what_is_no_backup_changes_nothing(here: Path) -> None:
     assert run(here, "restore", str(here / "empty.tar"), ok=False) == []
+
+
+# What a container as root has: here the files are one's own, in the current folder.
+SECRETS = 'cd() { :; }; id() { command id -u; }; chown() { :; }; . "$SCRIPT"'
+
+
+def given(folder: Path, *lines: str) -> dict[str, str]:
+    """Let secrets.sh make its files in a folder, with these lines on standard input; gives what it was given."""
+    environment = {"PATH": os.environ["PATH"], "SCRIPT": str(PROJECT_ROOT / "deploy" / "secrets.sh")}
+    text = "".join(f"{line}\n" for line in lines)
+    subprocess.run(["bash", "-c", SECRETS], cwd=folder, env=environment, input=text, text=True, check=True)
+    names = ("maskloop_alert_webhook", "maskloop_smtp_url", "maskloop_google_key")
+    for path in folder.iterdir():
+        path.chmod(0o600)  # as root, for whom that makes no difference
+    return {name: (folder / name).read_text(encoding="utf-8") for name in names}
+
+
+def test_secrets_that_are_given_stay_until_others_or_none_are(tmp_path: Path) -> None:
+    def told(webhook: str, server: str, key: str) -> list[str]:
+        return list(given(tmp_path, webhook, server, key).values())
+
+    assert told("", "", "") == ["", "", ""]
+    assert told("https://chat/hook?a=%20b", "", "a2V5\na2V5") == ["https://chat/hook?a=%20b", "", "a2V5\na2V5"]
+    password = (tmp_path / "postgres_password").read_text(encoding="utf-8")
+    assert told("", "smtp://me:p%40ss@host", "") == ["https://chat/hook?a=%20b", "smtp://me:p%40ss@host", "a2V5\na2V5"]
+    assert told("none", "", "none") == ["", "smtp://me:p%40ss@host", ""]
+    assert (tmp_path / "postgres_password").read_text(encoding="utf-8") == password
+
+
+def test_the_script_hands_on_what_it_is_given(here: Path) -> None:
+    (here / ".env").write_text("MASKLOOP_ALERT_WEBHOOK=https://chat/hook\nMASKLOOP_GOOGLE_KEY=a2V5\n", encoding="utf-8")
+    docker = (here / "bin" / "docker").read_text(encoding="utf-8")
+    (here / "bin" / "docker").write_text(
+        docker.replace('case "$*" in', 'case "$*" in\n  *secrets.sh*) cat > "$STATE/given" ;;'), encoding="utf-8"
+    )
+    run(here, "up")
+    assert (here / "given").read_text(encoding="utf-8") == "https://chat/hook\n\na2V5\n"
