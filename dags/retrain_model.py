@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act, tell_people, tell_people_that
+from station import fails_at_once_when_people_must_act, note_on_run, tell_people, tell_people_that
 
 
 @dag(
@@ -53,7 +53,7 @@ def retrain_model() -> None:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from pipelines.retrain import register
+        from pipelines.retrain import outcome, register
         from pipelines.settings import get_settings
 
         settings = get_settings()
@@ -63,8 +63,10 @@ def retrain_model() -> None:
         if not version.is_complete:
             steps = f"{version.done_steps} of {version.planned_steps} steps"
             tell_people_that(f"the training of {version.served_as} on {dataset} was cut short after {steps}")
+        said = outcome(settings, version)
+        note_on_run(said)
         if not version.promoted:
-            raise AirflowSkipException(f"{version.served_as} stays challenger: {version.reason}")
+            raise AirflowSkipException(said)
         outlet_events[assets.model].extra = {"model": version.served_as, "dataset": dataset}
         return {"model": version.served_as, "test_miou": version.miou, "reason": version.reason}
 

@@ -229,7 +229,11 @@ def outcome(settings: Settings, version: ModelVersion) -> str:
     text = f"{version.served_as} stays challenger: {version.reason}"
     if not version.is_complete:
         text = f"{version.served_as} cut short {version.done_steps}/{version.planned_steps} steps, goes on next time"
-    champion = Registry(settings).champion()
+    try:
+        champion = Registry(settings).champion()
+    except ServiceError as error:  # the decision is made, and its note is not worth another try
+        logger.warning("whether the champion is paused is not known: %s", error)
+        return text
     if champion and champion.paused:
         text += f"; the champion {champion.served_as} is paused and draws no masks: {champion.paused}"
     return text

@@ -193,7 +193,9 @@ def test_the_experiments_page_begins_with_the_champion_and_lists_the_runs(
     registry: Registry, add_version: AddVersion
 ) -> None:
     versions = [add_version(0.5 + number / 100, dataset=f"dataset-000{number}") for number in range(1, 4)]
-    registry.tag_run(versions[2].run_id, {"maskloop.gain": "+0.031 (+0.012…+0.050)", "maskloop.dataset": "dataset-0003"})
+    registry.tag_run(
+        versions[2].run_id, {"maskloop.gain": "+0.031 (+0.012…+0.050)", "maskloop.dataset": "dataset-0003"}
+    )
     registry.promote(versions[0], "first model")
     registry.promote(versions[2], "better | by far")
 
