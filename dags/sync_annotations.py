@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act, note_on_run
+from station import fails_at_once_when_people_must_act, note_on_run, tell_people
 
 
 @dag(
@@ -14,6 +14,7 @@ from station import fails_at_once_when_people_must_act, note_on_run
     catchup=False,  # a run takes over everything since the last version
     max_active_runs=1,  # one writer per dataset; the workspace's lock holds for runs from the command line as well
     dagrun_timeout=timedelta(hours=6),
+    on_failure_callback=tell_people,
     doc_md=__doc__,
     tags=["maskloop"],
 )

@@ -36,7 +36,7 @@ def photos_with_masks(folder: Path) -> None:
         (folder / name).mkdir()
     for number in range(5):
         mask = np.zeros((40, 30), np.uint8)
-        mask[5 : 20 + number, 4:20], mask[25:30, 10:12] = 1, 2
+        mask[5 : 20 + number, 4:20], mask[25:30, 10:12], mask[35:38, 20:28] = 1, 2, 255
         if number == 3:
             mask = mask[:30]
         Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
@@ -44,7 +44,7 @@ def photos_with_masks(folder: Path) -> None:
     (folder / "photos" / "4.png").write_bytes(b"no photo")
     for name in ("photos", "masks"):
         (folder / name / "5.png").write_bytes((folder / name / "0.png").read_bytes())
-    (folder / "labels.csv").write_text("index,label\n0,\n1,coat\n2,bag-belt\n", encoding="utf-8")
+    (folder / "labels.csv").write_text("index,label\n0,\n1,coat\n2,bag-belt\n255,void\n", encoding="utf-8")
 
 
 def test_labelled_photos_become_annotations_once_and_a_dataset(make_archive, tmp_path) -> None:
@@ -73,11 +73,15 @@ def test_labelled_photos_become_annotations_once_and_a_dataset(make_archive, tmp
         mask = read_mask(workspace.path / mask_path(row["sha256"]))
         np.testing.assert_array_equal(mask, source.truth(f"{number}.png"))
         assert json.loads(row["label_pixels"]) == {"coat": (15 + number) * 16, "bag-belt": 10}
-        assert (row["regions_manual"], row["prediction_version"]) == (2, "")
+        assert row["ignored_pixels"] == 24
+        assert (row["regions_manual"], row["prediction_version"]) == (3, "")
     assert {ids["coat"], ids["bag-belt"]} == set(manifest["class_ids"][0])
 
     published = Published(workspace, archive.bucket)
     assert export(published, version.tag, "png", tmp_path / "out", params) == 3
+    again = masked_photos(tmp_path / "out/images", tmp_path / "out/masks", tmp_path / "out/labels.csv", params)
+    for name in again.take(0, 9):
+        np.testing.assert_array_equal(again.truth(name), source.truth(name))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "photos.csv").read_text(encoding="utf-8"))))
     assert {row["sha256"] for row in rows} == set(manifest["sha256"])
 
