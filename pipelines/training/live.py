@@ -59,4 +59,4 @@ class LiveLog:
         from mlflow.entities import Metric
 
         metrics = [Metric(name, value, time_ms, step) for name, value in figures.items()]
-        MlflowClient().log_batch(self._run_id, metrics=metrics)
+        MlflowClient(os.environ.get("MLFLOW_TRACKING_URI")).log_batch(self._run_id, metrics=metrics)

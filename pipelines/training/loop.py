@@ -148,10 +148,13 @@ class Loop:
         return forward
 
     def _renew_statistics(self) -> None:
-        """Count what the finished network's normalisations expect; on one process's photos if there are several."""
+        """Count what the finished network's normalisations expect: on the first one's photos of several processes."""
         epochs = math.ceil((self._steps_before + self._schedule.done) / self._batches.per_epoch)
         batches = self._load(epochs * self._batches.per_epoch)
         self._final.renew_statistics(islice(batches, min(COUNTED_BATCHES, self._batches.per_epoch)))
+        if self._together > 1:
+            for statistics in self._final.buffers():
+                torch.distributed.broadcast(statistics, 0)
         if not all(torch.isfinite(values).all() for values in self._final.state_dict().values()):
             raise TrainingError(
                 "the trained network holds values that are not finite: the training diverged in its last steps; lower "
@@ -173,13 +176,19 @@ class Loop:
             self._best, self._best_step = miou, schedule.done
         elif self._patience and math.isfinite(miou) and schedule.done - self._best_step >= self._patience:
             schedule.come_down()
+        if self._rank == 0:
+            self._tell(row)
+
+    def _tell(self, row: dict[str, float]) -> None:
+        """Tell the log and MLflow how far the training is."""
+        schedule, step = self._schedule, int(row["step"])
         planned = self._steps_before + schedule.planned
         figures = {name: row[name] for name in ("train_loss", "val_miou", "learning_rate")}
         self._live.log(step, figures | {"steps_done": step, "steps_planned": planned})
         left = schedule.left() if not schedule.is_over else 0
         logger.info(
-            "%d / %d steps: loss %.3f, val mIoU %.3f, %.0f min left%s", step, planned, row["train_loss"], miou,
-            left * (schedule.step_s or 0) / 60,
+            "%d / %d steps: loss %.3f, val mIoU %.3f, %.0f min left%s", step, planned, row["train_loss"],
+            row["val_miou"], left * (schedule.step_s or 0) / 60,
             "" if schedule.done + left >= schedule.planned else f" for {left} more steps",
         )  # fmt: skip
 
