@@ -20,7 +20,7 @@ def labeling_interface(params: Params) -> str:
     desk = xml.SubElement(view, "View", style="display: flex; gap: 12px")
     # A column per tool, so that nobody has to scroll to the label they need.
     labels = xml.SubElement(desk, "View", style="display: flex; gap: 8px; flex: 0 0 auto; zoom: 0.85")
-    offered = (*params.labels, params.ignore)
+    offered: list[Label | IgnoreLabel] = [*params.labels, params.ignore]
     _labels(labels, "Brush", "BrushLabels", BRUSH, offered, smart="false")
     # Smart prompts ask the interactive service and are never annotations themselves.
     _labels(labels, "Smart point", "KeyPointLabels", POINT, offered, smart="true", smartOnly="true")
