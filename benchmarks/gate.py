@@ -116,7 +116,7 @@ def detectable_gains(photos: int, families: int, params: Params, trials: int) ->
     """Return what the gate says of the gains that test sides of this size can see."""
     sides = [DrawnSide(photos, families, seed, _OWN) for seed in range(trials)]
     decisions = [decision_of(side.answers(), side.answers(), 0, params) for side in sides]
-    return [decision.detectable_gain or np.inf for decision in decisions]
+    return [np.inf if decision.detectable_gain is None else decision.detectable_gain for decision in decisions]
 
 
 def anchoring(masks: JitteredMasks, points: float, params: Params, trials: int) -> tuple[float, float, float, float]:

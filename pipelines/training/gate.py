@@ -91,7 +91,7 @@ class Decision:
         """Return what was weighed beside mIoU and classes, as pairs of a name and a sentence for people."""
         left_out = [f"{self.anchored} left out because a model drew part of them"] * bool(self.anchored)
         left_out += [f"{self.seen} left out because one of the models trained on them"] * bool(self.seen)
-        facts = [("test photos", "; ".join([f"{self.photos} of {self.families} families", *left_out]))]
+        facts = [("test photos", "; ".join([f"{self.photos} of {_count(self.families)}", *left_out]))]
         if self.p is not None and self.detectable_gain is not None:
             facts += [
                 (
@@ -276,10 +276,16 @@ def _unmeasured(classes: Sequence[ClassVerdict], params: PromoteParams) -> list[
 
 
 def _detectable(gain: float, families: int, level: float) -> str:
-    """Say which gains this test side can see, and from how many families on the exact test is possible."""
-    needed = families_for(level)
-    few = f"; exact from {needed} families on, here are {families}" if families < needed else ""
-    return (f"+{gain:.3f} and more" if math.isfinite(gain) else "none") + few
+    """Say which gains this test side can see, or how many families of photos it would need."""
+    if level <= 0:
+        return "none: promote.total_error is spent on this test side"
+    if families < (needed := max(2, families_for(level))):
+        return f"not known with {_count(families)} (needs {needed}); here all must agree on a large gain"
+    return f"+{gain:.3f} and more" if math.isfinite(gain) else "not known, as both models answer all the same"
+
+
+def _count(families: int) -> str:
+    return f"{families} {'family' if families == 1 else 'families'}"
 
 
 def _cell(value: float | None, sign: str = "") -> str:

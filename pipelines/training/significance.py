@@ -166,10 +166,11 @@ class Comparison:
         """Return the smallest true gain that is found with a power of 80 % at this level, from the standard error.
 
         Bloom, «Minimum detectable effects», Evaluation Review 19 (1995): (t of the level + t of the power) · standard
-        error. Infinite when nothing is known of the error: with one family, or models that answer all the same.
+        error. Infinite with too few families for the swap test, as their standard error may be small by luck, and when
+        both models answer all the same.
         """
         error = self.standard_error()
-        if level <= 0 or error == 0 or not math.isfinite(error):
+        if level <= 0 or self.families < max(2, families_for(level)) or error == 0:
             return math.inf
         freedom = self.families - 1
         return float((stats.t.isf(level, freedom) + stats.t.ppf(POWER, freedom)) * error)

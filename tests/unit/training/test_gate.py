@@ -1,21 +1,25 @@
 """The gate: who becomes champion, the reason people read, and how often it errs."""
 
+import itertools
 import json
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks._answers import DrawnSide
 from benchmarks._answers import evaluation_of as evaluation_of_families
 from benchmarks.gate import anchoring, gate_of, masks_of, share_of_histories, share_promoted, usual_gate
 from pipelines.params import Params, PromoteParams, load_params
 from pipelines.settings import PROJECT_ROOT
-from pipelines.training.figures import Evaluation
+from pipelines.training.figures import Evaluation, gain_of_pixels
 from pipelines.training.floor import Floor
 from pipelines.training.gate import Decision, Steps, known_to
 from pipelines.training.gate import decide as decide_in
+from pipelines.training.metrics import pixels_of
+from pipelines.training.significance import Comparison, level_of_look
 
 NAMES = ["background", "coat", "dress", "hat"]
 RULES = PromoteParams(min_gain=0.0, confidence=0.975, max_class_drop=0.1, min_class_photos=5)
@@ -264,7 +268,86 @@ def test_few_families_are_said_to_be_few() -> None:
     decision = judge(evaluation_of_families(luck, families), evaluation_of_families(half, families))
 
     assert decision.families == 3
-    assert "exact from 6 families on, here are 3" in decision.reason
+    assert "not known with 3 families (needs 6); here all must agree on a large gain" in decision.reason
+    assert decision.detectable_gain == np.inf
+
+
+def test_when_all_errors_are_spent_nothing_is_promoted() -> None:
+    rules = RULES.model_copy(update={"total_error": 0.025})
+
+    assert judge(measured(0.9, 0.7), measured(0.9, 0.6), params=rules).promote, "the first look may have all of it"
+    decision = judge(measured(0.9, 0.7), measured(0.9, 0.6), params=rules, looks=1)
+
+    assert not decision.promote
+    assert "none: promote.total_error is spent on this test side" in decision.reason
+
+
+@pytest.mark.parametrize(("confidence", "total_error"), [(0.975, 0.05), (0.99, 0.05), (0.9, 0.3)])
+def test_levels_of_all_looks_add_up_to_the_total_error(confidence: float, total_error: float) -> None:
+    rules = RULES.model_copy(update={"confidence": confidence, "total_error": total_error})
+
+    levels = [level_of_look(looks, rules) for looks in range(200)]
+
+    assert levels[0] == pytest.approx(1 - confidence)
+    assert all(later < earlier for earlier, later in itertools.pairwise(levels[1:]))
+    assert sum(levels) == pytest.approx(total_error)
+
+
+def test_the_swap_test_is_that_of_scipy() -> None:
+    side = DrawnSide(30, 8, seed=3)
+    contest = Comparison.of(side.answers(0.4), side.answers(), np.ones(20, bool))
+
+    def gain(swapped: np.ndarray, axis: int) -> np.ndarray:
+        """Take from which of the two lists each family's models come what the gain then is."""
+        signs = np.moveaxis(swapped, axis, -1)
+        ours = np.where(signs[..., None, None] > 0, contest.challenger, contest.champion).sum(-3)
+        theirs = np.where(signs[..., None, None] > 0, contest.champion, contest.challenger).sum(-3)
+        return gain_of_pixels(ours, theirs)
+
+    found = stats.permutation_test(
+        (np.ones(8),), gain, permutation_type="samples", alternative="greater", n_resamples=np.inf, axis=-1
+    )
+
+    assert contest.swap_p() == pytest.approx(found.pvalue)
+    assert contest.gain() == pytest.approx(found.statistic)
+
+
+def test_random_swaps_come_near_to_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    side = DrawnSide(40, 11, seed=5)
+    contest = Comparison.of(side.answers(0.2), side.answers(), np.ones(20, bool))
+    exact = contest.swap_p()
+    monkeypatch.setattr("pipelines.training.significance._MOST_EXACT", 5)
+
+    assert contest.swap_p(level=0.999) == pytest.approx(exact, abs=0.02)
+
+
+def test_shares_of_families_add_up_to_the_gain_and_change_sides_with_the_models() -> None:
+    side = DrawnSide(30, 6, seed=4)
+    one, other = side.answers(0.1), side.answers()
+    contest, back = (Comparison.of(*pair, np.ones(20, bool)) for pair in ((one, other), (other, one)))
+
+    assert contest.shares().sum() == pytest.approx(contest.gain(), rel=0.15), "to first order"
+    np.testing.assert_allclose(contest.shares(), -back.shares())
+    theirs = stats.ttest_1samp(contest.shares(), 0, alternative="greater")
+    assert contest.share_p() == pytest.approx(theirs.pvalue)
+
+
+def test_the_interval_is_the_jackknife_of_families() -> None:
+    side = DrawnSide(40, 9, seed=6)
+    challenger, champion = side.answers(0.3), side.answers()
+    contest = Comparison.of(challenger, champion, np.ones(20, bool))
+    left_out = []
+    for family in set(challenger.families):
+        rest = [name for name, of in zip(challenger.photos, challenger.families, strict=True) if of != family]
+        ours, theirs = (pixels_of(found.on(rest).confusion.matrix) for found in (challenger, champion))
+        left_out.append(float(gain_of_pixels(ours, theirs)))
+    error = np.sqrt(8 / 9 * np.sum((np.array(left_out) - contest.gain()) ** 2))
+
+    low, high = contest.gain_interval()
+
+    assert contest.standard_error() == pytest.approx(error)
+    assert high - contest.gain() == pytest.approx(stats.t.ppf(0.975, 8) * error)
+    assert contest.gain() - low == pytest.approx(high - contest.gain())
 
 
 def test_one_family_proves_nothing() -> None:
@@ -274,7 +357,7 @@ def test_one_family_proves_nothing() -> None:
 
     assert (decision.promote, decision.p) == (False, 1)
     assert decision.detectable_gain == np.inf
-    assert "gains seen four times in five: none" in decision.reason
+    assert "gains seen four times in five: not known with 1 family (needs 6)" in decision.reason
 
 
 @pytest.mark.parametrize(("photos", "families"), [(12, 3), (30, 5), (30, 10)])
