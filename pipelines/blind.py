@@ -14,6 +14,7 @@ from pipelines import storage
 from pipelines.dataset.published import Published
 from pipelines.dataset.split import BLIND_SIDES, TEST, TRAIN, is_blind, is_marked_full, sides_of
 from pipelines.errors import ServiceError
+from pipelines.labelstudio.annotations import export_tasks, parse_annotation
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import empty_prediction, push_predictions, replace_predictions
 from pipelines.labelstudio.tasks import hand_out_again, tasks_with_masks
@@ -107,17 +108,29 @@ def open_for_blind_work(
         if task.id not in held and task.prediction_versions != (version,):
             _empty(labels, project, task, version)
     closed = [task for task in dirty if not task.is_open and _drawn_by(task) < _MOST_PEOPLE and task.id not in held]
-    closed.sort(key=lambda task: chance("second", task))
-    opened = closed[: max(0, _SECOND_AT_ONCE - len(ours))]
-    for task in opened:
-        _empty(labels, project, task, version)
-        hand_out_again(labels, task.id, _drawn_by(task) + 1)
+    opened = 0
+    for task in sorted(closed, key=lambda task: chance("second", task)):
+        if len(ours) + opened < _SECOND_AT_ONCE and not _was_drawn_blind(labels, project, task):
+            _empty(labels, project, task, version)
+            hand_out_again(labels, task.id, _drawn_by(task) + 1)
+            opened += 1
     if dirty:
         logger.info(
             "%d test photos were drawn from a model's masks; %d of them wait for somebody who draws them without",
-            len({task.image.sha256 for task in dirty}), len(ours) + len(opened),
+            len({task.image.sha256 for task in dirty}), len(ours) + opened,
         )  # fmt: skip
-    return len(ours) + len(opened)
+    return len(ours) + opened
+
+
+def _was_drawn_blind(labels: LabelStudioClient, project: int, task: Task) -> bool:
+    """Tell whether somebody drew a task blind since the newest dataset: of one that one person drew, nobody did."""
+    if _drawn_by(task) == 1:
+        return False
+    return any(
+        not annotation.cancelled and not annotation.planted and not annotation.prediction_version
+        for exported in export_tasks(labels, project, [task.id])
+        for annotation in (parse_annotation(raw, exported, {}) for raw in exported["annotations"])
+    )
 
 
 def _empty(labels: LabelStudioClient, project: int, task: Task, version: str) -> None:

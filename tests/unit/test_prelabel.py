@@ -433,12 +433,26 @@ def test_test_photos_that_were_drawn_from_masks_are_drawn_again_by_somebody_else
     plan_batches(studio.client, settings, two_labels)
     assert not [where for where, _ in studio.written[written:] if "/tasks/" in where or "predictions" in where]
 
-    studio.tasks[dirty.id] |= {"is_labeled": True, "total_annotations": 2}  # somebody drew it; no dataset knows yet
+    # Somebody drew one without masks, which no dataset knows yet; another one was drawn from masks once more.
+    for task, id in ((dirty, "hand"), (skipped, "clothing-v1--coat")):
+        drawn = [annotation("clothing-v1--coat"), annotation(id)]
+        studio.tasks[task.id] |= {"is_labeled": True, "total_annotations": 2, "annotations": drawn}
     studio.held = {without.id}
     later = serve("clothing:v3")
     plan_batches(studio.client, later, two_labels)
     assert studio.of(without.id) == [("clothing:v2", 0)], "in somebody's hands"
-    assert studio.of(skipped.id) == [("clothing:v3", 0)], "it stays in the stream after a promotion"
+    assert studio.tasks[dirty.id]["is_labeled"]
+    assert (studio.tasks[skipped.id]["is_labeled"], studio.tasks[skipped.id]["overlap"]) == (False, 3)
+    studio.held = set()
+    plan_batches(studio.client, later, two_labels)
+    assert studio.of(without.id) == [("clothing:v3", 0)], "it stays in the stream after a promotion"
+
+
+def annotation(region_id: str) -> dict[str, Any]:
+    return {
+        "unique_id": str(uuid4()), "completed_by": 5, "updated_at": "2026-01-01T00:00:00Z", "lead_time": 1.0,
+        "was_cancelled": False, "parent_prediction": None, "prediction": {}, "result": [{"id": region_id}],
+    }  # fmt: skip
 
 
 def test_gold_photos_that_measure_people_are_left_as_they_are(serve: Serve, studio: Studio, two_labels: Params) -> None:
