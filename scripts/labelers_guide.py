@@ -13,6 +13,7 @@ from pipelines.labelstudio.brush import rle_to_mask
 from pipelines.labelstudio.client import LabelStudioClient, connect
 from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.tasks import list_tasks, tasks_with_masks
 from pipelines.params import load_params
 from pipelines.settings import Settings
 from scripts.editor import Editor
@@ -50,6 +51,10 @@ def take_pictures(browser: Browser, settings: Settings, folder: Path) -> None:
     with page.expect_response(lambda answer: "id=next_task" in answer.url) as handed:
         page.get_by_text("Label All Tasks", exact=True).click()
         task = handed.value.json()
+    if not task["predictions"][0]["result"]:  # one that is drawn without masks: the guide shows another
+        waiting = [one.id for one in list_tasks(labels, project) if not one.opened and one.prediction_versions]
+        task = labels.get(f"/api/tasks/{min(tasks_with_masks(labels, project, waiting))}/")
+        page.goto(f"{settings.url('label_studio')}/projects/{project}/data?task={task['id']}")
     page.wait_for_selector(".konvajs-content canvas", timeout=60_000)
     page.wait_for_timeout(5000)  # the editor draws strokes after the photo, without any sign of being done
     with _nothing_left_behind(labels, int(task["id"])):

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from pipelines.errors import ConfigurationError
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
-from pipelines.labelstudio.tasks import list_tasks
+from pipelines.labelstudio.tasks import list_tasks, tasks_with_masks
 from pipelines.params import load_params
 from pipelines.settings import PROJECT_ROOT, Settings, get_settings
 from pipelines.stack.airflow import Airflow
@@ -60,11 +60,12 @@ def label_studio(page: Page, settings: Settings) -> None:
     """Show an open task with the champion's masks."""
     labels, params = connect(settings), load_params(settings.params_path)
     project = find_project(labels, params)
-    waiting = [task for task in list_tasks(labels, project) if not task.opened and task.prediction_versions]
-    if not waiting:
+    waiting = [task.id for task in list_tasks(labels, project) if not task.opened and task.prediction_versions]
+    masks = tasks_with_masks(labels, project, waiting)
+    if not masks:
         raise ConfigurationError("no open task has a pre-label; run `make demo` first")
     log_in_to_label_studio(page, settings)
-    open_task(page, settings, project, waiting[0].id)
+    open_task(page, settings, project, min(masks))
     page.screenshot(path=PICTURES / "label-studio.png")
 
 

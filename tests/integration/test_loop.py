@@ -80,6 +80,14 @@ def test_every_dag_ran_and_none_failed(settings):
         assert "failed" not in states, dag
 
 
+def test_what_judges_models_was_drawn_without_them(settings):
+    manifest = pd.read_parquet(settings.workspace_path / MANIFEST)
+    judging = manifest["split"].isin(["test", "val"])
+    assert set(manifest["split"]) == {"train", "val", "test"}
+    assert manifest.loc[judging, "blind"].all()
+    assert not manifest.loc[~judging, "blind"].all(), "the second round was pre-labelled"
+
+
 def test_open_tasks_have_exactly_the_champions_prediction(settings, labels, project):
     champion = Registry(settings).champion()
     waiting = [task for task in list_tasks(labels, project) if not task.opened]
@@ -104,7 +112,8 @@ def test_a_run_holds_the_machine_and_what_people_did_with_its_masks(settings, tm
     registry = Registry(settings)
     first = registry.version_trained_on("dataset-0001")
     metrics = registry.client.get_run(first.run_id).data.metrics
-    assert metrics["labelers/photos"] == 20
+    started_from = pd.read_parquet(settings.workspace_path / MANIFEST)["prediction_version"]
+    assert 0 < metrics["labelers/photos"] == (started_from == first.served_as).sum() < 20, "others were drawn without"
     assert 0 < metrics["labelers/prelabel_miou"] < 1
     assert metrics["labelers/untouched_share"] + metrics["labelers/corrected_share"] + metrics[
         "labelers/drawn_share"

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from pipelines.blind import read_blindness
 from pipelines.demo.labelers import Labeler
 from pipelines.labelstudio.annotations import export_tasks, parse_annotation, started_from_its_prediction
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import QUEUE_TITLE, find_project
 from pipelines.labelstudio.render import region_id
-from pipelines.labelstudio.tasks import list_tasks, locked_tasks
+from pipelines.labelstudio.tasks import list_tasks, locked_tasks, tasks_with_masks
 from pipelines.params import load_params
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -38,12 +39,30 @@ def people(settings):
     return [Labeler(settings.url("label_studio"), f"queue-{n}@maskloop.local", password) for n in range(PEOPLE)]
 
 
-def test_people_who_ask_at_the_same_moment_get_different_tasks_with_masks(people, project):
+def test_people_who_ask_at_the_same_moment_get_different_tasks_with_masks_or_on_purpose_without(
+    people, settings, labels, project
+):
+    blindness = read_blindness(settings, load_params(settings.params_path), list(list_tasks(labels, project)))
     with ThreadPoolExecutor(PEOPLE) as pool:
         tasks = list(pool.map(lambda person: person.next_task(project), people))
 
     assert len({task["id"] for task in tasks}) == PEOPLE
     assert all(len(task["predictions"]) == 1 for task in tasks)
+    for task in list_tasks(labels, project, only=[task["id"] for task in tasks]):
+        [shown] = [handed["predictions"][0]["result"] for handed in tasks if handed["id"] == task.id]
+        assert not (shown and blindness.is_blind(task))
+
+
+def test_photos_that_judge_models_wait_without_masks(settings, labels, project):
+    tasks = list(list_tasks(labels, project))
+    blindness = read_blindness(settings, load_params(settings.params_path), tasks)
+    blind = [task for task in tasks if blindness.judges(task) and not task.opened]
+
+    assert blind
+    assert tasks_with_masks(labels, project, [task.id for task in blind]) == set()
+    for task in blind:
+        [shown] = labels.get(f"/api/tasks/{task.id}/")["predictions"]
+        assert shown["result"] == []
 
 
 def test_the_queue_tab_hands_out_the_least_certain_first(settings, labels, project):
@@ -92,9 +111,9 @@ def test_a_task_in_somebodys_hands_keeps_its_masks_after_a_promotion(
 def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after_two_rounds, people, labels, project):
     """Masks are brought up to date while somebody looks at the photo; who submits from the older ones can."""
     held = locked_tasks(labels, project)
-    looked_at = next(
-        t for t in list_tasks(labels, project) if t.prediction_versions and not t.opened and t.id not in held
-    )
+    free = [t for t in list_tasks(labels, project) if t.prediction_versions and not t.opened and t.id not in held]
+    masks = tasks_with_masks(labels, project, [t.id for t in free])
+    looked_at = next(t for t in free if t.id in masks)
     [shown] = labels.get("/api/predictions/", task=looked_at.id)
     with as_if_older(labels, shown) as older:
         stack_after_two_rounds.run("prelabel")
