@@ -7,6 +7,7 @@ on those photos' train side for at most half an hour and measured on the test si
 the interval of 95 % of resamples.
 """
 
+import json
 import os
 import resource
 import shutil
@@ -24,7 +25,7 @@ import psutil
 import torch
 
 from benchmarks.harness import Row
-from pipelines.dataset.files import MANIFEST, MODEL, START
+from pipelines.dataset.files import MANIFEST, MODEL, START, STEPS
 from pipelines.demo.archive import SyntheticArchive
 from pipelines.masked_photos import masked_photos
 from pipelines.params import Params, load_params
@@ -32,6 +33,7 @@ from pipelines.segmentation.clothing import ModelCard, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
 from pipelines.simulation.corpus import write_dataset
 from pipelines.training.bootstrap import interval, resampled_miou
+from pipelines.training.budget import Schedule
 from pipelines.training.data import Photos, photos_of
 from pipelines.training.evaluate import evaluate_model
 from pipelines.training.figures import CONFIDENCE
@@ -61,22 +63,21 @@ def _throughput(params: Params, folder: Path) -> list[Row]:
     write_dataset(Path(), SyntheticArchive(folder / "archive", params), params, _PHOTOS)
     table = pd.read_parquet(MANIFEST)
     table[table["split"] != "val"].to_parquet(MANIFEST)  # validation is no training
-    bare, seconds = [_bare(params)], []
-    ends = Learner.on_train_epoch_end
+    bare, taken = [_bare(params)], []
+    step_done = Schedule.step_done
 
-    def note(learner: Learner) -> None:
-        ends(learner)
-        seconds.append(learner.seconds)
+    def note(schedule: Schedule, left: int, seconds: float, forward: float) -> None:
+        step_done(schedule, left, seconds, forward)
+        taken.append(seconds)
 
     few = params.train.model_copy(update={"epochs": _EPOCHS, "min_steps": 0, "max_minutes": 0})
-    with patch.object(Learner, "on_train_epoch_end", note):
+    with patch.object(Schedule, "step_done", note):
         train(params.model_copy(update={"train": few}))
     bare.append(_bare(params))
-    steps = len(photos_of("train")) // params.train.batch_size
-    ours = steps * params.train.batch_size / statistics.median(np.diff(seconds))
-    theirs = statistics.median(bare)
+    warm = taken[len(taken) // _EPOCHS :]
+    ours, theirs = params.train.batch_size / statistics.mean(warm), statistics.median(bare)
     return [
-        Row("photos per second, against forward and backward alone", ours, theirs, ours / theirs, "1/s", _EPOCHS - 1),
+        Row("photos per second, against forward and backward alone", ours, theirs, ours / theirs, "1/s", len(warm)),
         *_memory(params),
     ]
 
@@ -95,7 +96,7 @@ def _bare(params: Params) -> float:
     for number, (pixels, masks) in enumerate(batches):
         if number == 2:  # the first ones are slower
             begun = time.perf_counter()
-        segmentation_loss(learner.logits(pixels), masks, weights, dice=params.train.dice).backward()
+        segmentation_loss(learner(pixels), masks, weights, dice=params.train.dice).backward()
         network.zero_grad()
     return size * (_BATCHES - 2) / (time.perf_counter() - begun)
 
@@ -129,16 +130,19 @@ def _quality(params: Params, source: Path, folder: Path) -> list[Row]:
         train(params)
         minutes = (time.perf_counter() - begun) / 60
         test = photos_of("test")
-        found = evaluate_model(load_model(MODEL), test, params.label_ids).confusions
-        epochs = len(pd.read_csv("curves.csv"))
+        found = evaluate_model(load_model(MODEL), test, params.label_ids)
+        steps = json.loads(STEPS.read_text())["done_steps"]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     rounds = params.evaluate.resamples
     rows = [
-        Row(f"minutes of training on CCP, {epochs} epochs", minutes, None, None, "min", 1),
+        Row(f"minutes of training on CCP, {steps} steps", minutes, None, None, "min", 1),
         Row("peak memory of training and evaluation", peak, None, None, "MB", 1),
     ]
-    for what, confusions in (("labels", found), ("groups", _grouped(found, source / "labels.csv", params))):
-        low, high = interval(resampled_miou(confusions, rounds), CONFIDENCE)
+    for what, confusions in (
+        ("labels", found.confusions),
+        ("groups", _grouped(found.confusions, source / "labels.csv", params)),
+    ):
+        low, high = interval(resampled_miou(confusions, found.families, rounds), CONFIDENCE)
         name = f"mIoU over {what} on {len(test)} test photos of CCP"
         rows.append(Row(name, Confusion.of(confusions).miou(), None, None, "", 1))
         rows += [
@@ -167,7 +171,7 @@ def _from_champion(params: Params, folder: Path) -> list[Row]:
             train(params.model_copy(update={"train": small.model_copy(update={"start": start})}))
             found[start] = evaluate_model(load_model(MODEL), photos_of("test"), params.label_ids)
     ours, theirs = (found[start].confusion.miou() for start in ("champion", "scratch"))
-    resampled = [resampled_miou(one.confusions, params.evaluate.resamples) for one in found.values()]
+    resampled = [resampled_miou(one.confusions, one.families, params.evaluate.resamples) for one in found.values()]
     name = f"mIoU from a champion that knew {_KNOWN} photos, against scratch, in {_EPOCHS_OF_A_ROUND} epochs"
     return [
         Row(name, ours, theirs, ours / theirs, "", 1),
