@@ -165,6 +165,7 @@ def _lay_out_start(registry: "Registry", clone: Path, params: Params) -> None:
     from pipelines.segmentation.clothing import CARD, WEIGHTS
 
     folder = clone / START
+    folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("[!.]*"):
         path.unlink()
     version = _network_to_start_from(registry, params)

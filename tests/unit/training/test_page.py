@@ -10,8 +10,10 @@ import pytest
 from pipelines.dataset.files import CURVES, MODEL
 from pipelines.params import Params
 from pipelines.segmentation.clothing import load_model
+from pipelines.training.changes import Changes, Difference
 from pipelines.training.evaluate import evaluate, evaluate_model
-from pipelines.training.gate import decide
+from pipelines.training.floor import Floor
+from pipelines.training.gate import Steps, decide
 from pipelines.training.page import Contender, choose, write_page
 
 Sides = dict[str, list[str]]
@@ -30,7 +32,7 @@ def challenger(workspace: Sides, model_that_sees_coats: Path, two_labels: Params
 def page_of(challenger: Contender, champion: Contender | None, params: Params, title: str = "dataset-0002") -> str:
     names = ["background", *params.label_ids]
     found = champion.found if champion else None
-    decision = decide(challenger.found, found, names, params.promote, 200)
+    decision = decide(challenger.found, found, names, params.promote, floor=Floor(12.5), steps=Steps(23, 160, "minutes"))
     write_page(Path("report.html"), title, decision, challenger, champion, params)
     return Path("report.html").read_text(encoding="utf-8")
 
