@@ -1,4 +1,4 @@
-"""Photos that judge models in a real Label Studio, from their side to the compiled mask: nobody sees a model's masks."""
+"""Photos that judge models in a real Label Studio, from their side to the compiled mask: nobody sees any masks."""
 
 import io
 
