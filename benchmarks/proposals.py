@@ -120,11 +120,13 @@ def _of_few(kind: str, regions: pd.DataFrame, photos: Sequence[str], few: int, p
         drawn = np.random.default_rng(draw).permutation(photos)
         known = regions["photo"].isin(set(drawn[:few]))
         others = regions[~known]
-        chances = chances_of(others, fit_proposals(regions[known], seconds, effort))
+        fitted = fit_proposals(regions[known], seconds, effort)
+        chances = chances_of(others, fitted)
         errors.append(calibration_error(chances[:, 0], (others["iou"] >= effort.accept_iou).to_numpy()))
         found = others.assign(**dict(zip(_OUTCOMES, chances.T, strict=True)))
-        saved.append(float(savings_by_photo(found, drawn[few:].tolist(), seconds, effort).mean()))
-        share.append(float((seconds.saved(*chances.T) > 0).mean()))
+        is_any = fitted.saved_per_photo > 0
+        saved.append(is_any * float(savings_by_photo(found, drawn[few:].tolist(), seconds, effort).mean()))
+        share.append(is_any * float((seconds.saved(*chances.T) > 0).mean()))
     title = f"{kind}, fitted on {few} photos"
     return [
         Row(f"{title}: calibration error of «accepted as it is»", statistics.mean(errors), None, None, "", _DRAWS),

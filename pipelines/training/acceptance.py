@@ -60,17 +60,12 @@ def fit_proposals(regions: pd.DataFrame, seconds: Seconds, effort: EffortParams)
     of its own around the common one; how far these stray is chosen by the marginal likelihood (Laplace's approximation:
     Bishop, «Pattern Recognition and Machine Learning», 2006, section 4.5), so a label with little support gets the
     whole's. Where there are fewer than 20 regions, or all end in the same way, the chance is their share, with one more
-    region that ends in each of three ways by a third.
+    region that ends in each of three ways by a third. No region at all is shown where `cross_fitted` chances save
+    nothing on these very photos.
     """
-    features, labels = regions[list(FEATURES)].to_numpy(float), regions["label"].tolist()
-    iou = regions["iou"].to_numpy(float)
-    return Proposals(
-        seconds=seconds,
-        acceptable=_fit(features, labels, iou >= effort.accept_iou, 1 / 3),
-        correctable=_fit(features, labels, iou >= effort.correct_iou, 2 / 3),
-        regions=len(regions),
-        photos=int(regions["photo"].nunique()),
-    )
+    photos = sorted(set(regions["photo"]))
+    saved = savings_by_photo(cross_fitted(regions, seconds, effort), photos, seconds, effort)
+    return _fit_chances(regions, seconds, effort, float(saved.mean()) if photos else 0.0)
 
 
 def cross_fitted(regions: pd.DataFrame, seconds: Seconds, effort: EffortParams) -> pd.DataFrame:
@@ -85,7 +80,7 @@ def cross_fitted(regions: pd.DataFrame, seconds: Seconds, effort: EffortParams) 
     chances = np.zeros((len(regions), 3))
     for number in range(len(folds)):
         held_out = fold == number
-        proposals = fit_proposals(regions[~held_out], seconds, effort)
+        proposals = _fit_chances(regions[~held_out], seconds, effort)
         chances[held_out] = chances_of(regions[held_out], proposals)
     return regions.assign(**dict(zip(("accepted", "corrected", "deleted"), chances.T, strict=True)))
 
@@ -181,6 +176,21 @@ def _timed_photos(manifest: pd.DataFrame, effort: EffortParams) -> tuple[np.ndar
     if "annotations" in manifest.columns:
         usable &= np.array([len(uuids) == 1 for uuids in manifest["annotations"]], bool)
     return counts[usable], times[usable]
+
+
+def _fit_chances(
+    regions: pd.DataFrame, seconds: Seconds, effort: EffortParams, saved_per_photo: float = 0.0
+) -> Proposals:
+    features, labels = regions[list(FEATURES)].to_numpy(float), regions["label"].tolist()
+    iou = regions["iou"].to_numpy(float)
+    return Proposals(
+        seconds=seconds,
+        acceptable=_fit(features, labels, iou >= effort.accept_iou, 1 / 3),
+        correctable=_fit(features, labels, iou >= effort.correct_iou, 2 / 3),
+        regions=len(regions),
+        photos=int(regions["photo"].nunique()),
+        saved_per_photo=saved_per_photo,
+    )
 
 
 def _fit(features: np.ndarray, labels: Sequence[str], happened: np.ndarray, usual: float) -> Logistic:

@@ -35,8 +35,8 @@ def always(chance: float) -> Logistic:
     return Logistic(math.log(chance / (1 - chance)), (0.0,) * len(FEATURES), {})
 
 
-def proposals(accepted: float, correctable: float) -> Proposals:
-    return Proposals(SECONDS, always(accepted), always(correctable), 100, 20)
+def proposals(accepted: float, correctable: float, saved: float = 12.5) -> Proposals:
+    return Proposals(SECONDS, always(accepted), always(correctable), 100, 20, saved)
 
 
 @pytest.fixture
@@ -141,13 +141,18 @@ def test_a_region_is_shown_when_it_saves_time_and_not_otherwise() -> None:
     assert not proposals(1e-9, breaks_even - 0.01).pays(COAT)
 
 
+@pytest.mark.parametrize("saved", [0.0, -0.1])
+def test_nothing_is_shown_of_a_model_that_saved_nothing(saved: float) -> None:
+    assert not proposals(0.5, 0.9, saved).pays(COAT)
+
+
 def test_seconds_come_from_the_parameters() -> None:
     assert Seconds.from_params(EffortParams()) == SECONDS
 
 
 def test_the_file_holds_everything() -> None:
     model = Logistic(-0.25, (1.0, 2.5, -0.5, 0.125), {"coat": 0.1, "other tops": -0.3})
-    known = Proposals(SECONDS, model, replace(model, intercept=1.5), 321, 60)
+    known = Proposals(SECONDS, model, replace(model, intercept=1.5), 321, 60, 12.25)
 
     assert Proposals.from_json(known.as_json()) == known
 
@@ -214,7 +219,7 @@ def test_only_the_regions_that_pay_stay_in_the_mask(
     probabilities, mask = coat_and_dress
     never = Logistic(0.0, (0.0,) * len(FEATURES), {"dress": -9.0})
 
-    shown = Proposals(SECONDS, never, never, 100, 20).worth_showing(probabilities, mask, tiny_card)
+    shown = Proposals(SECONDS, never, never, 100, 20, 5.0).worth_showing(probabilities, mask, tiny_card)
 
     assert [region.label for region in shown] == ["coat"]
     assert np.array_equal(only_regions(mask, shown), np.where(mask == 3, mask, 0))

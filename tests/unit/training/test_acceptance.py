@@ -189,6 +189,26 @@ def test_a_hopeless_model_shows_nothing() -> None:
     assert savings_by_photo(found, found["photo"].unique().tolist(), SECONDS, EFFORT).tolist() == [0] * 40
 
 
+def test_what_showing_saved_by_chances_of_other_families_is_kept_with_the_chances() -> None:
+    table = regions(100, 11)
+    found = cross_fitted(table, SECONDS, EFFORT)
+
+    saved = savings_by_photo(found, found["photo"].unique().tolist(), SECONDS, EFFORT).mean()
+
+    assert fit_proposals(table, SECONDS, EFFORT).saved_per_photo == pytest.approx(saved)
+    assert saved > 0
+
+
+def test_of_a_model_whose_good_regions_nobody_can_tell_nothing_is_shown() -> None:
+    table = regions(40, 12, level=-1)
+    noise = np.random.default_rng(0).random(len(table)) < 0.02
+    fitted = fit_proposals(table.assign(iou=np.where(noise, 0.5, table["iou"])), SECONDS, EFFORT)
+
+    assert fitted.saved_per_photo <= 0
+    everything = [("hat", 0.9, (9.0, 9.0, 9.0, -9.0)), ("coat", 0.9, (0.0, 0.0, 0.0, 0.0))]
+    assert not any(fitted.pays(RegionDescription(label, 3, *said)) for label, *said in everything)
+
+
 def test_the_calibration_error_is_how_far_chances_are_off_on_average() -> None:
     chances = np.array([0.05] * 10 + [0.95] * 10)
 
