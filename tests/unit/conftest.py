@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from google.cloud.storage import Client
 from PIL import Image
@@ -152,6 +153,33 @@ def annotate() -> Callable[..., Annotation]:
         return replace(annotation, **changes)
 
     return make
+
+
+@pytest.fixture
+def three_models() -> pd.DataFrame:
+    """A manifest: sixty photos by hand, then thirty with masks and fifteen without at the time of each of three models.
+
+    The masks of the first cost time, those of the second save some, and the last is of another registry.
+    """
+    usual = {"": 60.0, "clothing:v1": 90.0, "clothing:v2": 20.0, "segformer": 60.0}
+    shown = ["", "", "clothing:v1", "clothing:v2", "segformer"]
+    versions = [("" if place % 3 == 1 else version) for version in shown for place in range(45 if version else 30)]
+    count = len(versions)
+    return pd.DataFrame({
+        "sha256": [f"{place:064x}" for place in range(count)],
+        "family": [f"{place // 6} {place % 3 == 1}" for place in range(count)],
+        "prediction_version": versions, "blind": [not version for version in versions],
+        "split": ["train" if version else "test" for version in versions],
+        "lead_time_s": [usual[version] * (1 + 0.02 * (place % 5)) for place, version in enumerate(versions)],
+        "updated_at": [f"2026-{1 + place // 24:02}-01T{place % 24:02}:00:00+00:00" for place in range(count)],
+        "annotators": [[f"labeler-{place % 2}"] for place in range(count)],
+        "annotations": [[str(place)] for place in range(count)],
+        "label_pixels": ['{"coat": 30, "dress": 20}'] * count,
+        "regions_untouched": [int(bool(version)) for version in versions], "regions_changed": [0] * count,
+        "regions_manual": [1 if version else 2 for version in versions],
+        "regions_deleted": [int(version == "clothing:v1") for version in versions],
+        "prelabel_pixels": ['{"": [80, 70, 70], "coat": [20, 30, 20]}' if version else "" for version in versions],
+    })  # fmt: skip
 
 
 @pytest.fixture
