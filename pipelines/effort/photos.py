@@ -92,11 +92,10 @@ def _chosen(
         np.array([chance_of(purpose, photo) < share for photo in photos], bool)
         for purpose, share in (("control", control_share), ("random", random_share))
     )
-    spared = np.ones(len(manifest), bool)
-    if "split" in manifest.columns:
-        spared = (manifest["split"].isin(BLIND_SIDES) | manifest["split"].isna()).to_numpy()
+    side = _texts(manifest, "split")
+    spared, unknown = side.isin(BLIND_SIDES).to_numpy(), (side == "").to_numpy()
     blind = (is_blind(manifest) & (_texts(manifest, "prediction_version") == "")).to_numpy()
-    return spared, blind & (spared | (_flags(manifest, "test_full") & is_share)), is_random
+    return spared, blind & (spared | unknown | (_flags(manifest, "test_full") & is_share)), is_random
 
 
 def _periods(at: np.ndarray, version: np.ndarray) -> np.ndarray:

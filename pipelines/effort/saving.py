@@ -121,19 +121,18 @@ def _arms(counted: pd.DataFrame, version: str, chosen: np.ndarray | bool = True)
     controls, masks = counted["is_control"].to_numpy() & at_its_time, masks & chosen
     given = masks | (at_its_time & ~counted["is_control"].to_numpy() & chosen)
     spared = counted["is_spared"].to_numpy()
-    few = [lack for arm, which in ((masks, "with its masks"), (controls, "without masks at its time"))
-           if (lack := _lack(counted[arm], which))]  # fmt: skip
-    if not few and (masks & spared).sum() > controls.sum():
+    reason = _lack(counted[masks], "with its masks") or _lack(counted[controls], "without masks at its time")
+    if not reason and (masks & spared).sum() > controls.sum():
         # So it was before these sides were left blind; the few photos without masks were not chosen by chance.
-        few = [f"{TOO_FEW}: at its time most photos of the sides test and val had masks as well"]
-    return _Arms(masks, given, controls, few[0] if few else "")
+        reason = f"{TOO_FEW}: at its time most photos of the sides test and val had masks as well"
+    return _Arms(masks, given, controls, reason)
 
 
 def _lack(photos: pd.DataFrame, which: str) -> str:
     families = photos["family"].nunique()
     if len(photos) >= _FEWEST_PHOTOS and families >= _FEWEST_FAMILIES:
         return ""
-    return f"{TOO_FEW}: {len(photos)} timed photos of {families} families {which}"
+    return f"{TOO_FEW}: timed photos {which}: {len(photos)}, families: {families}"
 
 
 def _saving(regression: Regression | None, arms: Sequence[_Arms], photos: int) -> Saving:
@@ -146,11 +145,14 @@ def _saving(regression: Regression | None, arms: Sequence[_Arms], photos: int) -
     for these in arms:
         expected_given, expected_controls = regression.expected([these.given, these.controls])
         taken_given, taken_controls = regression.taken([these.given, these.controls])
-        unaided += expected_given * taken_controls / expected_controls
+        with np.errstate(invalid="ignore"):
+            unaided += expected_given * taken_controls / expected_controls
         taken += taken_given
     sizes = [
         regression.sizes(np.any(group, axis=0)) for group in zip(*((a.controls, a.given) for a in arms), strict=True)
     ]
+    if not np.isfinite(unaided).all():  # all controls are in one cluster of families
+        return Saving(photos, masks, controls, None, TOO_FEW)
     ratio = from_logarithms(np.log(unaided / taken), sizes)
     per_photo = (float(taken[0] / masks * (bound - 1)) for bound in (ratio.value, ratio.low, ratio.high))
     return Saving(photos, masks, controls, Interval(*per_photo))

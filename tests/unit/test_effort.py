@@ -116,8 +116,9 @@ def test_any_column_of_a_manifest_may_be_missing(params: Params) -> None:
     table = exact_archive()
     for column in table.columns:
         measure_effort(table.drop(columns=column), params)
+    assert of_v1(table.drop(columns="split"), params) == of_v1(table, params)
     no_time = measure_effort(table.drop(columns="updated_at"), params).by_model["clothing:v1"].saving
-    assert no_time.reason == "too few blind photos to tell: 0 timed photos of 0 families without masks at its time"
+    assert no_time.reason == "too few blind photos to tell: timed photos without masks at its time: 0, families: 0"
 
 
 def test_photos_of_a_round_are_taken_together() -> None:
@@ -279,7 +280,7 @@ def test_too_few_families_without_masks_give_no_figure_but_the_reason(
 
     assert (effort.saving.per_photo is not None) == told
     assert ("labelers/hours_saved" in effort.as_metrics()) == told
-    lacking = "too few blind photos to tell: 6 timed photos of 2 families without masks at its time"
+    lacking = "too few blind photos to tell: timed photos without masks at its time: 6, families: 2"
     assert effort.saving.reason == ("" if told else lacking)
 
 
@@ -411,3 +412,6 @@ def test_many_families_are_put_together(monkeypatch: pytest.MonkeyPatch, params:
     assert whole is not None and fewer is not None
     assert fewer.value == pytest.approx(whole.value)
     assert fewer.high - fewer.low == pytest.approx(whole.high - whole.low, rel=0.4)
+
+    monkeypatch.setattr("pipelines.effort.regression._MOST_CLUSTERS", 1)
+    assert estimate_savings(photos).in_all.reason == "too few blind photos to tell: of no version enough"
