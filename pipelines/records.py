@@ -101,7 +101,10 @@ class RegionMask:
 
 @dataclass(frozen=True)
 class RegionScore:
-    """One label of a prediction; `score` 0..1 is the mean probability of the label over its pixels."""
+    """One label of a prediction; `score` 0..1 is the chance that a person leaves the region as it is.
+
+    Where the model does not know that, it is the mean probability of the label over its pixels.
+    """
 
     label: str
     label_id: int
@@ -110,10 +113,11 @@ class RegionScore:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one photo.
+    """What a model says of one photo, as far as it is worth showing.
 
     `mask` is (height, width) uint8, one label id per pixel, 0 = background; `regions` names the ids in it. `score` 0..1
-    is the mean probability of the winning class over the garment pixels, or over all pixels where there is no garment.
+    is the mean probability of the winning class over the pixels that are garments to the model, shown or not, or over
+    all pixels where there is no garment.
     """
 
     mask: np.ndarray
