@@ -1,4 +1,4 @@
-"""Beside the loop: masks that look wrong to a new champion are shown in Label Studio's tab «Review»; weekly too."""
+"""Beside the loop: masks that look wrong are shown in Label Studio's tab «Review», with each champion and weekly."""
 
 from datetime import timedelta
 
@@ -17,7 +17,7 @@ from station import fails_at_once_when_people_must_act, note_on_run, tell_people
     tags=["maskloop"],
 )
 def review_labels() -> None:
-    """Examine the newest dataset with the champion."""
+    """Examine the newest dataset with models that did not learn from what they judge."""
 
     @task(retries=3, retry_delay=timedelta(seconds=30), execution_timeout=timedelta(hours=5))
     def examine() -> dict:
@@ -28,7 +28,8 @@ def review_labels() -> None:
         from pipelines.dataset.published import Published
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
-        from pipelines.quality.review import as_tables, log_quality, review
+        from pipelines.quality.figures import as_tables, log_quality
+        from pipelines.quality.review import review
         from pipelines.settings import get_settings
         from pipelines.training.registry import Registry
 
@@ -41,10 +42,9 @@ def review_labels() -> None:
             registry, params = Registry(settings), load_params(settings.params_path)
             found = review(settings, published, registry, connect(settings), params)
             log_quality(registry, found)
-        text = f"{len(found.suspicious)} of {found.examined} photos of {found.dataset} look wrong to {found.model}"
         for table in as_tables(found):
             Console(width=120).print(table)
-        note_on_run(text if found.model else "there is no champion yet that could look")
+        note_on_run(str(found))
         return {"dataset": found.dataset, "suspicious": len(found.suspicious)}
 
     examine()

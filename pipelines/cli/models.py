@@ -28,12 +28,13 @@ def rollback() -> None:
 
 @app.command()
 def quality() -> None:
-    """Find annotations that look wrong, show them in Label Studio's tab «Review», and measure how well people agree."""
+    """Show masks that look wrong in Label Studio's tab «Review»; measure how well people agree and what they miss."""
     from pipelines import storage
     from pipelines.dataset.published import Published
     from pipelines.labelstudio.client import connect
     from pipelines.params import load_params
-    from pipelines.quality.review import as_tables, log_quality, review
+    from pipelines.quality.figures import as_tables, log_quality
+    from pipelines.quality.review import review
     from pipelines.training.registry import Registry
 
     settings = get_settings()

@@ -1,90 +1,128 @@
 """What `maskloop quality` does: look through the newest dataset, and bring what looks wrong before people's eyes."""
 
 import logging
-import re
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich import box
+import pandas as pd
 from rich.progress import track
-from rich.table import Table
 
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, decode_mask, mask_path, parse_annotation_json
 from pipelines.dataset.published import Published
+from pipelines.dataset.split import BLIND_SIDES
 from pipelines.errors import AnnotationError
 from pipelines.images import decode_image
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import compile_annotation
-from pipelines.labelstudio.tasks import hand_out_again, show_reviews
+from pipelines.labelstudio.tasks import locked_tasks, show_reviews
 from pipelines.lock import held
 from pipelines.params import Params
-from pipelines.quality.agreement import Agreement, Drawings, measure_agreement
-from pipelines.quality.suspicion import Suspicion, find_suspicious
+from pipelines.quality.agreement import Drawings, measure_agreement
+from pipelines.quality.figures import Quality
+from pipelines.quality.folds import ENOUGH_PHOTOS, Features, judge_out_of_fold
+from pipelines.quality.planted import GoldPhoto, donors_of, hand_out_gold, miss_rates, take_back
+from pipelines.quality.suspicion import Judged, find_suspicious
+from pipelines.records import NO_MODEL, ModelVersion
 from pipelines.segmentation.clothing import load_model
 from pipelines.settings import Settings
 from pipelines.training.registry import Registry
 
 logger = logging.getLogger(__name__)
-_SHOWN = 20  # photos in the terminal; all are in the tab
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What was found in a dataset: suspicious photos, the worst first, and how well people agree."""
-
-    dataset: str
-    model: str
-    examined: int
-    suspicious: tuple[Suspicion, ...]
-    agreement: Agreement
+_FEATURES = Path("quality")  # in the folder for state; may be deleted at any time
 
 
 def review(
     settings: Settings, published: Published, registry: Registry, labels: LabelStudioClient, params: Params
 ) -> Quality:
-    """Examine the newest dataset with the champion and show suspicious photos in Label Studio's tab «Review».
+    """Examine the newest dataset and show suspicious photos in Label Studio's tab «Review».
 
     Photos that were called suspicious before and are not any more leave the tab. Gold photos that only their expert
-    drew are handed out once more. Without a champion only agreement is measured. Raises DatasetError when nothing is
-    published.
+    drew are handed out once more. Raises DatasetError when nothing is published.
     """
     dataset, champion = published.newest(), registry.champion()
-    manifest = published.manifest(dataset)
-    found: list[Suspicion] = []
-    if champion:
+    project, opened = find_project(labels, params), _Version(published, dataset)
+    judged: Counter[str] = Counter()
+
+    def counted() -> Iterator[Judged]:
+        for one in _judged(settings, opened, registry, champion, params):
+            judged[one.judge] += 1
+            yield one
+
+    suspicious = find_suspicious(counted(), params.quality.review)
+    digits = len(str(len(suspicious)))  # the tab orders by text
+    reasons = {one.sha256: f"{rank:0{digits}} · {one.reason}" for rank, one in enumerate(suspicious, start=1)}
+    with held(settings.var / "ingest.lock"):
+        changed = show_reviews(labels, project, reasons)
+    logger.info("%d photos look wrong; %d tasks changed in the tab", len(suspicious), changed)
+    drawn = _read_drawn(published, dataset)
+    _hand_out_gold(labels, project, opened, drawn, champion, params)
+    return Quality(
+        dataset=dataset,
+        model=champion.served_as if champion else "",
+        judged=judged,
+        suspicious=tuple(suspicious),
+        agreement=measure_agreement(_drawn_by_several(drawn.people, published, params), params.label_ids),
+        missed=miss_rates((one.person, one.fate) for one in drawn.answers),
+    )
+
+
+class _Version:
+    """Photos, masks and manifest of a published version, out of what the version keeps: a sync may go on beside."""
+
+    def __init__(self, published: Published, dataset: str) -> None:
+        self.published, self.manifest = published, published.manifest(dataset)
+        self._images, self._masks = published.folder(dataset, IMAGES), published.folder(dataset, MASKS)
+
+    def photo(self, sha256: str) -> np.ndarray:
+        """Return a photo, (H, W, 3) uint8 RGB upright."""
+        return decode_image(self.published.file(self._images[sha256], sha256), max_megapixels=float("inf"))
+
+    def mask(self, sha256: str) -> np.ndarray:
+        """Return a photo's (H, W) uint8 index mask."""
+        name = mask_path(sha256).name
+        return decode_mask(self.published.file(self._masks[name], name), name)
+
+
+def _judged(
+    settings: Settings, version: _Version, registry: Registry, champion: ModelVersion | None, params: Params
+) -> Iterator[Judged]:
+    """Yield photos with what a model says of them that did not learn from them: the champion, or a fold's."""
+    unseen = _unseen_by(champion, version) if champion else set()
+    if champion and unseen:
         with tempfile.TemporaryDirectory() as scratch:
             model = load_model(registry.download(champion, Path(scratch)), version=champion.served_as)
-        photos = _photos(published, dataset, manifest["sha256"].tolist())
-        found = find_suspicious(
-            track(photos, "examining", total=len(manifest), transient=True), model, params.quality.review
-        )
-        reasons = {one.sha256: f"{one.score:.3f} · {one.reason}" for one in found}
-        with held(settings.var / "ingest.lock"):
-            changed = show_reviews(labels, find_project(labels, params), reasons)
-        logger.info("%d photos look wrong to %s; %d tasks changed in the tab", len(found), champion.served_as, changed)
-    else:
-        logger.info("no champion yet: nothing can be called suspicious")
-    people = _people(published, dataset)
-    gold = [one.task for of_photo in people.values() if len(of_photo) == 1 for one in of_photo.values() if one.is_truth]
-    for task in gold:
-        hand_out_again(labels, task)
-    logger.info("%d gold photos wait for somebody who does not know the truth", len(gold))
-    agreement = measure_agreement(_drawn_by_several(people, published, params), params.label_ids)
-    return Quality(dataset, champion.served_as if champion else "", len(manifest), tuple(found), agreement)
+        for sha256 in track(sorted(unseen), "examining", transient=True):
+            probabilities = model.probabilities(version.photo(sha256))
+            yield Judged(sha256, version.mask(sha256), probabilities, model.card.labels, champion.served_as)
+    families = _families(version.manifest)
+    others = {photo: family for photo, family in families.items() if photo not in unseen}
+    if len(others) < ENOUGH_PHOTOS:
+        logger.info("%d photos are too few to be judged by each other: nothing is said of these", len(others))
+        return
+    features = Features(settings.var / _FEATURES, version.photo, params.train)
+    features.drop_others(list(others))
+    yield from judge_out_of_fold(others, features, version.mask, params.label_ids, params.quality.folds)
 
 
-def _photos(published: Published, dataset: str, names: list[str]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Give each photo with its mask, out of what the version keeps: a sync may go on beside."""
-    images, masks = published.folder(dataset, IMAGES), published.folder(dataset, MASKS)
-    for sha256 in names:
-        mask = mask_path(sha256).name
-        photo = decode_image(published.file(images[sha256], sha256), max_megapixels=float("inf"))
-        yield sha256, photo, decode_mask(published.file(masks[mask], mask), mask)
+def _unseen_by(champion: ModelVersion, version: _Version) -> set[str]:
+    """Return the photos of the blind sides that the champion did not learn from; none when that cannot be known."""
+    if champion.dataset not in version.published.tags():
+        return set()
+    table = version.published.manifest(champion.dataset)
+    learned = set(table.loc[~table["split"].isin(BLIND_SIDES), "sha256"])
+    now = version.manifest
+    return set(now.loc[now["split"].isin(BLIND_SIDES), "sha256"]) - learned
+
+
+def _families(manifest: pd.DataFrame) -> dict[str, str]:
+    """Return the family of each photo; versions of before families were recorded have groups."""
+    column = next(name for name in ("family", "group", "sha256") if name in manifest)
+    return dict(zip(manifest["sha256"], manifest[column].astype(str), strict=True))
 
 
 @dataclass(frozen=True)
@@ -97,15 +135,70 @@ class _Drawn:
     task: int
 
 
-def _people(published: Published, dataset: str) -> dict[str, dict[str, _Drawn]]:
-    """Give what each person drew last, by photo and person; who set the truth counts by that."""
-    newest: dict[str, dict[str, _Drawn]] = defaultdict(dict)
+@dataclass(frozen=True)
+class _Answer:
+    """What became of a wrong region that somebody was shown on purpose: found or missed."""
+
+    photo: str
+    task: int
+    person: str
+    fate: str
+
+
+@dataclass(frozen=True)
+class _AllDrawn:
+    """What each person drew last, by photo and person, and apart from it what measures people alone."""
+
+    people: Mapping[str, dict[str, _Drawn]]
+    answers: list[_Answer] = field(default_factory=list)
+
+
+def _read_drawn(published: Published, dataset: str) -> _AllDrawn:
+    """Read all annotations; who set the truth counts by that."""
+    drawn = _AllDrawn(defaultdict(dict))
     for name, md5 in published.folder(dataset, ANNOTATIONS).items():
         one = parse_annotation_json(published.file(md5, name), name)
+        if one.planted:
+            drawn.answers.append(_Answer(one.image.sha256, one.task_id, one.annotator, one.planted))
+            continue
         this = _Drawn(bool(one.raw.get("ground_truth")), one.updated_at.isoformat(), md5, one.task_id)
-        of_photo = newest[one.image.sha256]
+        of_photo = drawn.people[one.image.sha256]
         of_photo[one.annotator] = max(this, of_photo.get(one.annotator, this), key=astuple)
-    return newest
+    return drawn
+
+
+def _hand_out_gold(
+    labels: LabelStudioClient, project: int, version: _Version, drawn: _AllDrawn, champion: ModelVersion | None,
+    params: Params,
+) -> None:  # fmt: skip
+    """Let somebody else draw gold photos that only their expert drew; what was answered shows no wrong region more.
+
+    While the champion draws no masks for anybody, a wrong region would be plain to see, so none is put there.
+    """
+    answered = {one.photo for one in drawn.answers}
+    gold = {
+        photo: one
+        for photo, of_photo in drawn.people.items()
+        for one in of_photo.values()
+        if one.is_truth and len(of_photo) == 1 and photo not in answered
+    }
+    taken = locked_tasks(labels, project)
+    waiting = [
+        GoldPhoto(one.task, photo, truth)
+        for photo, one in gold.items()
+        if one.task not in taken and (truth := _mask(version.published, one.md5, params)) is not None
+    ]
+    # The labeling stream hands out what has a prediction of this name; see pipelines.prelabel.
+    stream = "" if champion is None else f"{champion.served_as} (paused)" if champion.paused else champion.served_as
+    shown = hand_out_gold(
+        labels, project, waiting, lambda photo: donors_of(version.manifest, photo, version.mask), params,
+        version=stream, plants=champion is not None and not champion.paused,
+    )  # fmt: skip
+    over = {one.task for one in drawn.answers} - {one.task for one in gold.values()} - taken
+    take_back(labels, sorted(over), stream or NO_MODEL)
+    logger.info(
+        "%d gold photos wait for somebody who does not know the truth, %d with a wrong region", len(waiting), shown
+    )
 
 
 def _drawn_by_several(
@@ -126,48 +219,3 @@ def _mask(published: Published, md5: str, params: Params) -> np.ndarray | None:
     except AnnotationError as error:
         logger.warning("annotation %s of %s is left out: %s", annotation.uuid, annotation.annotator, error)
         return None
-
-
-def log_quality(registry: Registry, found: Quality) -> None:
-    """Add the figures to the run of the champion that looked, with the dataset's number as step; people by address."""
-    champion = registry.champion()
-    if champion is None or champion.served_as != found.model:
-        return
-    agreement = found.agreement
-    figures = {"quality/suspicious": float(len(found.suspicious)), "quality/alpha": agreement.alpha}
-    figures |= {f"quality/iou/{label}": iou for label, iou in agreement.iou_of_label.items()}
-    figures |= {f"quality/gold/{_metric_name(who)}": iou for who, (_, iou) in agreement.gold_of_person.items()}
-    finite = {name: value for name, value in figures.items() if np.isfinite(value)}
-    registry.add_metrics(champion.run_id, finite, int(found.dataset.rpartition("-")[2]))
-
-
-def _metric_name(person: str) -> str:
-    """Give an address with the signs that MLflow allows in the names of metrics."""
-    return re.sub(r"[^\w .:/-]", "_", person)
-
-
-def as_tables(found: Quality) -> list[Table]:
-    """Lay out what was found for a terminal: the worst photos, and agreement where there is any to measure."""
-    worst = Table(
-        title=f"{len(found.suspicious)} of {found.examined} photos of {found.dataset} look wrong to "
-        f"{found.model or 'nobody'}",
-        title_justify="left", box=box.SIMPLE_HEAD,
-    )  # fmt: skip
-    for heading in ("score", "photo", "reason"):
-        worst.add_column(heading)
-    for one in found.suspicious[:_SHOWN]:
-        worst.add_row(f"{one.score:.3f}", one.sha256[:12], one.reason)
-    tables = [worst]
-    if found.agreement.photos:
-        alike = Table(
-            title=f"Agreement on {found.agreement.photos} photos that several people drew: "
-            f"Krippendorff's alpha {found.agreement.alpha:.3f}",
-            title_justify="left", box=box.SIMPLE_HEAD,
-        )  # fmt: skip
-        for heading in ("label or person", "IoU between people", "gold photos", "IoU with the truth"):
-            alike.add_column(heading, justify="left" if heading == "label or person" else "right")
-        for name, iou in {**found.agreement.iou_of_label, **found.agreement.iou_of_person}.items():
-            photos, score = found.agreement.gold_of_person.get(name, (0, None))
-            alike.add_row(name, f"{iou:.3f}", str(photos or "–"), "–" if score is None else f"{score:.3f}")
-        tables.append(alike)
-    return tables

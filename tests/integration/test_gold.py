@@ -1,4 +1,6 @@
-"""Photos that several people draw, in a real Label Studio: gold photos, and the share that is drawn twice."""
+"""Photos that several people draw, in a real Label Studio: gold photos, with and without a wrong region on purpose, and
+the share that is drawn twice.
+"""
 
 import numpy as np
 import pytest
@@ -8,11 +10,14 @@ from pipelines.dataset.published import Published
 from pipelines.demo.labelers import Labeler
 from pipelines.ingest import ingest
 from pipelines.labelstudio.annotations import export_tasks
-from pipelines.labelstudio.project import overlap_fields
+from pipelines.labelstudio.planted import is_planted
+from pipelines.labelstudio.project import overlap_fields, show_predictions_of
 from pipelines.labelstudio.render import region_json
 from pipelines.params import load_params
-from pipelines.quality.review import as_tables, review
-from pipelines.records import RegionMask
+from pipelines.quality.figures import as_tables
+from pipelines.quality.planted import MissRate
+from pipelines.quality.review import review
+from pipelines.records import ModelVersion, RegionMask
 from pipelines.sync import sync
 from pipelines.training.registry import Registry
 from tests.integration.test_loop import png
@@ -52,10 +57,10 @@ def gold(make_archive):
     return archive, drawn, handed, exported["data"]["sha256"]
 
 
-def _review(archive):
+def _review(archive, registry=None):
     published = Published.of(archive.settings, archive.bucket)
     params = load_params(archive.settings.params_path)
-    return review(archive.settings, published, Registry(archive.settings), archive.labels, params)
+    return review(archive.settings, published, registry or Registry(archive.settings), archive.labels, params)
 
 
 def test_the_gold_photo_is_handed_out_once_more_and_no_other(gold) -> None:
@@ -76,6 +81,98 @@ def test_people_are_scored_against_the_truth(gold) -> None:
 
     assert found.agreement.gold_of_person == {"novice@maskloop.local": (1, pytest.approx(20 / 30))}
     assert len(as_tables(found)) == 2
+
+
+class WithChampion:
+    """A registry whose champion serves; of how it was trained nothing is known."""
+
+    def champion(self) -> ModelVersion:
+        return ModelVersion("clothing", 1, "run", "", 0.5, promoted=True)
+
+
+@pytest.fixture(scope="module")
+def planted(make_archive):
+    """An archive of two gold photos, and a third that shows a skirt: two people were handed the gold photos again.
+
+    One submitted what was there, the other threw the wrong region away.
+    """
+    archive = make_archive("planted")
+    for number, blue in enumerate((40, 120, 200)):
+        archive.upload(f"planted-{number}.png", png(60, 40, (30, 200, blue)))
+    ingest(archive.bucket, archive.labels, archive.settings, load_params(archive.settings.params_path))
+    password = archive.settings.label_studio_password.get_secret_value()
+    url = archive.settings.url("label_studio")
+    expert, careless, careful = (
+        Labeler(url, f"{name}@maskloop.local", password) for name in ("expert", "careless", "careful")
+    )
+    drawn = []
+    while task := expert.next_task(archive.project):
+        expert.submit(task, coat(30) if len(drawn) < 2 else [*coat(10), skirt()], 5.0)
+        drawn.append(task["id"])
+    for exported in export_tasks(archive.labels, archive.project, drawn[:2]):
+        archive.labels.patch(f"/api/annotations/{exported['annotations'][0]['id']}/", {"ground_truth": True})
+    assert sync(archive.bucket, archive.labels, archive.settings)
+    _review(archive, WithChampion())
+    show_predictions_of(archive.labels, archive.project, "clothing:v1")
+    shown = {}
+    for person in (careless, careful):
+        task = person.next_task(archive.project)
+        [prediction] = task["predictions"]
+        shown[task["id"]] = prediction["result"]
+        kept = [one for one in prediction["result"] if person is careless or not one["id"].startswith("planted")]
+        person.submit(task, [{**one, "origin": "prediction"} for one in kept], 5.0)
+    assert careless.next_task(archive.project) is None, "each gold photo is handed out once more"
+    sync(archive.bucket, archive.labels, archive.settings)
+    return archive, drawn[:2], shown
+
+
+def skirt() -> dict:
+    """A skirt at the bottom of a 60×40 photo."""
+    mask = np.zeros((60, 40), bool)
+    mask[50:56, 5:30] = True
+    return {**region_json(RegionMask("skirt", mask, 1.0), "skirt"), "origin": "manual"}
+
+
+def test_gold_photos_show_the_truth_and_one_wrong_region(planted) -> None:
+    _, gold, shown = planted
+    assert sorted(shown) == sorted(gold)
+    for result in shown.values():
+        assert [(one["id"], one["value"]["brushlabels"]) for one in result] == [
+            ("gold--coat", ["coat"]), ("planted--skirt", ["skirt"])
+        ]  # fmt: skip
+
+
+def test_who_left_the_wrong_region_is_told_and_neither_mask_enters_the_dataset(planted) -> None:
+    archive, gold, _ = planted
+
+    found = _review(archive, WithChampion())
+
+    assert found.missed == {
+        "careful@maskloop.local": MissRate(1, 0), "careless@maskloop.local": MissRate(1, 1)
+    }  # fmt: skip
+    assert found.agreement.photos == 0, "who starts from the truth agrees with it"
+    assert "Wrong regions" in str(as_tables(found)[-1].title)
+    manifest = Published.of(archive.settings, archive.bucket).manifest(found.dataset)
+    assert set(manifest["annotators"].explode()) == {"expert@maskloop.local"}
+    for task in gold:
+        [prediction] = archive.labels.get("/api/predictions/", task=task)
+        assert not is_planted(prediction["result"]), "nobody else shall begin with it"
+
+
+def test_a_photo_that_is_gold_no_more_keeps_its_mask(planted) -> None:
+    archive, gold, _ = planted
+    for exported in export_tasks(archive.labels, archive.project, gold):
+        for annotation in exported["annotations"]:
+            archive.labels.patch(f"/api/annotations/{annotation['id']}/", {"ground_truth": False})
+
+    sync(archive.bucket, archive.labels, archive.settings)
+
+    for exported in export_tasks(archive.labels, archive.project, gold):
+        mask = read_mask(archive.settings.workspace_path / mask_path(exported["data"]["sha256"]))
+        assert set(np.unique(mask)) == {0, load_params(archive.settings.params_path).label_ids["coat"]}
+        assert (mask > 0).any(axis=1).sum() == 30
+    manifest = Published.of(archive.settings, archive.bucket)
+    assert set(manifest.manifest(manifest.newest())["annotators"].explode()) == {"expert@maskloop.local"}
 
 
 def test_a_share_of_the_photos_is_drawn_by_two_people(make_archive) -> None:
