@@ -1,12 +1,18 @@
 """The queue of nine people in a real Label Studio: one task each, and a promotion that breaks no open page."""
 
+import io
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from pipelines import storage
 from pipelines.blind import read_blindness
+from pipelines.dataset.split import side_of
 from pipelines.demo.labelers import Labeler
+from pipelines.images import sha256_hex
 from pipelines.labelstudio.annotations import export_tasks, parse_annotation, started_from_its_prediction
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import QUEUE_TITLE, find_project
@@ -53,16 +59,28 @@ def test_people_who_ask_at_the_same_moment_get_different_tasks_with_masks_or_on_
         assert not (shown and blindness.is_blind(task))
 
 
-def test_photos_that_judge_models_wait_without_masks(settings, labels, project):
-    tasks = list(list_tasks(labels, project))
-    blindness = read_blindness(settings, load_params(settings.params_path), tasks)
-    blind = [task for task in tasks if blindness.judges(task) and not task.opened]
+def test_a_photo_that_judges_models_waits_without_masks(stack_after_two_rounds, settings, labels, project):
+    params = load_params(settings.params_path)
+    files = (squares(number) for number in range(100))  # the group of one that no catalogue knows is its content
+    data = next(file for file in files if side_of(sha256_hex(file), params.split) == "test")
+    name = f"{settings.source_prefix}judge.png"
+    photo = storage.put(storage.connect(settings), settings.source_bucket, name, data, "image/png")
+    stack_after_two_rounds.run("ingest")
+    said = stack_after_two_rounds.run("prelabel")
 
-    assert blind
-    assert tasks_with_masks(labels, project, [task.id for task in blind]) == set()
-    for task in blind:
-        [shown] = labels.get(f"/api/tasks/{task.id}/")["predictions"]
-        assert shown["result"] == []
+    tasks = list(list_tasks(labels, project))
+    [task] = [task for task in tasks if task.image.uri == photo.uri]
+    assert read_blindness(settings, params, tasks).judges(task)
+    [shown] = labels.get(f"/api/tasks/{task.id}/")["predictions"]
+    assert (shown["result"], 0 < shown["score"] < 1) == ([], True)
+    assert "to be drawn blind" in said
+
+
+def squares(number: int) -> bytes:
+    """A picture of coloured squares that looks like no other."""
+    file, random = io.BytesIO(), np.random.default_rng(number)
+    Image.fromarray(random.integers(0, 256, (12, 8, 3)).astype(np.uint8)).resize((80, 120), 0).save(file, "PNG")
+    return file.getvalue()
 
 
 def test_the_queue_tab_hands_out_the_least_certain_first(settings, labels, project):
