@@ -38,14 +38,15 @@ def draw_sheet(sha256: str, models: Sequence[ClothingModel], params: Params) -> 
 
 
 def draw_curves(curves: pd.DataFrame, path: Path) -> None:
-    """Draw training loss and validation mIoU by epoch; `curves` is what `train` writes."""
+    """Draw training loss and validation mIoU by step; `curves` is what `train` writes, older ones by epoch."""
+    place = "step" if "step" in curves.columns else "epoch"
     figure = Figure(figsize=(6, 3), layout="constrained")
     losses = figure.subplots()
-    losses.plot(curves["epoch"] + 1, curves["train_loss"], color="tab:gray")
-    losses.set(xlabel="epoch", ylabel="training loss")
+    losses.plot(curves[place], curves["train_loss"], color="tab:gray")
+    losses.set(xlabel=place, ylabel="training loss")
     scores = losses.twinx()
     measured = curves.dropna(subset="val_miou")
-    scores.plot(measured["epoch"] + 1, measured["val_miou"], "o-", color="tab:blue")
+    scores.plot(measured[place], measured["val_miou"], "o-", color="tab:blue")
     scores.set_ylabel("validation mIoU", color="tab:blue")
     figure.savefig(path, dpi=110)
 
