@@ -73,13 +73,14 @@ def train(
     ] = -1,
 ) -> None:
     """Train a clothing model on a folder of masked photos as the loop would, with its split, figures and report."""
+    import torch
+
     from pipelines.masked_photos import masked_photos
     from pipelines.params import load_params
     from pipelines.training.folder import train_on_folder
-    from pipelines.training.train import use_processor
 
     params = load_params(get_settings().params_path)
-    use_processor(params.train)
+    torch.set_num_threads(os.cpu_count() or 1)
     metrics = train_on_folder(
         masked_photos(photos, masks, labels, params), params, out, minutes=None if minutes < 0 else minutes
     )
