@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from pipelines.dataset.files import MANIFEST, encode_mask, mask_path
 from pipelines.errors import DatasetError
@@ -202,6 +203,19 @@ def test_batches_of_a_resumed_training_are_those_of_one_that_was_not() -> None:
         assert list(islice(Batches(order, 2, first), 2)) == whole[first : first + 2]
     assert len({place for batch in whole[3:6] for place, _ in batch}) == 6, "an epoch takes each photo once"
     assert all(len(batch) == 2 for batch in whole)
+
+
+def test_processes_that_load_photos_change_nothing(workspace: Sides, tiny_card: ModelCard) -> None:
+    photos = Photos(workspace["train"], tiny_card, augment=True)
+    batches = Batches(RepeatFactorSampler(photos.pixels, 0.5, seed=1), 2)
+
+    here, elsewhere = (
+        list(islice(DataLoader(photos, batch_sampler=batches, num_workers=workers), 3)) for workers in (0, 2)
+    )
+
+    for ours, theirs in zip(here, elsewhere, strict=True):
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])
 
 
 def test_fewer_photos_than_a_batch_are_one_batch() -> None:
