@@ -1,0 +1,168 @@
+"""Heads on the features of an encoder: no photo is judged by one that learned from it or from its family."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.params import IGNORE, Params
+from pipelines.quality import folds
+from pipelines.quality.folds import Features, folds_of, judge_out_of_fold, probabilities, train_head
+
+COAT, DRESS = 3, 7
+LABELS = {"coat": COAT, "hat": 5, "dress": DRESS}
+
+
+@given(
+    families=st.dictionaries(st.integers(0, 200).map(str), st.sampled_from("abcdefghij"), min_size=1, max_size=60),
+    count=st.integers(1, 5),
+)
+def test_a_family_shares_a_fold_and_folds_are_about_as_large(families: dict[str, str], count: int) -> None:
+    found = folds_of(families, count)
+
+    assert set(found) == set(families)
+    assert set(found.values()) <= set(range(count))
+    assert len({(families[photo], fold) for photo, fold in found.items()}) == len(set(families.values()))
+    sizes = Counter(found.values())
+    largest = max(Counter(families.values()).values())
+    assert max(sizes.values()) - min(sizes[fold] for fold in range(count)) <= largest
+
+
+def test_folds_do_not_depend_on_the_order_of_photos() -> None:
+    families = {str(number): f"family {number // 3}" for number in range(30)}
+    assert folds_of(families, 3) == folds_of(dict(reversed(families.items())), 3)
+
+
+def photo(name: str) -> np.ndarray:
+    """A photo that is red at the top and blue below, with noise of its own."""
+    pixels = np.random.default_rng(int(name)).integers(0, 60, (90, 60, 3)).astype(np.uint8)
+    pixels[:45, :, 0] += 180
+    pixels[45:, :, 2] += 180
+    return pixels
+
+
+def mask(name: str) -> np.ndarray:
+    """A coat where a photo is red and a dress where it is blue."""
+    drawn = np.full((90, 60), COAT, np.uint8)
+    drawn[45:] = DRESS
+    return drawn
+
+
+@pytest.fixture
+def features(tmp_path: Path, params: Params) -> Features:
+    return Features(tmp_path, photo, params.train)
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds, "_STEPS", 4)
+    monkeypatch.setattr(folds, "_BATCH", 4)
+
+
+class TestFeatures:
+    def test_they_are_computed_once(self, tmp_path: Path, params: Params) -> None:
+        read = []
+
+        def reading(name: str) -> np.ndarray:
+            read.append(name)
+            return photo(name)
+
+        first = Features(tmp_path, reading, params.train).of("1")
+        again = Features(tmp_path, reading, params.train).of("1")
+
+        assert read == ["1"]
+        for one, other in zip(first, again, strict=True):
+            assert one.dtype == np.float16
+            np.testing.assert_array_equal(one, other)
+
+    def test_they_are_the_encoders_own_and_no_training_changes_them(self, features: Features, few_steps: None) -> None:
+        before = [stage.copy() for stage in features.of("1")]
+        train_head(["1", "2"], features, {"1": mask("1"), "2": mask("2")}, [COAT, DRESS], seed=0)
+        for one, other in zip(before, features.of("1"), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_those_of_other_photos_are_dropped(self, features: Features, tmp_path: Path) -> None:
+        for name in "123":
+            features.of(name)
+        features.drop_others(["2", "4"])
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["2"]
+
+    def test_no_more_are_kept_than_fit(
+        self, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        size = sum(stage.nbytes for stage in features.of("1"))
+        monkeypatch.setattr(folds, "_MOST_BYTES", 2 * size)
+        expected = {name: features.of(name) for name in "234"}
+        assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+        for name, stages in expected.items():
+            for one, other in zip(stages, features.of(name), strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+class TestJudging:
+    FAMILIES = {str(number): f"family {number // 2}" for number in range(8)}  # noqa: RUF012
+
+    def judged(self, features: Features, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = judge_out_of_fold(self.FAMILIES, features, masks.__getitem__, LABELS, 2)
+        return {one.sha256: one.probabilities for one in found}
+
+    def test_what_is_drawn_on_a_photo_says_nothing_of_what_is_seen_on_it_and_on_its_family(
+        self, features: Features, few_steps: None
+    ) -> None:
+        masks = {name: mask(name) for name in self.FAMILIES}
+        swapped = np.where(mask("2") == COAT, DRESS, COAT).astype(np.uint8)
+
+        before, after = self.judged(features, masks), self.judged(features, {**masks, "2": swapped})
+
+        assert set(before) == set(self.FAMILIES)
+        fold = folds_of(self.FAMILIES, 2)
+        same = {name for name in before if np.array_equal(before[name], after[name])}
+        assert {"2", "3"} <= same
+        assert same == {name for name in self.FAMILIES if fold[name] == fold["2"]}, "others learned from it"
+
+    def test_labels_that_nobody_drew_are_left_out(self, features: Features, few_steps: None) -> None:
+        found = list(judge_out_of_fold(self.FAMILIES, features, mask, LABELS, 2))
+
+        assert {tuple(one.labels.items()) for one in found} == {(("coat", COAT), ("dress", DRESS))}
+        for one in found:
+            assert one.probabilities.shape[0] == 3
+            np.testing.assert_allclose(one.probabilities.sum(axis=0), 1, rtol=1e-4)
+
+    def test_one_family_judges_nobody(self, features: Features) -> None:
+        assert list(judge_out_of_fold({"1": "a", "2": "a"}, features, mask, LABELS, 3)) == []
+
+    def test_the_same_photos_are_judged_alike(self, features: Features, few_steps: None) -> None:
+        masks = {name: mask(name) for name in self.FAMILIES}
+        before = torch.random.get_rng_state()
+        one, other = self.judged(features, masks), self.judged(features, masks)
+        for name in self.FAMILIES:
+            np.testing.assert_array_equal(one[name], other[name])
+        assert torch.equal(before, torch.random.get_rng_state()), "whoever draws numbers elsewhere is not disturbed"
+
+
+def test_a_head_learns_what_masks_show(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folds, "_STEPS", 60)
+    monkeypatch.setattr(folds, "_BATCH", 4)
+    names = [str(number) for number in range(8)]
+
+    head = train_head(names, features, {name: mask(name) for name in names}, [COAT, DRESS], seed=0)
+
+    seen = probabilities(head, features.of("20")).argmax(axis=0)
+    assert (seen == np.repeat([1, 2], 30)[:, None]).mean() > 0.9
+
+
+def test_what_nobody_could_name_is_not_learned(features: Features, few_steps: None) -> None:
+    """Whatever stands below the ignored pixels, the head is the same."""
+    names, hidden = ["1", "2"], np.zeros((90, 60), bool)
+    hidden[60:] = True
+    ignored = {name: np.where(hidden, IGNORE, mask(name)).astype(np.uint8) for name in names}
+    unknown = {name: np.where(hidden, 99, mask(name)).astype(np.uint8) for name in names}
+
+    one, other = (train_head(names, features, masks, [COAT, DRESS], seed=0) for masks in (ignored, unknown))
+
+    for ours, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(ours, theirs)
