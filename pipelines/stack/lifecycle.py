@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,11 @@ from pipelines.stack.airflow import POOLS, Airflow
 from pipelines.stack.secrets import ensure_secrets, write_airflow_passwords
 from pipelines.stack.services import Service, environment, is_healthy, services_in
 
-_START_TIMEOUT_S = 240  # a first start migrates three databases
+# A first start migrates three databases and imports for a minute of processor time: on a busy machine that takes long
+# without anything being wrong. What counts is whether the services still work towards it.
+_STANDSTILL_S = 240  # without so many seconds of processor time in it, or another service that answers, it failed
+_WORK_S = 5
+_LONGEST_START_S = 3600
 DAGS = frozenset({"ingest_images", "prelabel_images", "sync_annotations", "retrain_model", "review_labels"})
 
 
@@ -123,19 +127,29 @@ def _prepare_folders(settings: Settings) -> None:
 
 
 def _wait_until_healthy(console: Console, settings: Settings) -> None:
-    started = time.monotonic()
+    started = moved = time.monotonic()
     ready: dict[str, float] = {}
+    worked = 0.0
     with Live(console=console, refresh_per_second=4) as live:
         while len(ready) < len(services_in(settings)):
             for service in services_in(settings):
                 if service.name not in ready and is_healthy(service, settings)[0]:
-                    ready[service.name] = time.monotonic() - started
+                    ready[service.name], moved = time.monotonic() - started, time.monotonic()
             live.update(_progress(settings, ready))
             _require_alive(settings)
-            if time.monotonic() - started > _START_TIMEOUT_S:
-                slow = [s for s in services_in(settings) if s.name not in ready]
-                raise ServiceError("; ".join(f"{s.name}: {is_healthy(s, settings)[1]}" for s in slow))
+            waited_for = [service for service in services_in(settings) if service.name not in ready]
+            used = _processor_seconds(settings, waited_for)
+            if used > worked + _WORK_S or used < worked:  # less: one was started again
+                worked, moved = used, time.monotonic()
+            now = time.monotonic()
+            if waited_for and (now - moved > _STANDSTILL_S or now - started > _LONGEST_START_S):
+                raise ServiceError("; ".join(f"{s.name}: {is_healthy(s, settings)[1]}" for s in waited_for))
             time.sleep(0.5)
+
+
+def _processor_seconds(settings: Settings, services: Sequence[Service]) -> float:
+    names = {name for service in services for name in service.processes}
+    return sum(seconds for name, seconds in supervisor.processor_seconds(settings).items() if name in names)
 
 
 def _require_alive(settings: Settings) -> None:

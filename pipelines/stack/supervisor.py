@@ -107,6 +107,18 @@ def memory_mb(settings: Settings) -> dict[str, float]:
     return {name: sum(map(_pss, _family(pid))) / 1e6 for name, (_, pid) in states(settings).items() if pid}
 
 
+def processor_seconds(settings: Settings) -> dict[str, float]:
+    """Return the seconds of processor time that each process and its children have used so far."""
+    return {name: sum(map(_used, _family(pid))) for name, (_, pid) in states(settings).items() if pid}
+
+
+def _used(process: psutil.Process) -> float:
+    try:
+        return float(sum(process.cpu_times()[:2]))
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return 0.0
+
+
 def _family(pid: int) -> list[psutil.Process]:
     try:
         return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
