@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from pipelines.params import EffortParams
 from pipelines.training.figures import BINS, Evaluation
@@ -14,6 +15,7 @@ CLASSES = 20  # background and 19 garments
 _FREQUENCY = np.r_[1, np.geomspace(0.8, 0.05, CLASSES - 1)]  # share of photos that show a class
 _SKILL = np.r_[3.5, np.full(CLASSES - 1, 0.4)]  # logit of the share of a class's pixels that a model finds
 _BACKGROUND = 300_000  # pixels
+_NO_REGIONS = pd.DataFrame(columns=["photo"])
 
 
 def evaluation_of(confusions: np.ndarray, families: Sequence[str]) -> Evaluation:
@@ -23,6 +25,7 @@ def evaluation_of(confusions: np.ndarray, families: Sequence[str]) -> Evaluation
     return Evaluation(
         tuple(str(number) for number in range(photos)), tuple(families), confusions,
         np.zeros((photos, classes, 4), np.int64), np.zeros((photos, classes, 3), np.int64), nothing, nothing,
+        _NO_REGIONS,
     )  # fmt: skip
 
 

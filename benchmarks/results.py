@@ -18,7 +18,7 @@ peer's value divided by ours.
 
 In the tables of the demo, labelers are simulated: they know the true mask, keep a pre-label that overlaps it by an IoU
 of 0.85 or more as it is, correct one from 0.4 on, and draw the rest by hand; «s per photo» adds up assumed times for
-each of these. «test mIoU» is taken over the labels that occur in the test photos, background included; «pre-label
+each of these. «test mIoU» is taken over the labels in truth or prediction, background included; «pre-label
 mIoU» compares the champion's masks with what was submitted in that round.
 
 {BEGIN}

@@ -175,7 +175,8 @@ def decide(
     )  # fmt: skip
     against = _whatever_it_gains(weighed, number)
     if champion is None:
-        verdict = f"first model: test mIoU {weighed.challenger_miou:.3f}" + (f"; {floor}" if floor else "")
+        verdict = f"first model: test mIoU {_cell(weighed.challenger_miou)}"
+        verdict += f"; {floor}" if floor and floor.passes else ""
         return replace(weighed, promote=not against, reason="; ".join([verdict, *against]))
     if challenger.photos != champion.photos or challenger.families != champion.families:
         raise ValueError("champion and challenger were evaluated on different photos")
