@@ -175,7 +175,13 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
     if params.encoder_weights == "imagenet":
         import segmentation_models_pytorch as smp
 
-        wanted = smp.encoders.get_preprocessing_params(params.encoder, "imagenet")
+        try:
+            wanted = smp.encoders.get_preprocessing_params(params.encoder, "imagenet")
+        except (KeyError, ValueError) as error:
+            raise ModelError(
+                f"segmentation-models-pytorch has no ImageNet weights of encoder {params.encoder!r} ({error}); see "
+                "train.encoder and train.encoder_weights in docs/params.md"
+            ) from error
         mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
     card = ModelCard(
         params.architecture, params.encoder, *params.predict_size, mean, std, dict(labels), dict(params.decoder),

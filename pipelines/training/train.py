@@ -13,6 +13,7 @@ import platform
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -49,10 +50,7 @@ def train(params: Params) -> None:
     options, begun = params.train, time.monotonic()
     _prepare_torch(options)
     photos_of("test")  # better to hear now than after the training that nothing can be evaluated
-    try:
-        network, card = new_network(options, params.label_ids)
-    except ModelError as error:
-        raise TrainingError(str(error)) from error
+    network, card = _network(options, params.label_ids)
     start = take_start(network, card, options.start)
     smaller = replace(card, height=options.image_height, width=options.image_width)
     photos = Photos(photos_of("train"), smaller, augment=True)
@@ -81,6 +79,23 @@ def train(params: Params) -> None:
         loop.run(TRAINING / _key(params) / "last.ckpt")
     if processes()[0] == 0:
         _write(loop, card, start, planned, schedule)
+
+
+def _network(options: TrainParams, label_ids: Mapping[str, int]) -> tuple[torch.nn.Module, ModelCard]:
+    """Build the network that params.yaml asks for; raises TrainingError when there is none, or none for the size."""
+    height, width = options.image_height, options.image_width
+    try:
+        network, card = new_network(options, label_ids)
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, 3, height, width))
+    except ModelError as error:
+        raise TrainingError(str(error)) from error
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:  # libraries raise all of these
+        raise TrainingError(
+            f"{options.architecture} with encoder {options.encoder} takes no photos of {height}×{width} pixels "
+            f"({error}); change train.image_height and image_width, or the network"
+        ) from error
+    return network, card
 
 
 def _write(loop: Loop, card: ModelCard, start: Start, planned: int, schedule: Schedule) -> None:

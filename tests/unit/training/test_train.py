@@ -235,7 +235,16 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do(
     assert not MODEL.exists()
 
 
-@pytest.mark.parametrize("options", [{"architecture": "Crystal"}, {"encoder": "ball"}, {"decoder": {"chanels": 3}}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"architecture": "Crystal"},
+        {"encoder": "ball"},
+        {"encoder": "ball", "encoder_weights": "imagenet"},
+        {"decoder": {"chanels": 3}},
+        {"architecture": "DPT", "encoder": "tu-vit_tiny_patch16_224"},  # takes 224×224 pixels only
+    ],
+)
 def test_an_impossible_network_is_no_matter_of_trying_again(
     workspace: Sides, small_training: Params, options: dict[str, Any]
 ) -> None:
