@@ -167,13 +167,10 @@ def _keep(
     }
     path.write_text(json.dumps(looked | json.loads(decision.as_json()), indent=1) + "\n", encoding="utf-8")
     registry.log_file(version.run_id, path)
-    tags = {}
-    manifest = pd.read_parquet(MANIFEST)
-    if "division" in manifest.columns:
-        tags[DIVISION] = str(manifest["division"].iloc[0])
     if decision.detectable_gain is not None:
-        tags[DETECTABLE] = f"{decision.detectable_gain:.4f}"
-    registry.tag(version, tags)
+        manifest = pd.read_parquet(MANIFEST)
+        division = str(manifest["division"].iloc[0]) if "division" in manifest.columns else ""
+        registry.tag(version, {DETECTABLE: f"{decision.detectable_gain:.4f}", DIVISION: division})
     if decision.champion_miou is not None and decision.gain:
         gain, low, high = decision.gain
         names = ("champion_test_miou", "gain", "gain_low", "gain_high")

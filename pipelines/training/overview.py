@@ -17,17 +17,17 @@ from mlflow.entities import Run
 
 from pipelines.training.run import DATASET, MINUTES, STEPS_DONE
 
-VERSION, DECISION, GAIN = "maskloop.version", "maskloop.decision", "maskloop.gain"  # tags of a run
+VERSION, DECISION = "maskloop.version", "maskloop.decision"  # tags of a run
+GATE, GAIN = "maskloop.gate", "maskloop.gain"  # likewise: the gate's verdict and reason, and the gain with its interval
 VIEW = "maskloop"  # of the experiment's runs, with the columns that matter
 SHOWN_RUNS = 20
 REPORT_PAGE = "report.html"
 _TRAINING_PAGES = "workflowType=machine_learning"
 _LONGEST_DESCRIPTION = 5000  # what MLflow's database holds
-_LONGEST_CELL = 160
-_WIDTHS = {
-    "attributes.`Run Name`": 300, "runDateAndNestInfo": 140, "attributes.`Dataset`": 200, "duration": 80,
-    "metrics.`test_miou`": 90, f"tags.`{GAIN}`": 190, f"tags.`{STEPS_DONE}`": 130, f"tags.`{MINUTES}`": 130,
-    f"tags.`{DECISION}`": 400,
+_LONGEST_CELL = 80  # more would squeeze the other columns until their figures break
+_WIDTHS = {  # of the view's columns, in pixels
+    "attributes.`Run Name`": 560, "runDateAndNestInfo": 150, "attributes.`Dataset`": 200, "duration": 80,
+    "metrics.`test_miou`": 85, f"tags.`{DECISION}`": 600,
 }  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def _row(name: str, run: Run) -> str:
     model = f"#/models/{quote(name)}/versions/{served_as.rpartition(':v')[2]}?{_TRAINING_PAGES}"
     decision = tags.get(DECISION, run.info.status.lower()).replace("|", "/").replace("\n", " ")
     cells = [
-        f"[{served_as}]({model})" if served_as else f"[run]({here}?{_TRAINING_PAGES})",
+        f"[{served_as.rpartition(':')[2]}]({model})" if served_as else f"[run]({here}?{_TRAINING_PAGES})",
         decision if len(decision) <= _LONGEST_CELL else decision[:_LONGEST_CELL] + "…",
         f"{miou:.3f}" if math.isfinite(miou) else "",
         *(tags.get(tag, "") for tag in (GAIN, STEPS_DONE, MINUTES, DATASET)),
@@ -142,7 +142,7 @@ def experiment_tags(now_ms: int) -> dict[str, str]:
     state = {
         "orderByKey": "attributes.start_time", "orderByAsc": False, "lifecycleFilter": "Active", "searchFilter": "",
         "startTime": "ALL", "datasetsFilter": [], "modelVersionFilter": "All Runs",
-        "selectedColumns": [column for column in _WIDTHS if "`" in column and "Run Name" not in column],
+        "selectedColumns": [column for column in _WIDTHS if "`" in column],
         "columnOrder": list(_WIDTHS), "columnWidths": _WIDTHS, "runsHiddenMode": "FIRST_10_RUNS", "groupBy": None,
         "viewMaximized": False, "runListHidden": False,
     }  # fmt: skip

@@ -16,9 +16,9 @@ from pipelines.records import ModelVersion
 from pipelines.settings import Settings
 from pipelines.training import overview
 from pipelines.training.attempts import Attempts
-from pipelines.training.overview import Shown, experiment_note
+from pipelines.training.overview import GATE, Shown, experiment_note
 from pipelines.training.run import DATASET, FINGERPRINT, STARTED_FROM, STEPS_DONE, Training, logged_model
-from pipelines.training.versions import CHAMPION, DECISION, ENDED_BY, GATE, PAUSED, Versions
+from pipelines.training.versions import CHAMPION, DECISION, ENDED_BY, PAUSED, Versions
 
 logger = logging.getLogger(__name__)
 _EVENT = "maskloop.event"  # of a version: what happened to it since the gate
@@ -103,23 +103,13 @@ class Registry(Versions):
         there is nothing to go back to.
         """
         leaving = self.champion()
-        served = self._served(leaving)
-        before = None
-        while served and before is None:
-            if leaving is None or served[-1] != leaving.version:
-                before = self.version(str(served[-1]))
-            served = served if before else served[:-1]
-        if before is None and leaving is None:
-            raise ModelError(f"{self.name} has no champion yet, so there is nothing to roll back")
-        if before is None:
-            raise ModelError(
-                f"{leaving.served_as if leaving else ''} is the first champion, or those before it were deleted; "
-                f"choose a version of {self.url} with `maskloop promote NUMBER`"
-            )
+        served = self._served_before(leaving)
+        before = self.version(str(served[-1]))
+        assert before is not None, "it was there a moment ago"
+        self._clear(before, PAUSED)
         self._note_served(served)  # first: a kill between the two leaves a champion that is not in it, and is noted
         with self._explained():
             self.client.set_registered_model_alias(self.name, CHAMPION, str(before.version))
-        self._clear(before, PAUSED)
         if leaving:
             self._show(leaving, event=f"rolled back to {before.served_as} by hand")
         gone = f"{leaving.served_as} was rolled back" if leaving else "the version after it was deleted"
@@ -133,7 +123,7 @@ class Registry(Versions):
             if table:
                 self.client.log_text(version.run_id, table, _GATE_TABLE)
         verdict = "promoted" if promoted else "not promoted" if version.is_complete else "cut short"
-        self.tag(version, {GATE: f"{verdict}: {reason}"[:_LONGEST_TAG]})
+        self.tag_run(version.run_id, {GATE: f"{verdict}: {reason}"[:_LONGEST_TAG]})
         self._show(version)
         self._write_note()
 
@@ -149,10 +139,10 @@ class Registry(Versions):
         if before and before.version == version.version:
             return False
         served = self._served(before)
+        self._clear(version, PAUSED)
         with self._explained():
             self.client.set_registered_model_alias(self.name, CHAMPION, str(version.version))
         self._note_served([*served, version.version])
-        self._clear(version, PAUSED)
         if before:
             self._show(before, event=f"replaced by {version.served_as}")
         return True
@@ -164,6 +154,23 @@ class Registry(Versions):
         served = [int(number) for number in json.loads(tags.get(_SERVED, "[]"))]
         if champion and served[-1:] != [champion.version]:
             served.append(champion.version)
+        return served
+
+    def _served_before(self, leaving: ModelVersion | None) -> list[int]:
+        """Return the versions that served up to the last one before the champion that is still there.
+
+        Raises ModelError when there is none.
+        """
+        served = self._served(leaving)
+        while served and ((leaving and served[-1] == leaving.version) or self.version(str(served[-1])) is None):
+            served.pop()
+        if not served and leaving is None:
+            raise ModelError(f"{self.name} has no champion yet, so there is nothing to roll back")
+        if not served and leaving:
+            raise ModelError(
+                f"{leaving.served_as} is the first champion, or those before it were deleted; choose a version of "
+                f"{self.url} with `maskloop promote NUMBER`"
+            )
         return served
 
     def _note_served(self, served: list[int]) -> None:
@@ -178,7 +185,8 @@ class Registry(Versions):
         with self._explained():
             self.client.update_model_version(self.name, str(version.version), shown.description(table))
             self.client.update_run(version.run_id, name=shown.run_name)
-        self.tag_run(version.run_id, {overview.VERSION: shown.served_as, overview.DECISION: shown.sentence})
+        decided = shown.sentence[:_LONGEST_TAG]
+        self.tag_run(version.run_id, {overview.VERSION: shown.served_as, overview.DECISION: decided})
         if shown.decision:
             self.tag(version, {DECISION: shown.decision[:_LONGEST_TAG]})
 
@@ -186,7 +194,7 @@ class Registry(Versions):
         with self._explained():
             tags = self.client.get_model_version(self.name, str(version.version)).tags
             run = self.client.get_run(version.run_id)
-        verdict, _, reason = tags.get(GATE, "").partition(": ")
+        verdict, _, reason = run.data.tags.get(GATE, "").partition(": ")
         return Shown(version.served_as, run, verdict, reason, tags.get(_EVENT, ""), tags.get(PAUSED, ""))
 
     def _write_note(self) -> None:
@@ -206,7 +214,8 @@ class Registry(Versions):
         if model is None:
             raise ModelError(f"run {run_id} in {self.url} holds no model; delete the run and register again")
         steps, run_tags = training.steps, self.client.get_run(run_id).data.tags
-        tags = {FINGERPRINT: training.fingerprint, DATASET: training.dataset, ENDED_BY: steps.get("ended_by", "")}
+        ended_by = "" if steps.get("ended_by") == "schedule" else steps.get("ended_by", "")
+        tags = {FINGERPRINT: training.fingerprint, DATASET: training.dataset, ENDED_BY: ended_by}
         tags |= {name: run_tags.get(name, "") for name in (STEPS_DONE, STARTED_FROM)}
         known = {name: value for name, value in tags.items() if value}
         self.client.create_model_version(self.name, f"models:/{model}", run_id, tags=known, model_id=model)

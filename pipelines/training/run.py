@@ -145,7 +145,7 @@ def logged_model(client: MlflowClient, run_id: str) -> str | None:
 
 def _figures(figures: Mapping[str, Any], time_ms: int) -> list[Metric]:
     """Give the figures that stand on MLflow's pages; metrics.json and the report hold all."""
-    shown = {key for key in figures if key in _INTERVAL or not key.endswith(("_low", "_high"))}
+    shown = [key for key in figures if key in _INTERVAL or not key.endswith(("_low", "_high"))]
     values = {f"test_{key}": figures[key] for key in shown if isinstance(figures[key], float)}
     values |= {f"iou/{label}": of_label["iou"] for label, of_label in figures["per_class"].items() if "iou" in of_label}
     return [Metric(name, value, time_ms, 0) for name, value in values.items()]

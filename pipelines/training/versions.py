@@ -22,7 +22,7 @@ from pipelines.training.run import DATASET, NETWORK, STARTED_FROM, STEPS_DONE
 CHAMPION = "champion"
 # Tags of a version.
 DECISION, PAUSED, ENDED_BY = "maskloop.decision", "maskloop.paused", "maskloop.ended_by"
-GATE, DIVISION, DETECTABLE = "maskloop.gate", "maskloop.division", "maskloop.detectable_gain"
+DIVISION, DETECTABLE = "maskloop.division", "maskloop.detectable_gain"
 GATE_FILE = "gate.json"  # of a run: what the gate looked at
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
@@ -97,10 +97,10 @@ class Versions:
         Mostly: on half of them at least. With `before`, versions from that one on do not count.
         """
         today, looks = set(families), 0
-        for version in self._search():
-            if GATE not in version.tags or (before and int(version.version) >= before.version):
-                continue
-            gate = json.loads(self._text(version.run_id, GATE_FILE) or "{}")
+        for version in self.versions():
+            if before and version.version >= before.version:
+                break
+            gate = json.loads(self.file(version, GATE_FILE) or "{}")
             looked = today & set(gate.get("test_families", ())) if gate.get("compared") else set()
             looks += bool(looked) and 2 * len(looked) >= len(today)
         return looks
