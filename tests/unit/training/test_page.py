@@ -10,11 +10,10 @@ import pytest
 from pipelines.dataset.files import CURVES, MODEL
 from pipelines.params import Params
 from pipelines.segmentation.clothing import load_model
-from pipelines.training.changes import Changes, Difference
 from pipelines.training.evaluate import evaluate, evaluate_model
 from pipelines.training.floor import Floor
 from pipelines.training.gate import Steps, decide
-from pipelines.training.page import Contender, choose, write_page
+from pipelines.training.page import Contender, choose, write_folder_page, write_page
 
 Sides = dict[str, list[str]]
 
@@ -32,7 +31,9 @@ def challenger(workspace: Sides, model_that_sees_coats: Path, two_labels: Params
 def page_of(challenger: Contender, champion: Contender | None, params: Params, title: str = "dataset-0002") -> str:
     names = ["background", *params.label_ids]
     found = champion.found if champion else None
-    decision = decide(challenger.found, found, names, params.promote, floor=Floor(12.5), steps=Steps(23, 160, "minutes"))
+    decision = decide(
+        challenger.found, found, names, params.promote, floor=Floor(12.5), steps=Steps(23, 160, "minutes")
+    )
     write_page(Path("report.html"), title, decision, challenger, champion, params)
     return Path("report.html").read_text(encoding="utf-8")
 
@@ -55,6 +56,25 @@ def test_a_first_model_has_nothing_to_be_compared_with(challenger: Contender, tw
 
     assert "first model" in page
     assert "At the gate" not in page
+
+
+def test_all_that_was_weighed_stands_on_the_page(challenger: Contender, two_labels: Params) -> None:
+    page = page_of(challenger, Contender("clothing:v1", challenger.model, challenger.found), two_labels)
+
+    for text in (
+        "3 of 3 families", "looks at this test side before", "p = ", "gains seen four times in five",
+        "its masks save 12.5 s per photo", "23 of 160 steps, cut short", "as served, against 32 bits",
+    ):  # fmt: skip
+        assert text in page, text
+
+
+def test_a_training_without_a_gate_has_no_verdict(challenger: Contender, two_labels: Params) -> None:
+    write_folder_page(Path("report.html"), two_labels)
+
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "trained on 5 photos" in page
+    assert "Promoted" not in page.replace("Not promoted", "")
+    assert "What was weighed" not in page
 
 
 def test_the_page_needs_nothing_from_elsewhere(challenger: Contender, two_labels: Params) -> None:

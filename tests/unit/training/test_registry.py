@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, STEPS
 from pipelines.errors import ServiceError
@@ -179,6 +180,25 @@ def test_the_result_of_an_attempt_that_was_not_registered_goes_into_its_run(
 
     assert registry.begin_run(training, params) == run_id
     assert registry.register(training, params, PHOTO).run_id == run_id
+
+
+def test_a_registration_that_mlflow_broke_off_goes_on_in_the_same_run(
+    registry: Registry, trained: Training, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> str:
+        raise MlflowException("the connection was reset")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("pipelines.training.run._log_model", breaks)
+        with pytest.raises(ServiceError, match="the connection was reset"):
+            registry.register(trained, params, PHOTO)
+    version = registry.register(trained, params, PHOTO)
+
+    experiment = registry.client.get_experiment_by_name("clothing").experiment_id
+    assert [run.info.run_id for run in registry.client.search_runs([experiment])] == [version.run_id]
+    for name, steps in (("test_miou", [0]), ("train_loss", [0, 1])):
+        points = registry.client.get_metric_history(version.run_id, name)
+        assert [point.step for point in points] == steps, "nothing is logged twice"
 
 
 def test_a_training_that_failed_is_marked(registry: Registry, trained: Training, params: Params) -> None:
