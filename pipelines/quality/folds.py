@@ -1,8 +1,8 @@
 """Masks judged by small models that did not learn from the photo: the features of a pretrained encoder, and heads.
 
-The encoder learned from ImageNet alone and never from these labels, so its features say nothing of what was drawn. They
-are computed once per photo and kept. On them a small head is trained per fold, on the photos of all other folds, which
-takes seconds to minutes on a processor; a family of photos that look alike is never on both sides.
+The encoders learned from ImageNet alone and never from these labels, so their features say nothing of what was drawn.
+They are computed once per photo and kept. On them small heads are trained for each fold, on the photos of all other
+folds, which takes minutes on a processor; a family of photos that look alike is never on both sides.
 """
 
 import logging
@@ -26,26 +26,28 @@ from pipelines.segmentation.transforms import BACKGROUND, normalize, resize_imag
 
 logger = logging.getLogger(__name__)
 ENOUGH_PHOTOS = 40  # heads that learn from fewer see little
-_ENCODER, _WEIGHTS = "timm-tf_efficientnet_lite0", "imagenet-pypi"
-_HEIGHT, _WIDTH = 480, 320  # of photos that the encoder sees
-_STAGES = 3  # of the encoder, the last ones, whose output is kept: at 1/8, 1/16 and 1/32 of that size
-_CHANNELS, _STEPS, _BATCH, _LR, _DECAY, _DROPOUT = 64, 400, 16, 3e-3, 0.05, 0.2
-_MOST_BYTES = 4_000_000_000  # of features that are kept
+# Two encoders see more than one: the mean of their heads is right where each by itself errs.
+ENCODERS, _WEIGHTS = ("timm-tf_efficientnet_lite0", "timm-tf_efficientnet_lite2"), "imagenet-pypi"
+_HEIGHT, _WIDTH = 480, 320  # of photos that the encoders see
+_STAGES = 3  # of an encoder, the last ones, whose output is kept: at 1/8, 1/16 and 1/32 of that size
+_CHANNELS, _STEPS, _BATCH, _LR, _DECAY = 64, 400, 16, 3e-3, 0.05
+_DROPOUT, _SMOOTHING = 0.5, 0.1  # against certainty that a few hundred photos do not give
+_MOST_BYTES = 4_000_000_000  # of features that are kept of an encoder
 
 Read = Callable[[str], np.ndarray]  # a photo, (H, W, 3) uint8 RGB, or its index mask, (H, W) uint8, by SHA-256
 
 
 class Features:
-    """What the pretrained encoder makes of photos, kept in a folder until that is full: float16, half a megabyte each.
+    """What a pretrained encoder makes of photos, kept in a folder until that is full: half a megabyte of each.
 
     A photo's features are an array per stage, the finest first: (C, h, w) float16.
     """
 
-    def __init__(self, folder: Path, read_photo: Read, options: TrainParams) -> None:
-        wanted = {"encoder": _ENCODER, "encoder_weights": _WEIGHTS, "architecture": "FPN", "decoder": {}}
+    def __init__(self, folder: Path, read_photo: Read, options: TrainParams, encoder: str) -> None:
+        wanted = {"encoder": encoder, "encoder_weights": _WEIGHTS, "architecture": "FPN", "decoder": {}}
         network, card = new_network(options.model_copy(update=wanted), {"garment": 1})
         self._encoder, self._mean, self._std = network.get_submodule("encoder").eval(), card.mean, card.std
-        self._read_photo, self._folder = read_photo, folder / f"{_ENCODER}-{_HEIGHT}x{_WIDTH}"
+        self._read_photo, self._folder = read_photo, folder / f"{encoder}-{_HEIGHT}x{_WIDTH}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._kept = {path.name for path in self._folder.iterdir()}
         self.shapes = [stage.shape for stage in self._stages(np.zeros((_HEIGHT, _WIDTH, 3), np.uint8))]
@@ -115,12 +117,12 @@ def folds_of(families: Mapping[str, str], count: int) -> dict[str, int]:
 
 
 def judge_out_of_fold(
-    families: Mapping[str, str], features: Features, read_mask: Read, labels: Mapping[str, int], folds: int
+    families: Mapping[str, str], features: Sequence[Features], read_mask: Read, labels: Mapping[str, int], folds: int
 ) -> Iterator[Judged]:
-    """Yield each photo with the class probabilities of a head that was trained on the photos of all other folds.
+    """Yield each photo with class probabilities by heads that were trained on the photos of all other folds.
 
-    `families` names the family by photo, `labels` the pixel value by label. Labels that no mask holds are left out.
-    Yields nothing when the photos are of one family.
+    `families` names the family by photo, `labels` the pixel value by label; there is a head for each of `features`, and
+    their mean counts. Labels that no mask holds are left out. Yields nothing when the photos are of one family.
     """
     fold_of = folds_of(families, min(folds, len(set(families.values()))))
     places = sorted(fold_of)
@@ -129,10 +131,11 @@ def judge_out_of_fold(
     known = {name: value for name, value in labels.items() if value in there}
     for fold in sorted(set(fold_of.values())) if len(set(fold_of.values())) > 1 else []:
         others = [photo for photo in places if fold_of[photo] != fold]
-        head = train_head(others, features, masks, list(known.values()), seed=fold)
+        heads = [train_head(others, one, masks, list(known.values()), seed=fold) for one in features]
         for photo in places:
             if fold_of[photo] == fold:
-                yield Judged(photo, masks[photo], probabilities(head, features.of(photo)), known, "folds")
+                said = [probabilities(head, one.of(photo)) for head, one in zip(heads, features, strict=True)]
+                yield Judged(photo, masks[photo], np.mean(said, axis=0), known, "folds")
 
 
 def train_head(
@@ -161,7 +164,7 @@ def train_head(
                 stages, target = [stage.flip(3) for stage in stages], target.flip(2)
             with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bfloat16()):
                 logits = head(stages)
-            loss = functional.cross_entropy(logits.float(), target, ignore_index=IGNORE)
+            loss = functional.cross_entropy(logits.float(), target, ignore_index=IGNORE, label_smoothing=_SMOOTHING)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

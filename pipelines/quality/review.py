@@ -24,7 +24,7 @@ from pipelines.lock import held
 from pipelines.params import Params
 from pipelines.quality.agreement import Drawings, measure_agreement
 from pipelines.quality.figures import Quality
-from pipelines.quality.folds import ENOUGH_PHOTOS, Features, judge_out_of_fold
+from pipelines.quality.folds import ENCODERS, ENOUGH_PHOTOS, Features, judge_out_of_fold
 from pipelines.quality.planted import GoldPhoto, donors_of, hand_out_gold, miss_rates, take_back
 from pipelines.quality.suspicion import Judged, find_suspicious
 from pipelines.records import NO_MODEL, ModelVersion
@@ -104,8 +104,9 @@ def _judged(
     if len(others) < ENOUGH_PHOTOS:
         logger.info("%d photos are too few to be judged by each other: nothing is said of these", len(others))
         return
-    features = Features(settings.var / _FEATURES, version.photo, params.train)
-    features.drop_others(list(others))
+    features = [Features(settings.var / _FEATURES, version.photo, params.train, encoder) for encoder in ENCODERS]
+    for one in features:
+        one.drop_others(list(others))
     yield from judge_out_of_fold(others, features, version.mask, params.label_ids, params.quality.folds)
 
 

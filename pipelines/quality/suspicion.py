@@ -17,9 +17,9 @@ from pipelines.params import IGNORE
 from pipelines.segmentation.transforms import BACKGROUND, resize_mask
 
 HEIGHT, WIDTH = 120, 80  # at which masks are compared
-_EDGE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))  # what is nowhere as wide as this is the edge of a garment
+_EDGE = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))  # what is nowhere as wide as this is the edge of a garment
 _LEAST_SHARE = 0.005  # of the photo: a smaller difference is not worth anybody's time
-_WRONG = 0.05  # share of labels that are taken to be wrong; see `_surprise`
+_WRONG = 0.01  # share of pixels that are taken to be drawn wrong; see `_surprise`
 
 
 @dataclass(frozen=True)

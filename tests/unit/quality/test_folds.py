@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipelines.params import IGNORE, Params
 from pipelines.quality import folds
-from pipelines.quality.folds import Features, folds_of, judge_out_of_fold, probabilities, train_head
+from pipelines.quality.folds import ENCODERS, Features, Read, folds_of, judge_out_of_fold, probabilities, train_head
 
 COAT, DRESS = 3, 7
 LABELS = {"coat": COAT, "hat": 5, "dress": DRESS}
@@ -52,9 +52,13 @@ def mask(name: str) -> np.ndarray:
     return drawn
 
 
+def features_of(folder: Path, read_photo: Read, params: Params) -> Features:
+    return Features(folder, read_photo, params.train, ENCODERS[0])
+
+
 @pytest.fixture
 def features(tmp_path: Path, params: Params) -> Features:
-    return Features(tmp_path, photo, params.train)
+    return features_of(tmp_path, photo, params)
 
 
 @pytest.fixture
@@ -71,8 +75,8 @@ class TestFeatures:
             read.append(name)
             return photo(name)
 
-        first = Features(tmp_path, reading, params.train).of("1")
-        again = Features(tmp_path, reading, params.train).of("1")
+        first = features_of(tmp_path, reading, params).of("1")
+        again = features_of(tmp_path, reading, params).of("1")
 
         assert read == ["1"]
         for one, other in zip(first, again, strict=True):
@@ -107,7 +111,7 @@ class TestJudging:
     FAMILIES = {str(number): f"family {number // 2}" for number in range(8)}  # noqa: RUF012
 
     def judged(self, features: Features, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = judge_out_of_fold(self.FAMILIES, features, masks.__getitem__, LABELS, 2)
+        found = judge_out_of_fold(self.FAMILIES, [features], masks.__getitem__, LABELS, 2)
         return {one.sha256: one.probabilities for one in found}
 
     def test_what_is_drawn_on_a_photo_says_nothing_of_what_is_seen_on_it_and_on_its_family(
@@ -125,7 +129,7 @@ class TestJudging:
         assert same == {name for name in self.FAMILIES if fold[name] == fold["2"]}, "others learned from it"
 
     def test_labels_that_nobody_drew_are_left_out(self, features: Features, few_steps: None) -> None:
-        found = list(judge_out_of_fold(self.FAMILIES, features, mask, LABELS, 2))
+        found = list(judge_out_of_fold(self.FAMILIES, [features], mask, LABELS, 2))
 
         assert {tuple(one.labels.items()) for one in found} == {(("coat", COAT), ("dress", DRESS))}
         for one in found:
@@ -133,7 +137,7 @@ class TestJudging:
             np.testing.assert_allclose(one.probabilities.sum(axis=0), 1, rtol=1e-4)
 
     def test_one_family_judges_nobody(self, features: Features) -> None:
-        assert list(judge_out_of_fold({"1": "a", "2": "a"}, features, mask, LABELS, 3)) == []
+        assert list(judge_out_of_fold({"1": "a", "2": "a"}, [features], mask, LABELS, 3)) == []
 
     def test_the_same_photos_are_judged_alike(self, features: Features, few_steps: None) -> None:
         masks = {name: mask(name) for name in self.FAMILIES}
@@ -142,6 +146,19 @@ class TestJudging:
         for name in self.FAMILIES:
             np.testing.assert_array_equal(one[name], other[name])
         assert torch.equal(before, torch.random.get_rng_state()), "whoever draws numbers elsewhere is not disturbed"
+
+
+def test_the_mean_of_all_encoders_counts(features: Features, few_steps: None, tmp_path: Path, params: Params) -> None:
+    other = Features(tmp_path, photo, params.train, ENCODERS[1])
+    families = {str(number): str(number) for number in range(4)}
+
+    alone, too, both = (
+        {one.sha256: one.probabilities for one in judge_out_of_fold(families, used, mask, LABELS, 2)}
+        for used in ([features], [other], [features, other])
+    )
+
+    for name in families:
+        np.testing.assert_allclose(both[name], (alone[name] + too[name]) / 2, atol=1e-6)
 
 
 def test_a_head_learns_what_masks_show(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
