@@ -1,0 +1,286 @@
+"""The review between a published dataset, a Label Studio and a registry: who judges what, and who is handed what."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, annotation_json, encode_mask, mask_path
+from pipelines.errors import DatasetError
+from pipelines.images import sha256_hex
+from pipelines.labelstudio.render import region_json
+from pipelines.labelstudio.tasks import task_data
+from pipelines.params import Params
+from pipelines.quality import folds
+from pipelines.quality.figures import Quality, as_tables, log_quality
+from pipelines.quality.planted import MissRate
+from pipelines.quality.review import review
+from pipelines.records import Annotation, ImageRef, ModelVersion, RegionMask
+from pipelines.settings import Settings
+from tests.unit.conftest import COAT, DRESS
+from tests.unit.labeling import Studio
+
+HEIGHT, WIDTH = 60, 40
+CHAMPION = ModelVersion("clothing", 4, "run-4", "dataset-0001", 0.5)
+
+
+class Dataset:
+    """Published versions: files by hash, folders and manifests by tag."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.folders: dict[tuple[str, Path], dict[str, str]] = {}
+        self.manifests: dict[str, pd.DataFrame] = {}
+
+    def keep(self, tag: str, folder: Path, name: str, data: bytes) -> None:
+        self.files[sha256_hex(data)] = data
+        self.folders.setdefault((tag, folder), {})[name] = sha256_hex(data)
+
+    def tags(self) -> list[str]:
+        return sorted(self.manifests)
+
+    def newest(self) -> str:
+        if not self.manifests:
+            raise DatasetError("nothing is published")
+        return self.tags()[-1]
+
+    def manifest(self, tag: str) -> pd.DataFrame:
+        return self.manifests[tag]
+
+    def folder(self, tag: str, path: Path) -> dict[str, str]:
+        return self.folders.get((tag, path), {})
+
+    def file(self, md5: str, _: str) -> bytes:
+        return self.files[md5]
+
+
+class Models:
+    """A registry with a champion, whose network is in a folder; notes what is logged."""
+
+    def __init__(self, champion: ModelVersion | None, folder: Path | None = None) -> None:
+        self._champion, self._folder = champion, folder
+        self.logged: dict[str, float] = {}
+
+    def champion(self) -> ModelVersion | None:
+        return self._champion
+
+    def download(self, *_: object) -> Path:
+        assert self._folder is not None, "nothing was to be judged by the champion"
+        return self._folder
+
+    def add_metrics(self, run_id: str, values: dict[str, float], step: int) -> None:
+        assert (run_id, step) == ("run-4", 1)
+        self.logged |= values
+
+
+def photo(number: int) -> tuple[bytes, np.ndarray]:
+    """A photo that is red at the top and blue below, on grey, and the mask of its coat and dress."""
+    random = np.random.default_rng(number)
+    pixels = random.integers(100, 140, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    left = int(random.integers(2, 12))
+    mask[8:28, left : left + 24], mask[28:42, left : left + 24] = COAT.id, DRESS.id
+    pixels[mask == COAT.id] = 220, 20, 20
+    pixels[mask == DRESS.id] = 20, 20, 220
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue(), mask
+
+
+Publish = Callable[..., tuple[Dataset, Studio]]
+
+
+@pytest.fixture
+def publish(two_labels: Params) -> Publish:
+    """Publish so many photos, each with a task; masks may be damaged, and sides given by number."""
+
+    def make(count: int, damage: dict[int, np.ndarray] | None = None, **sides: str) -> tuple[Dataset, Studio]:
+        dataset, studio, rows = Dataset(), Studio(two_labels), []
+        for number in range(count):
+            data, mask = photo(number)
+            mask = (damage or {}).get(number, mask)
+            name = sha256_hex(data)
+            dataset.keep("dataset-0001", IMAGES, name, data)
+            dataset.keep("dataset-0001", MASKS, mask_path(name).name, encode_mask(mask))
+            image = ImageRef(f"gs://archive/{number}.png", 1, name, HEIGHT, WIDTH)
+            studio.tasks[number + 1] = {"id": number + 1, "data": task_data(image, {})}
+            ids, pixels = np.unique(mask[mask > 0], return_counts=True)
+            label_pixels = {str(value): int(size) for value, size in zip(ids, pixels, strict=True)}
+            rows.append({
+                "sha256": name, "split": sides.get(f"photo_{number}", "train"), "group": f"group {number // 2}",
+                "family": f"family {number // 2}", "class_ids": ids, "label_pixels": json.dumps(label_pixels),
+                "height": HEIGHT, "width": WIDTH,
+            })  # fmt: skip
+        dataset.manifests["dataset-0001"] = pd.DataFrame(rows)
+        return dataset, studio
+
+    return make
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads that learn for some seconds."""
+    monkeypatch.setattr(folds, "_STEPS", 30)
+    monkeypatch.setattr(folds, "_BATCH", 4)
+    monkeypatch.setattr("pipelines.quality.review.ENCODERS", folds.ENCODERS[:1])
+
+
+def look(dataset: Dataset, studio: Studio, params: Params, tmp_path: Path, models: Models | None = None) -> Quality:
+    settings = Settings(_env_file=None, var=tmp_path)
+    return review(settings, dataset, models or Models(None), studio.client, params)  # type: ignore[arg-type]
+
+
+def test_photos_are_judged_by_who_did_not_learn_from_them(
+    publish: Publish, quick: None, two_labels: Params, tmp_path: Path, model_that_sees_coats: Path
+) -> None:
+    dataset, studio = publish(44, photo_0="test", photo_1="test", photo_2="val", photo_3="val")
+
+    found = look(dataset, studio, two_labels, tmp_path, Models(CHAMPION, model_that_sees_coats))
+
+    assert found.judged == {"clothing:v4": 4, "folds": 40}
+    assert str(found).endswith("look wrong (4 judged by clothing:v4, 40 judged by folds)")
+    kept = [path.name for path in (tmp_path / "quality").rglob("*") if path.is_file()]
+    assert len(kept) == 40, "features are kept of what they judge"
+
+
+@pytest.mark.parametrize("learned_from", ["dataset-0007", "dataset-0001"])
+def test_a_champion_judges_nothing_that_it_may_have_learned_from(
+    publish: Publish, quick: None, two_labels: Params, tmp_path: Path, learned_from: str
+) -> None:
+    """A dataset that nobody knows, and one in which the test photos were for training."""
+    dataset, studio = publish(44)
+    now = dataset.manifests["dataset-0001"]
+    dataset.manifests["dataset-0002"] = now.assign(split=["test"] * 4 + ["train"] * 40)
+    for folder in (IMAGES, MASKS):
+        dataset.folders["dataset-0002", folder] = dataset.folders["dataset-0001", folder]
+
+    found = look(dataset, studio, two_labels, tmp_path, Models(replace(CHAMPION, dataset=learned_from)))
+
+    assert found.judged == {"folds": 44}
+
+
+def test_the_worst_mask_stands_first_in_the_tab_with_its_reason(
+    publish: Publish, quick: None, two_labels: Params, tmp_path: Path
+) -> None:
+    without_dress = np.where(photo(7)[1] == DRESS.id, 0, photo(7)[1]).astype(np.uint8)
+    dataset, studio = publish(40, {7: without_dress})
+    studio.tasks[3]["data"]["review"] = "1 · the model sees hat where nothing is drawn (9.0% of the photo)"
+
+    found = look(dataset, studio, two_labels, tmp_path)
+
+    said = {number: task["data"].get("review", "") for number, task in studio.tasks.items()}
+    first = min((text, number) for number, text in said.items() if text)
+    assert first[1] == 8
+    assert "the model sees dress where nothing is drawn" in first[0]
+    assert found.suspicious[0].reason in first[0]
+    assert "hat" not in said[3], "what is not said any more leaves the tab"
+    assert sorted(text for text in said.values() if text) == [
+        text for one in found.suspicious for text in said.values() if text.endswith(one.reason) and text
+    ], "ordered as text they stand as the worst first"
+
+
+def test_of_a_few_photos_nothing_is_said(publish: Publish, two_labels: Params, tmp_path: Path) -> None:
+    dataset, studio = publish(6)
+
+    found = look(dataset, studio, two_labels, tmp_path)
+
+    assert (found.judged, found.suspicious) == ({}, ())
+    assert "too few photos" in str(found)
+
+
+class TestGold:
+    """Photos whose truth an expert set, in an archive that is too small for judges."""
+
+    def draw(self, dataset: Dataset, number: int, person: str, mask: np.ndarray, **fields: Any) -> None:
+        name = sha256_hex(photo(number)[0])
+        labels = {COAT.name: COAT.id, DRESS.name: DRESS.id}
+        regions = [
+            region_json(RegionMask(label, mask == value, 1.0), f"{person}-{label}")
+            for label, value in labels.items()
+            if (mask == value).any()
+        ]
+        fields = {"prediction_version": "", "planted": "", "gold": False} | fields
+        image = ImageRef(f"gs://archive/{number}.png", 1, name, HEIGHT, WIDTH)
+        uuid, raw = f"{person}-{number}", {"result": regions, "ground_truth": fields.pop("gold")}
+        annotation = Annotation(
+            uuid, number + 1, image, {}, person, datetime(2026, 1, 1, tzinfo=UTC), 9.0, False,
+            raw=raw, **fields,
+        )  # fmt: skip
+        dataset.keep("dataset-0001", ANNOTATIONS, f"{uuid}.json", annotation_json(annotation))
+
+    @pytest.fixture
+    def gold(self, publish: Publish) -> tuple[Dataset, Studio]:
+        """A gold photo without a dress among others that have one."""
+        coat = np.where(photo(0)[1] == DRESS.id, 0, photo(0)[1]).astype(np.uint8)
+        dataset, studio = publish(6, {0: coat})
+        self.draw(dataset, 0, "expert", coat, gold=True)
+        self.draw(dataset, 1, "expert", photo(1)[1])
+        return dataset, studio
+
+    def test_it_is_handed_out_with_a_wrong_region(
+        self, gold: tuple[Dataset, Studio], two_labels: Params, tmp_path: Path
+    ) -> None:
+        dataset, studio = gold
+
+        look(dataset, studio, two_labels, tmp_path, Models(CHAMPION))
+
+        [shown] = studio.predictions.values()
+        assert [one["id"] for one in shown["result"]] == ["gold--coat", "planted--dress"]
+        assert (shown["task"], shown["model_version"]) == (1, "clothing:v4")
+        assert studio.tasks[1]["overlap"] == 2
+        assert "overlap" not in studio.tasks[2]
+
+    def test_what_somebody_has_in_hand_is_left_alone(
+        self, gold: tuple[Dataset, Studio], two_labels: Params, tmp_path: Path
+    ) -> None:
+        dataset, studio = gold
+        studio.held = {1}
+
+        look(dataset, studio, two_labels, tmp_path, Models(CHAMPION))
+
+        assert studio.predictions == {}
+
+    @pytest.mark.parametrize("champion", [None, replace(CHAMPION, paused="it costs time")])
+    def test_while_no_model_draws_masks_it_is_handed_out_without(
+        self, gold: tuple[Dataset, Studio], two_labels: Params, tmp_path: Path, champion: ModelVersion | None
+    ) -> None:
+        dataset, studio = gold
+
+        look(dataset, studio, two_labels, tmp_path, Models(champion))
+
+        assert [one["result"] for one in studio.predictions.values()] == ([[]] if champion else [])
+        assert studio.tasks[1]["overlap"] == 2
+
+    def test_an_answer_counts_for_its_person_and_nowhere_else(
+        self, gold: tuple[Dataset, Studio], two_labels: Params, tmp_path: Path
+    ) -> None:
+        dataset, studio = gold
+        models = Models(CHAMPION)
+        look(dataset, studio, two_labels, tmp_path, models)
+        self.draw(dataset, 0, "novice@x.org", photo(0)[1], planted="missed", prediction_version="planted")
+        self.draw(dataset, 1, "novice@x.org", photo(1)[1])
+        studio.tasks[1] |= {"overlap": 1}
+
+        found = look(dataset, studio, two_labels, tmp_path, models)
+        log_quality(models, found)  # type: ignore[arg-type]
+
+        assert found.missed == {"novice@x.org": MissRate(1, 1)}
+        assert (found.agreement.photos, found.agreement.gold_of_person) == (1, {})
+        assert models.logged["quality/missed/novice_x.org"] == 1.0
+        assert models.logged["quality/alpha"] == 1.0
+        assert [one["result"] for one in studio.predictions.values()] == [[]], "nobody else begins with it"
+        assert studio.tasks[1]["overlap"] == 1, "it is handed out once"
+        assert [str(table.title).split()[0] for table in as_tables(found)] == ["too", "Agreement", "Wrong"]
+
+
+def test_without_a_dataset_there_is_nothing_to_look_through(two_labels: Params, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError):
+        look(Dataset(), Studio(two_labels), two_labels, tmp_path)
