@@ -124,9 +124,10 @@ def _of_few(kind: str, regions: pd.DataFrame, photos: Sequence[str], few: int, p
         chances = chances_of(others, fitted)
         errors.append(calibration_error(chances[:, 0], (others["iou"] >= effort.accept_iou).to_numpy()))
         found = others.assign(**dict(zip(_OUTCOMES, chances.T, strict=True)))
-        is_any = fitted.saved_per_photo > 0
-        saved.append(is_any * float(savings_by_photo(found, drawn[few:].tolist(), seconds, effort).mean()))
-        share.append(is_any * float((seconds.saved(*chances.T) > 0).mean()))
+        of_photo = savings_by_photo(found, drawn[few:].tolist(), seconds, effort)
+        is_any = fitted.saved_per_photo > 0  # else nothing is shown
+        saved.append(float(of_photo.mean()) if is_any else 0.0)
+        share.append(float((seconds.saved(*chances.T) > 0).mean()) if is_any else 0.0)
     title = f"{kind}, fitted on {few} photos"
     return [
         Row(f"{title}: calibration error of «accepted as it is»", statistics.mean(errors), None, None, "", _DRAWS),
