@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,11 +11,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipelines.dataset.compile import compile_dataset
+from pipelines.dataset.files import ANNOTATIONS, annotation_json, mask_path, read_mask
+from pipelines.labelstudio.annotations import parse_annotation
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.planted import is_planted
 from pipelines.labelstudio.regions import compile_regions
+from pipelines.labelstudio.render import region_json
+from pipelines.labelstudio.tasks import task_data
 from pipelines.params import IGNORE, Params
 from pipelines.quality.planted import GoldPhoto, MissRate, donors_of, hand_out_gold, miss_rates, plant, take_back
+from pipelines.records import ImageRef, RegionMask
 from tests.unit.conftest import COAT, DRESS
 
 
@@ -216,6 +223,37 @@ class TestHandingOut:
 
         assert [one["result"] for one in studio.predictions[4]] == [[]]
         assert studio.predictions[5] == [usual]
+
+
+@pytest.mark.parametrize("kept", [("gold--coat", "planted--dress"), ("gold--coat",), ()])
+@pytest.mark.parametrize("is_gold", [False, True])
+def test_what_began_with_a_wrong_region_is_no_part_of_a_dataset(
+    two_labels: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...], is_gold: bool
+) -> None:
+    """Whatever was done with it, and whoever marks it as the truth; the expert's mask stays, marked or not."""
+    monkeypatch.chdir(tmp_path)
+    ANNOTATIONS.mkdir(parents=True)
+    studio = Studio({})
+    hand_out(studio, two_labels)
+    [shown] = studio.predictions[4]
+    image = ImageRef("gs://archive/photos/a.jpg", 1, GOLD.sha256, 60, 40)
+    expert = region_json(RegionMask(COAT.name, truth() == COAT.id, 1.0), "by-hand")
+    for person, raw in (
+        (1, {"result": [expert], "ground_truth": not is_gold, "parent_prediction": None, "prediction": {}}),
+        (2, {
+            "result": [one for one in shown["result"] if one["id"] in kept], "ground_truth": is_gold,
+            "parent_prediction": shown["id"], "prediction": shown,
+        }),
+    ):  # fmt: skip
+        also = {"unique_id": f"of-{person}", "completed_by": person, "lead_time": 5.0, "was_cancelled": False}
+        later = {"updated_at": f"2026-01-0{person}T00:00:00Z"}
+        annotation = parse_annotation(raw | also | later, {"id": 4, "data": task_data(image, {})}, {})
+        (ANNOTATIONS / f"{annotation.uuid}.json").write_bytes(annotation_json(annotation))
+
+    table = compile_dataset(two_labels)
+
+    assert table["annotations"].tolist() == [["of-1"]]
+    np.testing.assert_array_equal(read_mask(mask_path(GOLD.sha256)), truth())
 
 
 def test_people_are_counted_by_what_they_left() -> None:
