@@ -101,8 +101,8 @@ def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
             logger.info("the local cache lacks files of %s; pulling them", dataset)
             clone.dvc("pull", "--force", *_DATASET)
         training = _training(clone, dataset, clone.git("tag", "--list", "--format=%(contents:subject)", dataset))
-        if not again and _is_registered(registry, training):
-            logger.info("the training on %s is registered already", dataset)
+        if not again and _awaits_decision(registry, training):
+            logger.info("the training on %s is registered already, and only its comparison is missing", dataset)
             return
         params = load_params(clone.path / "params.yaml")
         _lay_out_start(registry, clone.path, params)
@@ -118,9 +118,9 @@ def _training(clone: Workspace, dataset: str, summary: str) -> "Training":
     return Training(clone.path, dataset, clone.git("rev-parse", f"{dataset}^{{commit}}"), summary, cache)
 
 
-def _is_registered(registry: "Registry", training: "Training") -> bool:
+def _awaits_decision(registry: "Registry", training: "Training") -> bool:
     try:
-        return registry.is_registered(training)
+        return registry.awaits_decision(training)
     except ServiceError as error:
         logger.warning("whether this training is registered is not known: %s", error)
         return False

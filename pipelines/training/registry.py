@@ -50,9 +50,10 @@ class Registry(Versions):
         with self._explained():
             self.client.set_terminated(run_id, "FAILED")
 
-    def is_registered(self, training: Training) -> bool:
-        """Tell whether the network in a training's folder is a version already."""
-        return training.is_finished and bool(self._search(f"tags.`{FINGERPRINT}` = '{training.fingerprint}'"))
+    def awaits_decision(self, training: Training) -> bool:
+        """Tell whether the network in a training's folder is a version already that was never put before the gate."""
+        found = self._search(f"tags.`{FINGERPRINT}` = '{training.fingerprint}'") if training.is_finished else []
+        return bool(found) and not found[0].tags.get(DECISION)
 
     def register(self, training: Training, params: Params, photo: np.ndarray) -> ModelVersion:
         """Complete a training's run and register its model; gives the existing version when both were done before.

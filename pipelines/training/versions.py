@@ -56,8 +56,9 @@ class Versions:
             raise self._unreachable(error) from error
 
     def newest(self) -> ModelVersion | None:
-        """Return the version that was registered last; None when there is none."""
-        return next(reversed(self.versions()), None)
+        """Return the version that was registered last and whose run is still there; None when there is none."""
+        found = (self._described_if_kept(version) for version in reversed(self._search()))
+        return next((version for version in found if version), None)
 
     def versions(self) -> list[ModelVersion]:
         """Return all versions whose run is still there, oldest first."""

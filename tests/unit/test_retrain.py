@@ -95,9 +95,28 @@ def test_a_training_is_seen_while_it_goes_on_then_registered_and_judged(
     assert not version.promoted, "a network of two steps saves nobody any time"
     assert outcome(settings, version).startswith("clothing:v1 stays challenger: first model: test mIoU")
 
+    registry.client.delete_model_version_tag("clothing", "1", "maskloop.decision")  # as after a kill at the gate
     with caplog.at_level(logging.INFO):
+        assert dataset_to_train(bucket_client, settings) == dataset
         train(settings, dataset)
-    assert f"the training on {dataset} is registered already" in caplog.text
+    assert "only its comparison is missing" in caplog.text
+    assert register(bucket_client, settings, dataset) == version
+
+    leave_a_step_undone(registry, version)
+    assert dataset_to_train(bucket_client, settings) == dataset, "whatever is new"
+    train(settings, dataset)
+    goes_on = register(bucket_client, settings, dataset)
+    assert (goes_on.version, goes_on.done_steps, goes_on.planned_steps) == (2, 2, 2)
+    assert registry.ancestors(goes_on)[0][0].version == 1
+    live = registry.client.get_metric_history(goes_on.run_id, "train_loss")
+    assert [point.step for point in live] == [2], "the step that was missing"
+
+
+def leave_a_step_undone(registry: Registry, version: ModelVersion) -> None:
+    """Make a version look as if the minutes had ended its training after the first of two steps."""
+    steps = {"planned_steps": 2, "done_steps": 1, "ended_by": "minutes", "started_from": "", "steps_before": 0}
+    registry.client.log_text(version.run_id, json.dumps(steps), f"{NETWORK}/training.json")
+    registry.tag(version, {"maskloop.steps": "1/2", "maskloop.ended_by": "minutes"})
 
 
 def test_while_mlflow_is_down_it_trains_and_the_registration_makes_up_for_it(
