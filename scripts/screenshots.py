@@ -93,7 +93,10 @@ def mlflow(page: Page, settings: Settings) -> None:
     experiment = registry.client.get_run(champion.run_id).info.experiment_id
     report = registry.client.list_artifacts(champion.run_id, "report")
     overlay = next(file.path for file in report if "overlay" in file.path)
-    page.goto(f"{settings.url('mlflow')}/#/experiments/{experiment}/runs/{champion.run_id}/artifacts/{overlay}")
+    page.goto(
+        f"{settings.url('mlflow')}/#/experiments/{experiment}/runs/{champion.run_id}/artifacts/{overlay}"
+        "?workflowType=machine_learning"  # and not MLflow's pages for language models
+    )
     page.wait_for_timeout(6000)
     page.screenshot(path=PICTURES / "mlflow.png")
 
