@@ -238,10 +238,10 @@ def _make_arguments(source: tuple[Path, Path, Path] | None) -> str:
 def _results(rounds: list[Round]) -> Table:
     table = Table(title="What each round gave", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     for heading in (
-        "round", "tasks", "dataset", "model", "steps", "champion", "test\nmIoU", "pre-label\nmIoU",
-        "accepted\nuntouched", "s per photo:\nall", "\nwith masks", "\nwithout",
+        "round", "photos", "dataset", "model", "steps", "cham-\npion", "test\nmIoU", "pre-label\nmIoU", "un-\ntouched",
+        "s per\nphoto", "with\nmasks", "with-\nout",
     ):  # fmt: skip
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for number, one in enumerate(rounds, start=1):
         table.add_row(
             str(number), str(one.tasks), one.dataset, one.model, one.steps, "yes" if one.promoted else "no",
