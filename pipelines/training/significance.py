@@ -20,6 +20,7 @@ from pipelines.training.metrics import iou_of_pixels, pixels_of
 
 POWER = 0.8  # with which a gain of the detectable size is found
 _DECAY = 0.8  # of the level from one look at a test side to the next
+_STEPS = 4  # p values, at least, up to the level, or the swap test has little power
 _MOST_EXACT = 12  # families, up to which all swaps are tried
 _FEWEST_SWAPS, _MOST_SWAPS = 9_999, 499_999
 _SWAPS_PER_LEVEL = 20  # as many random swaps as make p values this much finer than the level
@@ -85,13 +86,14 @@ class Comparison:
         return float(gain_of_pixels(self.challenger.sum(0), self.champion.sum(0)))
 
     def p_value(self, level: float) -> float:
-        """Return the chance of so large a gain when neither model is better.
+        """Return the chance of so large a gain when neither model is better: the larger p value of two tests.
 
-        By the swap test where enough families are there for it to reach the level, and otherwise by Student's t.
+        Both keep the level by themselves. The swap test assumes nothing, but with few families only a gain in all of
+        them would pass it: Student's t stands alone there.
         """
         if self.families < 2 or not math.isfinite(self.gain()):
             return 1.0
-        return self.swap_p(level) if self.families >= families_for(level) else self.share_p()
+        return max(self.share_p(), self.swap_p(level) if self.families >= families_for(level / _STEPS) else 0.0)
 
     def swap_p(self, level: float = 0.05) -> float:
         """Return the one-sided p value of the swap test: families change sides, and the pooled gain is taken anew.
@@ -116,13 +118,13 @@ class Comparison:
     def share_p(self) -> float:
         """Return the one-sided p value of Student's t over what each family contributes to the gain.
 
-        It is conservative whatever the families' sizes, at levels up to 4 %: Ibragimov and Müller, «t-statistic based
-        correlation and heterogeneity robust inference», J. Business & Economic Statistics 28 (2010).
+        It is conservative however unequal the families are, at levels up to 4 %: Ibragimov and Müller, «t-statistic
+        based correlation and heterogeneity robust inference», J. Business & Economic Statistics 28 (2010).
         """
         shares = self.shares()
         error = shares.std(ddof=1) / math.sqrt(len(shares))
         if error == 0:
-            return 1.0
+            return 0.0 if shares.mean() > 0 else 1.0
         return float(stats.t.sf(shares.mean() / error, len(shares) - 1))
 
     def shares(self) -> np.ndarray:

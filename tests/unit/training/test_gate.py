@@ -395,12 +395,12 @@ def test_a_better_model_is_found_where_the_test_side_can_see_it(params: Params) 
 
 def test_truth_that_the_champion_drew_hides_a_better_model(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """On masks that people drew by themselves it is found; where they were shown the champion's it looks worse."""
-    monkeypatch.setattr("benchmarks.gate._ON_A_SIDE", 48)
-    _, masks = masks_of(params, 60)
+    monkeypatch.setattr("benchmarks.gate._ON_A_SIDE", 40)
+    _, masks = masks_of(params, 44)
 
-    blind, anchored, _, _ = anchoring(masks, 6, params, 12)
-    equal, _, _, _ = anchoring(masks, 0, params, 12)
+    blind, anchored, _, _ = anchoring(masks, 6, params, 8)
+    equal, _, _, _ = anchoring(masks, 0, params, 8)
 
-    assert blind >= 0.9
+    assert blind >= 0.85
     assert anchored == 0
-    assert equal <= 1 / 12
+    assert equal <= 1 / 8
