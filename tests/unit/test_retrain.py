@@ -112,6 +112,19 @@ def test_a_training_is_seen_while_it_goes_on_then_registered_and_judged(
     assert [point.step for point in live] == [2], "the step that was missing"
 
 
+def test_nothing_is_trained_on_a_dataset_that_has_no_photo_to_judge_by(
+    settings: Settings, bucket_client: Client, dataset: str, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    manifest = Published.manifest
+    monkeypatch.setattr(Published, "manifest", lambda self, tag: manifest(self, tag).assign(split="train"))
+    caplog.set_level(logging.INFO)
+
+    assert dataset_to_train(bucket_client, settings) is None
+
+    assert "14 photos to train on and 0 to judge by" in caplog.text
+
+
 def leave_a_step_undone(registry: Registry, version: ModelVersion) -> None:
     """Make a version look as if the minutes had ended its training after the first of two steps."""
     steps = {"planned_steps": 2, "done_steps": 1, "ended_by": "minutes", "started_from": "", "steps_before": 0}
