@@ -56,13 +56,6 @@ def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False)
     newest, registry = tags[-1], Registry(settings)
     if again:
         return newest
-    sides = published.manifest(newest)["split"].value_counts()
-    if sides.get("train", 0) < 2 or not sides.get("test", 0):
-        logger.info(
-            "%s has %d photos to train on and %d to judge by; a training needs two and one: label more photos", newest,
-            sides.get("train", 0), sides.get("test", 0),
-        )  # fmt: skip
-        return None
     if (unfinished := registry.newest()) and not unfinished.is_complete:
         logger.info(
             "the training of %s was cut short after %d of %d steps and goes on", unfinished.served_as,
@@ -76,6 +69,13 @@ def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False)
         logger.info(
             "%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, newest
         )
+        return None
+    sides = published.manifest(newest)["split"].value_counts()
+    if sides.get("train", 0) < 2 or not sides.get("test", 0):
+        logger.info(
+            "%s has %d photos to train on and %d to judge by; a training needs two and one: label more photos", newest,
+            sides.get("train", 0), sides.get("test", 0),
+        )  # fmt: skip
         return None
     known = registry.trained_datasets()
     last = next((tag for tag in reversed(tags) if tag in known), None)
