@@ -33,7 +33,7 @@ class Editor:
 
     def label(self, group: str, label: str) -> None:
         """Pick a label from one of the three lists."""
-        names = [one.name for one in self._params.labels]
+        names = list(self._params.region_ids)  # the ignore label stands last
         place = self.page.locator(".lsf-label").nth(_GROUPS[group] * len(names) + names.index(label))
         place.scroll_into_view_if_needed()
         place.click()
