@@ -46,7 +46,7 @@ _AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", 
 SERVICES = (
     Service("storage", ("storage",), "storage", "/_internal/healthcheck", "the local buckets"),
     Service("label-studio", ("label-studio",), "label_studio", "/health", "labelling", "/projects"),
-    Service("mlflow", ("mlflow",), "mlflow", "/health", "models", "/#/experiments?workflowType=machine_learning"),
+    Service("mlflow", ("mlflow",), "mlflow", "/health", "models", "/#/experiments"),
     Service("segmentation", ("segmentation",), "segmentation", "/health", "pre-labels photos with the champion"),
     Service("segment-anything", ("segment-anything",), "segment_anything", "/health", "answers the labelers' clicks"),
     Service("airflow", _AIRFLOW, "airflow", "/api/v2/monitor/health", "the runs of the loop", "/"),

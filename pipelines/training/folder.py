@@ -99,9 +99,7 @@ def load_named_model(settings: Settings, name: str) -> ClothingModel:
     if version is None:
         raise ModelError(f"{registry.url} has no {name}; give models:/{model}/NUMBER of those it lists, or a folder")
     with tempfile.TemporaryDirectory() as scratch:
-        return load_model(
-            registry.download(version, Path(scratch)), version=version.served_as, reduced_precision=False
-        )
+        return load_model(registry.download(version, Path(scratch)), version=version.served_as, reduced_precision=False)
 
 
 def _with_interval(values: Mapping[str, float], key: str) -> dict[str, float]:
