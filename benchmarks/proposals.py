@@ -38,7 +38,7 @@ from pipelines.training.evaluate import evaluate_model
 from pipelines.training.train import train
 
 _DRAWN, _ALL = 240, 1_000_000  # photos
-_STEPS = {"trained": 220, "hopeless": 8}
+_STEPS = {"trained": 220, "barely trained": 8}
 _TRAINING = {"image_height": 192, "image_width": 128, "predict_scale": 1.0, "max_minutes": 0, "patience": 0}
 _FEW, _DRAWS = (12, 30, 60), 10
 _OUTCOMES = ("accepted", "corrected", "deleted")
