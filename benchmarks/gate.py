@@ -31,7 +31,7 @@ from pipelines.training.metrics import pixels_of
 NAMES = ("background", *(f"garment {number}" for number in range(1, CLASSES)))
 SIDES = [(photos, families) for photos in (12, 30, 100) for families in (3, 5, 10)]
 _OWN = 0.2  # logits by which a family suits one of two similar models better
-_TRIALS, _HISTORIES, _ROUNDS, _RESAMPLES = 3_000, 1_000, 20, 400
+_TRIALS, _HISTORIES, _ROUNDS, _RESAMPLES = 3_000, 400, 20, 400
 _OF_PEER = 5  # fewer trials of the usual way, whose errors are large enough to be seen
 _GROWING = ((12, 3), (24, 6), (48, 12), (100, 25), (200, 50))  # photos and families
 _MASKS, _ON_A_SIDE, _OF_A_FAMILY, _ANCHORED_TRIALS, _HEIGHT = 400, 160, 4, 150, 200
