@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from pipelines.params import EffortParams
-from pipelines.training.figures import BINS, Evaluation
-from pipelines.training.metrics import Confusion
+from pipelines.training.confusion import Confusion
+from pipelines.training.metrics import BINS, Evaluation
 
 CLASSES = 20  # background and 19 garments
 _FREQUENCY = np.r_[1, np.geomspace(0.8, 0.05, CLASSES - 1)]  # share of photos that show a class

@@ -13,15 +13,14 @@ from google.cloud.storage import Client
 from PIL import Image
 from rich.progress import track
 
-from pipelines import storage
-from pipelines.catalog import COLUMNS
 from pipelines.demo.photos import draw_photo
-from pipelines.images import sha256_hex
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.render import prediction_json
 from pipelines.labelstudio.tasks import list_tasks, task_data
 from pipelines.params import Params
-from pipelines.records import ImageRef, ObjectRef, Prediction, RegionScore
+from pipelines.photos.decode import sha256_hex
+from pipelines.records import CATALOG_COLUMNS, ImageRef, ObjectRef, Prediction, RegionScore
 from pipelines.settings import Settings
 
 HEIGHT, WIDTH = 830, 550
@@ -44,13 +43,13 @@ def upload(
     bucket: Client, settings: Settings, numbers: Sequence[int], size: tuple[int, int] = (HEIGHT, WIDTH)
 ) -> list[ObjectRef]:
     """Upload photos of (height, width) pixels, 60 KB at the default size; each has other bytes and its own looks."""
-    storage.widen(bucket, _UPLOADS)
+    gcs.widen(bucket, _UPLOADS)
 
     def one(number: int) -> ObjectRef:
         noise = np.random.default_rng(number).integers(0, 255, (size[0] // 10, size[1] // 10, 3), np.uint8)
         file = io.BytesIO()
         Image.fromarray(noise).resize(size[::-1]).save(file, "JPEG", quality=88)
-        return storage.put(bucket, settings.source_bucket, f"photos/{number}.jpg", file.getvalue(), "image/jpeg")
+        return gcs.put(bucket, settings.source_bucket, f"photos/{number}.jpg", file.getvalue(), "image/jpeg")
 
     with ThreadPoolExecutor(_UPLOADS) as pool:
         return list(track(pool.map(one, numbers), "photos", total=len(numbers), transient=True))
@@ -59,13 +58,15 @@ def upload(
 def write_catalog(bucket: Client, settings: Settings, count: int) -> None:
     """Give every photo a row; twenty photos are a collection."""
     rows = "".join(",".join([str(number), *_details(number).values()]) + "\n" for number in range(count))
-    storage.put(bucket, settings.source_bucket, settings.catalog, f"{','.join(COLUMNS)}\n{rows}".encode(), "text/csv")
+    gcs.put(
+        bucket, settings.source_bucket, settings.catalog, f"{','.join(CATALOG_COLUMNS)}\n{rows}".encode(), "text/csv"
+    )
 
 
 def _details(number: int) -> dict[str, str]:
     """Give a photo's catalogue data, which its task shows as well: all columns but the id."""
     return {
-        column: f"c{number // 20}" if column == "collection" else f"{column} {number}" for column in COLUMNS[1:]
+        column: f"c{number // 20}" if column == "collection" else f"{column} {number}" for column in CATALOG_COLUMNS[1:]
     } | {"year": "1999"}
 
 
@@ -75,7 +76,7 @@ def annotate_new(
     """Make an annotated task of each photo, as an import of finished work does."""
     tasks = []
     for number, ref in enumerate(photos):
-        image = ImageRef(ref.uri, ref.generation, sha256_hex(storage.read(bucket, ref)), HEIGHT, WIDTH)
+        image = ImageRef(ref.uri, ref.generation, sha256_hex(gcs.read(bucket, ref)), HEIGHT, WIDTH)
         metadata = _details(int(PurePosixPath(ref.name).stem))
         result = results[number % len(results)]
         tasks.append({"data": task_data(image, metadata), "annotations": [{"result": result}]})

@@ -8,7 +8,7 @@ from rich.progress import track
 
 from pipelines.demo.photos import draw_photo
 from pipelines.params import Params
-from pipelines.segmentation.clothing import new_network, save_model
+from pipelines.segmentation.model import new_network, save_model
 from pipelines.segmentation.runtime import multiplies_bfloat16
 from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
 

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import psutil
 
-from pipelines import storage
+from pipelines.gcs import client as gcs
+from pipelines.local_stack.services import bucket_server, environment
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.stack.services import bucket_server, environment
 
 BUCKET = "archive"
 
@@ -36,7 +36,7 @@ class RunningService:
 
     def upload(self, name: str, data: bytes) -> dict[str, Any]:
         """Put a photo into the bucket and give its task."""
-        there = storage.put(storage.connect(self.settings), BUCKET, name, data, "image/jpeg")
+        there = gcs.put(gcs.connect(self.settings), BUCKET, name, data, "image/jpeg")
         return {"data": {"image": there.uri, "generation": str(there.generation)}}
 
     def memory_mb(self, which: str = "rss") -> float:
@@ -64,7 +64,7 @@ def bucket(var: Path) -> Iterator[Settings]:
         try:
             wait_for(f"{settings.storage_endpoint}/_internal/healthcheck")
             for name in (settings.source_bucket, settings.target_bucket):
-                storage.ensure_bucket(storage.connect(settings), name)
+                gcs.ensure_bucket(gcs.connect(settings), name)
             yield settings
         finally:
             process.terminate()

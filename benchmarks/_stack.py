@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks._service import free_ports
+from pipelines.airflow_api import Airflow
+from pipelines.local_stack.services import SERVICES
 from pipelines.settings import PROJECT_ROOT, SECRETS_FILE, Settings
-from pipelines.stack.airflow import Airflow
-from pipelines.stack.services import SERVICES
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 from label_studio_sdk.converter.brush import decode_rle, mask2rle
 
 from benchmarks.harness import Row, compare, compare_memory
-from pipelines.labelstudio.brush import label_map_to_rles, rle_to_alpha
+from pipelines.labelstudio.brush_rle import label_map_to_rles, rle_to_alpha
 
 _LABELS = range(1, 8)
 _SIZES = ((2000, 3000), (550, 830))

@@ -29,11 +29,11 @@ from pipelines.dataset.compile import compile_dataset
 from pipelines.dataset.files import ANNOTATIONS, MASKS, annotation_json, mask_path, read_mask
 from pipelines.dataset.memory import PLACE
 from pipelines.demo.photos import draw_photo
-from pipelines.images import sha256_hex
 from pipelines.labelstudio.interface import labeling_interface
 from pipelines.labelstudio.render import prediction_json
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import Params, load_params
+from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation, ImageRef, Prediction, RegionScore
 from pipelines.settings import PROJECT_ROOT
 

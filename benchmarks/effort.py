@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Row
-from pipelines.effort import Interval, measure_effort
 from pipelines.params import Params, load_params
-from pipelines.queue import chance_of
+from pipelines.prelabel.strategies import chance_of
+from pipelines.reports.effort import Interval, measure_effort
 from pipelines.settings import PROJECT_ROOT
 
 ARCHIVES = 200

@@ -19,8 +19,8 @@ from benchmarks._model import train_briefly
 from benchmarks.harness import Row
 from pipelines.demo.photos import draw_photo
 from pipelines.params import load_params
-from pipelines.segmentation.clothing import ClothingModel, load_model
 from pipelines.segmentation.grabcut import Prior, shrink
+from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.segmentation.prompts import Prompts
 from pipelines.settings import PROJECT_ROOT
 

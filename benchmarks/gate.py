@@ -19,14 +19,14 @@ from rich.progress import track
 from benchmarks._answers import CLASSES, DrawnSide, JitteredMasks, judged, submitted
 from benchmarks.harness import Row
 from pipelines.demo.photos import draw_photo
-from pipelines.masked_photos import masked_photos
+from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT
 from pipelines.training.bootstrap import resampled
-from pipelines.training.figures import Evaluation, gain_of_pixels
+from pipelines.training.confusion import pixels_of
 from pipelines.training.floor import Floor
 from pipelines.training.gate import Decision, decide
-from pipelines.training.metrics import pixels_of
+from pipelines.training.metrics import Evaluation, gain_of_pixels
 
 NAMES = ("background", *(f"garment {number}" for number in range(1, CLASSES)))
 SIDES = [(photos, families) for photos in (12, 30, 100) for families in (3, 5, 10)]

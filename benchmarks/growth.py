@@ -16,16 +16,16 @@ from google.cloud.storage import Client
 from benchmarks._archive import age, annotate_new, change, regions_of_drawings, upload, write_catalog
 from benchmarks._stack import local_stack
 from benchmarks.harness import Row, seconds
-from pipelines import storage
 from pipelines.dataset.compile import compile_dataset
 from pipelines.dataset.memory import PLACE
+from pipelines.dataset.pipeline import sync
 from pipelines.dataset.workspace import Workspace
-from pipelines.ingest import ingest
+from pipelines.gcs import client as gcs
+from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.client import LabelStudioClient, connect
 from pipelines.labelstudio.project import find_project
 from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.sync import sync
 
 _SIZES = tuple(int(size) for size in os.environ.get("MASKLOOP_BENCH_SIZES", "500,2000,8000").split(","))
 _CHANGED, _ROUNDS = 20, 3
@@ -40,7 +40,7 @@ def run() -> list[Row]:
     with local_stack() as stack:
         stack.up_without_clock()
         settings = stack.settings()
-        bucket, labels = storage.connect(settings), connect(settings)
+        bucket, labels = gcs.connect(settings), connect(settings)
         project = find_project(labels, params)
         write_catalog(bucket, settings, _SIZES[-1])
         before = 0

@@ -25,7 +25,7 @@ from benchmarks._archive import upload, write_catalog
 from benchmarks._service import free_ports
 from benchmarks._stack import LocalStack, local_stack
 from benchmarks.harness import Row
-from pipelines import storage
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import LabelStudioClient, connect
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import count_tasks
@@ -43,7 +43,7 @@ def run() -> list[Row]:
     with local_stack() as stack:
         stack.up_without_clock()
         settings = stack.settings()
-        bucket, labels = storage.connect(settings), connect(settings)
+        bucket, labels = gcs.connect(settings), connect(settings)
         project = find_project(labels, load_params(PROJECT_ROOT / "params.yaml"))
         write_catalog(bucket, settings, _MANY)
         photos = upload(bucket, settings, range(_PHOTOS))

@@ -30,11 +30,11 @@ from benchmarks._model import train_briefly
 from benchmarks._service import RunningService, bucket, free_ports, running, wait_for
 from benchmarks.clicks import drawn_photos
 from benchmarks.harness import Row, compare
-from pipelines.images import decode_image
 from pipelines.labelstudio.render import prediction_json
 from pipelines.params import Params, load_params
+from pipelines.photos.decode import decode_image
 from pipelines.records import NO_MODEL
-from pipelines.segmentation.clothing import ClothingModel, ModelCard, build_network, load_model
+from pipelines.segmentation.model import ClothingModel, ModelCard, build_network, load_model
 from pipelines.segmentation.transforms import normalize, resize_image
 from pipelines.settings import PROJECT_ROOT
 

@@ -19,10 +19,10 @@ import pandas as pd
 from benchmarks.harness import Row
 from pipelines.dataset.files import MANIFEST, MODEL
 from pipelines.demo.archive import Archive, SyntheticArchive
-from pipelines.masked_photos import masked_photos
+from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
-from pipelines.segmentation.clothing import ClothingModel, load_model
-from pipelines.segmentation.masks import classes_of_photo
+from pipelines.segmentation.model import ClothingModel, load_model
+from pipelines.segmentation.postprocess import classes_of_photo
 from pipelines.segmentation.proposals import Seconds, describe_regions
 from pipelines.settings import PROJECT_ROOT
 from pipelines.simulation.corpus import write_dataset

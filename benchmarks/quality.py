@@ -21,12 +21,12 @@ import pandas as pd
 from benchmarks.harness import Row
 from pipelines.dataset.files import IMAGES, MANIFEST, MODEL, encode_mask, mask_path, read_mask
 from pipelines.demo.archive import Archive, SyntheticArchive
-from pipelines.images import decode_image
-from pipelines.masked_photos import masked_photos
+from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
+from pipelines.photos.decode import decode_image
 from pipelines.quality.folds import ENCODERS, Features, judge_out_of_fold
-from pipelines.quality.suspicion import Judged, find_suspicious
-from pipelines.segmentation.clothing import load_model
+from pipelines.quality.label_errors import Judged, find_suspicious
+from pipelines.segmentation.model import load_model
 from pipelines.segmentation.transforms import resize_mask
 from pipelines.settings import PROJECT_ROOT
 from pipelines.simulation.corpus import write_dataset

@@ -25,18 +25,18 @@ from benchmarks._model import train_briefly
 from benchmarks._stack import local_stack
 from benchmarks.clicks import drawn_photos
 from benchmarks.harness import Row
-from pipelines import storage
 from pipelines.errors import ServiceError
-from pipelines.images import decode_image
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.render import prediction_json, version_of_region
+from pipelines.models.registry import Registry
+from pipelines.models.run import NETWORK
 from pipelines.params import load_params
+from pipelines.photos.decode import decode_image
 from pipelines.records import ModelVersion
-from pipelines.retrain import promote_by_hand, reload_service, roll_back
-from pipelines.segmentation.clothing import CARD, load_model
-from pipelines.serving import ask_service
+from pipelines.segmentation.model import CARD, load_model
+from pipelines.services import ask_service
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.training.registry import Registry
-from pipelines.training.run import NETWORK
+from pipelines.training.pipeline import promote_by_hand, reload_service, roll_back
 
 _PER_SECOND, _PHOTOS_EACH, _CHANGES, _BETWEEN_S = 5, 3, 10, 5.0
 
@@ -99,7 +99,7 @@ def _register(registry: Registry, folder: Path) -> ModelVersion:
 
 
 def _upload(settings: Settings, number: int, data: bytes) -> dict[str, Any]:
-    there = storage.put(storage.connect(settings), settings.source_bucket, f"photos/{number}.jpg", data, "image/jpeg")
+    there = gcs.put(gcs.connect(settings), settings.source_bucket, f"photos/{number}.jpg", data, "image/jpeg")
     return {"id": number, "data": {"image": there.uri, "generation": str(there.generation)}}
 
 

@@ -21,7 +21,7 @@ from segment_anything import sam_model_registry
 
 from benchmarks.harness import Row, compare_several
 from pipelines.params import load_params
-from pipelines.segmentation.clothing import Probabilities, new_network
+from pipelines.segmentation.model import Probabilities, new_network
 from pipelines.segmentation.runtime import Forward, callers_at_once, compile_network, multiplies_bfloat16
 from pipelines.settings import PROJECT_ROOT
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from benchmarks._stack import local_stack
 from benchmarks.harness import Row
-from pipelines.stack import supervisor
+from pipelines.local_stack import supervisor
 
 _ROUNDS = 3
 _SETTLE_SECONDS = 60  # after a start, until imports are done and nothing runs

@@ -17,15 +17,15 @@ from label_studio_sdk.converter import Converter
 from benchmarks._archive import age, annotate_new, change, regions_of_drawings, upload
 from benchmarks._stack import local_stack
 from benchmarks.harness import Row, seconds
-from pipelines import storage
 from pipelines.dataset.compile import compile_dataset
+from pipelines.dataset.pipeline import look_and_copy, sync
 from pipelines.dataset.workspace import Workspace
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import LabelStudioClient, connect
 from pipelines.labelstudio.interface import labeling_interface
 from pipelines.labelstudio.project import find_project
 from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.sync import look_and_copy, sync
 
 _TASKS, _CHANGED = 2000, 20
 
@@ -36,7 +36,7 @@ def run() -> list[Row]:
     with local_stack() as stack:
         stack.up_without_clock()
         settings = stack.settings()
-        bucket, labels = storage.connect(settings), connect(settings)
+        bucket, labels = gcs.connect(settings), connect(settings)
         project = find_project(labels, params)
         results = regions_of_drawings(params)
         annotate_new(bucket, labels, project, upload(bucket, settings, range(_TASKS)), results)

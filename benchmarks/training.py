@@ -27,18 +27,18 @@ import torch
 from benchmarks.harness import Row
 from pipelines.dataset.files import MANIFEST, MODEL, START, STEPS
 from pipelines.demo.archive import SyntheticArchive
-from pipelines.masked_photos import masked_photos
+from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
-from pipelines.segmentation.clothing import ModelCard, load_model, new_network
+from pipelines.segmentation.model import ModelCard, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
 from pipelines.simulation.corpus import write_dataset
 from pipelines.training.bootstrap import interval, resampled_miou
 from pipelines.training.budget import Schedule
+from pipelines.training.confusion import Confusion
 from pipelines.training.data import Photos, photos_of
 from pipelines.training.evaluate import evaluate_model
-from pipelines.training.figures import CONFIDENCE
-from pipelines.training.learner import Learner, segmentation_loss
-from pipelines.training.metrics import Confusion
+from pipelines.training.metrics import CONFIDENCE
+from pipelines.training.module import Learner, segmentation_loss
 from pipelines.training.train import keep_freed_memory, train
 
 _PHOTOS, _EPOCHS, _BATCHES = 160, 4, 12

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act, note_on_run, tell_people
+from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people
 
 
 @dag(
@@ -30,7 +30,7 @@ def ingest_images() -> None:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from pipelines.ingest import ingest
+        from pipelines.ingest.pipeline import ingest
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
         from pipelines.settings import get_settings

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act, tell_people
+from callbacks import fails_at_once_when_people_must_act, tell_people
 
 RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=15), "retry_exponential_backoff": True}
 
@@ -27,7 +27,7 @@ def prelabel_images() -> None:
     def plan() -> list[dict]:
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
-        from pipelines.prelabel import plan_batches
+        from pipelines.prelabel.pipeline import plan_batches
         from pipelines.settings import get_settings
 
         settings = get_settings()
@@ -42,7 +42,7 @@ def prelabel_images() -> None:
     def predict(batch: dict) -> int:
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
-        from pipelines.prelabel import Batch, prelabel_batch
+        from pipelines.prelabel.pipeline import Batch, prelabel_batch
         from pipelines.settings import get_settings
 
         settings = get_settings()
@@ -61,9 +61,9 @@ def prelabel_images() -> None:
         **RETRIES,
     )
     def embed() -> int:
-        from pipelines.embed import embed_ahead
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
+        from pipelines.prelabel.embed import embed_ahead
         from pipelines.settings import get_settings
 
         settings = get_settings()

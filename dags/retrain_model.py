@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act, note_on_run, tell_people, tell_people_that
+from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people, tell_people_that
 
 
 @dag(
@@ -29,8 +29,8 @@ def retrain_model() -> None:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from pipelines.retrain import dataset_to_train, train
         from pipelines.settings import get_settings
+        from pipelines.training.pipeline import dataset_to_train, train
 
         settings = get_settings()
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
@@ -53,8 +53,8 @@ def retrain_model() -> None:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
 
-        from pipelines.retrain import outcome, register
         from pipelines.settings import get_settings
+        from pipelines.training.pipeline import outcome, register
 
         settings = get_settings()
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()

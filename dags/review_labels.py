@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act, note_on_run, tell_people
+from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people
 
 
 @dag(
@@ -27,11 +27,11 @@ def review_labels() -> None:
 
         from pipelines.dataset.published import Published
         from pipelines.labelstudio.client import connect
+        from pipelines.models.registry import Registry
         from pipelines.params import load_params
-        from pipelines.quality.figures import as_tables, log_quality
+        from pipelines.quality.metrics import as_tables, log_quality
         from pipelines.quality.review import review
         from pipelines.settings import get_settings
-        from pipelines.training.registry import Registry
 
         settings = get_settings()
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from station import fails_at_once_when_people_must_act, note_on_run, tell_people
+from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people
 
 
 @dag(
@@ -33,9 +33,9 @@ def sync_annotations() -> None:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
 
+        from pipelines.dataset.pipeline import sync
         from pipelines.labelstudio.client import connect
         from pipelines.settings import get_settings
-        from pipelines.sync import sync
 
         settings = get_settings()
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
@@ -53,10 +53,10 @@ def sync_annotations() -> None:
         from airflow.providers.google.cloud.hooks.gcs import GCSHook
 
         from pipelines.dataset.published import Published
+        from pipelines.models.registry import Registry
         from pipelines.params import load_params
-        from pipelines.report import log_effort
+        from pipelines.reports.prelabel_report import log_effort
         from pipelines.settings import get_settings
-        from pipelines.training.registry import Registry
 
         settings, dataset = get_settings(), published["dataset"]
         bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 Metadata = Mapping[str, str]
+CATALOG_COLUMNS = (
+    "id_file", "year", "collection", "season", "subject", "media_type", "name", "theme", "typology", "typology.sub",
+)  # fmt: skip
 NO_MODEL = "no-champion"  # the segmentation service's model version while there is nothing to predict with
 # What Google, Amazon, CloudFront and Azure add to an address to let its holder in.
 _SIGNATURES = (

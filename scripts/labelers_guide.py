@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from playwright.sync_api import Browser, Page
 
-from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.client import LabelStudioClient, connect
 from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.project import find_project

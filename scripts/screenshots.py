@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from pipelines.airflow_api import Airflow
 from pipelines.errors import ConfigurationError
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks, tasks_with_masks
+from pipelines.models.registry import Registry
 from pipelines.params import load_params
 from pipelines.settings import PROJECT_ROOT, Settings, get_settings
-from pipelines.stack.airflow import Airflow
-from pipelines.training.registry import Registry
 from scripts.labelers_guide import take_pictures
 
 PICTURES = PROJECT_ROOT / "docs" / "pictures"

@@ -19,10 +19,10 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
 from pipelines.dataset.workspace import Workspace
+from pipelines.local_stack.services import SERVICES
+from pipelines.local_stack.services import bucket_server as bucket_server_program
 from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.stack.services import SERVICES
-from pipelines.stack.services import bucket_server as bucket_server_program
 
 # Small enough for two cores, real in every part; an epoch of twenty photos is a step or two.
 SMALL_TRAINING = {"epochs": 18, "min_steps": 0, "image_height": 192, "image_width": 128}

@@ -9,14 +9,14 @@ import bentoml
 
 from bentos.protocol import backend_app
 from pipelines.errors import MaskloopError, PromptError
-from pipelines.labelstudio.backend import batch_answer, click_answer, empty_answer, parse_prompts, parse_request
+from pipelines.gcs.client import EMBEDDINGS, BucketShelf, connect
+from pipelines.labelstudio.ml_backend import batch_answer, click_answer, empty_answer, parse_prompts, parse_request
 from pipelines.params import load_params
-from pipelines.photos import PhotoReader
+from pipelines.photos.reader import PhotoReader
 from pipelines.segmentation.batching import Admission
 from pipelines.segmentation.interactive import choose_segmenter
-from pipelines.serving import ask_probabilities
+from pipelines.services import ask_probabilities
 from pipelines.settings import get_settings
-from pipelines.storage import EMBEDDINGS, BucketShelf, connect
 
 # In work at a time, of the forty threads that there are. Photos that must be encoded first take seconds, so they have a
 # door of their own: clicks on photos that are ready never queue behind them.

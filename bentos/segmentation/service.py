@@ -6,18 +6,18 @@ from typing import Any
 import bentoml
 
 from bentos.protocol import backend_app
-from pipelines.labelstudio.backend import batch_answer, parse_request, require_same_labels_in
+from pipelines.gcs.client import connect
+from pipelines.labelstudio.ml_backend import batch_answer, parse_request, require_same_labels_in
 from pipelines.labelstudio.render import prediction_json
+from pipelines.models.champion import Champion
 from pipelines.params import load_params
-from pipelines.photos import PhotoReader
+from pipelines.photos.reader import PhotoReader
 from pipelines.records import NO_MODEL
 from pipelines.segmentation.batching import Admission
-from pipelines.segmentation.champion import Champion
-from pipelines.segmentation.coldstart import load_cold_start
+from pipelines.segmentation.cold_start import load_cold_start
 from pipelines.segmentation.transforms import expect_many_callers
-from pipelines.serving import pack_probabilities
+from pipelines.services import pack_probabilities
 from pipelines.settings import get_settings
-from pipelines.storage import connect
 
 _MOST_PHOTOS = 256  # in work at a time; Label Studio itself sends up to 100 in one request
 

@@ -4,7 +4,8 @@ import sys
 
 from rich.logging import RichHandler
 
-from pipelines.cli import stack, stations, models, data, trials  # isort: skip  # in the order that --help shows
+from pipelines.cli import stack, models, data, trials  # isort: skip  # in the order that --help shows
+from pipelines.cli import pipelines as stations
 from pipelines.cli.app import app, console
 from pipelines.errors import MaskloopError
 from pipelines.log import configure_logging

@@ -15,13 +15,13 @@ def lineage(
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree")] = False,
 ) -> None:
     """Show where a photo went, what a dataset is made of, or what a model was made from."""
-    from pipelines import storage
     from pipelines.dataset.published import Published
-    from pipelines.lineage import Lineage
-    from pipelines.training.registry import Registry
+    from pipelines.gcs import client as gcs
+    from pipelines.models.registry import Registry
+    from pipelines.reports.lineage import Lineage
 
     settings = get_settings()
-    published = Published.of(settings, storage.connect(settings))
+    published = Published.of(settings, gcs.connect(settings))
     link = Lineage(published, Registry(settings)).of(what)
     if json:
         console.print_json(data=link.as_json())
@@ -36,13 +36,13 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet")],
 ) -> None:
     """Write a dataset version in a form that other tools read."""
-    from pipelines import storage
     from pipelines.dataset.published import Published
-    from pipelines.export import export as run
+    from pipelines.exchange.export import export as run
+    from pipelines.gcs import client as gcs
     from pipelines.params import load_params
 
     settings = get_settings()
-    published = Published.of(settings, storage.connect(settings))
+    published = Published.of(settings, gcs.connect(settings))
     count = run(published, dataset, form, folder, load_params(settings.params_path))
     console.print(f"{count} photos of {dataset} as {form} in {folder}", highlight=False)
 
@@ -55,14 +55,14 @@ def import_labels(
     name: Annotated[str, typer.Option(help="Folder of the source bucket that the photos go to")] = "imported",
 ) -> None:
     """Bring photos that are labelled already into the loop, as annotations that people can correct."""
-    from pipelines import storage
-    from pipelines.import_labels import import_labelled
+    from pipelines.exchange.importer import import_labelled
+    from pipelines.exchange.masked_photos import masked_photos
+    from pipelines.gcs import client as gcs
     from pipelines.labelstudio.client import connect
-    from pipelines.masked_photos import masked_photos
     from pipelines.params import load_params
 
     settings = get_settings()
     params = load_params(settings.params_path)
     source = masked_photos(photos, masks, labels, params)
-    report = import_labelled(storage.connect(settings), connect(settings), settings, params, source, name)
+    report = import_labelled(gcs.connect(settings), connect(settings), settings, params, source, name)
     console.print(str(report), highlight=False)

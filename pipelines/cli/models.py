@@ -11,7 +11,7 @@ from pipelines.settings import get_settings
 @app.command()
 def promote(version: Annotated[int, typer.Argument(min=1, help="Number of the model version, such as 3")]) -> None:
     """Make a model version champion by hand, whatever the gate said."""
-    from pipelines.retrain import promote_by_hand
+    from pipelines.training.pipeline import promote_by_hand
 
     console.print(f"{promote_by_hand(get_settings(), version).served_as} is champion", highlight=False)
 
@@ -19,7 +19,7 @@ def promote(version: Annotated[int, typer.Argument(min=1, help="Number of the mo
 @app.command()
 def rollback() -> None:
     """Bring back the model that served before the champion; once more, the one before that."""
-    from pipelines.retrain import roll_back
+    from pipelines.training.pipeline import roll_back
 
     leaving, back = roll_back(get_settings())
     gone = leaving.served_as if leaving else "a deleted version"
@@ -29,16 +29,16 @@ def rollback() -> None:
 @app.command()
 def quality() -> None:
     """Show masks that look wrong in Label Studio's tab «Review»; measure how well people agree and what they miss."""
-    from pipelines import storage
     from pipelines.dataset.published import Published
+    from pipelines.gcs import client as gcs
     from pipelines.labelstudio.client import connect
+    from pipelines.models.registry import Registry
     from pipelines.params import load_params
-    from pipelines.quality.figures import as_tables, log_quality
+    from pipelines.quality.metrics import as_tables, log_quality
     from pipelines.quality.review import review
-    from pipelines.training.registry import Registry
 
     settings = get_settings()
-    published = Published.of(settings, storage.connect(settings))
+    published = Published.of(settings, gcs.connect(settings))
     registry = Registry(settings)
     found = review(settings, published, registry, connect(settings), load_params(settings.params_path))
     log_quality(registry, found)
@@ -49,15 +49,15 @@ def quality() -> None:
 @app.command()
 def report() -> None:
     """Show what people did with each model's masks and what these saved, as a table and as a page of pictures."""
-    from pipelines import storage
     from pipelines.dataset.published import Published
-    from pipelines.effort import measure_effort
+    from pipelines.gcs import client as gcs
+    from pipelines.models.registry import Registry
     from pipelines.params import load_params
-    from pipelines.report import as_notes, as_table, miou_on_test, write_report
-    from pipelines.training.registry import Registry
+    from pipelines.reports.effort import measure_effort
+    from pipelines.reports.prelabel_report import as_notes, as_table, miou_on_test, write_report
 
     settings = get_settings()
-    published = Published.of(settings, storage.connect(settings))
+    published = Published.of(settings, gcs.connect(settings))
     dataset, params = published.newest(), load_params(settings.params_path)
     found, scores = measure_effort(published.manifest(dataset), params), miou_on_test(Registry(settings))
     page = settings.var / "report.html"

@@ -11,8 +11,8 @@ from pipelines.settings import get_settings
 @app.command()
 def up() -> None:
     """Start the local stack and wait until every service is healthy."""
-    from pipelines.stack.lifecycle import addresses
-    from pipelines.stack.lifecycle import up as start
+    from pipelines.local_stack.lifecycle import addresses
+    from pipelines.local_stack.lifecycle import up as start
 
     settings = start(console)
     if not settings.composed:  # what a container prints stays in a log, and this holds passwords
@@ -22,7 +22,7 @@ def up() -> None:
 @app.command()
 def down() -> None:
     """End what `up` started; everything is kept in the state folder."""
-    from pipelines.stack.lifecycle import down as stop
+    from pipelines.local_stack.lifecycle import down as stop
 
     stop(console)
 
@@ -34,8 +34,8 @@ def become(process: Annotated[str, typer.Argument(help="Name of a process in the
     import platform
 
     from pipelines.errors import ConfigurationError
+    from pipelines.local_stack.services import environment, read_procfile
     from pipelines.settings import PROJECT_ROOT
-    from pipelines.stack.services import environment, read_procfile
 
     of_servers = PROJECT_ROOT / "deploy" / "Procfile"
     commands = read_procfile() | (read_procfile(of_servers) if of_servers.exists() else {})
@@ -50,7 +50,7 @@ def become(process: Annotated[str, typer.Argument(help="Name of a process in the
 @app.command()
 def status() -> None:
     """Show services, memory, models, and where the loop stands."""
-    from pipelines.stack.status import show_status
+    from pipelines.local_stack.status import show_status
 
     show_status(get_settings(), console)
 
@@ -58,7 +58,7 @@ def status() -> None:
 @app.command()
 def doctor() -> None:
     """Check every connection and every known trap, and say how to mend what is wrong."""
-    from pipelines.stack.doctor import examine
+    from pipelines.local_stack.doctor import examine
 
     if not examine(get_settings(), console):
         raise typer.Exit(1)
@@ -67,7 +67,7 @@ def doctor() -> None:
 @app.command()
 def setup() -> None:
     """Create or mend buckets, Label Studio project and Airflow pool; changes only what differs."""
-    from pipelines.stack.lifecycle import set_up
+    from pipelines.local_stack.lifecycle import set_up
 
     for line in set_up(get_settings()) or ["nothing to change"]:
         console.print(line)
@@ -82,11 +82,11 @@ def buckets_setup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference and change nothing")] = False,
 ) -> None:
     """Create or mend source, target and dataset bucket; shows what differs first."""
-    from pipelines import storage
-    from pipelines.buckets import as_table, bring_in_line, differences, require_kept
+    from pipelines.gcs import client as gcs
+    from pipelines.gcs.buckets import as_table, bring_in_line, differences, require_kept
 
     settings = get_settings()
-    client = storage.connect(settings)
+    client = gcs.connect(settings)
     found = differences(client, settings)
     console.print(as_table(found) if found else "all buckets are as they must be")
     if dry_run or not found:

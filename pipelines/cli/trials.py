@@ -35,7 +35,7 @@ def simulate(
     import torch
     from rich.progress import track
 
-    from pipelines.masked_photos import masked_photos
+    from pipelines.exchange.masked_photos import masked_photos
     from pipelines.params import load_params
     from pipelines.simulation.results import as_table, draw_curve, write_figures
     from pipelines.simulation.rounds import as_curve, version_of
@@ -75,7 +75,7 @@ def train(
     """Train a clothing model on a folder of masked photos as the loop would, with its split, figures and report."""
     import torch
 
-    from pipelines.masked_photos import masked_photos
+    from pipelines.exchange.masked_photos import masked_photos
     from pipelines.params import load_params
     from pipelines.training.folder import train_on_folder
 
@@ -105,7 +105,7 @@ def evaluate_masks(
     from rich import box
     from rich.table import Table
 
-    from pipelines.masked_photos import masked_photos
+    from pipelines.exchange.masked_photos import masked_photos
     from pipelines.params import load_params
     from pipelines.training.folder import evaluate_on_folder, load_named_model
 

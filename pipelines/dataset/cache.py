@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pipelines.atomic import write_atomically
 from pipelines.errors import DatasetError
+from pipelines.fs import write_atomically
 from pipelines.settings import Settings
 
 _READ_ONLY = 0o444  # as DVC leaves what it keeps: it may be one file with that in the workspace

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipelines.dataset.expectations import Rule, by_severity, find_violations
 from pipelines.dataset.files import CHECKS, PHOTOS, read_before
 from pipelines.errors import ChecksError, DatasetError
-from pipelines.expectations import Rule, by_severity, find_violations
 from pipelines.log import run_stage
 from pipelines.params import IGNORE, CheckParams, Params, load_params
 

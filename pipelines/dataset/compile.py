@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from pipelines import images
-from pipelines.dataset import files, merge
+from pipelines.dataset import files
+from pipelines.dataset import merge_annotators as merge
 from pipelines.dataset.files import (
     ANNOTATIONS,
     MASKS,
@@ -31,13 +31,15 @@ from pipelines.dataset.files import (
     parse_annotation_json,
 )
 from pipelines.dataset.memory import Memory, Source, opened
-from pipelines.dataset.merge import disagreement, merge_masks
+from pipelines.dataset.merge_annotators import disagreement, merge_masks
 from pipelines.errors import AnnotationError, DatasetError
-from pipelines.images import sha256_hex
-from pipelines.labelstudio import brush, regions, shapes
+from pipelines.labelstudio import brush_rle as brush
+from pipelines.labelstudio import regions, shapes
 from pipelines.labelstudio.regions import IMPORTED, CompiledMask, compile_annotation
 from pipelines.log import run_stage
 from pipelines.params import IGNORE, Params, load_params
+from pipelines.photos import decode as images
+from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation
 
 logger = logging.getLogger(__name__)

@@ -20,8 +20,8 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from pipelines.atomic import write_atomically
 from pipelines.errors import DatasetError
+from pipelines.fs import write_atomically
 from pipelines.records import Annotation, ImageRef, Proposal
 
 ANNOTATIONS = Path("data/annotations")

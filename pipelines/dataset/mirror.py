@@ -18,14 +18,13 @@ from pathlib import Path
 
 from google.cloud.storage import Client
 
-from pipelines.atomic import write_atomically
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, annotation_json, image_path, make_hold
 from pipelines.errors import ObjectChangedError, StorageError
-from pipelines.images import sha256_hex
-from pipelines.labelstudio.changes import Changes
-from pipelines.labelstudio.looks import LOOK_AT_EVERYTHING, Look
+from pipelines.fs import write_atomically
+from pipelines.gcs.client import read, split_uri, widen
+from pipelines.labelstudio.cursor import LOOK_AT_EVERYTHING, Changes, Look
+from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation, ImageRef, ObjectRef
-from pipelines.storage import read, split_uri, widen
 
 logger = logging.getLogger(__name__)
 _AT_ONCE = 16  # photos on their way

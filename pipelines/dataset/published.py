@@ -12,9 +12,9 @@ from pipelines.dataset.cache import path_in_cache
 from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ObjectChangedError
+from pipelines.gcs.client import read
 from pipelines.records import ObjectRef
 from pipelines.settings import Settings
-from pipelines.storage import read
 
 
 class Published:

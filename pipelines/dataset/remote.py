@@ -18,7 +18,7 @@ from pipelines.dataset.cache import path_in_cache, read_folder
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, CHECKS, IMAGES
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
-from pipelines.storage import delete, list_objects, put, stat, widen
+from pipelines.gcs.client import delete, list_objects, put, stat, widen
 
 logger = logging.getLogger(__name__)
 _PREFIX = "dvc/files/md5/"

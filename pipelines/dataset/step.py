@@ -17,12 +17,12 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipelines.atomic import write_atomically
 from pipelines.dataset.cache import keep_file, keep_folder, md5_of, path_in_cache, read_folder
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MASKS, PHOTOS, image_path, mask_path
 from pipelines.dataset.remote import is_published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
+from pipelines.fs import write_atomically
 
 logger = logging.getLogger(__name__)
 _STAGES = ("compile", "check", "split")

@@ -14,18 +14,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.credentials import environment_for_google
 from pipelines.dataset.commands import GIT_IDENTITY, run, run_stages
 from pipelines.dataset.warm import Program, warm_servers
 from pipelines.errors import ConfigurationError, DatasetError
-from pipelines.lock import held
+from pipelines.fs import held
+from pipelines.gcs.credentials import environment_for_google
 from pipelines.settings import PROJECT_ROOT, Settings
 
 logger = logging.getLogger(__name__)
 BRANCH = "datasets"
 _LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which nobody else runs here
 _STAGES = (Program("pipelines.dataset.compile"), Program("pipelines.dataset.split"))
-_CHECK = Program("pipelines.dataset.checks", ("pipelines.expectations:import_great_expectations",))
+_CHECK = Program("pipelines.dataset.checks", ("pipelines.dataset.expectations:import_great_expectations",))
 _DVC = Program("dvc", ("dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.push", "gcsfs"))
 
 

@@ -16,23 +16,23 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipelines import storage
+from pipelines.airflow_api import Airflow
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.demo.archive import Archive, SyntheticArchive
 from pipelines.demo.labelers import Labeler, label_everything
 from pipelines.demo.training import STEPS, use_small_training
-from pipelines.effort import effort_of
 from pipelines.errors import ConfigurationError
-from pipelines.images import sha256_hex
+from pipelines.exchange.masked_photos import masked_photos
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks
-from pipelines.masked_photos import masked_photos
+from pipelines.local_stack.lifecycle import addresses, up
 from pipelines.params import Params, load_params
+from pipelines.photos.decode import sha256_hex
+from pipelines.reports.effort import effort_of
 from pipelines.settings import Settings, get_settings
-from pipelines.stack.airflow import Airflow
-from pipelines.stack.lifecycle import addresses, up
 
 _LABELERS = 3
 _NEXT_PHOTOS = 12  # pre-labelled at the end and left open, to look at
@@ -111,7 +111,7 @@ class Demo:
         self.archive: Archive = (
             masked_photos(*source, self.params) if source else SyntheticArchive(self.folder / "archive", self.params)
         )
-        self.bucket, self.labels, self.airflow = storage.connect(settings), connect(settings), Airflow(settings)
+        self.bucket, self.labels, self.airflow = gcs.connect(settings), connect(settings), Airflow(settings)
         self.project = find_project(self.labels, self.params)
         self._name_of: dict[str, str] = {}  # a photo's sha256 → its name in the archive
         password = settings.label_studio_password.get_secret_value()
@@ -122,7 +122,7 @@ class Demo:
 
     def round(self, number: int, size: int) -> Round:
         """Upload photos, and follow them through tasks, masks, corrections, dataset and model."""
-        from pipelines.training.registry import Registry
+        from pipelines.models.registry import Registry
 
         self.console.rule(f"round {number}", align="left")
         before = list(list_tasks(self.labels, self.project))
@@ -186,7 +186,7 @@ class Demo:
 
     def _upload(self, count: int) -> None:
         bucket, prefix = self.settings.source_bucket, self.settings.source_prefix
-        there = {ref.name.removeprefix(prefix) for ref in storage.list_objects(self.bucket, bucket, prefix)}
+        there = {ref.name.removeprefix(prefix) for ref in gcs.list_objects(self.bucket, bucket, prefix)}
         if strangers := sorted(there - set(self.archive.take(0, len(there)))):
             raise ConfigurationError(
                 f"gs://{bucket}/{prefix} holds photos of somewhere else, such as {strangers[0]}, whose true masks the "
@@ -201,8 +201,8 @@ class Demo:
             self._name_of[sha256_hex(self.archive.photo(name))] = name
         for name in names:
             kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            storage.put(self.bucket, bucket, prefix + name, self.archive.photo(name), kind)
-        storage.put(self.bucket, bucket, self.settings.catalog, self.archive.catalog(), "text/csv")
+            gcs.put(self.bucket, bucket, prefix + name, self.archive.photo(name), kind)
+        gcs.put(self.bucket, bucket, self.settings.catalog, self.archive.catalog(), "text/csv")
 
     def _truth(self, sha256: str) -> np.ndarray:
         return self.archive.truth(self._name_of[sha256])

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.planted import fate_of_planted
-from pipelines.labelstudio.proposals import proposal_of
+from pipelines.labelstudio.prelabel_diff import proposal_of
 from pipelines.labelstudio.render import version_of_region
 from pipelines.labelstudio.tasks import parse_image, parse_metadata
 from pipelines.records import Annotation

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import AnnotationError, ContractError
-from pipelines.labelstudio.proposals import compare
+from pipelines.labelstudio.prelabel_diff import compare
 from pipelines.labelstudio.render import prediction_json, region_id, version_of_region
 from pipelines.records import ImageRef, Prediction
 

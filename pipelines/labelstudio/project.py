@@ -7,14 +7,14 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipelines.catalog import COLUMNS
 from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import BRUSH
 from pipelines.labelstudio.interface import label_differences, labeling_interface
 from pipelines.labelstudio.tasks import REVIEW
 from pipelines.params import Params
-from pipelines.serving import ask_service
+from pipelines.records import CATALOG_COLUMNS
+from pipelines.services import ask_service
 from pipelines.settings import Settings
 
 STORAGE_TITLE = "maskloop source"
@@ -116,7 +116,7 @@ def _project_fields(params: Params) -> dict[str, Any]:
         "show_collab_predictions": True,
         "evaluate_predictions_automatically": False,  # the prelabel DAG pushes predictions; opening a list never waits
         **overlap_fields(params.quality.overlap_share),
-        "sampling": "Uncertainty sampling",  # the tasks with current predictions first: see pipelines.queue
+        "sampling": "Uncertainty sampling",  # tasks with current predictions first: prelabel.strategies
         "enable_empty_annotation": True,
         "show_skip_button": True,
     }
@@ -151,7 +151,9 @@ def tabs() -> list[dict[str, Any]]:
         {**table, "title": "All photos"},
         {
             # The reason is what matters here, and must be seen without scrolling.
-            **without(["predictions_score", "predictions_model_versions", *(f"data.{name}" for name in COLUMNS)]),
+            **without(
+                ["predictions_score", "predictions_model_versions", *(f"data.{name}" for name in CATALOG_COLUMNS)]
+            ),
             "title": REVIEW_TITLE,
             "ordering": [f"tasks:data.{REVIEW}"],
             "filters": {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.errors import AnnotationError, ContractError
-from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.shapes import bitmask_mask, ellipse_mask, polygon_mask, rectangle_mask
 from pipelines.params import Params

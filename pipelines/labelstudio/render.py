@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from pipelines.labelstudio.brush import label_map_to_rles, mask_to_rle
+from pipelines.labelstudio.brush_rle import label_map_to_rles, mask_to_rle
 from pipelines.labelstudio.controls import BRUSH, IMAGE
 from pipelines.records import Prediction, RegionMask
 

@@ -16,11 +16,11 @@ from rich.progress import track
 from torch import nn
 from torch.nn import functional
 
-from pipelines.atomic import write_atomically
-from pipelines.images import sha256_hex
+from pipelines.fs import write_atomically
 from pipelines.params import IGNORE, TrainParams
-from pipelines.quality.suspicion import HEIGHT, WIDTH, Judged
-from pipelines.segmentation.clothing import new_network
+from pipelines.photos.decode import sha256_hex
+from pipelines.quality.label_errors import HEIGHT, WIDTH, Judged
+from pipelines.segmentation.model import new_network
 from pipelines.segmentation.runtime import multiplies_bfloat16
 from pipelines.segmentation.transforms import BACKGROUND, normalize, resize_image, resize_mask
 

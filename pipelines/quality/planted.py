@@ -20,7 +20,7 @@ from pipelines.labelstudio.planted import MISSED, is_planted, planted_json
 from pipelines.labelstudio.predictions import empty_prediction, push_predictions, replace_predictions
 from pipelines.labelstudio.tasks import hand_out_again
 from pipelines.params import IGNORE, Params
-from pipelines.queue import chance_of
+from pipelines.prelabel.strategies import chance_of
 from pipelines.records import Prediction, RegionScore
 from pipelines.segmentation.transforms import BACKGROUND, resize_mask
 

@@ -15,22 +15,22 @@ from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, decode_mask, mas
 from pipelines.dataset.published import Published
 from pipelines.dataset.split import BLIND_SIDES
 from pipelines.errors import AnnotationError
-from pipelines.images import decode_image
+from pipelines.fs import held
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import compile_annotation
 from pipelines.labelstudio.tasks import locked_tasks, show_reviews
-from pipelines.lock import held
+from pipelines.models.registry import Registry
 from pipelines.params import Params
+from pipelines.photos.decode import decode_image
 from pipelines.quality.agreement import Drawings, measure_agreement
-from pipelines.quality.figures import Quality
 from pipelines.quality.folds import ENCODERS, ENOUGH_PHOTOS, Features, judge_out_of_fold
+from pipelines.quality.label_errors import Judged, find_suspicious
+from pipelines.quality.metrics import Quality
 from pipelines.quality.planted import GoldPhoto, donors_of, hand_out_gold, miss_rates, take_back
-from pipelines.quality.suspicion import Judged, find_suspicious
 from pipelines.records import NO_MODEL, ModelVersion
-from pipelines.segmentation.clothing import load_model
+from pipelines.segmentation.model import load_model
 from pipelines.settings import Settings
-from pipelines.training.registry import Registry
 
 logger = logging.getLogger(__name__)
 _FEATURES = Path("quality")  # in the folder for state; may be deleted at any time
@@ -189,7 +189,7 @@ def _hand_out_gold(
         for photo, one in gold.items()
         if one.task not in taken and (truth := _mask(version.published, one.md5, params)) is not None
     ]
-    # The labeling stream hands out what has a prediction of this name; see pipelines.prelabel.
+    # The labeling stream hands out what has a prediction of this name; see pipelines.prelabel.pipeline.
     stream = "" if champion is None else f"{champion.served_as} (paused)" if champion.paused else champion.served_as
     shown = hand_out_gold(
         labels, project, waiting, lambda photo: donors_of(version.manifest, photo, version.mask), params,

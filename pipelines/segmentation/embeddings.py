@@ -20,8 +20,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from pipelines.errors import MaskloopError
-from pipelines.images import sha256_hex
-from pipelines.segmentation.kept import Kept
+from pipelines.photos.decode import sha256_hex
+from pipelines.segmentation.single_flight import Kept
 
 logger = logging.getLogger(__name__)
 _PART_S = 3600  # a file that has been half written for so long was left by a process that was killed

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipelines.segmentation.masks import clean_region
+from pipelines.segmentation.postprocess import clean_region
 from pipelines.segmentation.prompts import Prompts, pixels_at
 from pipelines.segmentation.transforms import mask_at_photo_size
 

@@ -12,8 +12,8 @@ from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
 from pipelines.segmentation.embeddings import Shelf
 from pipelines.segmentation.grabcut import Prior, SmallPhoto, shrink
-from pipelines.segmentation.kept import Kept
 from pipelines.segmentation.prompts import PhotoOpener, Prompts
+from pipelines.segmentation.single_flight import Kept
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from pipelines.records import RegionScore
 from pipelines.segmentation.transforms import resize_mask
 
 if TYPE_CHECKING:
-    from pipelines.segmentation.clothing import ModelCard
+    from pipelines.segmentation.model import ModelCard
 
 logger = logging.getLogger(__name__)
 PROPOSALS_FILE = "proposals.json"  # in a model folder

@@ -19,7 +19,7 @@ from PIL import Image
 from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
 from pipelines.segmentation.embeddings import Embedding, EmbeddingCache, Shelf
-from pipelines.segmentation.masks import clean_likelihood
+from pipelines.segmentation.postprocess import clean_likelihood
 from pipelines.segmentation.prompts import PhotoOpener, Prompts, pixels_at
 from pipelines.segmentation.runtime import Forward, compile_network
 from pipelines.segmentation.transforms import mask_at_photo_size

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipelines.atomic import write_atomically
 from pipelines.dataset.files import MANIFEST, encode_mask, image_path, mask_path
 from pipelines.dataset.split import split_photos
 from pipelines.demo.archive import Archive
 from pipelines.errors import DatasetError, ImageError
-from pipelines.images import decode_image, perceptual_hash, sha256_hex
+from pipelines.fs import write_atomically
 from pipelines.params import IGNORE, Params
+from pipelines.photos.decode import decode_image, perceptual_hash, sha256_hex
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from pipelines.atomic import write_atomically
+from pipelines.fs import write_atomically
 from pipelines.simulation.rounds import Step, as_curve
 
 matplotlib.use("agg")

@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipelines.atomic import write_atomically
 from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, MODEL
 from pipelines.demo.labelers import correct
 from pipelines.errors import ConfigurationError
-from pipelines.images import sha256_hex
+from pipelines.exchange.masked_photos import MaskedPhotos
+from pipelines.fs import write_atomically
 from pipelines.labelstudio.render import prediction_json
-from pipelines.masked_photos import MaskedPhotos
 from pipelines.params import Params
-from pipelines.queue import Ledger, next_tasks
+from pipelines.photos.decode import sha256_hex
+from pipelines.prelabel.strategies import Ledger, next_tasks
 from pipelines.records import ImageRef, Task
-from pipelines.segmentation.clothing import ClothingModel, load_model
+from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.segmentation.runtime import callers_at_once
 from pipelines.simulation.corpus import write_dataset
 from pipelines.training.data import photos_of, read_photo

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.training.metrics import mean_iou, pixels_of
+from pipelines.training.confusion import mean_iou, pixels_of
 
 _SEED = 620  # fixed, so that the same evaluation always gives the same interval
 _AT_ONCE = 64 * 2**20  # bytes of weights in memory

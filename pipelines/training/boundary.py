@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from pipelines.params import IGNORE
-from pipelines.training.metrics import ratio
+from pipelines.training.confusion import ratio
 
 TOLERANCE = 0.0075  # of the diagonal, for the boundary F-score
 BAND = 0.02  # of the diagonal, for the boundary IoU

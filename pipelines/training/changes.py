@@ -12,9 +12,9 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, StorageError
+from pipelines.models.run import REVISION, Training
+from pipelines.models.versions import Versions
 from pipelines.records import ModelVersion
-from pipelines.training.run import REVISION, Training
-from pipelines.training.versions import Versions
 
 logger = logging.getLogger(__name__)
 _CODE = ("pipelines", "dvc.yaml", "params.yaml")

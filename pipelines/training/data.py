@@ -17,9 +17,9 @@ from torchvision.transforms import v2
 
 from pipelines.dataset.files import MANIFEST, image_path, mask_path, read_mask
 from pipelines.errors import DatasetError
-from pipelines.images import decode_image
 from pipelines.params import IGNORE
-from pipelines.segmentation.clothing import ModelCard
+from pipelines.photos.decode import decode_image
+from pipelines.segmentation.model import ModelCard
 from pipelines.segmentation.transforms import Area, normalize
 
 

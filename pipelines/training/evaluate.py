@@ -19,8 +19,8 @@ import pandas as pd
 from pipelines.dataset.files import MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, fresh
 from pipelines.log import run_stage
 from pipelines.params import IGNORE, Params, load_params
-from pipelines.segmentation.clothing import ClothingModel, load_model
-from pipelines.segmentation.masks import classes_of_photo, without_specks
+from pipelines.segmentation.model import ClothingModel, load_model
+from pipelines.segmentation.postprocess import classes_of_photo, without_specks
 from pipelines.segmentation.proposals import describe_regions
 from pipelines.segmentation.runtime import callers_at_once, multiplies_bfloat16
 from pipelines.training.acceptance import (
@@ -34,11 +34,11 @@ from pipelines.training.acceptance import (
     savings_by_photo,
 )  # fmt: skip
 from pipelines.training.boundary import count_bands, count_edges
+from pipelines.training.confusion import Confusion
 from pipelines.training.data import clean_photos, families_of, metadata_of, photos_of, read_photo
-from pipelines.training.figures import BINS, Evaluation, count_certainty, figures, figures_of_slices
 from pipelines.training.floor import floor_of
-from pipelines.training.metrics import Confusion
-from pipelines.training.report import draw_calibration, draw_confusion, draw_overlays
+from pipelines.training.metrics import BINS, Evaluation, count_certainty, figures, figures_of_slices
+from pipelines.training.plots import draw_calibration, draw_confusion, draw_overlays
 
 logger = logging.getLogger(__name__)
 CLASSES = "classes.csv"  # in the report: every figure by label

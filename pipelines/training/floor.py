@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.training.bootstrap import interval, resampled
-from pipelines.training.figures import CONFIDENCE, ENOUGH_FAMILIES
+from pipelines.training.metrics import CONFIDENCE, ENOUGH_FAMILIES
 
 SURE = 0.9  # one-sided confidence that masks save time
 

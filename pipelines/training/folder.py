@@ -16,15 +16,15 @@ import pandas as pd
 
 from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, START
 from pipelines.errors import ConfigurationError, ModelError
-from pipelines.masked_photos import MaskedPhotos
+from pipelines.exchange.masked_photos import MaskedPhotos
 from pipelines.params import Params
-from pipelines.segmentation.clothing import CARD, ClothingModel, load_model
+from pipelines.segmentation.model import CARD, ClothingModel, load_model
 from pipelines.settings import Settings
 from pipelines.simulation.corpus import write_dataset
 from pipelines.training.data import families_of
 from pipelines.training.evaluate import evaluate, evaluate_model
-from pipelines.training.figures import figures
-from pipelines.training.page import write_folder_page
+from pipelines.training.metrics import figures
+from pipelines.training.report import write_folder_page
 from pipelines.training.train import train
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def load_named_model(settings: Settings, name: str) -> ClothingModel:
     """
     if not name.startswith("models:/"):
         return load_model(Path(name).expanduser(), reduced_precision=False)
-    from pipelines.training.registry import Registry
+    from pipelines.models.registry import Registry
 
     model, at, alias = name.removeprefix("models:/").partition("@")
     model, _, number = model.partition("/")

@@ -10,9 +10,9 @@ import numpy as np
 
 from pipelines.params import PromoteParams
 from pipelines.training.bootstrap import by_family
-from pipelines.training.figures import ENOUGH_FAMILIES, ENOUGH_PHOTOS, Evaluation
+from pipelines.training.confusion import iou_of_pixels
 from pipelines.training.floor import Floor
-from pipelines.training.metrics import iou_of_pixels
+from pipelines.training.metrics import ENOUGH_FAMILIES, ENOUGH_PHOTOS, Evaluation
 from pipelines.training.significance import Comparison, families_for, level_of_look
 
 ROSE, KEPT, FELL = "rose", "kept", "fell"

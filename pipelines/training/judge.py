@@ -15,20 +15,20 @@ from pipelines.dataset.files import MANIFEST, METRICS
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, StorageError
+from pipelines.models.overview import GAIN, REPORT_PAGE
+from pipelines.models.registry import Registry
+from pipelines.models.run import Training, lay_out_network
+from pipelines.models.versions import DETECTABLE, DIVISION, GATE_FILE
 from pipelines.params import Params
 from pipelines.records import ModelVersion
-from pipelines.segmentation.clothing import load_model
+from pipelines.segmentation.model import load_model
 from pipelines.training.acceptance import cross_fitted, estimate_seconds, savings_by_photo
 from pipelines.training.changes import changes_since
 from pipelines.training.data import clean_photos, families_of, photos_of
 from pipelines.training.evaluate import evaluate_model
 from pipelines.training.floor import Floor, floor_of
 from pipelines.training.gate import Decision, Steps, decide, known_to
-from pipelines.training.overview import GAIN, REPORT_PAGE
-from pipelines.training.page import Contender, write_page
-from pipelines.training.registry import Registry
-from pipelines.training.run import Training, lay_out_network
-from pipelines.training.versions import DETECTABLE, DIVISION, GATE_FILE
+from pipelines.training.report import Contender, write_page
 
 logger = logging.getLogger(__name__)
 

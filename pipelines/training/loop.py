@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader, Subset
 from pipelines.errors import TrainingError
 from pipelines.params import IGNORE
 from pipelines.training.budget import Schedule, lr_scale
+from pipelines.training.confusion import Confusion
 from pipelines.training.data import Batches, Photos, processes
-from pipelines.training.learner import Batch, Learner
 from pipelines.training.live import LiveLog
-from pipelines.training.metrics import Confusion
+from pipelines.training.module import Batch, Learner
 
 logger = logging.getLogger(__name__)
 VALIDATIONS = 10  # evenly spread over the schedule

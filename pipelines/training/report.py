@@ -1,106 +1,118 @@
-"""Pictures of an evaluation: overlays of truth and predictions, the confusion matrix, calibration, learning curves."""
+"""The report of a model as one HTML page that opens without a server: decision, changes, figures, pictures."""
 
+import random
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import cv2
-import matplotlib
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
+from pipelines.dataset.files import CURVES, MODEL
 from pipelines.params import Params
-from pipelines.segmentation.clothing import ClothingModel
-from pipelines.training.data import read_photo
-from pipelines.training.figures import BINS, Evaluation
-from pipelines.training.metrics import Confusion
+from pipelines.reports.html import inline, render
+from pipelines.segmentation.model import ClothingModel, load_model
+from pipelines.training.changes import Changes
+from pipelines.training.data import clean_photos, metadata_of, photos_of
+from pipelines.training.evaluate import evaluate_model
+from pipelines.training.gate import Decision
+from pipelines.training.metrics import Evaluation, figures, figures_of_slices
+from pipelines.training.plots import draw_calibration, draw_confusion, draw_curves, draw_sheet
 
-matplotlib.use("agg")
-_PHOTO_HEIGHT = 420  # pixels of each photo in an overlay picture
-
-
-def draw_overlays(model: ClothingModel, per_photo: dict[str, float], params: Params, folder: Path) -> None:
-    """Draw photo, truth and prediction side by side, the worst photos first; names carry rank and mIoU."""
-    worst = sorted(per_photo, key=lambda sha256: (per_photo[sha256], sha256))[: params.evaluate.overlays]
-    for rank, sha256 in enumerate(worst):
-        name = f"overlay-{rank:02d}-miou-{per_photo[sha256]:.2f}-{sha256[:8]}.jpg"
-        (folder / name).write_bytes(draw_sheet(sha256, [model], params))
-
-
-def draw_sheet(sha256: str, models: Sequence[ClothingModel], params: Params) -> bytes:
-    """Draw a photo, its truth, and what each model says, side by side; gives a JPEG."""
-    photo, truth = read_photo(sha256)
-    masks = [truth, *(model.index_mask(photo) for model in models)]
-    sheet = np.concatenate([_fit(panel) for panel in (photo, *(paint(photo, mask, params) for mask in masks))], axis=1)
-    done, encoded = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    assert done, f"OpenCV cannot encode a picture of shape {sheet.shape}"
-    return encoded.tobytes()
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+_SUMMARY = (
+    ("mIoU", "miou"), ("mIoU without the background", "miou_foreground"), ("boundary IoU", "boundary_iou"),
+    ("mean Dice", "mean_dice"), ("mean boundary F-score", "mean_boundary_f"), ("pixel accuracy", "pixel_accuracy"),
+    ("mean class accuracy", "mean_class_accuracy"), ("calibration error, garments", "calibration_error"),
+    ("calibration error, all pixels", "calibration_error_all"),
+)  # fmt: skip
+_COLUMNS = (
+    ("IoU", "iou"), ("Dice", "dice"), ("precision", "precision"), ("recall", "recall"), ("boundary F", "boundary_f"),
+    ("boundary IoU", "boundary_iou"),
+)  # fmt: skip
+_FLATTERING = "Models drew parts of the masks of these photos, so every figure flatters the model that did."
 
 
-def draw_curves(curves: pd.DataFrame, path: Path) -> None:
-    """Draw training loss and validation mIoU by step; `curves` is what `train` writes, older ones by epoch."""
-    place = "step" if "step" in curves.columns else "epoch"
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    losses = figure.subplots()
-    losses.plot(curves[place], curves["train_loss"], color="tab:gray")
-    losses.set(xlabel=place, ylabel="training loss")
-    scores = losses.twinx()
-    measured = curves.dropna(subset="val_miou")
-    scores.plot(measured[place], measured["val_miou"], "o-", color="tab:blue")
-    scores.set_ylabel("validation mIoU", color="tab:blue")
-    figure.savefig(path, dpi=110)
+@dataclass(frozen=True)
+class Contender:
+    """A model at the gate: its name, such as `clothing:v3`, itself, and what it answered on the test photos."""
+
+    name: str
+    model: ClothingModel
+    found: Evaluation
 
 
-def paint(photo: np.ndarray, index_mask: np.ndarray, params: Params, opacity: float = 0.6) -> np.ndarray:
-    """Lay label colours over a (H, W, 3) uint8 RGB photo; names stand on their regions."""
-    colors = np.zeros((256, 3), np.float32)
-    for label in params.labels:
-        colors[label.id] = [int(label.color[i : i + 2], 16) for i in (1, 3, 5)]
-    blended = photo * (1 - opacity) + colors[index_mask] * opacity
-    painted = np.where(index_mask[..., None] > 0, blended, photo).astype(np.uint8)
-    for label in params.labels:
-        rows, columns = np.nonzero(index_mask == label.id)
-        if len(rows) > index_mask.size * 0.003:
-            where = (int(np.median(columns)) - 4 * len(label.name), int(np.median(rows)))
-            for color, width in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-                cv2.putText(painted, label.name, where, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, width, cv2.LINE_AA)
-    return painted
+def write_page(
+    path: Path, title: str, decision: Decision | None, challenger: Contender, champion: Contender | None,
+    params: Params, changes: Changes | None = None,
+) -> None:  # fmt: skip
+    """Write the report on what `train` left in the current folder and what the contenders answered.
+
+    It shows the photos on which the challenger is worst, and others chosen by chance, as many as `params.evaluate`
+    says: photo, truth, champion and challenger side by side.
+    """
+    models = [one for one in (champion, challenger) if one]
+    found, rounds = challenger.found, params.evaluate.resamples
+    columns = metadata_of(found.photos, params.evaluate.slices)
+    worst, others = choose(found, params)
+    html = render(
+        _TEMPLATE,
+        title=title,
+        model=challenger.name,
+        decision=decision,
+        changes=changes,
+        metrics=figures(found, params.label_ids, rounds),
+        note="" if set(found.photos) <= set(clean_photos("test")) else _FLATTERING,
+        summary=_SUMMARY,
+        columns=_COLUMNS,
+        slices=figures_of_slices(found, columns, rounds, champion.found if champion else None),
+        pictures=_pictures(found, params),
+        panels=["photo", "truth", *(one.name for one in models)],
+        groups={
+            "The worst photos": _sheets(worst, models, params),
+            "Photos chosen by chance": _sheets(others, models, params),
+        },
+    )
+    path.write_text(html, encoding="utf-8")
 
 
-def _fit(picture: np.ndarray) -> np.ndarray:
-    width = round(picture.shape[1] * _PHOTO_HEIGHT / picture.shape[0])
-    return cv2.resize(picture, (width, _PHOTO_HEIGHT), interpolation=cv2.INTER_AREA)
+def write_folder_page(path: Path, params: Params) -> None:
+    """Write the report on the training in the current folder, which no champion and no gate has seen."""
+    model = load_model(MODEL, min_region_share=params.prelabel.min_region_share, reduced_precision=False)
+    photos = clean_photos("test") or photos_of("test")
+    contender = Contender("the model", model, evaluate_model(model, photos, params.label_ids))
+    write_page(path, f"trained on {len(photos_of('train'))} photos", None, contender, None, params)
 
 
-def draw_confusion(confusion: Confusion, names: list[str], path: Path) -> None:
-    """Draw the confusion matrix over the classes that occur, each row as shares of its truth."""
-    seen = np.nonzero(confusion.matrix.sum(0) + confusion.matrix.sum(1))[0]
-    part = confusion.matrix[np.ix_(seen, seen)].astype(float)
-    shares = part / np.maximum(part.sum(1, keepdims=True), 1)
-    figure = Figure(figsize=(1.5 + 0.5 * len(seen), 1.2 + 0.45 * len(seen)), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(seen)), [names[i] for i in seen], rotation=45, ha="right")
-    axes.set_yticks(range(len(seen)), [names[i] for i in seen])
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("truth")
-    for row, column in np.ndindex(shares.shape):
-        if shares[row, column] >= 0.01:
-            color = "white" if shares[row, column] > 0.6 else "black"
-            axes.text(column, row, f"{shares[row, column]:.0%}", ha="center", va="center", fontsize=7, color=color)
-    figure.savefig(path, dpi=110)
+def choose(found: Evaluation, params: Params) -> tuple[list[str], list[str]]:
+    """Choose the photos with the lowest mIoU, the worst first, and as many of the others by chance; always the same."""
+    scores = found.miou_of_photo
+    count = params.evaluate.overlays
+    ranked = sorted(scores, key=lambda sha256: (scores[sha256], sha256))
+    rest = sorted(ranked[count:])
+    chance = random.Random(params.train.seed)  # noqa: S311  it chooses pictures
+    return ranked[:count], chance.sample(rest, min(count, len(rest)))
 
 
-def draw_calibration(found: Evaluation, path: Path) -> None:
-    """Draw how often pixels are right against how probable the model said they are, and how many it said that of."""
-    pixels, promised, right = found.certainty.sum(0).T
-    said = pixels > 0
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    honest, amount = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    honest.plot([0, 1], [0, 1], color="tab:gray", linewidth=1, label="honest")
-    honest.plot(promised[said] / pixels[said], right[said] / pixels[said], "o-", color="tab:blue", label="model")
-    honest.set(ylabel="share of pixels that are right", ylim=(0, 1))
-    honest.legend(loc="upper left", frameon=False)
-    amount.bar((np.arange(BINS) + 0.5) / BINS, 100 * pixels / max(1, pixels.sum()), width=0.9 / BINS, color="tab:gray")
-    amount.set(xlabel="probability of what was predicted", ylabel="% of pixels", xlim=(0, 1))
-    figure.savefig(path, dpi=110)
+def _pictures(found: Evaluation, params: Params) -> dict[str, str]:
+    pictures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder) / "picture.png"
+        for name, draw in (
+            ("learning curves", partial(draw_curves, pd.read_csv(CURVES))),
+            ("confusion matrix", partial(draw_confusion, found.confusion, ["background", *params.label_ids])),
+            ("are its probabilities honest?", partial(draw_calibration, found)),
+        ):
+            draw(scratch)
+            pictures[name] = inline(scratch.read_bytes(), "png")
+    return pictures
+
+
+def _sheets(photos: Sequence[str], models: Sequence[Contender], params: Params) -> list[dict[str, str]]:
+    sheets = []
+    for sha256 in photos:
+        scores = " · ".join(f"{one.name} {one.found.miou_of_photo[sha256]:.2f}" for one in models)
+        picture = draw_sheet(sha256, [one.model for one in models], params)
+        sheets.append({"photo": sha256[:12], "scores": scores, "picture": inline(picture, "jpeg")})
+    return sheets

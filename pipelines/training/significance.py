@@ -15,8 +15,8 @@ from scipy import stats
 
 from pipelines.params import PromoteParams
 from pipelines.training.bootstrap import by_family
-from pipelines.training.figures import CONFIDENCE, Evaluation, gain_of_pixels
-from pipelines.training.metrics import iou_of_pixels, pixels_of
+from pipelines.training.confusion import iou_of_pixels, pixels_of
+from pipelines.training.metrics import CONFIDENCE, Evaluation, gain_of_pixels
 
 POWER = 0.8  # with which a gain of the detectable size is found
 _DECAY = 0.8  # of the level from one look at a test side to the next

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from pipelines.dataset.files import START, STEPS
 from pipelines.errors import ModelError
-from pipelines.segmentation.clothing import WEIGHTS, ModelCard, build_network, load_card
+from pipelines.segmentation.model import WEIGHTS, ModelCard, build_network, load_card
 
 logger = logging.getLogger(__name__)
 _SPARE = "one label more"

@@ -24,15 +24,15 @@ import torch
 
 from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, STEPS, TRAINING
 from pipelines.errors import DatasetError, ModelError, TrainingError
-from pipelines.images import sha256_hex
 from pipelines.log import run_stage
 from pipelines.params import Params, TrainParams, load_params
-from pipelines.segmentation.clothing import ModelCard, new_network, save_model
+from pipelines.photos.decode import sha256_hex
+from pipelines.segmentation.model import ModelCard, new_network, save_model
 from pipelines.training.budget import Schedule
 from pipelines.training.data import Batches, Photos, RepeatFactorSampler, clean_photos, photos_of, processes
-from pipelines.training.learner import Learner
 from pipelines.training.live import LiveLog
 from pipelines.training.loop import COUNTED_BATCHES, VALIDATIONS, Loop
+from pipelines.training.module import Learner
 from pipelines.training.start import Start, take_start
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.retrain import MODEL_ASSET
+from pipelines.airflow_api import POOLS, WORKSPACE_POOL
+from pipelines.local_stack.lifecycle import DAGS
 from pipelines.settings import PROJECT_ROOT
-from pipelines.stack.airflow import POOLS, WORKSPACE_POOL
-from pipelines.stack.lifecycle import DAGS
+from pipelines.training.pipeline import MODEL_ASSET
 
 FILES = sorted((PROJECT_ROOT / "dags").glob("*.py"))
 HOUR = 3600

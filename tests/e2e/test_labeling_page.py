@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import storage
-from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.gcs import client as gcs
+from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks, tasks_with_masks
 from pipelines.params import load_params
-from pipelines.photos import PhotoReader
+from pipelines.photos.reader import PhotoReader
 from pipelines.records import PhotoAddress
 from scripts.screenshots import chromium, log_in_to_label_studio, open_task
 
@@ -32,7 +32,7 @@ def test_a_pre_label_is_drawn_at_its_pixels(stack_after_two_rounds, tmp_path):
     waiting = [t for t in list_tasks(labels, project) if not t.opened and t.prediction_versions]
     masks = tasks_with_masks(labels, project, [t.id for t in waiting])  # others are drawn without
     task = next(t for t in waiting if t.id in masks and t.image.width == 400)
-    reader = PhotoReader(storage.connect(settings), settings.source_bucket, 100)
+    reader = PhotoReader(gcs.connect(settings), settings.source_bucket, 100)
     with reader.open(PhotoAddress(task.image.uri, task.image.generation)) as opened:
         photo = opened
 

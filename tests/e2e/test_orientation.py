@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 from PIL import Image, PngImagePlugin
 
-from pipelines.images import decode_image
+from pipelines.photos.decode import decode_image
 from scripts.screenshots import chromium
 
 XMP = (

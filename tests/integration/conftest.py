@@ -8,12 +8,12 @@ import pytest
 import yaml
 from google.cloud.storage import Client
 
-from pipelines import storage
-from pipelines.catalog import COLUMNS
 from pipelines.dataset.workspace import Workspace
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import LabelStudioClient, connect
 from pipelines.labelstudio.interface import labeling_interface
 from pipelines.params import load_params
+from pipelines.records import CATALOG_COLUMNS
 from pipelines.settings import Settings
 
 
@@ -27,7 +27,7 @@ class Archive:
     project: int
 
     def upload(self, name: str, data: bytes) -> None:
-        storage.put(self.bucket, self.settings.source_bucket, f"photos/{name}", data, "image/png")
+        gcs.put(self.bucket, self.settings.source_bucket, f"photos/{name}", data, "image/png")
 
 
 MakeArchive = Callable[..., Archive]
@@ -52,16 +52,16 @@ def _make_archive(stack_settings: Settings, folder: Path, name: str) -> Archive:
             "dvc_bucket": f"{name}-data",
         }
     )  # fmt: skip
-    bucket, labels = storage.connect(settings), connect(settings)
+    bucket, labels = gcs.connect(settings), connect(settings)
     for one in (settings.source_bucket, settings.target_bucket, settings.dvc_bucket):
-        storage.ensure_bucket(bucket, one)
+        gcs.ensure_bucket(bucket, one)
     _make_workspace(settings, f"Archive {name}")
     params = load_params(settings.params_path)
     fields = {"title": params.project.title, "label_config": labeling_interface(params)}
     project = labels.post("/api/projects/", fields)["id"]
     rows = "".join(f"{name}-{n},1999,c{n % 7},,,,,,,\n" for n in range(300))
-    catalog = f"{','.join(COLUMNS)}\n{rows}".encode()
-    storage.put(bucket, settings.source_bucket, settings.catalog, catalog, "text/csv")
+    catalog = f"{','.join(CATALOG_COLUMNS)}\n{rows}".encode()
+    gcs.put(bucket, settings.source_bucket, settings.catalog, catalog, "text/csv")
     return Archive(settings, bucket, labels, project)
 
 

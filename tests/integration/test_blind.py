@@ -7,19 +7,19 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines.blind import Blindness, open_for_blind_work
 from pipelines.dataset.files import MANIFEST, mask_path, read_mask
+from pipelines.dataset.pipeline import sync
 from pipelines.dataset.split import BLIND_SIDES, sides_of
 from pipelines.demo.labelers import Labeler
-from pipelines.ingest import ingest
+from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.annotations import export_tasks, parse_annotation
 from pipelines.labelstudio.predictions import empty_prediction, push_predictions
 from pipelines.labelstudio.project import show_predictions_of
 from pipelines.labelstudio.render import region_id, region_json
 from pipelines.labelstudio.tasks import list_tasks, tasks_with_masks
 from pipelines.params import load_params
+from pipelines.prelabel.blind import Blindness, open_for_blind_work
 from pipelines.records import RegionMask
-from pipelines.sync import sync
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 VERSION = "clothing:v1"

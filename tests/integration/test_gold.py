@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from pipelines.dataset.files import mask_path, read_mask
+from pipelines.dataset.pipeline import sync
 from pipelines.dataset.published import Published
 from pipelines.demo.labelers import Labeler
-from pipelines.ingest import ingest
+from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.annotations import export_tasks
 from pipelines.labelstudio.planted import is_planted
 from pipelines.labelstudio.project import overlap_fields, show_predictions_of
 from pipelines.labelstudio.render import region_json
+from pipelines.models.registry import Registry
 from pipelines.params import load_params
-from pipelines.quality.figures import as_tables
+from pipelines.quality.metrics import as_tables
 from pipelines.quality.planted import MissRate
 from pipelines.quality.review import review
 from pipelines.records import ModelVersion, RegionMask
-from pipelines.sync import sync
-from pipelines.training.registry import Registry
 from tests.integration.test_loop import png
 
 

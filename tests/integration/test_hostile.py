@@ -14,11 +14,11 @@ import psutil
 import pytest
 from PIL import Image, PngImagePlugin
 
-from pipelines import storage
-from pipelines.ingest import ingest
+from pipelines.gcs import client as gcs
+from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.tasks import list_tasks
+from pipelines.local_stack import supervisor
 from pipelines.params import load_params
-from pipelines.stack import supervisor
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 LONGEST_S = 10
@@ -203,7 +203,7 @@ class Watch:
 @pytest.mark.parametrize("service", ["segmentation", "segment_anything"])
 def test_services_answer_each_in_time_and_live(stack_after_two_rounds, service: str) -> None:
     settings = stack_after_two_rounds.settings
-    bucket = storage.connect(settings)
+    bucket = gcs.connect(settings)
     pid = supervisor.states(settings)[service.replace("_", "-")][1]
     family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     login = (settings.service_user, settings.service_password.get_secret_value())
@@ -212,7 +212,7 @@ def test_services_answer_each_in_time_and_live(stack_after_two_rounds, service: 
     with Watch(family) as watch, httpx.Client(base_url=settings.url(service), auth=login, timeout=60) as http:
         for number, (name, data) in enumerate(FILES.items()):
             address = f"hostile/{number}"
-            storage.put(bucket, settings.source_bucket, address, data, "image/png")
+            gcs.put(bucket, settings.source_bucket, address, data, "image/png")
             begun = time.monotonic()
             answer = ask(service, http, f"gs://{settings.source_bucket}/{address}")
             if time.monotonic() - begun > LONGEST_S:

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from pipelines.dataset.files import MANIFEST, mask_path, read_mask
+from pipelines.dataset.pipeline import sync
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
-from pipelines.export import export
-from pipelines.import_labels import ImportReport, import_labelled
-from pipelines.masked_photos import MaskedPhotos, masked_photos
+from pipelines.exchange.export import export
+from pipelines.exchange.importer import ImportReport, import_labelled
+from pipelines.exchange.masked_photos import MaskedPhotos, masked_photos
 from pipelines.params import load_params
-from pipelines.sync import sync
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 CCP = Path(os.environ.get("MASKLOOP_CCP", "/nonexistent"))

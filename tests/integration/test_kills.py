@@ -18,18 +18,18 @@ import pytest
 from google.cloud.storage import Client
 from PIL import Image
 
-from pipelines import storage
 from pipelines.dataset.files import MANIFEST
+from pipelines.dataset.pipeline import sync
 from pipelines.dataset.remote import missing_objects, output_hashes
 from pipelines.dataset.workspace import Workspace
-from pipelines.ingest import ingest
+from pipelines.gcs import client as gcs
+from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import load_params
 from pipelines.records import RegionMask
 from pipelines.settings import Settings
-from pipelines.sync import sync
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 KILLS = 20
@@ -45,17 +45,17 @@ def png(seed: int) -> bytes:
 
 # As texts, because a process of its own cannot import this module.
 RUN_INGEST = """
-from pipelines import storage
-from pipelines.ingest import ingest
+from pipelines.gcs import client as gcs
+from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.client import connect
 from pipelines.params import load_params
-ingest(storage.connect(settings), connect(settings), settings, load_params(settings.params_path))
+ingest(gcs.connect(settings), connect(settings), settings, load_params(settings.params_path))
 """
 RUN_SYNC = """
-from pipelines import storage
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import connect
-from pipelines.sync import sync
-sync(storage.connect(settings), connect(settings), settings)
+from pipelines.dataset.pipeline import sync
+sync(gcs.connect(settings), connect(settings), settings)
 """
 
 
@@ -63,7 +63,9 @@ sync(storage.connect(settings), connect(settings), settings)
 def start() -> Callable[..., Any]:
     """Start a station in a process of its own, in which what it imports is there at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["great_expectations.expectations", "pipelines.ingest", "pipelines.sync"])
+    context.set_forkserver_preload(
+        ["great_expectations.expectations", "pipelines.ingest.pipeline", "pipelines.dataset.pipeline"]
+    )
 
     def begin(station: str, settings: Settings) -> Any:
         process = context.Process(target=exec, args=(station, {"settings": settings}))
@@ -175,14 +177,14 @@ def test_sync_killed_anywhere_publishes_what_an_undisturbed_run_does(labelled, s
     for tag in workspace.dataset_tags():
         assert published_whole(workspace, labelled.bucket, tag), tag
     manifest = pd.read_parquet(workspace.path / MANIFEST)
-    there = {ref.name for ref in storage.list_objects(labelled.bucket, labelled.settings.target_bucket, "annotations/")}
+    there = {ref.name for ref in gcs.list_objects(labelled.bucket, labelled.settings.target_bucket, "annotations/")}
     assert there == {f"annotations/{uuid}.json" for uuid in manifest["annotations"].explode()}
     assert workspace.git("status", "--porcelain") == ""
 
     update = {"var": tmp_path / "var", "target_bucket": "sync2-labels", "dvc_bucket": "sync2-data"}
     undisturbed = labelled.settings.model_copy(update=update)
     for one in (undisturbed.target_bucket, undisturbed.dvc_bucket):
-        storage.ensure_bucket(labelled.bucket, one)
+        gcs.ensure_bucket(labelled.bucket, one)
     other = make_workspace(undisturbed, "Archive sync")
     sync(labelled.bucket, labelled.labels, undisturbed)
     assert output_hashes(other.read, with_before=False) == output_hashes(workspace.read, with_before=False)
@@ -191,13 +193,13 @@ def test_sync_killed_anywhere_publishes_what_an_undisturbed_run_does(labelled, s
 def published_whole(workspace: Workspace, bucket: Client, tag: str) -> bool:
     """Tell whether the remote holds each object that a version names, with its content."""
     there = {}
-    for ref in storage.list_objects(bucket, workspace.settings.dvc_bucket, "dvc/files/md5/"):
+    for ref in gcs.list_objects(bucket, workspace.settings.dvc_bucket, "dvc/files/md5/"):
         there[ref.name.removeprefix("dvc/files/md5/").replace("/", "")] = ref
     needed = output_hashes(lambda path: workspace.show(tag, path))
     for name in [name for name in needed if name.endswith(".dir")]:
         if name not in there:
             return False
-        needed |= {entry["md5"] for entry in json.loads(storage.read(bucket, there[name]))}
+        needed |= {entry["md5"] for entry in json.loads(gcs.read(bucket, there[name]))}
     return needed <= set(there) and not missing_objects(workspace, bucket)
 
 

@@ -11,21 +11,21 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines import storage
+from pipelines.airflow_api import Airflow
 from pipelines.dataset.files import IMAGES, MANIFEST, MASKS
+from pipelines.dataset.pipeline import sync
 from pipelines.dataset.workspace import Workspace
-from pipelines.images import sha256_hex
-from pipelines.ingest import ingest
-from pipelines.labelstudio.changes import read_changes
+from pipelines.gcs import client as gcs
+from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.cursor import read_changes
 from pipelines.labelstudio.project import ensure_project, find_project, list_backends
 from pipelines.labelstudio.tasks import list_tasks
+from pipelines.models.registry import Registry
 from pipelines.params import load_params
-from pipelines.prelabel import plan_batches, prelabel_batch, serving_model
-from pipelines.retrain import dataset_to_train
-from pipelines.stack.airflow import Airflow
-from pipelines.sync import sync
-from pipelines.training.registry import Registry
+from pipelines.photos.decode import sha256_hex
+from pipelines.prelabel.pipeline import plan_batches, prelabel_batch, serving_model
+from pipelines.training.pipeline import dataset_to_train
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -52,7 +52,7 @@ def labels(settings):
 
 @pytest.fixture
 def bucket(settings):
-    return storage.connect(settings)
+    return gcs.connect(settings)
 
 
 @pytest.fixture
@@ -237,7 +237,7 @@ def test_photos_keep_their_side_from_version_to_version(settings):
 
 
 def test_each_annotation_lies_in_the_target_bucket(settings, bucket, labels, project):
-    there = {ref.name for ref in storage.list_objects(bucket, settings.target_bucket, "annotations/")}
+    there = {ref.name for ref in gcs.list_objects(bucket, settings.target_bucket, "annotations/")}
     assert there == {
         f"annotations/{annotation.uuid}.json" for annotation in read_changes(labels, project, None).annotations
     }
@@ -271,10 +271,10 @@ def test_sync_again_makes_no_version(settings, bucket, labels):
 
 def test_a_bad_photo_is_reported_and_the_rest_goes_on(settings, bucket, labels, workspace_params, project):
     prefix = settings.source_prefix
-    storage.put(bucket, settings.source_bucket, prefix + "page.jpg", b"<html>not a photo</html>", "image/jpeg")
-    storage.put(bucket, settings.source_bucket, prefix + "empty.jpg", b"", "image/jpeg")
-    storage.put(bucket, settings.source_bucket, prefix + "notes.txt", b"hello", "text/plain")
-    storage.put(bucket, settings.source_bucket, prefix + "good.png", png(90, 60, (200, 40, 40)), "image/png")
+    gcs.put(bucket, settings.source_bucket, prefix + "page.jpg", b"<html>not a photo</html>", "image/jpeg")
+    gcs.put(bucket, settings.source_bucket, prefix + "empty.jpg", b"", "image/jpeg")
+    gcs.put(bucket, settings.source_bucket, prefix + "notes.txt", b"hello", "text/plain")
+    gcs.put(bucket, settings.source_bucket, prefix + "good.png", png(90, 60, (200, 40, 40)), "image/png")
     try:
         report = ingest(bucket, labels, settings, workspace_params)
         assert {problem.reason for problem in report.problems} == {"not-an-image", "empty"}
@@ -283,15 +283,13 @@ def test_a_bad_photo_is_reported_and_the_rest_goes_on(settings, bucket, labels, 
         assert any(task.image.uri.endswith("good.png") for task in list_tasks(labels, project))
     finally:
         for name in ("page.jpg", "empty.jpg", "notes.txt"):
-            storage.delete(bucket, storage.stat(bucket, settings.source_bucket, prefix + name))
+            gcs.delete(bucket, gcs.stat(bucket, settings.source_bucket, prefix + name))
 
 
 def test_an_overwritten_photo_takes_over_its_unopened_task(settings, bucket, labels, workspace_params, project):
     uri = f"gs://{settings.source_bucket}/{settings.source_prefix}good.png"
     [before] = [task for task in list_tasks(labels, project) if task.image.uri == uri]
-    storage.put(
-        bucket, settings.source_bucket, settings.source_prefix + "good.png", png(80, 50, (9, 9, 200)), "image/png"
-    )
+    gcs.put(bucket, settings.source_bucket, settings.source_prefix + "good.png", png(80, 50, (9, 9, 200)), "image/png")
     report = ingest(bucket, labels, settings, workspace_params)
     [after] = [task for task in list_tasks(labels, project) if task.image.uri == uri]
     assert (report.created, report.updated) == (0, 1)
@@ -305,9 +303,9 @@ def test_an_overwritten_photo_takes_over_its_unopened_task(settings, bucket, lab
 
 def test_the_same_bytes_uploaded_again_only_move_the_generation(settings, bucket, labels, workspace_params, project):
     before = read_changes(labels, project, None).annotations[0]
-    ref = storage.stat(bucket, *storage.split_uri(before.image.uri))
-    data = storage.read(bucket, ref)
-    storage.write(bucket, ref.bucket, ref.name, data, "image/jpeg", replaces=ref.generation)
+    ref = gcs.stat(bucket, *gcs.split_uri(before.image.uri))
+    data = gcs.read(bucket, ref)
+    gcs.write(bucket, ref.bucket, ref.name, data, "image/jpeg", replaces=ref.generation)
     report = ingest(bucket, labels, settings, workspace_params)
     assert (report.created, report.updated) == (0, 1)
     [after] = [task for task in list_tasks(labels, project) if task.image.uri == before.image.uri]
@@ -327,7 +325,7 @@ def test_a_click_in_label_studio_gives_the_garment(labels, project, workspace_pa
         f"/api/ml/{backend['id']}/interactive-annotating", {"task": task.id, "context": {"result": [point]}}
     )
     [region] = answer["data"]["result"]
-    from pipelines.labelstudio.brush import rle_to_mask
+    from pipelines.labelstudio.brush_rle import rle_to_mask
 
     mask = rle_to_mask(region["value"]["rle"], task.image.height, task.image.width)
     assert region["value"]["brushlabels"] == ["coat"]
@@ -343,7 +341,7 @@ def test_a_deleted_annotation_leaves_the_next_version_and_the_bucket(settings, b
     assert "1 removed" in version.summary
     manifest = pd.read_parquet(settings.workspace_path / MANIFEST)
     assert gone.uuid not in set(manifest["annotations"].explode())
-    assert storage.stat(bucket, settings.target_bucket, f"annotations/{gone.uuid}.json") is None
+    assert gcs.stat(bucket, settings.target_bucket, f"annotations/{gone.uuid}.json") is None
 
 
 def test_lineage_leads_from_the_champion_to_a_photo_and_back(loop, settings):
@@ -361,14 +359,14 @@ def test_runs_in_airflow_say_what_they_did(settings):
 
 
 def test_checks_and_the_ingest_report_lie_in_the_target_bucket(settings, bucket):
-    pages = list(storage.list_objects(bucket, settings.target_bucket, "checks/"))
+    pages = list(gcs.list_objects(bucket, settings.target_bucket, "checks/"))
     assert len(pages) >= 2
-    page = storage.read(bucket, pages[0]).decode()
+    page = gcs.read(bucket, pages[0]).decode()
     assert "a photo stands in the table twice" in page
-    answer = httpx.get(storage.browser_address(settings, settings.target_bucket, pages[0].name))
+    answer = httpx.get(gcs.browser_address(settings, settings.target_bucket, pages[0].name))
     assert answer.headers["content-type"].startswith("text/html")
-    report = storage.stat(bucket, settings.target_bucket, "reports/ingest.csv")
-    assert storage.read(bucket, report).decode("utf-8-sig").startswith("uri,generation,reason,set aside,message")
+    report = gcs.stat(bucket, settings.target_bucket, "reports/ingest.csv")
+    assert gcs.read(bucket, report).decode("utf-8-sig").startswith("uri,generation,reason,set aside,message")
 
 
 @pytest.mark.parametrize("form", ["coco", "png", "yolo", "huggingface"])

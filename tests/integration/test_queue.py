@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import storage
-from pipelines.blind import read_blindness
 from pipelines.dataset.split import side_of
 from pipelines.demo.labelers import Labeler
-from pipelines.images import sha256_hex
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.annotations import export_tasks, parse_annotation, started_from_its_prediction
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import QUEUE_TITLE, find_project
 from pipelines.labelstudio.render import region_id
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks, tasks_with_masks
 from pipelines.params import load_params
+from pipelines.photos.decode import sha256_hex
+from pipelines.prelabel.blind import read_blindness
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 PEOPLE = 6
@@ -64,7 +64,7 @@ def test_a_photo_that_judges_models_waits_without_masks(stack_after_two_rounds, 
     files = (squares(number) for number in range(100))  # the group of one that no catalogue knows is its content
     data = next(file for file in files if side_of(sha256_hex(file), params.split) == "test")
     name = f"{settings.source_prefix}judge.png"
-    photo = storage.put(storage.connect(settings), settings.source_bucket, name, data, "image/png")
+    photo = gcs.put(gcs.connect(settings), settings.source_bucket, name, data, "image/png")
     stack_after_two_rounds.run("ingest")
     said = stack_after_two_rounds.run("prelabel")
 

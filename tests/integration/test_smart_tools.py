@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import storage
 from pipelines.dataset.files import mask_path, read_mask
 from pipelines.dataset.split import side_of
 from pipelines.demo.photos import draw_photo
-from pipelines.images import sha256_hex
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import load_params
+from pipelines.photos.decode import sha256_hex
 from scripts.editor import Editor
 from scripts.screenshots import chromium, log_in_to_label_studio, open_task
 
@@ -48,7 +48,7 @@ def test_a_labeler_corrects_a_photo_and_the_dataset_has_it(
     # Photos of the other sides come without masks; the group of one that no catalogue knows is its content.
     files = (jpeg(drawn.image, orientation, quality) for quality in range(95, 60, -1))
     data = next(file for file in files if side_of(sha256_hex(file), params.split) == "train")
-    there = storage.put(storage.connect(settings), settings.source_bucket, name, data, "image/jpeg")
+    there = gcs.put(gcs.connect(settings), settings.source_bucket, name, data, "image/jpeg")
     stack_after_two_rounds.run("ingest")
     stack_after_two_rounds.run("prelabel")
     [task] = [t for t in list_tasks(labels, project) if t.image.uri == there.uri]

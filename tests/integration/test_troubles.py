@@ -2,13 +2,13 @@
 
 import pytest
 
-from pipelines import storage
+from pipelines.airflow_api import Airflow
 from pipelines.errors import ServiceError
+from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import load_params
-from pipelines.stack.airflow import Airflow
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -38,17 +38,17 @@ def test_label_studio_out_of_reach_is_explained(stack):
 
 def test_a_catalogue_without_a_column_stops_before_any_task(stack_after_two_rounds):
     stack = stack_after_two_rounds
-    client, settings = storage.connect(stack.settings), stack.settings
-    ref = storage.stat(client, settings.source_bucket, settings.catalog)
-    good = storage.read(client, ref)
-    storage.put(client, settings.source_bucket, settings.catalog, good.replace(b"season", b"saison", 1), "text/csv")
+    client, settings = gcs.connect(stack.settings), stack.settings
+    ref = gcs.stat(client, settings.source_bucket, settings.catalog)
+    good = gcs.read(client, ref)
+    gcs.put(client, settings.source_bucket, settings.catalog, good.replace(b"season", b"saison", 1), "text/csv")
     try:
         assert "lacks the column season" in stack.run("ingest", ok=False)
         airflow = Airflow(settings)
         with pytest.raises(ServiceError, match="lacks the column season"):
             airflow.wait_for("ingest_images", 120, run_id=airflow.trigger("ingest_images"))
     finally:
-        storage.put(client, settings.source_bucket, settings.catalog, good, "text/csv")
+        gcs.put(client, settings.source_bucket, settings.catalog, good, "text/csv")
 
 
 def test_labels_that_differ_are_named(stack_after_two_rounds):

@@ -11,13 +11,13 @@ from tests.server.conftest import Server
 pytestmark = pytest.mark.timeout(3600)
 STATE = """
 import json
-from pipelines import storage
+from pipelines.gcs import client as gcs
 from pipelines.dataset.published import Published
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.params import load_params
 from pipelines.settings import get_settings
-from pipelines.training.registry import Registry
+from pipelines.models.registry import Registry
 settings = get_settings()
 labels = connect(settings)
 project = find_project(labels, load_params(settings.params_path))
@@ -29,7 +29,7 @@ print("STATE " + json.dumps({
     "tasks": sorted((one["id"], one["data"]["sha256"]) for one in exported),
     "annotations": sorted((a["unique_id"], json.dumps(a["result"])) for one in exported for a in one["annotations"]),
     "people": people,
-    "tags": Published.of(settings, storage.connect(settings)).tags(),
+    "tags": Published.of(settings, gcs.connect(settings)).tags(),
     "models": sorted((one.version, one.run_id, one.status) for one in models),
     "champion": registry.champion().served_as,
 }))
@@ -62,7 +62,7 @@ from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
 from pipelines.params import load_params
 from pipelines.settings import get_settings
-from pipelines.stack.airflow import Airflow
+from pipelines.airflow_api import Airflow
 settings = get_settings()
 airflow = Airflow(settings)
 run = airflow.trigger("prelabel_images")
@@ -72,7 +72,7 @@ WATCH = """
 import json, sys
 from urllib.parse import quote
 from pipelines.settings import get_settings
-from pipelines.stack.airflow import Airflow
+from pipelines.airflow_api import Airflow
 airflow = Airflow(get_settings())
 path = f"/api/v2/dags/prelabel_images/dagRuns/{quote(sys.argv[1], safe='')}"
 run = airflow._request("GET", path)

@@ -22,15 +22,15 @@ from google.cloud.storage import Client
 from PIL import Image
 
 from pipelines.dataset.workspace import Workspace
-from pipelines.images import sha256_hex
+from pipelines.gcs.client import ensure_bucket, put
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Label, Params, load_params
+from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation, ImageRef, RegionMask
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.storage import ensure_bucket, put
 
 if TYPE_CHECKING:
-    from pipelines.segmentation.clothing import ModelCard
+    from pipelines.segmentation.model import ModelCard
 
 COAT, DRESS = Label(id=3, name="coat", color="#1f77b4"), Label(id=7, name="dress", color="#d62728")
 
@@ -87,7 +87,7 @@ def two_labels() -> Params:
 @pytest.fixture(scope="session")
 def tiny_card() -> "ModelCard":
     """The smallest input that the encoder takes; channels 1 and 2 are the pixel values 3 and 7."""
-    from pipelines.segmentation.clothing import ModelCard
+    from pipelines.segmentation.model import ModelCard
 
     half = (0.5, 0.5, 0.5)
     return ModelCard(
@@ -100,7 +100,7 @@ def model_that_sees_coats(tiny_card: "ModelCard", tmp_path_factory: pytest.TempP
     """A model folder whose network calls every pixel a coat."""
     import torch
 
-    from pipelines.segmentation.clothing import build_network, save_model
+    from pipelines.segmentation.model import build_network, save_model
 
     network, folder = build_network(tiny_card), tmp_path_factory.mktemp("model")
     head = network.segmentation_head[0]

@@ -7,10 +7,10 @@ from typing import Any
 import httpx
 
 from pipelines.dataset.split import side_of
-from pipelines.images import sha256_hex
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import Params
+from pipelines.photos.decode import sha256_hex
 from pipelines.records import ImageRef, Task
 
 REGION = {"id": "clothing-v1--coat", "from_name": "tag"}

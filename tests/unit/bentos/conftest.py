@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from pipelines.gcs.client import ensure_bucket, put
 from pipelines.settings import get_settings
-from pipelines.storage import ensure_bucket, put
 
 if TYPE_CHECKING:
     from google.cloud.storage import Client

@@ -11,9 +11,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from bentos.segment_anything.service import SegmentAnything
-from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.predictions import empty_prediction
-from pipelines.serving import pack_probabilities
+from pipelines.services import pack_probabilities
 
 Tasks = dict[str, dict[str, Any]]
 

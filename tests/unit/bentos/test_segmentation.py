@@ -10,9 +10,9 @@ from mlflow import MlflowClient
 from starlette.testclient import TestClient
 
 from bentos.segmentation.service import Segmentation
-from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.records import NO_MODEL
-from pipelines.serving import unpack_probabilities
+from pipelines.services import unpack_probabilities
 
 Tasks = dict[str, dict[str, Any]]
 

@@ -12,13 +12,12 @@ import yaml
 from pipelines import errors
 from pipelines.dataset.commands import run, run_stages
 from pipelines.dataset.mirror import Note, copy_changes
+from pipelines.dataset.pipeline import _build, _take_version_before
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ChecksError, ConfigurationError, DataError, DatasetError, MaskloopError, TrainingError
-from pipelines.labelstudio.changes import Changes
-from pipelines.labelstudio.looks import Look
+from pipelines.labelstudio.cursor import Changes, Look
 from pipelines.records import Annotation
 from pipelines.settings import PROJECT_ROOT
-from pipelines.sync import _build, _take_version_before
 
 Annotate = Callable[..., Annotation]
 STAGE = """

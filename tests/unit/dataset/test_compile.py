@@ -18,9 +18,9 @@ from pipelines.dataset.compile import compile_dataset, newest_per_annotator
 from pipelines.dataset.files import ANNOTATIONS, MASKS, PHOTOS, annotation_json, mask_path, read_mask
 from pipelines.dataset.memory import PLACE, Source
 from pipelines.errors import ContractError, DatasetError
-from pipelines.images import sha256_hex
 from pipelines.labelstudio.regions import IMPORTED
 from pipelines.params import IGNORE, IgnoreLabel, Params
+from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation
 
 Annotate = Callable[..., Annotation]

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 from google.cloud.storage import Client
 
-from pipelines import storage
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, image_path
 from pipelines.dataset.mirror import Copied, Note, copy_changes, read_note
 from pipelines.errors import StorageError
-from pipelines.images import sha256_hex
-from pipelines.labelstudio.changes import Changes
-from pipelines.labelstudio.looks import Look
+from pipelines.gcs import client as gcs
+from pipelines.labelstudio.cursor import Changes, Look
+from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation
 
 Annotate = Callable[..., Annotation]
@@ -136,8 +135,8 @@ def test_an_annotation_whose_photo_is_gone_or_overwritten_is_left_out(
     look, labelled: Annotate, bucket_client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone, good = labelled("gone", 1, 10), labelled("good", 2, 20)
-    bucket, name = storage.split_uri(gone.image.uri)
-    storage.delete(bucket_client, storage.ObjectRef(bucket, name, gone.image.generation))
+    bucket, name = gcs.split_uri(gone.image.uri)
+    gcs.delete(bucket_client, gcs.ObjectRef(bucket, name, gone.image.generation))
 
     assert set(look(Note("p"), gone, good).files) == {"good.json"}
     assert "annotation gone is left out: " in caplog.text

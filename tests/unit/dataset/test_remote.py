@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 from google.cloud.storage import Client
 
-from pipelines import storage
 from pipelines.dataset.remote import missing_objects, needed_objects, output_hashes, push_and_audit
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
+from pipelines.gcs import client as gcs
 from pipelines.records import ObjectRef
 
 
 @pytest.fixture
 def workspace_with_files(workspace: Workspace, bucket_client: Client) -> Workspace:
     """Two tracked folders with two files each, and an empty dataset bucket."""
-    storage.ensure_bucket(bucket_client, workspace.settings.dvc_bucket)
+    gcs.ensure_bucket(bucket_client, workspace.settings.dvc_bucket)
     for name in ("annotations", "images"):
         folder = workspace.path / "data" / name
         folder.mkdir(parents=True)
@@ -26,7 +26,7 @@ def workspace_with_files(workspace: Workspace, bucket_client: Client) -> Workspa
 
 
 def objects(workspace: Workspace, bucket: Client) -> dict[str, ObjectRef]:
-    return {ref.name[-36:]: ref for ref in storage.list_objects(bucket, workspace.settings.dvc_bucket)}
+    return {ref.name[-36:]: ref for ref in gcs.list_objects(bucket, workspace.settings.dvc_bucket)}
 
 
 def a_file(workspace: Workspace, bucket: Client) -> ObjectRef:
@@ -41,9 +41,9 @@ def test_a_pushed_version_is_complete_and_a_damaged_one_is_mended(
     assert push_and_audit(workspace, bucket_client) == len(needed_objects(workspace)) == 6
     before = {name: ref.md5 for name, ref in objects(workspace, bucket_client).items()}
 
-    storage.delete(bucket_client, a_file(workspace, bucket_client))
+    gcs.delete(bucket_client, a_file(workspace, bucket_client))
     other = a_file(workspace, bucket_client)
-    storage.put(bucket_client, other.bucket, other.name, b"other content", "text/plain")
+    gcs.put(bucket_client, other.bucket, other.name, b"other content", "text/plain")
     assert len(missing_objects(workspace, bucket_client)) == 2
 
     assert push_and_audit(workspace, bucket_client) == 6

@@ -9,15 +9,14 @@ from google.cloud.storage import Client
 
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, annotation_json
 from pipelines.dataset.mirror import Copied, Note, copy_changes
+from pipelines.dataset.pipeline import _build, _publish, _take_version_before
 from pipelines.dataset.published import Published
 from pipelines.dataset.remote import is_published, missing_objects, push_and_audit
 from pipelines.dataset.step import Step, Touched
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ChecksError
-from pipelines.labelstudio.changes import Changes
-from pipelines.labelstudio.looks import Look
+from pipelines.labelstudio.cursor import Changes, Look
 from pipelines.records import Annotation
-from pipelines.sync import _build, _publish, _take_version_before
 
 Annotate = Callable[..., Annotation]
 RECORDS = ("dvc.lock", "data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.catalog import COLUMNS
 from pipelines.demo.archive import SyntheticArchive
+from pipelines.ingest.catalog import COLUMNS
 from pipelines.params import Params
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.local_stack.services import read_procfile
 from pipelines.settings import PROJECT_ROOT
-from pipelines.stack.services import read_procfile
 
 DOCUMENT = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.labelstudio.brush import rle_to_mask
+from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.render import prediction_json, region_id, version_of_region
 from pipelines.records import Prediction, RegionScore
 

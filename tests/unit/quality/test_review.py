@@ -15,12 +15,12 @@ from PIL import Image
 
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, annotation_json, encode_mask, mask_path
 from pipelines.errors import DatasetError
-from pipelines.images import sha256_hex
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import Params
+from pipelines.photos.decode import sha256_hex
 from pipelines.quality import folds
-from pipelines.quality.figures import Quality, as_tables, log_quality
+from pipelines.quality.metrics import Quality, as_tables, log_quality
 from pipelines.quality.planted import MissRate
 from pipelines.quality.review import review
 from pipelines.records import Annotation, ImageRef, ModelVersion, RegionMask

@@ -13,8 +13,8 @@ import pytest
 from pipelines.dataset.files import PROPOSALS
 from pipelines.errors import ModelError
 from pipelines.params import EffortParams
-from pipelines.segmentation.clothing import ModelCard, load_model
-from pipelines.segmentation.masks import only_regions
+from pipelines.segmentation.model import ModelCard, load_model
+from pipelines.segmentation.postprocess import only_regions
 from pipelines.segmentation.proposals import (
     FEATURES,
     PROPOSALS_FILE,

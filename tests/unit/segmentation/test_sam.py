@@ -16,7 +16,7 @@ from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
 from pipelines.segmentation import sam
 from pipelines.segmentation.embeddings import EmbeddingCache
-from pipelines.segmentation.masks import clean_region
+from pipelines.segmentation.postprocess import clean_region
 from pipelines.segmentation.prompts import Prompts
 from pipelines.segmentation.sam import SegmentAnythingModel, load_sam
 

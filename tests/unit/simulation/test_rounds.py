@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import ConfigurationError
-from pipelines.masked_photos import MaskedPhotos, masked_photos
+from pipelines.exchange.masked_photos import MaskedPhotos, masked_photos
 from pipelines.params import Params
 from pipelines.simulation import rounds
 from pipelines.simulation.results import as_table, draw_curve

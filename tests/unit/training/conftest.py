@@ -17,7 +17,7 @@ from pipelines.records import ModelVersion
 from pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from pipelines.training.registry import Registry
+    from pipelines.models.registry import Registry
 
 COAT, DRESS = 3, 7
 SIDES = {"train": 5, "val": 2, "test": 3}
@@ -64,7 +64,7 @@ def small_training(two_labels: Params) -> Params:
 @pytest.fixture
 def registry(empty_mlflow: str, monkeypatch: pytest.MonkeyPatch) -> "Registry":
     """The registry of an MLflow without runs and models."""
-    from pipelines.training.registry import Registry
+    from pipelines.models.registry import Registry
 
     monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model puts the code it carries in front
     return Registry(Settings(mlflow_url=empty_mlflow))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from pipelines.dataset.files import MANIFEST, encode_mask, mask_path
 from pipelines.errors import DatasetError
 from pipelines.params import IGNORE
-from pipelines.segmentation.clothing import ModelCard
+from pipelines.segmentation.model import ModelCard
 from pipelines.segmentation.transforms import normalize, resize_image, resize_mask
 from pipelines.training.data import (
     Batches,

@@ -12,7 +12,7 @@ import pytest
 
 from pipelines.dataset.files import MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, encode_mask, fresh, mask_path
 from pipelines.params import IGNORE, Params
-from pipelines.segmentation.clothing import ClothingModel, load_model
+from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.segmentation.proposals import Proposals
 from pipelines.training import evaluate as stage
 from pipelines.training.data import read_photo

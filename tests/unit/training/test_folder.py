@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from pipelines.cli import app, trials
 from pipelines.errors import ConfigurationError, ModelError
-from pipelines.masked_photos import masked_photos
+from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
-from pipelines.segmentation.clothing import CARD, WEIGHTS, load_model
+from pipelines.segmentation.model import CARD, WEIGHTS, load_model
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.training.folder import load_named_model, train_on_folder
 

@@ -14,11 +14,11 @@ from benchmarks._answers import evaluation_of as evaluation_of_families
 from benchmarks.gate import anchoring, gate_of, masks_of, share_of_histories, share_promoted, usual_gate
 from pipelines.params import Params, PromoteParams, load_params
 from pipelines.settings import PROJECT_ROOT
-from pipelines.training.figures import Evaluation, gain_of_pixels
+from pipelines.training.confusion import pixels_of
 from pipelines.training.floor import Floor
 from pipelines.training.gate import Decision, Steps, known_to
 from pipelines.training.gate import decide as decide_in
-from pipelines.training.metrics import pixels_of
+from pipelines.training.metrics import Evaluation, gain_of_pixels
 from pipelines.training.significance import Comparison, level_of_look
 
 NAMES = ["background", "coat", "dress", "hat"]

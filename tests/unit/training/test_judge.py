@@ -14,14 +14,14 @@ import torch
 from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, STEPS
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
+from pipelines.models.registry import Registry
+from pipelines.models.run import NETWORK, Training
+from pipelines.models.versions import DETECTABLE, DIVISION
 from pipelines.params import Params
 from pipelines.records import ModelVersion
-from pipelines.segmentation.clothing import ModelCard, build_network, save_model
+from pipelines.segmentation.model import ModelCard, build_network, save_model
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.training.judge import divide_test_side, judge
-from pipelines.training.registry import Registry
-from pipelines.training.run import NETWORK, Training
-from pipelines.training.versions import DETECTABLE, DIVISION
 
 Sides = dict[str, list[str]]
 AddVersion = Callable[..., ModelVersion]

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
+from pipelines.models.registry import Registry
 from pipelines.params import Params
 from pipelines.records import ModelVersion
-from pipelines.report import log_effort
-from pipelines.training.registry import Registry
+from pipelines.reports.prelabel_report import log_effort
 
 
 @pytest.fixture

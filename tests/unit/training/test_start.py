@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from pipelines.dataset.files import CURVES, MODEL, START, STEPS
 from pipelines.errors import ModelError
 from pipelines.params import Label, Params
-from pipelines.segmentation.clothing import (
+from pipelines.segmentation.model import (
     CARD,
     WEIGHTS,
     ModelCard,

@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 from pipelines.dataset.files import CURVES, MANIFEST, MODEL, STEPS, TRAINING
 from pipelines.errors import DatasetError, TrainingError
 from pipelines.params import IGNORE, Params
-from pipelines.segmentation.clothing import WEIGHTS, build_network, load_card, load_model, new_network
+from pipelines.segmentation.model import WEIGHTS, build_network, load_card, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
+from pipelines.training.confusion import Confusion
 from pipelines.training.data import Photos, photos_of
-from pipelines.training.frozen import freeze
-from pipelines.training.learner import Learner, class_weights, segmentation_loss
-from pipelines.training.metrics import Confusion
+from pipelines.training.freeze import freeze
+from pipelines.training.module import Learner, class_weights, segmentation_loss
 from pipelines.training.train import steps_to_do, train
 
 Sides = dict[str, list[str]]
@@ -400,7 +400,7 @@ def test_the_model_sees_photos_larger_than_training_does(workspace: Sides, small
 
 
 def test_32_bits_may_be_asked_for(small_training: Params, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.training.learner.multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr("pipelines.training.module.multiplies_bfloat16", lambda: True)
     torch.manual_seed(7)
     network, _ = new_network(small_training.train, small_training.label_ids)
     photos = torch.rand(2, 3, 64, 64)

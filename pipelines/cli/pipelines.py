@@ -1,0 +1,85 @@
+"""Commands for each station by hand."""
+
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.app import app, console
+from pipelines.errors import ServiceError
+from pipelines.settings import get_settings
+
+
+@app.command()
+def ingest() -> None:
+    """Turn new and changed photos of the source bucket into tasks."""
+    from pipelines.gcs import client as gcs
+    from pipelines.ingest.pipeline import ingest as run
+    from pipelines.labelstudio.client import connect
+    from pipelines.params import load_params
+
+    settings = get_settings()
+    report = run(gcs.connect(settings), connect(settings), settings, load_params(settings.params_path))
+    console.print(str(report), highlight=False)
+
+
+@app.command()
+def prelabel() -> None:
+    """Give tasks that nobody opened the champion's masks, and those that people are to draw without them none."""
+    from rich.progress import track
+
+    from pipelines.labelstudio.client import connect
+    from pipelines.params import load_params
+    from pipelines.prelabel.pipeline import plan_batches, prelabel_batch
+
+    settings = get_settings()
+    params, labels = load_params(settings.params_path), connect(settings)
+    reports = [
+        prelabel_batch(labels, settings, params, batch)
+        for batch in track(plan_batches(labels, settings, params), "pre-labelling", console=console)
+    ]
+    console.print(
+        f"{sum(r.masks for r in reports)} tasks with masks, {sum(r.blind for r in reports)} to be drawn blind, "
+        f"{sum(len(r.problems) for r in reports)} problems"
+    )
+
+
+@app.command()
+def sync() -> None:
+    """Publish what people submitted as a dataset version."""
+    from pipelines.dataset.pipeline import sync as run
+    from pipelines.dataset.published import Published
+    from pipelines.gcs import client as gcs
+    from pipelines.labelstudio.client import connect
+    from pipelines.models.registry import Registry
+    from pipelines.params import load_params
+    from pipelines.reports.prelabel_report import log_effort
+
+    settings = get_settings()
+    bucket = gcs.connect(settings)
+    version = run(bucket, connect(settings), settings)
+    console.print(f"{version.tag}: {version.summary}" if version else "nothing changed", highlight=False)
+    if version:
+        published = Published.of(settings, bucket)
+        try:
+            params = load_params(settings.params_path)
+            log_effort(Registry(settings), published.manifest(version.tag), version.tag, params)
+        except ServiceError as error:  # the version is published; the next one's figures hold all of these
+            console.print(f"what people saved is not in MLflow: {error}", highlight=False)
+
+
+@app.command()
+def retrain(
+    again: Annotated[bool, typer.Option(help="Train even if a model was trained on the newest dataset")] = False,
+) -> None:
+    """Train on the newest dataset version, and promote the model if it is better."""
+    from pipelines.gcs import client as gcs
+    from pipelines.training.pipeline import dataset_to_train, outcome, register, train
+
+    settings = get_settings()
+    bucket = gcs.connect(settings)
+    dataset = dataset_to_train(bucket, settings, again=again)
+    if dataset is None:
+        return
+    train(settings, dataset, again=again)
+    version = register(bucket, settings, dataset)
+    console.print(outcome(settings, version), highlight=False)

@@ -1,0 +1,68 @@
+"""COCO: images/ and, per side, annotations as RLE and as polygons; an annotation per label and photo.
+
+Category ids are the ids of params.yaml. Polygons hold each part's holes by a cut (see `outlines`), and both files give
+the same pixels in COCO's own code. What is ignored belongs to no category, so no annotation holds it, not even a crowd:
+COCO ignores crowds of one category only. An image that has such pixels has them as RLE in `ignored`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco
+
+from pipelines.exchange.outlines import outline
+from pipelines.exchange.photos import ExportedPhotos, components, garment_ids, write_json, write_photo
+from pipelines.params import IGNORE, Params
+
+
+def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
+    """Write images/, annotations/rle_SIDE.json and annotations/polygons_SIDE.json."""
+    images: dict[str, list[dict[str, Any]]] = {side: [] for side in photos.sides}
+    regions: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    number = 0
+    for photo_id, photo in enumerate(photos, start=1):
+        write_photo(photo, folder / "images")
+        height, width = photo.mask.shape
+        identity = {key: photo.row[key] for key in ("uri", "generation", "sha256")}
+        image = {"id": photo_id, "file_name": photo.name, "height": height, "width": width, **identity}
+        if (ignored := photo.mask == IGNORE).any():
+            image["ignored"] = _as_json(_encode(ignored))
+        images[photo.side].append(image)
+        for label_id in garment_ids(photo.mask):
+            number += 1
+            drawn = photo.mask == label_id
+            rle = _encode(drawn)
+            common = {
+                "id": number, "image_id": photo_id, "category_id": label_id, "iscrowd": 0,
+                "area": int(np.count_nonzero(drawn)), "bbox": [float(value) for value in coco.toBbox(rle)],
+            }  # fmt: skip
+            forms = {
+                "rle": _as_json(rle),
+                "polygons": [[float(c) for corner in outline(part) for c in corner] for part in components(drawn)],
+            }
+            for form, segmentation in forms.items():
+                regions.setdefault((form, photo.side), []).append({**common, "segmentation": segmentation})
+    categories = [{"id": label.id, "name": label.name, "supercategory": "garment"} for label in params.labels]
+    for side in photos.sides:
+        for form in ("rle", "polygons"):
+            document = {
+                "info": {
+                    "description": f"{params.project.title}, {photos.tag}",
+                    "version": photos.tag,
+                    "ignored": f"Pixels marked «{params.ignore.name}» are in no annotation; an image that has some "
+                    "holds them as RLE in «ignored»: leave them out of training and evaluation.",
+                },
+                "images": images[side],
+                "annotations": regions.get((form, side), []),
+                "categories": categories,
+            }
+            write_json(folder / "annotations" / f"{form}_{side}.json", document)
+
+
+def _encode(mask: np.ndarray) -> dict[str, Any]:
+    return coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+
+
+def _as_json(rle: dict[str, Any]) -> dict[str, Any]:
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}

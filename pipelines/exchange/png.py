@@ -1,0 +1,40 @@
+"""Index masks as PNG: images/, masks/ in the labels' colours, labels.csv and photos.csv.
+
+What is ignored stays 255, and labels.csv names it. `maskloop import` and `maskloop demo` read this form again.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageColor
+
+from pipelines.exchange.photos import ExportedPhotos, write_photo
+from pipelines.params import IGNORE, Params
+
+
+def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
+    """Write images/NAME, masks/NAME.png with ids of params.yaml as pixel values, and both tables."""
+    named = [*((label.id, label.name, label.color) for label in params.labels)]
+    named.append((IGNORE, params.ignore.name, params.ignore.color))
+    palette = bytearray(3 * 256)
+    for value, _, color in named:
+        palette[3 * value : 3 * value + 3] = bytes(ImageColor.getrgb(color)[:3])
+    (folder / "masks").mkdir()
+    rows = []
+    for photo in photos:
+        write_photo(photo, folder / "images")
+        mask = Image.fromarray(photo.mask)
+        mask.putpalette(bytes(palette))
+        mask.save(folder / "masks" / f"{Path(photo.name).stem}.png")
+        identity = [photo.row[name] for name in ("uri", "generation", "sha256")]
+        rows.append([photo.name, photo.side, photo.row["group"], *identity])
+    _write_table(folder / "labels.csv", ["index", "label", "color"], [(0, "", "#000000"), *named])
+    _write_table(folder / "photos.csv", ["file", "split", "group", "uri", "generation", "sha256"], rows)
+
+
+def _write_table(path: Path, header: list[str], rows: Sequence[Sequence[object]]) -> None:
+    file = io.StringIO()
+    csv.writer(file).writerows([header, *rows])
+    path.write_text(file.getvalue(), encoding="utf-8")

@@ -1,0 +1,163 @@
+"""The buckets as code: what each must be set to, what differs, and bringing it in line.
+
+Source: the archive's photos; older generations stay readable, and browsers may load photos on the labelling host alone.
+Target: annotations, reports, and embeddings, which age. DVC: the datasets; nothing in it is ever deleted by a rule.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.cloud.storage import Bucket, Client
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.errors import StorageError
+from pipelines.gcs.client import EMBEDDINGS, ensure_bucket, explained, find_bucket
+from pipelines.settings import Settings
+
+_DAY_S = 24 * 3600
+_SOFT_DELETE_S = 7 * _DAY_S
+_EMBEDDINGS_DAYS = 60  # they cost seconds to make again, and a queue is shorter than that
+_CHECKS_DAYS = 365
+_NONCURRENT_DAYS = 90
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One setting of a bucket that is not as it must be; `setting` is «exists» for a bucket that is not there."""
+
+    bucket: str
+    setting: str
+    is_now: Any
+    must_be: Any
+
+
+def wanted(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Give, per bucket, each setting's value."""
+    always = {
+        "versioning": True,
+        "uniform access": True,
+        "public access": "enforced",  # prevention of it
+        "soft delete (s)": _SOFT_DELETE_S,
+    }
+    old = {"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": _NONCURRENT_DAYS, "isLive": False}}
+    return {
+        settings.source_bucket: {**always, "cors": [_cors(settings)], "lifecycle": []},
+        settings.target_bucket: {
+            **always, "cors": [],
+            "lifecycle": [_delete(EMBEDDINGS, _EMBEDDINGS_DAYS), _delete("checks/", _CHECKS_DAYS), old],
+        },
+        settings.dvc_bucket: {**always, "cors": [], "lifecycle": []},
+    }  # fmt: skip
+
+
+def differences(client: Client, settings: Settings) -> list[Difference]:
+    """Compare buckets with what they must be; lifecycle rules of other makers are left alone."""
+    found = []
+    for name, must in wanted(settings).items():
+        bucket = find_bucket(client, name)
+        if bucket is None:
+            found.append(Difference(name, "exists", False, True))
+            bucket = Bucket(client, name)
+        for setting, value in must.items():
+            now = _GET[setting](bucket)
+            if setting == "lifecycle":
+                lacking = [rule for rule in value if rule not in now]
+                if lacking:
+                    found.append(Difference(name, setting, now, now + lacking))
+            elif now != value:
+                found.append(Difference(name, setting, now, value))
+    return found
+
+
+def bring_in_line(client: Client, settings: Settings, found: list[Difference]) -> list[Difference]:
+    """Create and change buckets by what `differences` found; gives what the server did not keep.
+
+    Google Cloud Storage keeps all of it; bucket servers for tests know some settings only.
+    """
+    for name in dict.fromkeys(difference.bucket for difference in found):
+        try:
+            _bring_in_line(client, name, {one.setting: one.must_be for one in found if one.bucket == name}, settings)
+        except StorageError:
+            if not settings.storage_emulator:
+                raise
+            ensure_bucket(client, name)  # the server refuses what it does not know; a plain bucket will do
+    return differences(client, settings)
+
+
+def _bring_in_line(client: Client, name: str, must_be: Mapping[str, Any], settings: Settings) -> None:
+    bucket = find_bucket(client, name) or Bucket(client, name)
+    with explained(f"gs://{name}", name):
+        for setting, value in must_be.items():
+            if setting != "exists":
+                _SET[setting](bucket, value)
+        if "exists" in must_be:
+            client.create_bucket(bucket, location=settings.bucket_location or None)
+        else:
+            bucket.patch()
+
+
+def require_kept(left: list[Difference], settings: Settings) -> None:
+    """Raise StorageError when Google Cloud Storage did not keep a setting."""
+    if left and not settings.storage_emulator:
+        named = ", ".join(f"{one.setting} of gs://{one.bucket}" for one in left)
+        raise StorageError(f"Google Cloud Storage did not keep {named}; does a policy of the organisation forbid it?")
+
+
+def as_table(found: list[Difference]) -> Table:
+    """Show differences in a terminal."""
+    table = Table("bucket", "setting", "is now", "must be")
+    for one in found:
+        values = (
+            escape(json.dumps(value, indent=1) if isinstance(value, list) and value else str(value))
+            for value in (one.is_now, one.must_be)
+        )
+        table.add_row(f"gs://{one.bucket}", one.setting, *values)
+    return table
+
+
+def _cors(settings: Settings) -> dict[str, Any]:
+    return {
+        "origin": [settings.address("label_studio")],
+        "method": ["GET", "HEAD"],
+        "responseHeader": ["Content-Type", "Content-Range", "ETag"],
+        "maxAgeSeconds": 3600,
+    }
+
+
+def _delete(prefix: str, days: int) -> dict[str, Any]:
+    return {"action": {"type": "Delete"}, "condition": {"age": days, "matchesPrefix": [prefix]}}
+
+
+_GET: Mapping[str, Callable[[Bucket], Any]] = {
+    "versioning": lambda bucket: bool(bucket.versioning_enabled),
+    "uniform access": lambda bucket: bool(bucket.iam_configuration.uniform_bucket_level_access_enabled),
+    "public access": lambda bucket: bucket.iam_configuration.public_access_prevention or "inherited",
+    "soft delete (s)": lambda bucket: int(bucket.soft_delete_policy.retention_duration_seconds or 0),
+    "cors": lambda bucket: [dict(one) for one in bucket.cors],
+    "lifecycle": lambda bucket: [dict(rule) for rule in bucket.lifecycle_rules],
+}
+
+
+def _set_uniform(bucket: Bucket, value: Any) -> None:
+    bucket.iam_configuration.uniform_bucket_level_access_enabled = value
+
+
+def _set_public(bucket: Bucket, value: Any) -> None:
+    bucket.iam_configuration.public_access_prevention = value
+
+
+def _set_soft_delete(bucket: Bucket, value: Any) -> None:
+    bucket.soft_delete_policy.retention_duration_seconds = value
+
+
+_SET: Mapping[str, Callable[[Bucket, Any], None]] = {
+    "versioning": lambda bucket, value: setattr(bucket, "versioning_enabled", value),
+    "uniform access": _set_uniform,
+    "public access": _set_public,
+    "soft delete (s)": _set_soft_delete,
+    "cors": lambda bucket, value: setattr(bucket, "cors", value),
+    "lifecycle": lambda bucket, value: setattr(bucket, "lifecycle_rules", value),
+}

@@ -1,0 +1,257 @@
+"""The one seam to Google Cloud Storage: list, read at a generation, write with preconditions.
+
+Every function takes a `google.cloud.storage.Client`; Airflow tasks pass the one of their `GCSHook`, everything else
+the one of `connect`. The emulator ignores preconditions on reads and deletions and sends no checksums, so contents are
+compared with the listed MD5 here.
+"""
+
+import base64
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from urllib.parse import quote
+
+from google.api_core.exceptions import (
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    PreconditionFailed,
+    RetryError,
+    Unauthorized,
+)
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
+from google.cloud.storage import Blob, Bucket, Client
+from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.adapters import HTTPAdapter
+from requests.exceptions import RequestException
+from typing_extensions import Buffer
+
+from pipelines.errors import ConfigurationError, CredentialsError, ObjectChangedError, ObjectUnusableError, StorageError
+from pipelines.gcs.credentials import key_of
+from pipelines.records import ObjectRef
+from pipelines.settings import Settings
+
+EMBEDDINGS = "embeddings/"  # where they lie in the target bucket
+# The client library would try for two minutes when nobody answers; hiccups are over sooner, and the DAGs try again.
+_REQUEST: dict[str, Any] = {
+    "retry": DEFAULT_RETRY.with_delay(initial=0.25, multiplier=2, maximum=2).with_timeout(6),
+    "timeout": (5, 60),  # seconds to connect and between two pieces of an answer
+}
+
+
+def connect(settings: Settings) -> Client:
+    """Open a client for the local bucket server, or for Google Cloud Storage with the credentials there are.
+
+    Raises CredentialsError when Google's credentials cannot be found, ConfigurationError when the key is none.
+    """
+    if settings.storage_endpoint:
+        os.environ["STORAGE_EMULATOR_HOST"] = settings.storage_endpoint  # the client library reads it nowhere else
+        return Client(project="maskloop", credentials=AnonymousCredentials())
+    try:
+        key = key_of(settings)
+        return Client.from_service_account_info(key) if key else Client()
+    except (DefaultCredentialsError, OSError) as error:  # OSError: credentials without a project
+        raise CredentialsError(
+            "no Google credentials found; run `gcloud auth application-default login`, set "
+            "GOOGLE_APPLICATION_CREDENTIALS to a key file or MASKLOOP_GOOGLE_KEY to one in base64, or set "
+            "MASKLOOP_STORAGE_EMULATOR=true for a local bucket"
+        ) from error
+
+
+def widen(client: Client, connections: int) -> None:
+    """Let a client keep so many connections open, for as many threads; by default it keeps ten."""
+    for scheme in ("https://", "http://"):
+        client._http.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split `gs://bucket/name` into bucket and object name; raises ConfigurationError for anything else."""
+    bucket, _, name = uri.removeprefix("gs://").partition("/")
+    if not uri.startswith("gs://") or not bucket:
+        raise ConfigurationError(f"{uri!r} is no bucket address; it must look like gs://bucket/name")
+    return bucket, name
+
+
+def browser_address(settings: Settings, bucket: str, name: str) -> str:
+    """Give the address at which a person with access opens an object in a browser."""
+    if settings.storage_endpoint:
+        return f"{settings.storage_endpoint}/{bucket}/{quote(name)}"
+    return f"https://storage.cloud.google.com/{bucket}/{quote(name)}"
+
+
+def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterable[str] = ()) -> Iterator[ObjectRef]:
+    """List objects below `prefix` in name order, those with one of `suffixes` (lower case) if any are given."""
+    wanted = tuple(suffixes)
+    with explained(f"gs://{bucket}/{prefix}", bucket):
+        for blob in client.list_blobs(bucket, prefix=prefix, **_REQUEST):
+            if not wanted or blob.name.lower().endswith(wanted):
+                yield _reference(blob)
+
+
+def read(client: Client, ref: ObjectRef, *, most_bytes: int | None = None) -> bytes:
+    """Read the bytes of exactly this generation.
+
+    Raises ObjectChangedError when the generation is gone, ObjectUnusableError when the bytes do not match the listed
+    MD5 or are more than `most_bytes`.
+    """
+    blob = client.bucket(ref.bucket).blob(ref.name, generation=ref.generation or None)
+    with explained(ref.uri, ref.bucket):
+        try:
+            file = _Bounded(ref.uri, most_bytes)
+            blob.download_to_file(file, **_REQUEST)
+            data = file.getvalue()
+        except NotFound as error:
+            raise ObjectChangedError(
+                f"{ref.uri} at generation {ref.generation} is gone: it was deleted or overwritten; "
+                "the next ingest run takes the object as it is now"
+            ) from error
+    if ref.md5 and md5_base64(data) != ref.md5:
+        raise ObjectUnusableError(f"{ref.uri}: {len(data)} bytes arrived whose MD5 is not {ref.md5}; run again")
+    return data
+
+
+class _Bounded(io.BytesIO):
+    """A file in memory that refuses to grow beyond its limit."""
+
+    def __init__(self, uri: str, most_bytes: int | None) -> None:
+        super().__init__()
+        self._uri, self._most = uri, most_bytes
+
+    def write(self, part: Buffer, /) -> int:
+        written = super().write(part)
+        if self._most is not None and self.tell() > self._most:
+            raise ObjectUnusableError(f"{self._uri} has more than {self._most >> 20} MB; upload a smaller photo")
+        return written
+
+
+def stat(client: Client, bucket: str, name: str) -> ObjectRef | None:
+    """Look up the object as it is now; None when there is none."""
+    with explained(f"gs://{bucket}/{name}", bucket):
+        blob = client.bucket(bucket).get_blob(name, **_REQUEST)
+    return _reference(blob) if blob else None
+
+
+def write(client: Client, bucket: str, name: str, data: bytes, content_type: str, *, replaces: int = 0) -> ObjectRef:
+    """Write an object if it still is at generation `replaces` (0: does not exist yet).
+
+    A lost answer is recognised: when the precondition fails but the stored bytes are ours, the write counts as done.
+    Raises ObjectChangedError when somebody else wrote other bytes first.
+    """
+    blob = client.bucket(bucket).blob(name)
+    with explained(f"gs://{bucket}/{name}", bucket):
+        try:
+            blob.upload_from_string(
+                data, content_type=content_type, if_generation_match=replaces, checksum="md5", **_REQUEST
+            )
+        except PreconditionFailed as error:
+            there = stat(client, bucket, name)
+            if there is None or there.md5 != md5_base64(data):
+                raise ObjectChangedError(f"gs://{bucket}/{name} was written by somebody else; run again") from error
+            return there
+    return _reference(blob)
+
+
+def put(client: Client, bucket: str, name: str, data: bytes, content_type: str) -> ObjectRef:
+    """Make the object hold these bytes, whatever was there; writes nothing when it already does."""
+    there = stat(client, bucket, name)
+    if there and there.md5 == md5_base64(data):
+        return there
+    return write(client, bucket, name, data, content_type, replaces=there.generation if there else 0)
+
+
+def delete(client: Client, ref: ObjectRef) -> None:
+    """Delete the object at this generation; an object that is already gone is fine.
+
+    Raises ObjectChangedError when the object was overwritten since it was listed.
+    """
+    with explained(ref.uri, ref.bucket):
+        try:
+            client.bucket(ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation, **_REQUEST)
+        except NotFound:
+            return
+        except PreconditionFailed as error:
+            raise ObjectChangedError(f"{ref.uri} was overwritten since it was listed; run again") from error
+
+
+class BucketShelf:
+    """A folder of a bucket for things that are made once and shared; see `segmentation.embeddings.Shelf`."""
+
+    def __init__(self, client: Client, bucket: str, prefix: str) -> None:
+        self._client, self._bucket, self._prefix = client, bucket, prefix
+
+    def fetch(self, name: str) -> bytes | None:
+        """Give what was stored under a name, or None; raises StorageError when the bucket cannot be read."""
+        there = stat(self._client, self._bucket, self._prefix + name)
+        return read(self._client, there) if there else None
+
+    def store(self, name: str, data: bytes) -> None:
+        """Store under a name; what is there already stays. Raises StorageError when it cannot be written."""
+        if stat(self._client, self._bucket, self._prefix + name) is None:
+            with suppress(ObjectChangedError):  # somebody stored theirs in this moment: as good as ours
+                write(self._client, self._bucket, self._prefix + name, data, "application/octet-stream")
+
+
+def ensure_bucket(client: Client, bucket: str) -> bool:
+    """Create the bucket if it does not exist; True when it was created."""
+    if find_bucket(client, bucket) is not None:
+        return False
+    with explained(f"gs://{bucket}", bucket):
+        client.create_bucket(bucket, **_REQUEST)
+        return True
+
+
+def find_bucket(client: Client, bucket: str) -> Bucket | None:
+    """Look up a bucket with its settings; None when there is none."""
+    with explained(f"gs://{bucket}", bucket):
+        return client.lookup_bucket(bucket, **_REQUEST)
+
+
+def require_bucket(client: Client, bucket: str) -> None:
+    """Raise StorageError with the remedy when the bucket does not exist."""
+    if find_bucket(client, bucket) is None:
+        raise _missing_bucket(bucket)
+
+
+def md5_base64(data: bytes) -> str:
+    """Hash as Google Cloud Storage writes it: base64 of the MD5 digest."""
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+
+
+def _reference(blob: Blob) -> ObjectRef:
+    return ObjectRef(blob.bucket.name, blob.name, int(blob.generation or 0), int(blob.size or 0), blob.md5_hash or "")
+
+
+def _missing_bucket(bucket: str) -> StorageError:
+    return StorageError(
+        f"bucket gs://{bucket} does not exist; create it with `maskloop buckets setup`, or set MASKLOOP_SOURCE_BUCKET, "
+        "MASKLOOP_TARGET_BUCKET or MASKLOOP_DVC_BUCKET to the bucket that is meant"
+    )
+
+
+@contextmanager
+def explained(uri: str, bucket: str) -> Iterator[None]:
+    """Turn the client library's errors about an address in a bucket into ours, with what, where and what to do."""
+    try:
+        yield
+    except NotFound as error:
+        raise _missing_bucket(bucket) from error
+    except (Unauthorized, Forbidden) as error:
+        raise CredentialsError(
+            f"Google Cloud Storage refuses access to {uri}: {error.message}; give this identity the role "
+            "roles/storage.objectViewer (objectAdmin for the target and dataset buckets)"
+        ) from error
+    except RefreshError as error:
+        raise CredentialsError(
+            f"Google's credentials cannot be renewed ({error}); run `gcloud auth application-default login` again"
+        ) from error
+    except DataCorruption as error:
+        raise StorageError(f"{uri}: the bytes were damaged on the way ({error}); run again") from error
+    except (RequestException, RetryError, TransportError) as error:
+        raise StorageError(f"cannot reach the bucket server for {uri}; is it up? (`maskloop doctor`)") from error
+    except GoogleAPICallError as error:
+        raise StorageError(f"{uri}: {error.message}; try again, then see `maskloop doctor`") from error

@@ -1,0 +1,1 @@
+"""Objects of the source bucket and rows of the catalogue become labeling tasks."""

@@ -1,0 +1,32 @@
+"""Secrets of the local stack: made once, readable by their owner alone, never printed but on request."""
+
+import json
+import secrets
+
+from pipelines.gcs.credentials import write_private
+from pipelines.settings import SECRETS_FILE, Settings
+
+_GENERATED = {
+    "label_studio_password": lambda: secrets.token_urlsafe(12),
+    "label_studio_token": lambda: secrets.token_hex(20),  # Label Studio wants 40 hex digits
+    "service_password": lambda: secrets.token_urlsafe(24),
+    "airflow_password": lambda: secrets.token_urlsafe(12),
+    "airflow_jwt_secret": lambda: secrets.token_urlsafe(32),
+}
+
+
+def ensure_secrets(settings: Settings) -> bool:
+    """Generate the secrets that are not set yet into var/secrets.env; True when any was made."""
+    missing = [name for name in _GENERATED if not getattr(settings, name).get_secret_value()]
+    if missing:
+        path = settings.var / SECRETS_FILE
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        lines = [f"MASKLOOP_{name.upper()}={_GENERATED[name]()}" for name in missing]
+        write_private(path, before + "\n".join(lines) + "\n")
+    return bool(missing)
+
+
+def write_airflow_passwords(settings: Settings) -> None:
+    """Give Airflow's simple auth manager the password of its account."""
+    passwords = {settings.airflow_user: settings.airflow_password.get_secret_value()}
+    write_private(settings.var / "airflow" / "passwords.json", json.dumps(passwords) + "\n")

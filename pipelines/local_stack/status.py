@@ -1,0 +1,98 @@
+"""`maskloop status`: where the loop stands, in one screen."""
+
+from rich.console import Console
+from rich.table import Table
+
+from pipelines.dataset.workspace import Workspace
+from pipelines.errors import MaskloopError
+from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.tasks import list_tasks
+from pipelines.local_stack import supervisor
+from pipelines.local_stack.services import get_health, is_healthy, services_in
+from pipelines.params import load_params
+from pipelines.prelabel.embed import count_ready
+from pipelines.prelabel.pipeline import serving_model
+from pipelines.settings import Settings
+
+
+def show_status(settings: Settings, console: Console) -> None:
+    """Print services with their memory, then the loop: tasks, dataset, model, segmenter."""
+    memory = supervisor.memory_mb(settings)
+    states = supervisor.states(settings)
+    elsewhere = "container" if settings.composed else "not ours"
+    table = Table(title="Services", title_justify="left")
+    for heading in ("service", "process", "healthy", "memory", "address"):
+        table.add_column(heading, justify="right" if heading == "memory" else "left")
+    for service in services_in(settings):
+        healthy, why = is_healthy(service, settings)
+        state = ", ".join(sorted({states.get(name, (elsewhere, 0))[0].lower() for name in service.processes}))
+        used = sum(memory.get(name, 0) for name in service.processes)
+        mark = "[green]yes" if healthy else f"[red]no: {why}"
+        table.add_row(service.name, state, mark, f"{used:,.0f} MB" if used else "–", service.url(settings))
+    console.print(table)
+    if memory:
+        console.print(f"{sum(memory.values()) / 1000:.1f} GB of memory in all (shared pages counted once)")
+    console.print(_loop(settings))
+
+
+def _loop(settings: Settings) -> Table:
+    table = Table(title="The loop", title_justify="left", show_header=False)
+    questions = (
+        ("tasks", _tasks), ("dataset", _dataset), ("blind", _blind), ("pre-labels by", _model),
+        ("clicks by", _segmenter),
+    )  # fmt: skip
+    for name, ask in questions:
+        try:
+            table.add_row(name, ask(settings))
+        except MaskloopError as error:
+            table.add_row(name, f"[red]{error}")
+    return table
+
+
+def _tasks(settings: Settings) -> str:
+    labels, params = connect(settings), load_params(settings.params_path)
+    tasks = list(list_tasks(labels, find_project(labels, params)))
+    annotated = sum(task.annotation_count > 0 for task in tasks)
+    waiting = sum(not task.opened and not task.prediction_versions for task in tasks)
+    return f"{len(tasks)}: {annotated} annotated, {len(tasks) - annotated} open, {waiting} of them not in the queue yet"
+
+
+def _dataset(settings: Settings) -> str:
+    workspace = Workspace(settings.workspace_path, settings)
+    tags = workspace.dataset_tags() if settings.workspace_path.exists() else []
+    if not tags:
+        return "none yet"
+    return f"{tags[-1]}: {workspace.git('tag', '--list', '--format=%(contents:subject)', tags[-1])}"
+
+
+def _blind(settings: Settings) -> str:
+    """Say how much of the work is done without masks, and of how much models can be judged by it."""
+    from pipelines.prelabel.blind import read_blindness
+
+    labels, params = connect(settings), load_params(settings.params_path)
+    tasks = list(list_tasks(labels, find_project(labels, params)))
+    blindness = read_blindness(settings, params, tasks)
+    unopened = [task for task in tasks if not task.opened]
+    blind = sum(blindness.is_blind(task) for task in unopened)
+    told = f"{blindness}; {blind} of {len(unopened)} open ones ({blind / max(1, len(unopened)):.0%})"
+    if dirty := len(blindness.drawn_from_masks):
+        told += f"; {dirty} test photos were drawn from masks and are drawn once more without"
+    return told
+
+
+def _model(settings: Settings) -> str:
+    from pipelines.prelabel.blind import why_paused
+
+    version, labels = serving_model(settings)
+    if not labels:
+        return "no champion yet"
+    paused = why_paused(settings, version)
+    return f"{version}, {len(labels)} labels" + (f"; paused, it draws no masks: {paused}" if paused else "")
+
+
+def _segmenter(settings: Settings) -> str:
+    answer = get_health(settings.url("segment_anything"))
+    report = count_ready(connect(settings), settings, load_params(settings.params_path))
+    ready = f"{answer['model_version']}; {report.ready} of the next {report.queued} photos are ready for clicks"
+    return f"{ready} ({answer['fallback']})" if answer["fallback"] else ready

@@ -1,0 +1,1 @@
+"""What people read beside MLflow: time saved, lineage, pages and alerts."""

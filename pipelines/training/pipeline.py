@@ -1,0 +1,311 @@
+"""Stations 4 and 5: a dataset version becomes a model version, and the better model becomes champion.
+
+Training runs in a clone of its own at the dataset's tag, so that labelling and syncing go on meanwhile. Its run in
+MLflow is opened before the first step and completed by the registration; while MLflow is down it trains all the same.
+"""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from google.cloud.storage import Client
+
+from pipelines.airflow_api import Airflow
+from pipelines.dataset.published import Published
+from pipelines.dataset.summary import describe_change
+from pipelines.dataset.workspace import Workspace
+from pipelines.errors import CredentialsError, DatasetError, ModelError, ServiceError
+from pipelines.fs import write_atomically
+from pipelines.params import Params, load_params
+from pipelines.records import ModelVersion
+from pipelines.services import ask_service
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from pipelines.models.registry import Registry
+    from pipelines.models.run import Training
+
+logger = logging.getLogger(__name__)
+MODEL_ASSET = "maskloop://model"  # as the DAGs name it
+# What a tag holds; training adds the rest.
+_DATASET = ("data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc", "compile", "split")
+
+
+def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False) -> str | None:
+    """Return the newest dataset tag if it is to be trained on, or in any case when `again` is set.
+
+    None, and a line in the log that says why, when there is nothing to train on, or too little that is new; how much is
+    enough is the project's decision (`retrain` in its params.yaml), not the dataset's. A training that was cut short
+    goes on whatever is new.
+    """
+    from pipelines.models.registry import Registry
+    from pipelines.training.policy import new_annotations, why_wait
+
+    workspace = Workspace(settings.workspace_path, settings)
+    published = Published(workspace, bucket)
+    tags = published.tags()
+    if not tags:
+        logger.info("no dataset is published yet; label photos in Label Studio, then run `maskloop sync`")
+        return None
+    newest, registry = tags[-1], Registry(settings)
+    if again:
+        return newest
+    if (unfinished := registry.newest()) and not unfinished.is_complete:
+        logger.info(
+            "the training of %s was cut short after %d of %d steps and goes on", unfinished.served_as,
+            unfinished.done_steps, unfinished.planned_steps,
+        )  # fmt: skip
+        return newest
+    trained = registry.version_trained_on(newest)
+    if trained and not trained.reason:  # without a reason it was never compared with the champion
+        return newest
+    if trained:
+        logger.info(
+            "%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, newest
+        )
+        return None
+    sides = published.manifest(newest)["split"].value_counts()
+    if sides.get("train", 0) < 2 or not sides.get("test", 0):
+        logger.info(
+            "%s has %d photos to train on and %d to judge by; a training needs two and one: label more photos", newest,
+            sides.get("train", 0), sides.get("test", 0),
+        )  # fmt: skip
+        return None
+    known = registry.trained_datasets()
+    last = next((tag for tag in reversed(tags) if tag in known), None)
+    first_new = tags[tags.index(last) + 1] if last else tags[0]
+    published_at = datetime.fromisoformat(workspace.git("log", "-1", "--format=%cI", first_new))
+    count = new_annotations(published.manifest(newest), published.manifest(last) if last else None)
+    policy = load_params(settings.params_path).retrain
+    if wait := why_wait(policy, count, published_at, datetime.now(UTC)):
+        logger.info("%s is not trained on yet: %s; `maskloop retrain --again` does not wait", newest, wait)
+        return None
+    return newest
+
+
+def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
+    """Run `dvc repro evaluate` at a dataset's tag; killed and run again it goes on with the stages that are missing.
+
+    With `again` the network is fitted anew even if DVC remembers the result. Nothing is done when the result is a
+    model version already, and only its comparison is missing.
+    """
+    from pipelines.models.registry import Registry
+
+    clone, registry = _training_clone(settings), Registry(settings)
+    with clone.locked():
+        clone.ensure(settings.workspace_path)
+        clone.git("fetch", "--quiet", "--tags", "--force", str(settings.workspace_path))
+        clone.git("checkout", "--quiet", "--force", "--detach", dataset)
+        try:
+            clone.dvc("checkout", "--force", *_DATASET)
+        except DatasetError:
+            logger.info("the local cache lacks files of %s; pulling them", dataset)
+            clone.dvc("pull", "--force", *_DATASET)
+        training = _training(clone, dataset, clone.git("tag", "--list", "--format=%(contents:subject)", dataset))
+        if not again and _awaits_decision(registry, training):
+            logger.info("the training on %s is registered already, and only its comparison is missing", dataset)
+            return
+        params = load_params(clone.path / "params.yaml")
+        _lay_out_start(registry, clone.path, params)
+        stages = ("--force", "--downstream", "train") if again else ("evaluate",)
+        with _run_in_mlflow(registry, training, params) as environment:
+            clone.dvc("repro", *stages, show=True, more=environment)
+
+
+def _training(clone: Workspace, dataset: str, summary: str) -> "Training":
+    from pipelines.models.run import Training
+
+    cache = f"gs://{clone.settings.dvc_bucket}/dvc/files/md5"
+    return Training(clone.path, dataset, clone.git("rev-parse", f"{dataset}^{{commit}}"), summary, cache)
+
+
+def _awaits_decision(registry: "Registry", training: "Training") -> bool:
+    try:
+        return registry.awaits_decision(training)
+    except ServiceError as error:
+        logger.warning("whether this training is registered is not known: %s", error)
+        return False
+
+
+@contextmanager
+def _run_in_mlflow(registry: "Registry", training: "Training", params: Params) -> Iterator[dict[str, str]]:
+    """Keep a training's run in MLflow open; gives the environment by which the stage finds it.
+
+    Whatever MLflow does, the training goes on: the registration makes up for what is missing. A run of a training that
+    was killed is marked by the next one.
+    """
+    try:
+        run_id = registry.begin_run(training, params)
+    except ServiceError as error:
+        logger.warning("the training is not seen in MLflow before it is done: %s", error)
+        yield {}
+        return
+    try:
+        yield {"MLFLOW_TRACKING_URI": registry.url, "MLFLOW_RUN_ID": run_id}
+    except Exception:
+        _tell(lambda: registry.end_failed_run(run_id))
+        raise
+    _tell(lambda: registry.note_result(run_id, training))
+
+
+def _tell(mlflow: Callable[[], None]) -> None:
+    """Tell MLflow how a training ended; when it is down the registration does."""
+    try:
+        mlflow()
+    except ServiceError as error:
+        logger.warning("MLflow does not hear how the training ended: %s", error)
+
+
+def _lay_out_start(registry: "Registry", clone: Path, params: Params) -> None:
+    """Put the network that a training goes on from where it looks for it: an unfinished one, else the champion.
+
+    Nothing is put there for a training that starts from scratch. What the network is called stands in its
+    training.json.
+    """
+    from pipelines.dataset.files import START, STEPS
+    from pipelines.segmentation.model import CARD, WEIGHTS
+
+    folder = clone / START
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("[!.]*"):
+        path.unlink()
+    version = _network_to_start_from(registry, params)
+    if version is None:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        network = registry.download(version, Path(scratch))
+        for name in (WEIGHTS, CARD):
+            write_atomically(folder / name, (network / name).read_bytes())
+        steps = network / STEPS.name
+        known = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else {}
+        named = json.dumps(known | {"version": version.served_as}, indent=1)
+        write_atomically(folder / STEPS.name, named.encode())
+    logger.info("the training may go on from %s", version.served_as)
+
+
+def _network_to_start_from(registry: "Registry", params: Params) -> ModelVersion | None:
+    from_champion = params.train.start == "champion"
+    try:
+        newest = registry.newest()
+        if newest and not newest.is_complete:
+            return newest
+        return registry.champion() if from_champion else None
+    except ServiceError as error:
+        if from_champion:
+            raise
+        logger.warning("the training starts from scratch, as MLflow does not say whether one was cut short: %s", error)
+        return None
+
+
+def register(bucket: Client, settings: Settings, dataset: str) -> ModelVersion:
+    """Log and register what `train` left, compare it with the champion on the same test photos, promote the better.
+
+    The service is told at once; when it cannot be reached it follows by itself within seconds of being back.
+    """
+    from pipelines.models.registry import Registry
+    from pipelines.segmentation.transforms import resize_image
+    from pipelines.training.data import photos_of, read_photo
+    from pipelines.training.judge import judge
+
+    clone, registry = _training_clone(settings), Registry(settings)
+    with clone.locked(), _inside(clone.path):
+        published = Published(clone, bucket)
+        training = _training(clone, dataset, _change_since_last_trained(published, registry, dataset))
+        if clone.git("rev-parse", "HEAD") != training.revision:
+            raise DatasetError(f"{clone.path} no longer holds the training on {dataset}; run `maskloop retrain`")
+        params = load_params(Path("params.yaml"))
+        photo, _ = read_photo(photos_of("test")[0])
+        version = registry.register(training, params, resize_image(photo, 96, 64))
+        judged = judge(registry, published, clone, training, version, params)
+    if judged.promoted:
+        reload_service(settings)
+    return judged
+
+
+def outcome(settings: Settings, version: ModelVersion) -> str:
+    """Say in a line what became of a version that `register` gave, and whether the champion draws masks at all."""
+    from pipelines.models.registry import Registry
+
+    if version.promoted:
+        return f"{version.served_as} promoted: {version.reason}"
+    text = f"{version.served_as} stays challenger: {version.reason}"
+    if not version.is_complete:
+        text = f"{version.served_as} cut short {version.done_steps}/{version.planned_steps} steps, goes on next time"
+    try:
+        champion = Registry(settings).champion()
+    except ServiceError as error:  # the decision is made, and its note is not worth another try
+        logger.warning("whether the champion is paused is not known: %s", error)
+        return text
+    if champion and champion.paused:
+        text += f"; the champion {champion.served_as} is paused and draws no masks: {champion.paused}"
+    return text
+
+
+def _change_since_last_trained(published: Published, registry: "Registry", dataset: str) -> str:
+    """Say what the dataset holds that the one which was trained on before did not."""
+    trained = registry.trained_datasets()
+    earlier = [tag for tag in published.tags() if tag in trained and tag < dataset]
+    before = earlier[-1] if earlier else None
+    change = describe_change(published.manifest(before) if before else None, published.manifest(dataset))
+    return f"{change} since {before}" if before else change
+
+
+def promote_by_hand(settings: Settings, number: int) -> ModelVersion:
+    """Make a version champion whatever the gate said; raises ModelError when there is none of this number."""
+    from pipelines.models.registry import Registry
+
+    registry = Registry(settings)
+    version = registry.version(str(number))
+    if version is None:
+        raise ModelError(f"{registry.name} has no version {number}; MLflow at {registry.url} lists those that exist")
+    registry.promote_by_hand(version)
+    reload_service(settings)
+    _wake_prelabelling(settings, version)
+    return version
+
+
+def roll_back(settings: Settings) -> tuple[ModelVersion | None, ModelVersion]:
+    """Bring the last champion back; gives the version that left, unless it was deleted, and the one that serves now."""
+    from pipelines.models.registry import Registry
+
+    leaving, back = Registry(settings).roll_back()
+    reload_service(settings)
+    _wake_prelabelling(settings, back)
+    return leaving, back
+
+
+def _wake_prelabelling(settings: Settings, champion: ModelVersion) -> None:
+    """Report the new champion to Airflow, as `retrain_model` does, so that photos that wait get its masks at once."""
+    try:
+        Airflow(settings).emit(MODEL_ASSET, {"model": champion.served_as})
+    except (CredentialsError, ServiceError) as error:
+        logger.warning("%s; the DAG prelabel_images sees the new champion within ten minutes all the same", error)
+
+
+def reload_service(settings: Settings) -> None:
+    """Tell the segmentation service to follow the alias now."""
+    try:
+        answer = ask_service(settings, "segmentation", "/reload", {}, timeout_s=60)
+        logger.info("the segmentation service serves %s", answer["model_version"])
+    except ServiceError as error:
+        logger.warning("%s; it follows by itself within seconds of being back", error)
+
+
+def _training_clone(settings: Settings) -> Workspace:
+    return Workspace(settings.var / "training", settings)
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

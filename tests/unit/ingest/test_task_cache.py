@@ -1,0 +1,89 @@
+"""What ingest remembers of the project's tasks is what the project holds, whatever happened in between."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pipelines.ingest.task_cache import known_tasks
+from pipelines.labelstudio.client import LabelStudioClient
+from tests.unit.studio import Studio
+
+
+@pytest.fixture
+def studio() -> Studio:
+    """Two tasks of ours, and somebody else's."""
+    one = Studio()
+    one.put(1, 0)
+    one.put(2, 60, "a")
+    one.put(4, 60, ours=False)
+    return one
+
+
+@pytest.fixture
+def client(studio: Studio) -> LabelStudioClient:
+    return LabelStudioClient("http://label-studio.test", "token", transport=httpx.MockTransport(studio))
+
+
+def photos(client: LabelStudioClient, memory: Path, project: int = 7) -> dict[int, str]:
+    return {task.id: task.image.uri for task in known_tasks(client, project, memory)}
+
+
+def all_read(studio: Studio) -> int:
+    """Count the listings that asked for all tasks of the project."""
+    return sum("filters" not in query for query in studio.listings)
+
+
+@pytest.fixture
+def memory(client: LabelStudioClient, studio: Studio, tmp_path: Path) -> Path:
+    """A memory of a first look."""
+    path = tmp_path / "var" / "ingest.json"
+    assert photos(client, path) == {1: "gs://a/1.jpg", 2: "gs://a/2.jpg"}
+    studio.listings.clear()
+    return path
+
+
+def test_nothing_moved_and_nothing_old_is_listed(client, studio: Studio, memory: Path) -> None:
+    assert photos(client, memory) == {1: "gs://a/1.jpg", 2: "gs://a/2.jpg"}
+    listed = [query for query in studio.listings if "filters" in query]
+    assert len(listed) == 1
+    assert all_read(studio) == 1, "the count, which shows one task"
+
+
+def test_a_photo_that_was_overwritten_is_known_as_it_is_now(client, studio: Studio, memory: Path) -> None:
+    studio.put(1, 90, photo="other")
+    assert photos(client, memory) == {1: "gs://a/other.jpg", 2: "gs://a/2.jpg"}
+
+
+def test_new_tasks_come_and_deleted_ones_go(client, studio: Studio, memory: Path) -> None:
+    studio.put(5, 90)
+    del studio.tasks[1]
+    assert photos(client, memory) == {2: "gs://a/2.jpg", 5: "gs://a/5.jpg"}
+    assert photos(client, memory) == {2: "gs://a/2.jpg", 5: "gs://a/5.jpg"}
+
+
+def test_a_task_that_became_somebody_elses_is_forgotten(client, studio: Studio, memory: Path) -> None:
+    studio.put(2, 90, ours=False)
+    assert photos(client, memory) == {1: "gs://a/1.jpg"}
+
+
+def test_another_project_has_other_tasks(client, studio: Studio, memory: Path) -> None:
+    studio.tasks.clear()
+    studio.put(1, 0, photo="theirs")
+    assert photos(client, memory, project=8) == {1: "gs://a/theirs.jpg"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"project": 1, "tasks_shown": [[1]]}'])
+def test_a_memory_that_cannot_be_read_is_none(client, memory: Path, text: str) -> None:
+    memory.write_text(text, encoding="utf-8")
+    assert photos(client, memory) == {1: "gs://a/1.jpg", 2: "gs://a/2.jpg"}
+
+
+def test_after_a_day_all_tasks_are_read(client, studio: Studio, memory: Path) -> None:
+    fields = json.loads(memory.read_text(encoding="utf-8"))
+    fields["full_look_at"] = (datetime.now(UTC) - timedelta(hours=25)).isoformat()
+    fields["tasks_shown"][0][1][0] = "gs://a/wrong.jpg"
+    memory.write_text(json.dumps(fields), encoding="utf-8")
+    assert photos(client, memory) == {1: "gs://a/1.jpg", 2: "gs://a/2.jpg"}

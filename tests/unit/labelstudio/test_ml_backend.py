@@ -1,0 +1,248 @@
+"""The ML backend protocol: what Label Studio sends is read, and it always gets an answer it accepts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import ContractError, DataError, PromptError
+from pipelines.labelstudio.brush_rle import rle_to_mask
+from pipelines.labelstudio.ml_backend import (
+    batch_answer,
+    click_answer,
+    empty_answer,
+    parse_prompts,
+    parse_request,
+    require_same_labels_in,
+)
+from pipelines.params import Params
+
+HEIGHT, WIDTH = 200, 100
+
+
+def point(x: float, y: float, **changes: Any) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": 0.3, "keypointlabels": ["coat"]}
+    return {"type": "keypointlabels", "value": value, "is_positive": True, **changes}
+
+
+def box(x: float, y: float, width: float, height: float) -> dict[str, Any]:
+    value = {"x": x, "y": y, "width": width, "height": height, "rotation": 0, "rectanglelabels": ["dress"]}
+    return {"type": "rectanglelabels", "value": value}
+
+
+def click(*regions: Any, **task: Any) -> dict[str, Any]:
+    data = {"image": "gs://archive/a.jpg"}
+    return {"tasks": [{"id": 1, "data": data, **task}], "params": {"context": {"result": list(regions)}}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [None, [], "x", {}, {"tasks": None}, {"tasks": {}}, {"tasks": [1]}, {"tasks": [{}]}, {"tasks": [{"data": 1}]}],
+)
+def test_a_body_without_tasks_is_refused(body: Any) -> None:
+    with pytest.raises(DataError, match="«tasks» with «data»"):
+        parse_request(body)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [None, 1, {}, {"context": None}, {"context": 1}, {"context": {"result": None}}, {"context": {"result": 5}}],
+)
+def test_without_a_click_it_is_a_batch(params: Any) -> None:
+    request = parse_request({"tasks": [{"data": {"image": "a"}}, {"data": {"image": "b"}}], "params": params})
+
+    assert [photo.uri for photo in request.photos] == ["a", "b"]
+    assert request.context == ()
+
+
+def test_only_smart_prompts_of_a_click_are_read() -> None:
+    brush = {"type": "brushlabels", "value": {"rle": "never decoded"}}
+
+    assert parse_request(click(brush, point(1, 1), "noise", box(1, 1, 5, 5))).context == (point(1, 1), box(1, 1, 5, 5))
+
+
+PROPOSED = {"result": [{"id": "clothing-v1--coat"}], "model_version": "clothing:v1"}
+
+
+@pytest.mark.parametrize(
+    ("task", "shows_masks"),
+    [
+        ({}, False),
+        ({"predictions": []}, False),
+        ({"predictions": [{"result": []}]}, False),  # what a photo that is drawn without masks holds
+        ({"predictions": [{"result": []}, PROPOSED]}, True),
+        ({"predictions": [PROPOSED], "annotations": [PROPOSED]}, True),
+        ({"predictions": [], "annotations": [PROPOSED], "drafts": [PROPOSED]}, False),
+        ({"predictions": [7, None, {"result": None}, {}]}, False),
+        ({"predictions": {"result": [1]}}, False),
+    ],
+)
+def test_whoever_clicks_was_shown_masks_if_a_prediction_proposes_regions(
+    task: dict[str, Any], shows_masks: bool
+) -> None:
+    assert parse_request({"tasks": [{"data": {"image": "a"}, **task}]}).shows_masks == shows_masks
+
+
+def test_label_studio_itself_is_told_by_what_it_sends_along() -> None:
+    tasks = [{"data": {"image": "a"}}]
+    assert parse_request({"tasks": tasks, "project": "2.17", "label_config": "<View/>"}).by_label_studio
+    assert not parse_request({"tasks": tasks}).by_label_studio
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "pixel"), [(0, 0, (0, 0)), (100, 100, (WIDTH - 1, HEIGHT - 1)), (50, 25, (50, 50)), (-3, 120, (0, 199))]
+)
+def test_percent_become_pixels_inside_of_the_photo(x: float, y: float, pixel: tuple[int, int]) -> None:
+    assert parse_prompts([point(x, y)], HEIGHT, WIDTH).points.tolist() == [list(pixel)]
+
+
+@given(st.floats(0, 100), st.floats(0, 100), st.integers(1, 5000), st.integers(1, 5000))
+def test_no_click_leaves_the_photo(x: float, y: float, height: int, width: int) -> None:
+    column, row = parse_prompts([point(x, y)], height, width).points[0]
+
+    assert 0 <= column <= width - 1
+    assert 0 <= row <= height - 1
+
+
+def test_a_box_is_read_corner_by_corner() -> None:
+    prompts = parse_prompts([box(10, 20, 30, 40)], HEIGHT, WIDTH)
+
+    assert prompts.box.tolist() == [10, 40, 40, 120]
+    assert prompts.label == "dress"
+    assert prompts.points.shape == (0, 2)
+
+
+def test_alt_clicks_say_not_this_and_a_missing_flag_says_this() -> None:
+    untold = {key: value for key, value in point(3, 3).items() if key != "is_positive"}
+
+    prompts = parse_prompts([point(1, 1), point(2, 2, is_positive=False), untold], HEIGHT, WIDTH)
+
+    assert prompts.positive.tolist() == [True, False, True]
+
+
+def test_the_newest_box_counts() -> None:
+    assert parse_prompts([box(0, 0, 9, 9), box(50, 50, 10, 10)], HEIGHT, WIDTH).box.tolist() == [50, 100, 60, 120]
+
+
+def test_a_box_without_area_is_as_good_as_none() -> None:
+    assert parse_prompts([box(10, 10, 0, 30), point(5, 5)], HEIGHT, WIDTH).box is None
+    with pytest.raises(PromptError, match="no positive point and no box"):
+        parse_prompts([box(10, 10, 0.2, 0.2)], HEIGHT, WIDTH)
+
+
+def test_negative_points_alone_select_nothing() -> None:
+    with pytest.raises(PromptError, match="click inside the garment"):
+        parse_prompts([point(5, 5, is_positive=False)], HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        {"type": "keypointlabels"},
+        {"type": "keypointlabels", "value": None},
+        {"type": "keypointlabels", "value": {"x": 1, "y": 1, "keypointlabels": []}},
+        {"type": "keypointlabels", "value": {"x": 1, "keypointlabels": ["coat"]}},
+        point("left", 3),
+        point(float("nan"), 3),
+        box(1, 1, float("inf"), 5),
+    ],
+)
+def test_an_unreadable_prompt_is_named(region: dict[str, Any]) -> None:
+    with pytest.raises(PromptError, match=r"region cannot be read.*draw it again"):
+        parse_prompts([region], HEIGHT, WIDTH)
+
+
+def test_a_batch_answers_every_task_in_order() -> None:
+    seen = {"result": [], "score": 0.5, "model_version": "clothing:v2"}
+
+    answer = batch_answer([None, seen], "clothing:v2")
+
+    assert answer == {
+        "results": [{}, seen],
+        "model_version": "clothing:v2",
+    }
+
+
+def test_a_click_answers_one_region_that_a_person_asked_for() -> None:
+    mask = np.eye(4, 6, dtype=bool)
+
+    (item,) = click_answer(mask, "coat", 0.9, "sam:vit_b")["results"]
+
+    (region,) = item["result"]
+    assert (region["origin"], region["value"]["brushlabels"]) == ("manual", ["coat"])
+    np.testing.assert_array_equal(rle_to_mask(region["value"]["rle"], 4, 6), mask)
+
+
+def test_two_clicks_never_share_a_region_id() -> None:
+    answers = [click_answer(np.ones((2, 2), bool), "coat", 1.0, "v") for _ in range(2)]
+
+    assert len({answer["results"][0]["result"][0]["id"] for answer in answers}) == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        batch_answer([], "v1"),
+        batch_answer([None], "v1"),
+        empty_answer("v1"),
+        click_answer(np.zeros((3, 3), bool), "coat", 0.1, "v1"),
+    ],
+)
+def test_results_are_never_an_empty_list(answer: dict[str, Any]) -> None:
+    assert len(answer["results"]) == 1
+    assert answer["results"][0].get("result", []) == []
+    assert answer["model_version"] == "v1"
+
+
+def test_a_photo_is_named_with_its_generation() -> None:
+    ours = {"image": "gs://archive/a.jpg", "generation": "1795384427604770"}
+
+    [photo] = parse_request({"tasks": [{"data": ours}]}).photos
+
+    assert (photo.uri, photo.generation) == ("gs://archive/a.jpg", 1795384427604770)
+
+
+@pytest.mark.parametrize("data", [{}, {"image": ""}, {"image": None}, {"image": "gs://a/b", "generation": "x"}])
+def test_task_data_of_other_makers_is_read_as_far_as_it_goes(data: dict[str, Any]) -> None:
+    [photo] = parse_request({"tasks": [{"data": data}]}).photos
+
+    assert photo.uri == (data.get("image") or "")
+    assert photo.generation == 0
+
+
+def setup_body(*labels: str) -> dict[str, Any]:
+    offered = "".join(f"<Label value='{label}'/>" for label in labels)
+    image = "<Image name='image' value='$image'/>"
+    return {"schema": f"<View>{image}<BrushLabels name='tag' toName='image'>{offered}</BrushLabels></View>"}
+
+
+@pytest.mark.parametrize("offered", [("coat", "dress"), ("coat", "dress", "unclear")])
+@pytest.mark.parametrize("known", [(), ("coat",), ("dress", "coat")])
+def test_neither_project_nor_model_must_know_the_ignore_label(
+    two_labels: Params, offered: tuple[str, ...], known: tuple[str, ...]
+) -> None:
+    require_same_labels_in(setup_body(*offered), two_labels, known)
+
+
+@pytest.mark.parametrize(
+    ("offered", "known", "words"),
+    [
+        (("coat", "dress", "cape"), (), r"only in Label Studio: \['cape'\]; only in params.yaml: none"),
+        (("coat", "unclear"), (), r"only in Label Studio: none; only in params.yaml: \['dress'\]"),
+        (("coat", "dress", "unclear"), ("coat", "unclear"), "labels that are no garments of the project: unclear"),
+        (("coat", "dress"), ("cape",), "labels that are no garments of the project: cape"),
+    ],
+)
+def test_labels_that_differ_between_project_params_and_model_are_named(
+    two_labels: Params, offered: tuple[str, ...], known: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(ContractError, match=words):
+        require_same_labels_in(setup_body(*offered), two_labels, known)
+
+
+def test_a_click_is_answered_with_the_label_that_the_person_chose() -> None:
+    chosen = point(50, 50, value={"x": 50, "y": 50, "keypointlabels": ["unclear"]})
+
+    assert parse_prompts([chosen], HEIGHT, WIDTH).label == "unclear"

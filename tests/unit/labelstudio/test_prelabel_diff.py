@@ -1,0 +1,53 @@
+"""What became of pre-labels, from regions whose pixels are known."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.labelstudio.prelabel_diff import compare, proposal_of
+from pipelines.labelstudio.render import region_json
+from pipelines.records import ImageRef, RegionMask
+
+PHOTO = ImageRef("gs://archive/a.jpg", 1, "ab" * 32, 4, 4)
+
+
+def region(label: str, rows: slice, name: str) -> dict[str, Any]:
+    """A region over some rows of the 4×4 photo."""
+    mask = np.zeros((4, 4), bool)
+    mask[rows] = True
+    return region_json(RegionMask(label, mask, 1.0), name)
+
+
+def test_pixels_are_counted_by_label_and_background() -> None:
+    found = compare([region("coat", slice(3), "a")], [region("coat", slice(2), "a")], PHOTO)
+
+    assert found.deleted == 0
+    assert found.pixels == {"": (4, 8, 4), "coat": (12, 8, 8)}
+
+
+def test_a_region_thrown_away_and_one_drawn_by_hand() -> None:
+    found = compare([region("coat", slice(2), "a")], [region("dress", slice(2), "hand")], PHOTO)
+
+    assert found.deleted == 1
+    assert found.pixels == {"": (8, 8, 8), "coat": (8, 0, 0), "dress": (0, 8, 0)}
+
+
+def test_everything_deleted_is_still_an_answer() -> None:
+    found = compare([region("coat", slice(2), "a")], [], PHOTO)
+
+    assert (found.deleted, found.pixels["coat"]) == (1, (8, 0, 0))
+
+
+def test_a_region_that_cannot_be_read_gives_nothing() -> None:
+    broken = {**region("coat", slice(2), "a"), "original_width": 99}
+
+    assert proposal_of({"prediction": {"result": [broken]}, "result": []}, PHOTO) is None
+
+
+@pytest.mark.parametrize(
+    "strange", [{"type": "rating", "value": {"rating": 4}}, {"type": "choices", "value": None}, None, "text"]
+)
+def test_results_of_other_controls_stop_nothing(strange: Any) -> None:
+    assert proposal_of({"prediction": {"result": [strange]}, "result": [region("coat", slice(2), "a")]}, PHOTO) is None
+    assert proposal_of({"prediction": {"result": None}, "result": []}, PHOTO) is None

@@ -1,0 +1,62 @@
+"""Who sees masks: by the side, by chance for comparison, and what is told of it."""
+
+import pandas as pd
+import pytest
+
+from pipelines.dataset.split import side_of, split_photos
+from pipelines.params import Params
+from pipelines.photos.decode import sha256_hex
+from pipelines.prelabel.blind import blindness_of
+from pipelines.prelabel.strategies import chance
+from pipelines.records import ImageRef, Task
+
+
+def task(number: int) -> Task:
+    return Task(number, ImageRef(f"gs://archive/{number}.jpg", 1, sha256_hex(str(number).encode()), 4, 6))
+
+
+@pytest.fixture
+def tasks() -> list[Task]:
+    return [task(number) for number in range(300)]
+
+
+def version(tasks: list[Task], side: str, params: Params, **columns: object) -> pd.DataFrame:
+    """A version in which these photos are on a side, under the parameters as they are."""
+    rows = [
+        {"sha256": one.image.sha256, "phash": "", "class_ids": [1], "group": one.image.sha256, "split": side}
+        for one in tasks
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(division=split_photos(table, None, params.split)["division"], **columns)
+
+
+def test_the_sides_that_judge_are_blind_and_nothing_else(tasks: list[Task], params: Params) -> None:
+    blindness = blindness_of(tasks, None, params)
+
+    blind = {one.id for one in tasks if blindness.is_blind(one)}
+
+    assert blind == {one.id for one in tasks if side_of(one.image.sha256, params.split) in ("test", "val")}
+    assert 60 < len(blind) < 120, "three in ten"
+    assert (str(blindness), blindness.is_test_full) == ("0 of 0 labelled photos", False)
+
+
+def test_with_a_full_test_side_chance_leaves_photos_without_masks(tasks: list[Task], params: Params) -> None:
+    before = version(tasks[:5], "test", params, blind=[True, True, True, False, False], test_full=True)
+
+    blindness = blindness_of(tasks, before, params)
+
+    assert all(blindness.judges(one) for one in tasks[:5])
+    assert not any(blindness.judges(one) for one in tasks[5:]), "new families go to training"
+    blind = {one.id for one in tasks[5:] if blindness.is_blind(one)}
+    assert blind == {one.id for one in tasks[5:] if chance("control", one) < params.prelabel.control_share}
+    assert blindness.drawn_from_masks == {one.image.sha256 for one in tasks[3:5]}
+    assert str(blindness) == (
+        "3 of 5 labelled photos; the test side is large enough, 10% of new photos are for comparison"
+    )
+
+
+def test_versions_that_did_not_record_it_name_the_model(tasks: list[Task], params: Params) -> None:
+    before = version(tasks[:2], "test", params, prediction_version=["", "clothing:v1"])
+    assert blindness_of(tasks, before, params).drawn_from_masks == {tasks[1].image.sha256}
+    on_train = version(tasks[:2], "train", params, prediction_version="clothing:v1")
+    assert blindness_of(tasks, on_train, params).drawn_from_masks == frozenset()

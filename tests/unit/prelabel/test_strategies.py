@@ -1,0 +1,168 @@
+"""The queue: filled up to its length, its random share kept, the least certain first, the same choice every time."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from google.cloud.storage import Client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.gcs.client import ensure_bucket
+from pipelines.params import Params, PrelabelParams
+from pipelines.photos.decode import sha256_hex
+from pipelines.prelabel.strategies import Ledger, LedgerFile, chance, is_random, next_tasks, to_score
+from pipelines.records import ImageRef, Task
+
+
+@pytest.fixture
+def ten_ahead(params: Params) -> PrelabelParams:
+    return params.prelabel.model_copy(update={"ahead": 10, "random_share": 0.2, "pool": 100})
+
+
+def task(number: int, *versions: str, generation: int = 1) -> Task:
+    image = ImageRef(f"gs://a/{number}.jpg", generation, sha256_hex(str(number).encode()), 4, 6)
+    return Task(number, image, prediction_versions=versions)
+
+
+def tasks(count: int, *versions: str) -> list[Task]:
+    return [task(number, *versions) for number in range(count)]
+
+
+def scored(some: list[Task]) -> Ledger:
+    """Give each photo a score; the higher its number, the less certain."""
+    return Ledger({one.image.sha256: 0.9 - one.id / 1000 for one in some})
+
+
+def test_the_least_certain_come_first_beside_a_share_that_chance_chose(ten_ahead: PrelabelParams) -> None:
+    everything = tasks(200)
+
+    chosen = next_tasks(everything, scored(everything), ten_ahead)
+
+    by_chance = [one for one in chosen if is_random(one, 0.2)]
+    others = [one.id for one in chosen if not is_random(one, 0.2)]
+    assert (len(by_chance), len(others)) == (2, 8)
+    assert others == sorted((t.id for t in everything if not is_random(t, 0.2)), reverse=True)[:8]
+
+
+def test_what_waits_already_counts_and_each_part_is_filled_up_by_itself(ten_ahead: PrelabelParams) -> None:
+    everything = tasks(200)
+    first = next_tasks(everything, scored(everything), ten_ahead)
+    taken = {one.id for one in first if is_random(one, 0.2)} | {first[-1].id}  # somebody labelled these
+    waiting = [task(one.id, "v1") if one in first else one for one in everything if one.id not in taken]
+
+    second = next_tasks(waiting, scored(everything), ten_ahead)
+
+    assert Counter(is_random(one, 0.2) for one in second) == {True: 2, False: 1}
+    assert not {one.id for one in second} & {one.id for one in first}
+
+
+def test_a_full_queue_stays_as_it_is_after_a_promotion(ten_ahead: PrelabelParams) -> None:
+    waiting = [*tasks(10, "v1"), *(task(number) for number in range(10, 200))]
+
+    assert next_tasks(waiting, scored(waiting), ten_ahead) == []
+
+
+@given(st.integers(0, 40), st.floats(0, 1))
+def test_the_queue_is_as_long_as_it_can_be(count: int, share: float) -> None:
+    params = PrelabelParams(
+        ahead=10, random_share=share, pool=100, batch_size=1, min_region_share=0, cold_start={}
+    )  # fmt: skip
+    everything = tasks(count)
+
+    chosen = next_tasks(everything, Ledger(), params)
+
+    assert len(chosen) == len({one.id for one in chosen}) == min(10, count)
+
+
+def test_photos_without_a_score_come_after_those_with_one(ten_ahead: PrelabelParams) -> None:
+    everything = tasks(100)
+    known = [one for one in everything if not is_random(one, 0.2)][:8]
+
+    chosen = next_tasks(everything, scored(known), ten_ahead)
+
+    assert {one.id for one in chosen if not is_random(one, 0.2)} == {one.id for one in known}
+
+
+def test_a_photo_that_cannot_be_predicted_takes_nobodys_place(
+    ten_ahead: PrelabelParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = tasks(60)
+    ledger = scored(everything)
+    bad = next_tasks(everything, ledger, ten_ahead)
+    for one in bad:
+        ledger.note_failure(one)
+
+    chosen = next_tasks(everything, ledger, ten_ahead)
+    assert (len(chosen), {one.id for one in chosen} & {one.id for one in bad}) == (10, set())
+
+    again = [task(one.id, generation=2) for one in bad]  # uploaded once more
+    assert [one.id for one in next_tasks(again, ledger, ten_ahead)]
+    ledger.failed_at = dict.fromkeys(ledger.failed_at, 0.0)  # hours ago
+    assert {one.id for one in next_tasks(everything, ledger, ten_ahead)} == {one.id for one in bad}
+
+
+def test_only_the_pool_is_scored_and_each_photo_once(ten_ahead: PrelabelParams) -> None:
+    everything, small = tasks(200), ten_ahead.model_copy(update={"pool": 20})
+
+    asked = to_score(everything, Ledger(), small)
+
+    assert len(asked) == 20
+    assert not any(is_random(one, 0.2) for one in asked)
+    assert to_score(everything, scored(asked), small) == []
+
+
+def test_the_ledger_is_kept_for_each_model(bucket_client: Client) -> None:
+    ensure_bucket(bucket_client, "ledgers")
+    ledger = Ledger({"ab": 0.123456789}, {"cd#7": 5.0})
+    file = LedgerFile(bucket_client, "ledgers", "clothing:v3")
+    file.write(ledger)
+
+    assert file.read() == Ledger({"ab": 0.12346}, {"cd#7": 5.0})
+    assert LedgerFile(bucket_client, "ledgers", "clothing:v4").read() == Ledger()
+
+
+def test_blind_photos_come_by_chance_and_are_not_scored(ten_ahead: PrelabelParams) -> None:
+    everything = tasks(200)
+    blind = {one.id for one in everything[:100]}
+
+    assert not {one.id for one in to_score(everything, Ledger(), ten_ahead, blind)} & blind
+    chosen = next_tasks(everything, scored(everything), ten_ahead, blind)
+    assert len(chosen) == 10
+    assert [one.id for one in chosen if one.id in blind] != sorted(blind)[-5:], "certainty has no say"
+    ledger = scored(everything)
+    ledger.note_failure(chosen[0])
+    assert chosen[0] in next_tasks(everything, ledger, ten_ahead, blind), "nothing has to be predicted"
+
+
+@pytest.mark.parametrize("first", ["blind", "others", "by chance"])
+@pytest.mark.parametrize("share", [0.03, 0.3, 0.8])
+def test_people_are_given_blind_photos_in_their_share_whatever_comes_first(
+    ten_ahead: PrelabelParams, share: float, first: str
+) -> None:
+    """Four people's pace: some photos are taken between two runs, in the worst order for the blind ones or in none."""
+    everything = {one.id: one for one in tasks(1500)}
+    blind = {number for number in everything if chance("test", everything[number]) < share}
+    ledger, queue, given = scored(list(everything.values())), dict[int, Task](), list[bool]()
+    for run in range(120):
+        there = [replace(one, prediction_versions=("v1",)) if one.id in queue else one for one in everything.values()]
+        queue |= {one.id: one for one in next_tasks(there, ledger, ten_ahead, blind)}
+        rank = {"blind": lambda one: one not in blind, "others": lambda one: one in blind, "by chance": hash}[first]
+        for number in sorted(queue, key=lambda one: (rank(one), one))[: 1 + run % 7]:
+            given.append(number in blind)
+            del queue[number], everything[number]
+
+    spread = 4 * (share * (1 - share) / len(given)) ** 0.5
+    assert sum(given) / len(given) == pytest.approx(share, abs=spread + ten_ahead.ahead / len(given))
+
+
+@given(st.integers(0, 40), st.floats(0, 1), st.floats(0, 1))
+def test_the_queue_is_as_long_as_it_can_be_with_blind_photos_too(count: int, share: float, blind_share: float) -> None:
+    params = PrelabelParams(
+        ahead=10, random_share=share, pool=100, batch_size=1, min_region_share=0, cold_start={}
+    )  # fmt: skip
+    everything = tasks(count)
+
+    chosen = next_tasks(everything, Ledger(), params, {one.id for one in everything if one.id < count * blind_share})
+
+    assert len(chosen) == len({one.id for one in chosen}) == min(10, count)
