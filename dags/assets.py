@@ -1,14 +1,12 @@
-"""What the DAGs hand on: an event on an asset wakes the next DAG, which then reads the state itself.
-
-Nobody here emits `bucket` and `annotations`: they are for callers from outside (a bucket's notification, a webhook's
-relay) that want a station to run sooner than its clock says, by a POST to Airflow's /api/v2/assets/events.
-"""
+"""Airflow's assets: an event on one starts the DAGs that are scheduled on it, which then read the state themselves."""
 
 from airflow.sdk import Asset
 
-bucket = Asset("maskloop://bucket")
-tasks = Asset("maskloop://tasks")
-predictions = Asset("maskloop://predictions")
-annotations = Asset("maskloop://annotations")
-dataset = Asset("maskloop://dataset")
-model = Asset("maskloop://model")
+from pipelines import contract
+
+bucket = Asset(contract.BUCKET_ASSET)
+tasks = Asset(contract.TASKS_ASSET)
+predictions = Asset(contract.PREDICTIONS_ASSET)
+annotations = Asset(contract.ANNOTATIONS_ASSET)
+dataset = Asset(contract.DATASET_ASSET)
+model = Asset(contract.MODEL_ASSET)

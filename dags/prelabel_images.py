@@ -6,6 +6,8 @@ import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from callbacks import fails_at_once_when_people_must_act, tell_people
 
+from pipelines.contract import EMBEDDINGS_POOL
+
 RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=15), "retry_exponential_backoff": True}
 
 
@@ -55,11 +57,8 @@ def prelabel_images() -> None:
     def total(created: list[int]) -> int:
         return sum(created)
 
-    @task(
-        pool="embeddings",  # encoding takes every core the service has: one run at a time
-        execution_timeout=timedelta(minutes=30),  # it ends by itself within ten and leaves the rest to the next run
-        **RETRIES,
-    )
+    # Encoding takes every core of the service. It ends within ten minutes and leaves the rest to the next run.
+    @task(pool=EMBEDDINGS_POOL, execution_timeout=timedelta(minutes=30), **RETRIES)
     def embed() -> int:
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params

@@ -6,6 +6,8 @@ import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people
 
+from pipelines.contract import WORKSPACE_POOL
+
 
 @dag(
     schedule=AssetOrTimeSchedule(
@@ -23,7 +25,7 @@ def sync_annotations() -> None:
 
     @task(
         outlets=[assets.dataset],
-        pool="workspace",
+        pool=WORKSPACE_POOL,
         retries=3,
         retry_delay=timedelta(seconds=20),
         retry_exponential_backoff=True,

@@ -8,19 +8,18 @@ from urllib.parse import quote
 
 import httpx
 
+from pipelines.contract import AIRFLOW
 from pipelines.errors import CredentialsError, ServiceError
 from pipelines.settings import Settings
 
 _FINAL = ("success", "failed", "skipped")
-WORKSPACE_POOL = "workspace"
-POOLS = {WORKSPACE_POOL: "One writer per dataset workspace", "embeddings": "One run at a time encodes photos"}
 
 
 class Airflow:
     """A logged-in connection to Airflow's public API."""
 
     def __init__(self, settings: Settings, timeout_s: float = 30) -> None:
-        self.url = settings.url("airflow")
+        self.url = settings.url(AIRFLOW)
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
         account = {"username": settings.airflow_user, "password": settings.airflow_password.get_secret_value()}
         token = self._request("POST", "/auth/token", json=account).get("access_token")

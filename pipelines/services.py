@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from pipelines.contract import SEGMENTATION, ModelService
 from pipelines.errors import ServiceError
 from pipelines.log import who_asks
 from pipelines.records import PhotoAddress
@@ -17,7 +18,7 @@ from pipelines.settings import Settings
 logger = logging.getLogger(__name__)
 
 
-def ask_service(settings: Settings, service: str, path: str, body: Any, *, timeout_s: float) -> Any:
+def ask_service(settings: Settings, service: ModelService, path: str, body: Any, *, timeout_s: float) -> Any:
     """Post JSON to `segmentation` or `segment_anything` and give the JSON of the answer.
 
     Raises ServiceError with the remedy when the service does not answer, or not as it should.
@@ -61,7 +62,7 @@ def ask_probabilities(settings: Settings, address: PhotoAddress) -> dict[str, np
     """Ask what the champion thinks of a photo; nothing while there is none, or when it cannot be asked."""
     body = {"tasks": [{"data": {"image": address.uri, "generation": str(address.generation)}}]}
     try:
-        packed = ask_service(settings, "segmentation", "/probabilities", body, timeout_s=10)
+        packed = ask_service(settings, SEGMENTATION, "/probabilities", body, timeout_s=10)
         return unpack_probabilities(packed) if packed else {}
     except (ServiceError, ValueError, KeyError, zlib.error) as error:
         logger.warning("this photo's clicks do without the champion: %s", error)

@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from pipelines.contract import ServiceName
 from pipelines.errors import ConfigurationError
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -119,11 +120,11 @@ class Settings(BaseSettings):
     def _unset(cls, value: object) -> object:
         return None if value == "" else value
 
-    def url(self, service: str) -> str:
+    def url(self, service: ServiceName) -> str:
         """Give the base URL of `label_studio`, `mlflow`, `segmentation`, `segment_anything` or `airflow`."""
         return getattr(self, f"{service}_url").rstrip("/") or f"http://{self.host}:{getattr(self, f'{service}_port')}"
 
-    def address(self, service: str) -> str:
+    def address(self, service: ServiceName) -> str:
         """Give the base URL of `label_studio`, `mlflow` or `airflow` for people's browsers."""
         return getattr(self, f"{service}_address", "").rstrip("/") or self.url(service)
 

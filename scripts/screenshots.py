@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pipelines.airflow_api import Airflow
+from pipelines.contract import RETRAIN_DAG
 from pipelines.errors import ConfigurationError
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
@@ -71,7 +72,7 @@ def label_studio(page: Page, settings: Settings) -> None:
 
 def airflow(page: Page, settings: Settings) -> None:
     """Show the newest retraining run as a grid."""
-    run = Airflow(settings).runs("retrain_model")[0]["dag_run_id"]
+    run = Airflow(settings).runs(RETRAIN_DAG)[0]["dag_run_id"]
     page.goto(settings.url("airflow") + "/auth/login/")
     page.wait_for_selector("input[name=username]")
     page.fill("input[name=username]", settings.airflow_user)
@@ -79,7 +80,7 @@ def airflow(page: Page, settings: Settings) -> None:
     page.click("button[type=submit]")
     page.wait_for_url(settings.url("airflow") + "/**")
     page.wait_for_timeout(1500)
-    page.goto(f"{settings.url('airflow')}/dags/retrain_model/runs/{run}")
+    page.goto(f"{settings.url('airflow')}/dags/{RETRAIN_DAG}/runs/{run}")
     page.wait_for_timeout(4000)
     page.screenshot(path=PICTURES / "airflow.png")
 

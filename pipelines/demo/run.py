@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.airflow_api import Airflow
+from pipelines.contract import INGEST_DAG, LABEL_STUDIO, PRELABEL_DAG, RETRAIN_DAG, SYNC_DAG
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.demo.archive import Archive, SyntheticArchive
@@ -115,7 +116,7 @@ class Demo:
         self.project = find_project(self.labels, self.params)
         self._name_of: dict[str, str] = {}  # a photo's sha256 → its name in the archive
         password = settings.label_studio_password.get_secret_value()
-        url = settings.url("label_studio")
+        url = settings.url(LABEL_STUDIO)
         invitation = str(self.labels.get("/api/invite")["invite_url"])
         people = [f"labeler-{number}@maskloop.local" for number in range(1, _LABELERS + 1)]
         self.labelers = [Labeler(url, person, password, invitation) for person in people]
@@ -131,19 +132,19 @@ class Demo:
         tasks = {task.id for task in list_tasks(self.labels, self.project)} - {task.id for task in before}
         with self._step(f"{_LABELERS} labelers correct {len(tasks)} photos in Label Studio") as tick:
             label_everything(self.labelers, self.project, self._truth, self.params, tick)
-        known = self._known("retrain_model", "prelabel_images")
-        with self._step("sync_annotations: annotations → dataset version"):
-            self.airflow.wait_for("sync_annotations", 900, run_id=self.airflow.trigger("sync_annotations"))
-        with self._step("retrain_model: dataset version → model version"):
-            self.airflow.wait_for("retrain_model", 3600, ignore=known["retrain_model"])
+        known = self._known(RETRAIN_DAG, PRELABEL_DAG)
+        with self._step(f"{SYNC_DAG}: annotations → dataset version"):
+            self.airflow.wait_for(SYNC_DAG, 900, run_id=self.airflow.trigger(SYNC_DAG))
+        with self._step(f"{RETRAIN_DAG}: dataset version → model version"):
+            self.airflow.wait_for(RETRAIN_DAG, 3600, ignore=known[RETRAIN_DAG])
         registry = Registry(self.settings)
         published = Published.of(self.settings, self.bucket)
         dataset = published.newest()
         model, champion = registry.version_trained_on(dataset), registry.champion()
-        assert model is not None, f"retrain_model ended well without a model for {dataset}"
+        assert model is not None, f"{RETRAIN_DAG} ended well without a model for {dataset}"
         if champion and champion.version == model.version:
-            with self._step(f"prelabel_images: {model.served_as} takes over open tasks"):
-                self.airflow.wait_for("prelabel_images", 600, ignore=known["prelabel_images"])
+            with self._step(f"{PRELABEL_DAG}: {model.served_as} takes over open tasks"):
+                self.airflow.wait_for(PRELABEL_DAG, 600, ignore=known[PRELABEL_DAG])
         manifest = published.manifest(dataset)
         effort = effort_of(manifest[~manifest["uri"].isin(photos_before)])
         return Round(
@@ -176,13 +177,13 @@ class Demo:
         bench.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
 
     def _bring_photos(self, count: int) -> None:
-        known = self._known("prelabel_images")
+        known = self._known(PRELABEL_DAG)
         with self._step(f"{count} photos → gs://{self.settings.source_bucket}"):
             self._upload(count)
-        with self._step("ingest_images: photos → tasks"):
-            self.airflow.wait_for("ingest_images", 900, run_id=self.airflow.trigger("ingest_images"))
-        with self._step("prelabel_images: tasks → predicted masks"):
-            self.airflow.wait_for("prelabel_images", 900, ignore=known["prelabel_images"])
+        with self._step(f"{INGEST_DAG}: photos → tasks"):
+            self.airflow.wait_for(INGEST_DAG, 900, run_id=self.airflow.trigger(INGEST_DAG))
+        with self._step(f"{PRELABEL_DAG}: tasks → predicted masks"):
+            self.airflow.wait_for(PRELABEL_DAG, 900, ignore=known[PRELABEL_DAG])
 
     def _upload(self, count: int) -> None:
         bucket, prefix = self.settings.source_bucket, self.settings.source_prefix

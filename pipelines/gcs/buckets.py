@@ -13,6 +13,7 @@ from google.cloud.storage import Bucket, Client
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.contract import LABEL_STUDIO
 from pipelines.errors import StorageError
 from pipelines.gcs.client import EMBEDDINGS, ensure_bucket, explained, find_bucket
 from pipelines.settings import Settings
@@ -120,7 +121,7 @@ def as_table(found: list[Difference]) -> Table:
 
 def _cors(settings: Settings) -> dict[str, Any]:
     return {
-        "origin": [settings.address("label_studio")],
+        "origin": [settings.address(LABEL_STUDIO)],
         "method": ["GET", "HEAD"],
         "responseHeader": ["Content-Type", "Content-Range", "ETag"],
         "maxAgeSeconds": 3600,

@@ -16,6 +16,7 @@ import httpx
 from label_studio_sdk.client import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
+from pipelines.contract import LABEL_STUDIO
 from pipelines.errors import CredentialsError, ServiceError
 from pipelines.log import who_asks
 from pipelines.settings import Settings
@@ -121,7 +122,7 @@ def connect(settings: Settings) -> LabelStudioClient:
             "no Label Studio token; `maskloop up` makes one, or set MASKLOOP_LABEL_STUDIO_TOKEN to a token from "
             "Account & Settings"
         )
-    return LabelStudioClient(settings.url("label_studio"), token)
+    return LabelStudioClient(settings.url(LABEL_STUDIO), token)
 
 
 def _claims(token: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pipelines.contract import SEGMENT_ANYTHING, SEGMENTATION
 from pipelines.errors import ContractError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import BRUSH
@@ -193,8 +194,8 @@ def _ensure_storage(client: LabelStudioClient, project_id: int, settings: Settin
 
 def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Settings, label_config: str) -> list[str]:
     wanted = (
-        (SEGMENTATION_TITLE, settings.url("segmentation"), False),
-        (SEGMENT_ANYTHING_TITLE, settings.url("segment_anything"), True),
+        (SEGMENTATION_TITLE, settings.url(SEGMENTATION), False),
+        (SEGMENT_ANYTHING_TITLE, settings.url(SEGMENT_ANYTHING), True),
     )
     password = settings.service_password.get_secret_value()
     login = {"auth_method": "BASIC_AUTH", "basic_auth_user": settings.service_user, "basic_auth_pass": password}
@@ -206,7 +207,7 @@ def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Setti
         for backend in ours:
             client.delete(f"/api/ml/{backend['id']}")
         # Label Studio keeps to itself why a service refuses the project, so it is asked first.
-        ask_service(settings, "segmentation", "/setup", {"schema": label_config}, timeout_s=10)
+        ask_service(settings, SEGMENTATION, "/setup", {"schema": label_config}, timeout_s=10)
         for title, url, interactive in wanted:
             backend = {"project": project_id, "url": url, "title": title, "is_interactive": interactive}
             client.post("/api/ml", {**backend, **mode})

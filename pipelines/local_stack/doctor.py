@@ -7,7 +7,8 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from pipelines.airflow_api import POOLS, Airflow
+from pipelines.airflow_api import Airflow
+from pipelines.contract import DAG_IDS, POOLS, SEGMENT_ANYTHING, SEGMENTATION
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
 from pipelines.gcs import client as gcs
@@ -21,7 +22,6 @@ from pipelines.labelstudio.project import (
     project_labels,
 )
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks, tasks_with_masks
-from pipelines.local_stack.lifecycle import DAGS
 from pipelines.local_stack.services import Service, get_health, is_healthy, services_in
 from pipelines.params import load_params
 from pipelines.prelabel.pipeline import serving_model
@@ -109,7 +109,7 @@ def _backends(settings: Settings) -> Answer:
     labels, params = connect(settings), load_params(settings.params_path)
     project = find_project(labels, params)
     backends = list_backends(labels, project)
-    wanted = [settings.url("segmentation"), settings.url("segment_anything")]
+    wanted = [settings.url(SEGMENTATION), settings.url(SEGMENT_ANYTHING)]
     ours = [backend for backend in backends if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE)]
     if [backend["url"].rstrip("/") for backend in ours] != wanted:
         there = ", ".join(backend["url"] for backend in backends)
@@ -120,7 +120,7 @@ def _backends(settings: Settings) -> Answer:
             "remove it in the project's settings, under Model",
         )
     config = labels.get(f"/api/projects/{project}/")["label_config"]
-    ask_service(settings, "segmentation", "/setup", {"schema": config}, timeout_s=10)  # says which labels disagree
+    ask_service(settings, SEGMENTATION, "/setup", {"schema": config}, timeout_s=10)  # says which labels disagree
     if off := [f"{b['title']} ({b.get('error_message') or 'no reason'})" for b in ours if b["state"] != "CO"]:
         return Ill(
             f"Label Studio calls disconnected: {', '.join(off)}",
@@ -176,11 +176,11 @@ def _airflow(settings: Settings) -> Answer:
     airflow = Airflow(settings)
     if errors := airflow.import_errors():
         return Ill("; ".join(errors), "mend the DAG file named")
-    if missing := DAGS - airflow.dags():
+    if missing := DAG_IDS - airflow.dags():
         return Ill(f"Airflow has not read {', '.join(sorted(missing))}", "wait half a minute; see var/logs")
     if missing_pools := [name for name in POOLS if not airflow.has_pool(name)]:
         return Ill(f"there is no pool {', '.join(missing_pools)}", "`maskloop setup` creates it")
-    return f"{len(DAGS)} DAGs, pools {', '.join(POOLS)}"
+    return f"{len(DAG_IDS)} DAGs, pools {', '.join(POOLS)}"
 
 
 def _champion(settings: Settings) -> Answer:
@@ -190,7 +190,7 @@ def _champion(settings: Settings) -> Answer:
     serving, known = serving_model(settings)
     wanted = champion.served_as if champion else NO_MODEL
     if serving != wanted:
-        problem = get_health(settings.url("segmentation")).get("problem", "")
+        problem = get_health(settings.url(SEGMENTATION)).get("problem", "")
         return Ill(
             f"MLflow's champion is {wanted}, the service serves {serving}. {problem}", "see var/logs/segmentation.log"
         )
@@ -208,7 +208,7 @@ def _champion(settings: Settings) -> Answer:
 
 
 def _clicks(settings: Settings) -> Answer:
-    health = get_health(settings.url("segment_anything"))
+    health = get_health(settings.url(SEGMENT_ANYTHING))
     if health["fallback"] and settings.sam_checkpoint:
         return Ill(
             f"{health['model_version']} answers: {health['fallback']}", "mend MASKLOOP_SAM_CHECKPOINT, then restart"

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipelines.airflow_api import POOLS, Airflow
+from pipelines.airflow_api import Airflow
+from pipelines.contract import DAG_IDS, POOLS
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.gcs import client as gcs
@@ -31,7 +32,6 @@ from pipelines.settings import Settings, get_settings
 _STANDSTILL_S = 240  # without so many seconds of processor time in it, or another service that answers, it failed
 _WORK_S = 5
 _LONGEST_START_S = 3600
-DAGS = frozenset({"ingest_images", "prelabel_images", "sync_annotations", "retrain_model", "review_labels"})
 
 
 def up(console: Console) -> Settings:
@@ -74,7 +74,7 @@ def set_up(settings: Settings) -> list[str]:
     airflow = Airflow(settings)
     changes += [f"created Airflow pool {name}" for name, why in POOLS.items() if airflow.ensure_pool(name, 1, why)]
     deadline = time.monotonic() + 60
-    while not airflow.dags() >= DAGS:
+    while not airflow.dags() >= DAG_IDS:
         if time.monotonic() > deadline:
             raise ServiceError(
                 f"Airflow has not read all DAGs: {'; '.join(airflow.import_errors()) or 'no error given'}"

@@ -8,10 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import httpx
 
+from pipelines.contract import AIRFLOW, LABEL_STUDIO, MLFLOW, SEGMENT_ANYTHING, SEGMENTATION, ServiceName
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.gcs.credentials import environment_for_google
 from pipelines.labelstudio_site.maskloop_networks import banned_networks
@@ -24,7 +26,7 @@ class Service:
 
     name: str
     processes: tuple[str, ...]
-    setting: str
+    setting: ServiceName | Literal["storage"]
     health: str
     purpose: str
     page: str = ""
@@ -45,11 +47,11 @@ class Service:
 _AIRFLOW = ("airflow-api-server", "airflow-scheduler", "airflow-dag-processor", "airflow-triggerer")
 SERVICES = (
     Service("storage", ("storage",), "storage", "/_internal/healthcheck", "the local buckets"),
-    Service("label-studio", ("label-studio",), "label_studio", "/health", "labelling", "/projects"),
-    Service("mlflow", ("mlflow",), "mlflow", "/health", "models", "/#/experiments"),
-    Service("segmentation", ("segmentation",), "segmentation", "/health", "pre-labels photos with the champion"),
-    Service("segment-anything", ("segment-anything",), "segment_anything", "/health", "answers the labelers' clicks"),
-    Service("airflow", _AIRFLOW, "airflow", "/api/v2/monitor/health", "the runs of the loop", "/"),
+    Service("label-studio", ("label-studio",), LABEL_STUDIO, "/health", "labelling", "/projects"),
+    Service("mlflow", ("mlflow",), MLFLOW, "/health", "models", "/#/experiments"),
+    Service("segmentation", ("segmentation",), SEGMENTATION, "/health", "pre-labels photos with the champion"),
+    Service("segment-anything", ("segment-anything",), SEGMENT_ANYTHING, "/health", "answers the labelers' clicks"),
+    Service("airflow", _AIRFLOW, AIRFLOW, "/api/v2/monitor/health", "the runs of the loop", "/"),
 )
 
 
@@ -107,7 +109,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(settings.var / "bentoml"),
         "DVC_NO_ANALYTICS": "1",
-        "MLFLOW_TRACKING_URI": settings.url("mlflow"),
+        "MLFLOW_TRACKING_URI": settings.url(MLFLOW),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
@@ -166,7 +168,7 @@ def _label_studio(settings: Settings) -> dict[str, str]:
         "LABEL_STUDIO_PASSWORD": settings.label_studio_password.get_secret_value(),  # arguments show in `ps`
         "LABEL_STUDIO_USER_TOKEN": settings.label_studio_token.get_secret_value(),
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",  # the account's first token; people still use personal ones
-        "LABEL_STUDIO_HOST": settings.url("label_studio"),
+        "LABEL_STUDIO_HOST": settings.url(LABEL_STUDIO),
         "SENTRY_DSN": "",
         "FRONTEND_SENTRY_DSN": "",
         "COLLECT_ANALYTICS": "false",
@@ -182,7 +184,7 @@ def _label_studio(settings: Settings) -> dict[str, str]:
 def _reachable(settings: Settings) -> list[str]:
     """Give what Label Studio may call of private networks: this machine, and the addresses of the two services."""
     addresses = ["127.0.0.0/8", "::1"]
-    for service in ("segmentation", "segment_anything"):
+    for service in (SEGMENTATION, SEGMENT_ANYTHING):
         with suppress(ValueError):  # a name instead of a number: Label Studio looks it up itself
             addresses.append(str(ip_address(urlsplit(settings.url(service)).hostname or "")))
     return addresses
@@ -200,11 +202,11 @@ def _airflow(settings: Settings) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "false",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.url('airflow')}/execution/",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{settings.url(AIRFLOW)}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{settings.airflow_user}:admin",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__API__PORT": str(settings.airflow_port),
-        "AIRFLOW__API__BASE_URL": settings.address("airflow"),
+        "AIRFLOW__API__BASE_URL": settings.address(AIRFLOW),
         "AIRFLOW__API_AUTH__JWT_SECRET": settings.airflow_jwt_secret.get_secret_value(),
         "AIRFLOW__API__SECRET_KEY": settings.airflow_jwt_secret.get_secret_value(),
         "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",

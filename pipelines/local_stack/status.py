@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.contract import SEGMENT_ANYTHING
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
 from pipelines.labelstudio.client import connect
@@ -92,7 +93,7 @@ def _model(settings: Settings) -> str:
 
 
 def _segmenter(settings: Settings) -> str:
-    answer = get_health(settings.url("segment_anything"))
+    answer = get_health(settings.url(SEGMENT_ANYTHING))
     report = count_ready(connect(settings), settings, load_params(settings.params_path))
     ready = f"{answer['model_version']}; {report.ready} of the next {report.queued} photos are ready for clicks"
     return f"{ready} ({answer['fallback']})" if answer["fallback"] else ready

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 
+from pipelines.contract import MLFLOW
 from pipelines.errors import ModelError, ServiceError
 from pipelines.models.run import DATASET, NETWORK, STARTED_FROM, STEPS_DONE
 from pipelines.records import ModelVersion
@@ -31,7 +32,7 @@ class Versions:
     """The versions of one model name in one server's registry."""
 
     def __init__(self, settings: Settings) -> None:
-        self.name, self.url = settings.model_name, settings.url("mlflow")
+        self.name, self.url = settings.model_name, settings.url(MLFLOW)
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # the default keeps people waiting for minutes
         mlflow.set_tracking_uri(self.url)
         self.client = MlflowClient(self.url)

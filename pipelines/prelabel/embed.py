@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipelines.contract import SEGMENT_ANYTHING
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.tasks import list_tasks, task_data
@@ -55,7 +56,7 @@ def _queue(labels: LabelStudioClient, params: Params) -> list[Task]:
 def _ask(settings: Settings, tasks: Sequence[Task], *, compute: bool) -> dict[int, str]:
     """Give, per task id, why it is not ready: a problem, or an empty text for «not encoded yet»."""
     body = {"tasks": [{"id": task.id, "data": task_data(task.image, {})} for task in tasks], "compute": compute}
-    answer = ask_service(settings, "segment_anything", "/embed", body, timeout_s=_TIMEOUT_S)
+    answer = ask_service(settings, SEGMENT_ANYTHING, "/embed", body, timeout_s=_TIMEOUT_S)
     return {
         task.id: str(answer["problems"].get(str(position), ""))
         for position, (task, ready) in enumerate(zip(tasks, answer["ready"], strict=True))

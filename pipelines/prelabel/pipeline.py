@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from pipelines.contract import SEGMENTATION
 from pipelines.errors import ContractError, ServiceError
 from pipelines.fs import held
 from pipelines.gcs import client as gcs
@@ -185,7 +186,7 @@ def _is_done(task: Task, version: str) -> bool:
 
 def serving_model(settings: Settings) -> tuple[str, tuple[str, ...]]:
     """Ask the segmentation service for its model version and that model's labels."""
-    answer = ask_service(settings, "segmentation", "/setup", {}, timeout_s=10)
+    answer = ask_service(settings, SEGMENTATION, "/setup", {}, timeout_s=10)
     return str(answer["model_version"]), tuple(answer["labels"])
 
 
@@ -241,7 +242,7 @@ def _note_failures(settings: Settings, version: str, tasks: Sequence[Task]) -> N
 
 def _ask(settings: Settings, path: str, tasks: Sequence[Task]) -> Any:
     body = {"tasks": [{"id": task.id, "data": task_data(task.image, {})} for task in tasks]}
-    answer = ask_service(settings, "segmentation", path, body, timeout_s=_PREDICT_TIMEOUT_S)
+    answer = ask_service(settings, SEGMENTATION, path, body, timeout_s=_PREDICT_TIMEOUT_S)
     answered = len(answer["results" if "results" in answer else "scores"])
     if answered != len(tasks):
         raise ServiceError(f"the segmentation service answered {answered} results for {len(tasks)} tasks")

@@ -18,6 +18,7 @@ import httpx
 from pydantic import SecretStr
 
 from pipelines.airflow_api import Airflow
+from pipelines.contract import INGEST_DAG
 from pipelines.errors import ConfigurationError, MaskloopError
 from pipelines.log import configure_logging
 from pipelines.settings import Settings, get_settings
@@ -162,7 +163,7 @@ def _without_secrets(text: str, settings: Settings) -> str:
 def main() -> None:
     """Send an alert in which nothing failed, to see whether it arrives; the log says why when it does not."""
     configure_logging()
-    send_alert(get_settings(), "a test of alerts: nothing failed", "ingest_images", "test")
+    send_alert(get_settings(), "a test of alerts: nothing failed", INGEST_DAG, "test")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from google.cloud.storage import Client
 
 from pipelines.airflow_api import Airflow
+from pipelines.contract import MODEL_ASSET, PRELABEL_DAG, SEGMENTATION
 from pipelines.dataset.published import Published
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from pipelines.models.run import Training
 
 logger = logging.getLogger(__name__)
-MODEL_ASSET = "maskloop://model"  # as the DAGs name it
 # What a tag holds; training adds the rest.
 _DATASET = ("data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc", "compile", "split")
 
@@ -285,13 +285,13 @@ def _wake_prelabelling(settings: Settings, champion: ModelVersion) -> None:
     try:
         Airflow(settings).emit(MODEL_ASSET, {"model": champion.served_as})
     except (CredentialsError, ServiceError) as error:
-        logger.warning("%s; the DAG prelabel_images sees the new champion within ten minutes all the same", error)
+        logger.warning("%s; the DAG %s sees the new champion within ten minutes all the same", error, PRELABEL_DAG)
 
 
 def reload_service(settings: Settings) -> None:
     """Tell the segmentation service to follow the alias now."""
     try:
-        answer = ask_service(settings, "segmentation", "/reload", {}, timeout_s=60)
+        answer = ask_service(settings, SEGMENTATION, "/reload", {}, timeout_s=60)
         logger.info("the segmentation service serves %s", answer["model_version"])
     except ServiceError as error:
         logger.warning("%s; it follows by itself within seconds of being back", error)

@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.airflow_api import POOLS, WORKSPACE_POOL
-from pipelines.local_stack.lifecycle import DAGS
+from pipelines import contract
 from pipelines.settings import PROJECT_ROOT
-from pipelines.training.pipeline import MODEL_ASSET
 
 FILES = sorted((PROJECT_ROOT / "dags").glob("*.py"))
 HOUR = 3600
@@ -38,7 +36,16 @@ def dags(parsed: dict[str, Any]) -> dict[str, Any]:
 
 def test_every_file_can_be_read(parsed: dict[str, Any]) -> None:
     assert parsed["errors"] == {}
-    assert set(parsed["dags"]) == DAGS
+    assert set(parsed["dags"]) == contract.DAG_IDS
+
+
+def test_the_dags_are_those_of_the_contract_and_so_are_their_assets(dags: dict[str, Any]) -> None:
+    tasks = [task for dag in dags.values() for task in dag["tasks"].values()]
+    used = {asset for dag in dags.values() for asset in dag["woken_by"]} | {
+        asset for task in tasks for asset in task["wakes"]
+    }
+    assert set(dags) == contract.DAG_IDS
+    assert used == {value for name, value in vars(contract).items() if name.endswith("_ASSET")}
 
 
 def test_each_dag_has_the_name_of_its_file(dags: dict[str, Any]) -> None:
@@ -82,10 +89,12 @@ def test_each_dag_wakes_the_next(dags: dict[str, Any], dag_id: str, wakes: str) 
 
 
 def test_a_champion_chosen_by_hand_is_reported_on_the_asset_that_retraining_reports_on(dags: dict[str, Any]) -> None:
-    assert [name for task in dags["retrain_model"]["tasks"].values() for name in task["wakes"]] == [MODEL_ASSET]
+    assert [name for task in dags["retrain_model"]["tasks"].values() for name in task["wakes"]] == [
+        contract.MODEL_ASSET
+    ]
 
 
-@pytest.mark.parametrize("dag_id", sorted(DAGS))
+@pytest.mark.parametrize("dag_id", sorted(contract.DAG_IDS))
 def test_one_run_at_a_time_and_none_for_the_past(dags: dict[str, Any], dag_id: str) -> None:
     dag = dags[dag_id]
     assert dag["max_active_runs"] == 1
@@ -93,7 +102,7 @@ def test_one_run_at_a_time_and_none_for_the_past(dags: dict[str, Any], dag_id: s
     assert HOUR <= dag["timeout"] <= 24 * HOUR
 
 
-@pytest.mark.parametrize("dag_id", sorted(DAGS))
+@pytest.mark.parametrize("dag_id", sorted(contract.DAG_IDS))
 def test_every_task_is_retried_and_ends_before_its_run_must(dags: dict[str, Any], dag_id: str) -> None:
     for task_id, task in dags[dag_id]["tasks"].items():
         assert task["retries"] >= 2, task_id
@@ -101,18 +110,18 @@ def test_every_task_is_retried_and_ends_before_its_run_must(dags: dict[str, Any]
         assert task["timeout"] < dags[dag_id]["timeout"], task_id
 
 
-@pytest.mark.parametrize("dag_id", sorted(DAGS))
+@pytest.mark.parametrize("dag_id", sorted(contract.DAG_IDS))
 def test_people_are_told_of_every_run_that_fails(dags: dict[str, Any], dag_id: str) -> None:
     assert dags[dag_id]["told_of_failure"] == ["tell_people"]
 
 
 def test_whoever_writes_datasets_waits_for_the_pool_of_one(dags: dict[str, Any]) -> None:
-    assert dags["sync_annotations"]["tasks"]["publish"]["pool"] == WORKSPACE_POOL
+    assert dags["sync_annotations"]["tasks"]["publish"]["pool"] == contract.WORKSPACE_POOL
 
 
 def test_every_pool_that_a_task_waits_for_is_set_up(dags: dict[str, Any]) -> None:
     named = {task["pool"] for dag in dags.values() for task in dag["tasks"].values()} - {"default_pool"}
-    assert named == set(POOLS)
+    assert named == set(contract.POOLS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
