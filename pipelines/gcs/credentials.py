@@ -7,11 +7,10 @@ decoded here, and written to a file that its owner alone can read for the progra
 import base64
 import binascii
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 from pipelines.errors import ConfigurationError
+from pipelines.fs import write_atomically
 from pipelines.settings import Settings
 
 _NEEDED = ("client_email", "private_key", "project_id", "token_uri")
@@ -42,14 +41,5 @@ def environment_for_google(settings: Settings) -> dict[str, str]:
     if key is None:
         return {}
     path = settings.var / "google-key.json"
-    write_private(path, json.dumps(key))
+    write_atomically(path, json.dumps(key).encode(), mode=0o600)
     return {"GOOGLE_APPLICATION_CREDENTIALS": str(path)}
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file atomically with mode 0600."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    part.replace(path)

@@ -3,7 +3,7 @@
 import json
 import secrets
 
-from pipelines.gcs.credentials import write_private
+from pipelines.fs import write_atomically
 from pipelines.settings import SECRETS_FILE, Settings
 
 _GENERATED = {
@@ -22,11 +22,12 @@ def ensure_secrets(settings: Settings) -> bool:
         path = settings.var / SECRETS_FILE
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = [f"MASKLOOP_{name.upper()}={_GENERATED[name]()}" for name in missing]
-        write_private(path, before + "\n".join(lines) + "\n")
+        write_atomically(path, (before + "\n".join(lines) + "\n").encode(), mode=0o600)
     return bool(missing)
 
 
 def write_airflow_passwords(settings: Settings) -> None:
     """Give Airflow's simple auth manager the password of its account."""
     passwords = {settings.airflow_user: settings.airflow_password.get_secret_value()}
-    write_private(settings.var / "airflow" / "passwords.json", json.dumps(passwords) + "\n")
+    path = settings.var / "airflow" / "passwords.json"
+    write_atomically(path, (json.dumps(passwords) + "\n").encode(), mode=0o600)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.errors import MaskloopError, ModelError
+from pipelines.fs import write_atomically
 from pipelines.records import NO_MODEL
 from pipelines.segmentation.model import ClothingModel, load_model
 
@@ -144,9 +145,7 @@ class Champion:
             shutil.move(found, folder)
 
     def _remember(self, copy: str) -> None:
-        part = self._folder / f"{_POINTER}.part"
-        part.write_text(copy, encoding="utf-8")
-        part.replace(self._folder / _POINTER)
+        write_atomically(self._folder / _POINTER, copy.encode())
 
     def _forget_all_but(self, copy: str) -> None:
         """Delete models on disk but this one and the one before, which a roll-back would ask for."""

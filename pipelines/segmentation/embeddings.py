@@ -8,7 +8,6 @@ is 2 MiB), survives restarts, and is shared with other processes and machines th
 import io
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +19,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from pipelines.errors import MaskloopError
+from pipelines.fs import PART_PATTERN, write_atomically
 from pipelines.photos.decode import sha256_hex
 from pipelines.segmentation.single_flight import Kept
 
@@ -123,16 +123,11 @@ class EmbeddingCache:
         return embedding
 
     def _to_disk(self, name: str, data: bytes) -> None:
-        part = self._folder / f".{name}.{os.getpid()}.{threading.get_ident()}.part"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            part.write_bytes(data)
-            part.replace(self._folder / name)
+            write_atomically(self._folder / name, data)
             self._make_room()
         except OSError as error:  # a full disk: the click is answered all the same
             logger.warning("the embedding is not kept on disk: %s", error)
-            with suppress(OSError):  # the disk's trouble was told in the line above
-                part.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         files = [(path, stat) for path in self._folder.glob("*.npz") if (stat := _stat(path)) is not None]
@@ -142,7 +137,7 @@ class EmbeddingCache:
                 break
             path.unlink(missing_ok=True)
             total -= stat.st_size
-        for path in self._folder.glob(".*.part"):
+        for path in self._folder.glob(PART_PATTERN):
             if (stat := _stat(path)) is not None and stat.st_mtime < time.time() - _PART_S:
                 path.unlink(missing_ok=True)
 

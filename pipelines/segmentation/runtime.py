@@ -4,7 +4,6 @@ Training, evaluation and serving run trained networks through here, so they see 
 """
 
 import logging
-import os
 import threading
 import warnings
 from collections.abc import Callable
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from pipelines.fs import atomic_path
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +89,10 @@ def _convert(network: torch.nn.Module, shape: tuple[int, ...], kept: Path | None
         traced = torch.jit.trace(network.eval().cpu(), example, strict=False, check_trace=False)
         converted = openvino.convert_model(traced, input=[shape])
     if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_name(f"{kept.stem}.{os.getpid()}.part.xml")
-        openvino.save_model(converted, part, compress_to_fp16=False)
-        part.with_suffix(".bin").replace(kept.with_suffix(".bin"))
-        part.replace(kept)  # last: where the description is, the weights are complete
+        with atomic_path(kept, suffix=".xml") as description:
+            openvino.save_model(converted, description, compress_to_fp16=False)  # writes the weights beside it
+            # Before the description: where that exists, the weights are complete.
+            description.with_suffix(".bin").replace(kept.with_suffix(".bin"))
     return converted
 
 

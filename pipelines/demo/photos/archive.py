@@ -11,6 +11,7 @@ from PIL import Image
 from pipelines.demo.photos.photo import SyntheticPhoto, draw_photo
 from pipelines.demo.photos.shows import show_of
 from pipelines.errors import CatalogError
+from pipelines.fs import write_atomically
 
 CATALOGUE_COLUMNS = (
     "id_file", "year", "collection", "season", "subject", "media_type", "name", "theme", "typology", "typology.sub"
@@ -49,7 +50,7 @@ def draw_archive(folder: Path, count: int, label_ids: Mapping[str, int], *, firs
         Image.fromarray(photo.mask).save(folder / "masks" / f"{name}.png")
         rows[name] = _rows_of(name, number, photo)
     kept = {name: rows[name] for name in sorted(rows) if (folder / "photos" / f"{name}.jpg").exists()}
-    _replace(catalogue, _as_csv(kept))
+    write_atomically(catalogue, _as_csv(kept).encode())
 
 
 def _rows_of(name: str, number: int, photo: SyntheticPhoto) -> list[dict[str, str]]:
@@ -91,10 +92,3 @@ def _as_csv(rows: Mapping[str, list[dict[str, str]]]) -> str:
     for group in rows.values():
         writer.writerows(group)
     return text.getvalue()
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees either the old one or the new one."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(path)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from pipelines.gcs.credentials import write_private
 from pipelines.local_stack.secrets import ensure_secrets, write_airflow_passwords
 from pipelines.settings import SECRETS_FILE, Settings
 
@@ -73,12 +72,3 @@ def test_airflow_gets_the_password_of_its_account(first_start: Settings) -> None
     path = settings.var / "airflow" / "passwords.json"
     assert json.loads(path.read_text()) == {"ada": "hush"}
     assert mode(path) == "-rw-------"
-
-
-def test_a_private_file_is_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    write_private(path, "a long first text")
-    path.chmod(0o644)
-    write_private(path, "short")
-    assert (path.read_text(), mode(path)) == ("short", "-rw-------")
-    assert list(path.parent.iterdir()) == [path]
