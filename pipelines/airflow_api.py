@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -70,6 +71,11 @@ class Airflow:
         """Give the newest runs of a DAG, newest first."""
         found = self._request("GET", f"/api/v2/dags/{dag}/dagRuns", params={"order_by": "-run_after", "limit": 50})
         return list(found["dag_runs"])
+
+    def last_success(self, dag: str) -> datetime | None:
+        """Return when a run of a DAG last succeeded; None when none of its newest runs did."""
+        ended = [run["end_date"] for run in self.runs(dag) if run["state"] == "success" and run["end_date"]]
+        return max(map(datetime.fromisoformat, ended), default=None)
 
     def note(self, dag: str, run_id: str, text: str) -> None:
         """Write the note that people see beside a run; Airflow keeps at most a thousand characters."""

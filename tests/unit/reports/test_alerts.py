@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from email import message_from_string, policy
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -249,6 +250,7 @@ def test_a_long_error_is_cut(settings: Callable[..., Settings]) -> None:
 
 
 class TestFailedRun:
+    RUNS = "/api/v2/dags/sync_annotations/dagRuns"
     TASKS = "/api/v2/dags/sync_annotations/dagRuns/scheduled__2026-01-01T05%3A00%3A00%2B00%3A00/taskInstances"
 
     @pytest.fixture
@@ -260,6 +262,7 @@ class TestFailedRun:
             later = {"task_id": "log", "state": "upstream_failed", "try_number": 0, "map_index": -1}
             web.answers |= {
                 "/auth/token": {"access_token": "t"},
+                self.RUNS: {"dag_runs": []},
                 self.TASKS: {"task_instances": [later, task]},
                 f"{self.TASKS}/publish/logs/2": {"content": ["a text", *lines]},
             }
@@ -310,3 +313,69 @@ class TestFailedRun:
         text = self.told(settings, web, "timed_out")
 
         assert text.startswith("sync_annotations failed in publish: it took longer than it may · run")
+
+    @pytest.mark.parametrize(
+        ("change", "sent"),
+        [
+            ("nothing", 1),  # the same again, half an hour later
+            ("another error", 2),
+            ("a success since", 2),
+            ("a success before", 1),
+            ("six hours later", 2),
+            ("Airflow does not answer", 2),
+            ("a damaged file", 2),
+            ("another DAG", 2),
+        ],
+    )
+    def test_the_same_failure_is_sent_once_in_six_hours(
+        self, settings: Callable[..., Settings], web: Web, airflow: Callable[..., None], tmp_path: Path, change: str,
+        sent: int, caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        airflow([{"event": "at work"}])
+        self.told(settings, web)
+        state = tmp_path / "alerts" / "sync_annotations.json"
+        [(key, at)] = json.loads(state.read_text(encoding="utf-8")).items()
+        hour = timedelta(hours=1)
+        if change == "another error":
+            airflow([{"error_detail": [{"exc_type": "ServiceError", "exc_value": "MLflow is down"}]}])
+        elif change.startswith("a success"):
+            ended = datetime.fromisoformat(at) + (hour if change.endswith("since") else -hour)
+            runs = [{"state": "failed", "end_date": None}, {"state": "success", "end_date": ended.isoformat()}]
+            web.answers[self.RUNS] = {"dag_runs": runs}
+        elif change == "six hours later":
+            state.write_text(json.dumps({key: (datetime.now(UTC) - 6 * hour).isoformat()}), encoding="utf-8")
+        elif change == "Airflow does not answer":
+            web.answers[self.RUNS] = 503
+        elif change == "a damaged file":
+            state.write_text("half a", encoding="utf-8")
+        dag = "retrain_model" if change == "another DAG" else "sync_annotations"
+        web.answers |= {path.replace("sync_annotations", dag): answer for path, answer in web.answers.items()}
+
+        ours = settings(alert_webhook=web.url("/hook"), airflow_url=web.url())
+        text = alert_of_failed_run(ours, dag, RUN, "publish", "task_failure")
+
+        assert len([path for path, _ in web.posted if path == "/hook"]) == sent
+        errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        assert errors[-1].startswith(text)
+        assert ("not sent again" in errors[-1]) == (sent == 1)
+
+    def test_what_did_not_arrive_is_sent_with_the_next_failure(
+        self, settings: Callable[..., Settings], web: Web, airflow: Callable[..., None]
+    ) -> None:
+        airflow([{"event": "at work"}])
+        web.answers["/hook"] = 503
+        self.told(settings, web)
+        web.answers["/hook"] = 200
+        self.told(settings, web)
+        assert len([path for path, _ in web.posted if path == "/hook"]) == 2
+
+    def test_a_folder_that_cannot_be_written_stops_no_alert(
+        self, settings: Callable[..., Settings], web: Web, airflow: Callable[..., None], tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        airflow([{"event": "at work"}])
+        (tmp_path / "alerts").write_text("a file where the folder should be", encoding="utf-8")
+        self.told(settings, web)
+        self.told(settings, web)
+        assert len([path for path, _ in web.posted if path == "/hook"]) == 2
+        assert "so that alerts may be sent again" in caplog.text
