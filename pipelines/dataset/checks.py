@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.expectations import Rule, by_severity, find_violations
-from pipelines.dataset.files import CHECKS, PHOTOS, read_before
+from pipelines.dataset.files import CHECKS, PHOTOS
 from pipelines.errors import ChecksError, DatasetError
 from pipelines.log import run_stage
 from pipelines.params import IGNORE, CheckParams, Params, load_params
@@ -32,15 +33,16 @@ _ENOUGH = 20  # photos, below which neither outliers nor shares mean anything
 _FENCE = 3.0  # quartile distances; Tukey, «Exploratory Data Analysis» (1977), calls what lies beyond «far out»
 
 
-def check_dataset(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> dict[str, object]:
-    """Check a table of photos and give a summary for data/checks.json; `before` is the last version's manifest.
+def check_dataset(dataset: Dataset, params: Params) -> dict[str, object]:
+    """Check a dataset's table of photos, write the page of the checks, and return a summary for data/checks.json.
 
-    Raises ChecksError listing every critical finding with examples.
+    Raise ChecksError listing every critical finding with examples.
     """
+    table, before = dataset.photos(), dataset.before()
     if lacking := [name for name in _COLUMNS if name not in table.columns]:
         raise DatasetError(f"{PHOTOS} lacks the columns {', '.join(lacking)}; run `dvc repro compile`")
     rules = dataset_rules(table, before, params)
-    findings = find_violations(_measured(table, before, params), rules, PAGE)
+    findings = find_violations(_measured(table, before, params), rules, dataset.path(PAGE))
     critical = [str(finding) for finding in findings if finding.rule.critical]
     for finding in findings:
         logger.warning("%s: %s", "critical" if finding.rule.critical else "note", finding)
@@ -180,8 +182,9 @@ def _drift(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> 
 
 def main() -> None:
     """Run the stage in the current folder."""
-    summary = check_dataset(pd.read_parquet(PHOTOS), read_before(), load_params(Path("params.yaml")))
-    CHECKS.write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    dataset = Dataset(Path.cwd())
+    summary = check_dataset(dataset, load_params(Path("params.yaml")))
+    dataset.path(CHECKS).write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,201 +1,188 @@
-"""DVC stage `compile`: annotations → one index mask per photo, and the table of photos with a row per photo."""
+"""DVC stage `compile`: annotations → one index mask per photo, and the table of photos with a row per photo.
+
+A shard is compiled by itself, and again only when its annotations, the parameters or the code are others than before.
+"""
 
 import hashlib
 import json
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pandas as pd
 from rich.progress import track
 
-from pipelines.dataset import files
-from pipelines.dataset import merge_annotators as merge
-from pipelines.dataset.files import (
-    ANNOTATIONS,
-    MASKS,
-    PHOTOS,
-    encode_mask,
-    fresh,
-    make_hold,
-    mask_path,
-    parse_annotation_json,
-)
-from pipelines.dataset.memory import Memory, Source, opened
+from pipelines.dataset import merge_annotators, records, shards
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MASKS, PHOTOS
 from pipelines.dataset.merge_annotators import disagreement, merge_masks
+from pipelines.dataset.records import encode_mask
 from pipelines.errors import AnnotationError, DatasetError
-from pipelines.labelstudio import brush_rle as brush
-from pipelines.labelstudio import regions, shapes
+from pipelines.fs import write_atomically
+from pipelines.labelstudio import brush_rle, regions, shapes
 from pipelines.labelstudio.regions import IMPORTED, CompiledMask, compile_annotation
 from pipelines.log import run_stage
 from pipelines.params import IGNORE, Params, load_params
-from pipelines.photos import decode as images
+from pipelines.photos import decode
 from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation
 
 logger = logging.getLogger(__name__)
-_FEW = 64  # photos that are compiled sooner than processes start
-_CHUNK = 16
+CACHE = Path(".dvc/tmp/compiled")  # in a folder that git and DVC ignore; losing it costs a full run and nothing else
+_FEW_BYTES = 2_000_000  # of annotation shards, which are compiled sooner than processes start
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """One photo's row and mask (PNG), or no mask when none of its annotations can be read; `problems` says why."""
+class CompiledShard:
+    """The rows of a shard's photos, and what kept annotations out of it."""
 
-    row: Row
-    png: bytes
-    problems: tuple[str, ...]
+    rows: list[Row]
+    problems: list[str]
 
 
-def compile_dataset(params: Params) -> pd.DataFrame:
-    """Compile data/annotations into data/masks and data/photos.parquet; gives the table.
+def compile_dataset(dataset: Dataset, params: Params) -> pd.DataFrame:
+    """Compile a dataset's annotations into its masks and its table of photos; return the table.
 
     Of several annotations of one photo the newest of each annotator counts, or only what somebody marked as ground
     truth, or only what was drawn without a model's masks, and `compile.annotators` says how these are merged.
     Annotations that started from a wrong region put there on purpose measure people and are left out. An annotation
-    that cannot be read is reported, left out, and stops nothing. What an earlier run compiled of the same bytes, with
-    the same parameters and code, is remembered, and masks that are right already are not touched. Raises ContractError
-    when an annotation has a label that params.yaml does not know: leaving all of these out would shrink the dataset
-    silently.
+    that cannot be read is reported, left out, and stops nothing. Raise ContractError when an annotation has a label
+    that params.yaml does not know: leaving all of these out would shrink the dataset silently.
     """
-    MASKS.mkdir(parents=True, exist_ok=True)
-    rows = []
-    with opened() as memory:
-        for photo, compiled in _compiled(newest_per_annotator(_usable(read_sources(memory))), memory, params):
-            for problem in compiled.problems:
-                logger.warning("%s: %s", photo[-1].uri, problem)
-            if compiled.png:
-                make_hold(mask_path(photo[-1].photo), compiled.png)
-                rows.append(compiled.row)
+    dataset.path(MASKS).mkdir(parents=True, exist_ok=True)
+    made_by = _fingerprint(params)
+    keys = {shard: _key(made_by, dataset, shard) for shard in dataset.annotations.shards()}
+    compiled = {shard: known for shard, key in keys.items() if (known := _cached(dataset, shard, key))}
+    todo = sorted(keys.keys() - compiled.keys())
+    logger.info("%d of %d shards are compiled", len(todo), len(keys))
+    compiled |= _compile_shards(dataset, todo, keys, params)
+    dataset.masks.drop_others(keys)
+    for problem in sorted(problem for one in compiled.values() for problem in one.problems):
+        logger.warning("%s", problem)
+    rows = [row for one in compiled.values() for row in one.rows]
     if not rows:
         raise DatasetError("there is no usable annotation yet: submit some in Label Studio, then run `maskloop sync`")
-    for stale in {entry.name for entry in os.scandir(MASKS)} - {mask_path(row["sha256"]).name for row in rows}:
-        (MASKS / stale).unlink()
     table = pd.DataFrame(rows).sort_values(["uri", "sha256"], ignore_index=True)
-    table.to_parquet(fresh(PHOTOS), index=False)
+    dataset.write_table(PHOTOS, table)
     return table
 
 
-def read_sources(memory: Memory) -> list[Source]:
-    """Read which annotation files there are, parsing those that are new."""
-    entries = sorted((e for e in os.scandir(ANNOTATIONS) if e.name.endswith(".json")), key=lambda entry: entry.name)
-    sources = []
-    for entry in entries:
-        stat = entry.stat()
-        stamp = f"{stat.st_ino} {stat.st_size} {stat.st_mtime_ns}"
-        source = memory.source(entry.name, stamp)
-        if source is None:
-            data = Path(entry.path).read_bytes()
-            annotation = parse_annotation_json(data, entry.path)
-            image, updated_at = annotation.image, annotation.updated_at.isoformat()
-            digest = sha256_hex(data)
-            source = Source(
-                annotation.uuid, image.sha256, image.uri, annotation.annotator, updated_at, digest,
-                gold=bool(annotation.raw.get("ground_truth")), blind=not annotation.prediction_version,
-                planted=bool(annotation.planted),
-            )  # fmt: skip
-            memory.keep_source(entry.name, stamp, source)
-        sources.append(source)
-    memory.forget_other_files(entry.name for entry in entries)
-    return sources
+def _compile_shards(
+    dataset: Dataset, todo: Sequence[str], keys: dict[str, str], params: Params
+) -> Iterator[tuple[str, CompiledShard]]:
+    """Compile shards, on all processors when there is much to do."""
+    work = partial(_compile_shard, dataset, params=params)
+    jobs = [(shard, keys[shard]) for shard in todo]
+    if sum(dataset.annotations.path(shard).stat().st_size for shard in todo) <= _FEW_BYTES:
+        yield from zip(todo, map(work, jobs), strict=True)
+        return
+    with ProcessPoolExecutor(os.cpu_count()) as pool:
+        results = track(pool.map(work, jobs), "compiling", total=len(todo), transient=True)
+        yield from zip(todo, results, strict=True)
 
 
-def _usable(sources: Sequence[Source]) -> list[Source]:
-    usable = [source for source in sources if not source.planted]
-    if len(usable) < len(sources):
-        logger.info(
-            "%d annotations measure the people who drew them and are no part of the dataset", len(sources) - len(usable)
-        )
-    return usable
+def _compile_shard(dataset: Dataset, job: tuple[str, str], params: Params) -> CompiledShard:
+    """Write the masks of a shard and keep, under the key of what they were made from, the rows of its photos."""
+    shard, key = job
+    annotations = dataset.annotations.read_shard(shard)
+    planted = [annotation for annotation in annotations if annotation.planted]
+    if planted:
+        logger.info("%d annotations measure the people who drew them and are no part of the dataset", len(planted))
+    rows: list[Row] = []
+    pngs: dict[str, bytes] = {}
+    problems: list[str] = []
+    for photo in newest_per_annotator(annotation for annotation in annotations if not annotation.planted):
+        compiled = _compile_photo(photo, params, problems)
+        if compiled:
+            row, pngs[row["sha256"]] = compiled
+            rows.append(row)
+    dataset.masks.write_shard(shard, pngs)
+    result = CompiledShard(rows, problems)
+    kept = {"key": key, "masks": dataset.masks.digest(shard), "rows": rows, "problems": problems}
+    write_atomically(dataset.path(CACHE) / f"{shard}.json", orjson.dumps(kept))
+    return result
 
 
-def newest_per_annotator(sources: Iterable[Source]) -> list[tuple[Source, ...]]:
-    """Give, per photo content, each annotator's annotation updated last, the newest of all at the end.
-
-    Of a photo with ground truth only the annotations that are marked so count, and of a photo that somebody drew blind
-    only the blind ones. Ties go to the larger uuid, so that the order in which files are listed never matters.
-    """
-    usable = list(sources)
-    for mark in ("gold", "blind"):
-        marked = {source.photo for source in usable if getattr(source, mark)}
-        usable = [source for source in usable if getattr(source, mark) or source.photo not in marked]
-    photos: dict[str, dict[str, Source]] = {}
-    for source in sorted(usable, key=lambda s: (datetime.fromisoformat(s.updated_at), s.uuid)):
-        of_photo = photos.setdefault(source.photo, {})
-        of_photo.pop(source.annotator, None)  # so that the newest stands at the end
-        of_photo[source.annotator] = source
-    chosen = [tuple(of_photo.values()) for of_photo in photos.values()]
-    return sorted(chosen, key=lambda photo: (photo[-1].uri, photo[-1].photo))
+def _cached(dataset: Dataset, shard: str, key: str) -> CompiledShard | None:
+    """Return what an earlier run made of the same annotations, parameters and code, if its masks are still intact."""
+    try:
+        kept = orjson.loads((dataset.path(CACHE) / f"{shard}.json").read_bytes())
+        if kept["key"] == key and kept["masks"] == dataset.masks.digest(shard):
+            return CompiledShard(kept["rows"], kept["problems"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass
+    return None
 
 
-def _compiled(
-    photos: Iterable[tuple[Source, ...]], memory: Memory, params: Params
-) -> Iterator[tuple[tuple[Source, ...], Compiled]]:
-    """Give rows and masks, from memory or compiled on all processors."""
-    made_by = _fingerprint(params)
-    todo = []
-    for photo in photos:
-        if found := memory.mask(_key(made_by, photo)):
-            yield photo, Compiled(*found, problems=())
-        else:
-            todo.append(photo)
-    logger.info("%d photos are compiled", len(todo))
-    pool = ProcessPoolExecutor(os.cpu_count()) if len(todo) > _FEW else nullcontext()
-    with pool:
-        work = partial(_compile_photo, params=params)
-        names = [tuple(f"{source.uuid}.json" for source in photo) for photo in todo]
-        results = pool.map(work, names, chunksize=_CHUNK) if isinstance(pool, ProcessPoolExecutor) else map(work, names)
-        for photo, result in zip(todo, track(results, "compiling", total=len(todo), transient=True), strict=True):
-            if not result.problems:  # these are told again on every run
-                memory.keep_mask(_key(made_by, photo), result.row, result.png)
-            yield photo, result
-    memory.forget_unused_masks()
-
-
-def _key(made_by: str, photo: tuple[Source, ...]) -> str:
-    return hashlib.sha256("".join([made_by, *map(attrgetter("digest"), photo)]).encode()).hexdigest()
-
-
-def _compile_photo(names: Sequence[str], params: Params) -> Compiled:
-    """Compile the annotations in these files, one per annotator, the newest last."""
-    readable: list[tuple[Annotation, CompiledMask]] = []
-    problems = []
-    settings = params.compile
-    for name in names:
-        annotation = parse_annotation_json((ANNOTATIONS / name).read_bytes(), name)
-        try:
-            compiled = compile_annotation(annotation, params)
-        except AnnotationError as error:
-            problems.append(f"annotation {annotation.uuid} of {annotation.annotator} is left out: {error}")
-        else:
-            readable.append((annotation, compiled))
-    if not readable:
-        return Compiled({}, b"", tuple(problems))
-    masks = [compiled.mask for _, compiled in readable]
-    merged = merge_masks(masks, settings.annotators)
-    png = encode_mask(merged)
-    used = readable[-1:] if settings.annotators == "latest" else readable
-    disputed = disagreement(masks) if len(masks) > 1 else None
-    return Compiled(_row(used, merged, png, disputed, params), png, tuple(problems))
+def _key(made_by: str, dataset: Dataset, shard: str) -> str:
+    return sha256_hex(made_by.encode() + dataset.annotations.path(shard).read_bytes())
 
 
 def _fingerprint(params: Params) -> str:
-    """Name the parameters and the code that masks depend on."""
-    modules = (files, images, merge, brush, regions, shapes)
+    """Return a hash of the parameters and the code that masks depend on."""
+    modules = (records, shards, decode, merge_annotators, brush_rle, regions, shapes)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
     settings = [repr(params.region_ids), repr(params.compile), Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256(b"\0".join([*code, *(one.encode() for one in settings)])).hexdigest()
+
+
+def newest_per_annotator(annotations: Iterable[Annotation]) -> list[tuple[Annotation, ...]]:
+    """Return, per photo content, each annotator's annotation updated last, the newest of all at the end.
+
+    Of a photo with ground truth only the annotations that are marked so count, and of a photo that somebody drew blind
+    only the blind ones. Ties go to the larger UUID, so that the order in which annotations are listed never matters.
+    """
+    photos: dict[str, list[Annotation]] = defaultdict(list)
+    for annotation in sorted(annotations, key=lambda annotation: (annotation.updated_at, annotation.uuid)):
+        photos[annotation.image.sha256].append(annotation)
+    chosen = []
+    for of_photo in photos.values():
+        for marked in (lambda annotation: bool(annotation.raw.get("ground_truth")), is_drawn_blind):
+            of_photo = list(filter(marked, of_photo)) or of_photo
+        by_annotator: dict[str, Annotation] = {}
+        for annotation in of_photo:
+            by_annotator.pop(annotation.annotator, None)  # so that the newest stands at the end
+            by_annotator[annotation.annotator] = annotation
+        chosen.append(tuple(by_annotator.values()))
+    return sorted(chosen, key=lambda photo: (photo[-1].image.uri, photo[-1].image.sha256))
+
+
+def is_drawn_blind(annotation: Annotation) -> bool:
+    """Return whether no model drew any of an annotation's regions."""
+    return not annotation.prediction_version
+
+
+def _compile_photo(photo: Sequence[Annotation], params: Params, problems: list[str]) -> tuple[Row, bytes] | None:
+    """Return a photo's row and mask (PNG) from its annotations, one per annotator, the newest last.
+
+    None when none of these can be read; why one cannot is added to `problems`.
+    """
+    readable: list[tuple[Annotation, CompiledMask]] = []
+    for annotation in photo:
+        try:
+            readable.append((annotation, compile_annotation(annotation, params)))
+        except AnnotationError as error:
+            problems.append(
+                f"{annotation.image.uri}: annotation {annotation.uuid} of {annotation.annotator} is left out: {error}"
+            )
+    if not readable:
+        return None
+    masks = [compiled.mask for _, compiled in readable]
+    merged = merge_masks(masks, params.compile.annotators)
+    png = encode_mask(merged)
+    used = readable[-1:] if params.compile.annotators == "latest" else readable
+    disputed = disagreement(masks) if len(masks) > 1 else None
+    return _row(used, merged, png, disputed, params), png
 
 
 def _row(
@@ -251,7 +238,7 @@ def _has_imported_regions(annotation: Annotation) -> bool:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    table = compile_dataset(load_params(Path("params.yaml")))
+    table = compile_dataset(Dataset(Path.cwd()), load_params(Path("params.yaml")))
     logger.info("compiled %d photos", len(table))
 
 

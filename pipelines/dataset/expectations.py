@@ -1,16 +1,10 @@
-"""Great Expectations behind one function, so that ingest and dataset checks state rules and read answers.
+"""Great Expectations behind one function, so that the checks state rules and read answers.
 
-Importing great_expectations takes seconds; it happens inside the function, and without the parts that a table in memory
-does not need.
+Importing great_expectations takes seconds; it happens inside the function.
 """
 
-import gc
-import importlib
-import importlib.util
 import json
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -19,9 +13,6 @@ from typing import Any
 import pandas as pd
 
 from pipelines.params import Severity
-
-_DATABASES = ("sqlalchemy", "sqlalchemy_bigquery", "google.cloud.bigquery", "google.cloud.secretmanager")
-_RARELY_USED = "scipy.stats"  # by expectations about distributions
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,6 @@ def find_violations(table: pd.DataFrame, rules: Sequence[Rule], page: Path | Non
 
     `page` is where its Data Docs page of the validation is written to, as one HTML file.
     """
-    import_great_expectations()
     import great_expectations as gx
     import great_expectations.expectations as gxe
     from great_expectations.data_context.types.base import ProgressBarsConfig
@@ -93,48 +83,6 @@ def find_violations(table: pd.DataFrame, rules: Sequence[Rule], page: Path | Non
     if page:
         _write_page(validation, rules, found, page)
     return found
-
-
-def import_great_expectations() -> None:
-    """Import what `find_violations` needs; a second call does nothing."""
-    _import_later(_RARELY_USED)
-    with _without(_DATABASES), _without_collecting():
-        importlib.import_module("great_expectations.expectations")
-        importlib.import_module("great_expectations.render.renderer.page_renderer")
-
-
-@contextmanager
-def _without(modules: Sequence[str]) -> Iterator[None]:
-    """Let optional packages look as if they were not installed, unless the process has imported them already."""
-    absent = [name for name in modules if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None is how Python marks them
-    try:
-        yield
-    finally:
-        for name in absent:
-            del sys.modules[name]
-
-
-def _import_later(name: str) -> None:
-    """Let a module be imported when something of it is first used."""
-    if name not in sys.modules and (spec := importlib.util.find_spec(name)) and spec.loader:
-        spec.loader = importlib.util.LazyLoader(spec.loader)
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        package, _, child = name.rpartition(".")
-        setattr(sys.modules[package], child, module)
-
-
-@contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Spare the garbage collector the search through modules that are there to stay."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _write_page(validation: Any, rules: Sequence[Rule], found: Sequence[Finding], page: Path) -> None:

@@ -1,8 +1,8 @@
-"""The workspace's copy of what people drew: one file per annotation, and the bytes of the photos they drew on.
+"""The dataset's copy of what people drew: annotations in shards, and the bytes of the photos they drew on.
 
-Beside the workspace lies a note of what the copy holds and of the last look at Label Studio, so that the next look
-costs what changed. It is taken away while the copy is brought in line and until that is published, and it is only
-believed while it fits the files. Without it everything is read again: a kill costs time and nothing else.
+Beside the workspace lies the state of the sync: what the copy holds, the cursor in Label Studio, and what was copied
+but not published yet. It is removed while the copy changes, and it is only used while it fits the files. Without it
+everything is read again: a kill costs time and nothing else.
 """
 
 import json
@@ -11,112 +11,115 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, annotation_json, image_path, make_hold
-from pipelines.errors import ObjectChangedError, StorageError
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import IMAGES
+from pipelines.errors import DatasetError, ObjectChangedError, StorageError
 from pipelines.fs import write_atomically
-from pipelines.gcs.client import read, split_uri, widen
-from pipelines.labelstudio.cursor import LOOK_AT_EVERYTHING, Changes, Look
+from pipelines.gcs.client import read, set_pool_size, split_uri
+from pipelines.labelstudio.cursor import FULL_SCAN_INTERVAL, Changes, TaskCursor
 from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation, ImageRef, ObjectRef
 
 logger = logging.getLogger(__name__)
-_AT_ONCE = 16  # photos on their way
+_DOWNLOADS = 16  # at once
 
 
 @dataclass(frozen=True)
-class Note:
-    """What the copy holds (task and photo by annotation uuid), of which project, and the last looks at that."""
+class SyncState:
+    """What the copy holds of which `source`, and how far it is published.
 
-    project: str
+    `known` has task and photo by annotation UUID. `unpublished` names annotations that were written or dropped since
+    the last version; with `scanned` all were read since then, and the buckets are compared as a whole. `built_at` is
+    the commit whose code and parameters made the last version.
+    """
+
+    source: str
     known: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    look: Look | None = None
-    full_look_at: datetime | None = None
+    cursor: TaskCursor | None = None
+    full_scan_at: datetime | None = None
+    unpublished: frozenset[str] = frozenset()
+    scanned: bool = True
+    built_at: str = ""
 
     def write(self, path: Path) -> None:
-        """Keep the note."""
+        """Write the state to a file."""
         fields = {
-            "project": self.project,
-            "known": {uuid: list(one) for uuid, one in self.known.items()},
-            **(self.look or Look(frozenset(), None)).as_fields(),
-            "full_look_at": self.full_look_at.isoformat() if self.full_look_at else None,
+            "source": self.source,
+            "known": {uuid: list(place) for uuid, place in self.known.items()},
+            **(self.cursor or TaskCursor(frozenset(), None)).as_fields(),
+            "full_scan_at": self.full_scan_at.isoformat() if self.full_scan_at else None,
+            "unpublished": sorted(self.unpublished),
+            "scanned": self.scanned,
+            "built_at": self.built_at,
         }
         write_atomically(path, json.dumps(fields).encode())
 
+    def published(self, revision: str) -> "SyncState":
+        """Return the state after all of it was published by the code of a commit."""
+        return replace(self, unpublished=frozenset(), scanned=False, built_at=revision)
 
-def read_note(path: Path, project: str, folder: Path) -> Note:
-    """Give the note on the copy in `folder`; an empty one when there is none, or none that fits, or it is a day old."""
+
+def load_state(path: Path, source: str, dataset: Dataset) -> SyncState:
+    """Return the state of the dataset's copy; an empty one when there is none, none that fits, or it is a day old."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         known = {str(uuid): (int(task), str(photo)) for uuid, (task, photo) in fields["known"].items()}
-        full_look_at = datetime.fromisoformat(fields["full_look_at"]) if fields["full_look_at"] else None
-        look = Look.from_fields(fields)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Note(project)
-    there = {entry.name for entry in os.scandir(folder / ANNOTATIONS)} if (folder / ANNOTATIONS).exists() else set()
-    fits = fields["project"] == project and there == {f"{uuid}.json" for uuid in known}
-    if not fits or full_look_at is None or datetime.now(UTC) - full_look_at > LOOK_AT_EVERYTHING:
-        return Note(project)
-    return Note(project, known, look, full_look_at)
+        full_scan_at = datetime.fromisoformat(fields["full_scan_at"]) if fields["full_scan_at"] else None
+        cursor = TaskCursor.from_fields(fields)
+        unpublished, scanned = frozenset(map(str, fields["unpublished"])), bool(fields["scanned"])
+        state = SyncState(fields["source"], known, cursor, full_scan_at, unpublished, scanned, str(fields["built_at"]))
+        photos = {uuid: photo for uuid, (_, photo) in known.items()}
+        fits = state.source == source and dataset.annotations.photos() == photos
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, DatasetError):
+        return SyncState(source)
+    if not fits or full_scan_at is None or datetime.now(UTC) - full_scan_at > FULL_SCAN_INTERVAL:
+        return SyncState(source)
+    return state
 
 
-@dataclass(frozen=True)
-class Copied:
-    """What `copy_changes` did: the files that stand for the annotations that were read, and names that are gone.
+def reconcile(bucket: Client, dataset: Dataset, state: SyncState, changes: Changes) -> SyncState | None:
+    """Bring the copy in line with what was read from Label Studio; return the new state.
 
-    `photos` are those that these annotations show or showed; `everything` tells that all annotations were read;
-    `changed` that some file is another one than before.
+    None, and nothing is touched, when no annotation would be left. An annotation whose photo is gone from the bucket is
+    left out, and a line in the log says so.
     """
-
-    note: Note
-    files: Mapping[str, bytes]
-    gone: frozenset[str]
-    photos: frozenset[str]
-    everything: bool
-    changed: bool
-
-
-def copy_changes(bucket: Client, folder: Path, note: Note, changes: Changes) -> Copied | None:
-    """Bring the copy in line with what a look found; None, and nothing is touched, when no annotation would be left.
-
-    An annotation whose photo is gone from the bucket is left out, and a line in the log says so.
-    """
-    everything = note.look is None
-    kept = [annotation for annotation in changes.annotations if not annotation.cancelled]
+    everything = state.cursor is None
+    wanted = [annotation for annotation in changes.annotations if not annotation.cancelled]
     read_again = changes.read | changes.gone
-    stay = {} if everything else {uuid: one for uuid, one in note.known.items() if one[0] not in read_again}
-    if not stay and not kept:
+    stay = {} if everything else {uuid: place for uuid, place in state.known.items() if place[0] not in read_again}
+    if not stay and not wanted:
         return None
-    kept = _copy_photos(bucket, folder, kept)
-    known = stay | {annotation.uuid: (annotation.task_id, annotation.image.sha256) for annotation in kept}
-    files = {f"{annotation.uuid}.json": annotation_json(annotation) for annotation in kept}
-    there = {entry.name for entry in os.scandir(folder / ANNOTATIONS)} if (folder / ANNOTATIONS).exists() else set()
-    gone = there - {f"{uuid}.json" for uuid in known}
-    changed = bool(gone)
-    for name in gone:
-        (folder / ANNOTATIONS / name).unlink()
-    for name, data in files.items():
-        changed |= make_hold(folder / ANNOTATIONS / name, data)
-    _drop_photos(folder, {photo for _, photo in known.values()}, None if everything else note)
-    full_look_at = datetime.now(UTC) if everything else note.full_look_at
-    photos = {one[1] for one in note.known.values() if one[0] in read_again} | {one.image.sha256 for one in kept}
-    copy = Note(note.project, known, changes.look, full_look_at)
-    return Copied(copy, files, frozenset(gone), frozenset(photos), everything, changed)
+    wanted = _copy_photos(bucket, dataset, wanted)
+    known = stay | {annotation.uuid: (annotation.task_id, annotation.image.sha256) for annotation in wanted}
+    if everything:
+        differs = dataset.annotations.replace(wanted)
+        touched = frozenset(known) if differs else frozenset()
+    else:
+        gone = {(uuid, photo) for uuid, (_, photo) in state.known.items() if known.get(uuid, (0, ""))[1] != photo}
+        differs = dataset.annotations.update(wanted, gone)
+        read_now = {annotation.uuid for annotation in wanted} | {uuid for uuid, _ in gone}
+        touched = frozenset(read_now) if differs else frozenset()
+    _drop_photos(dataset, {photo for _, photo in known.values()}, None if everything else state)
+    return SyncState(
+        state.source, known, changes.cursor, datetime.now(UTC) if everything else state.full_scan_at,
+        state.unpublished | touched, state.scanned or everything, state.built_at,
+    )  # fmt: skip
 
 
-def _copy_photos(bucket: Client, folder: Path, annotations: Sequence[Annotation]) -> list[Annotation]:
-    """Keep each labelled photo's bytes at the generation that was labelled; gives the annotations that have them."""
+def _copy_photos(bucket: Client, dataset: Dataset, annotations: Sequence[Annotation]) -> list[Annotation]:
+    """Copy each labelled photo's bytes at the generation that was labelled; return the annotations that have them."""
     images = {annotation.image.sha256: annotation.image for annotation in annotations}
-    missing = [image for image in images.values() if not (folder / image_path(image.sha256)).exists()]
-    widen(bucket, _AT_ONCE)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        copied = pool.map(partial(_copy_photo, bucket, folder), missing)
+    missing = [image for image in images.values() if not dataset.image_path(image.sha256).exists()]
+    set_pool_size(bucket, _DOWNLOADS)
+    with ThreadPoolExecutor(_DOWNLOADS) as pool:
+        copied = pool.map(partial(_copy_photo, bucket, dataset), missing)
         gone = {image.sha256: error for image, error in zip(missing, copied, strict=True) if error}
     for annotation in annotations:
         if error := gone.get(annotation.image.sha256):
@@ -124,24 +127,25 @@ def _copy_photos(bucket: Client, folder: Path, annotations: Sequence[Annotation]
     return [annotation for annotation in annotations if annotation.image.sha256 not in gone]
 
 
-def _copy_photo(bucket: Client, folder: Path, image: ImageRef) -> ObjectChangedError | None:
-    """Copy a photo; gives the error when it is gone from the bucket."""
+def _copy_photo(bucket: Client, dataset: Dataset, image: ImageRef) -> ObjectChangedError | None:
+    """Copy a photo; return the error when it is gone from the bucket."""
     try:
         data = read(bucket, ObjectRef(*split_uri(image.uri), image.generation))
     except ObjectChangedError as error:
         return error
     if sha256_hex(data) != image.sha256:
         raise StorageError(f"{image.uri}: the bytes are not those that were ingested; run `maskloop ingest`")
-    write_atomically(folder / image_path(image.sha256), data)
+    dataset.write_photo(image.sha256, data)
     return None
 
 
-def _drop_photos(folder: Path, wanted: set[str], before: Note | None) -> None:
-    """Remove photos that nobody labels any more: of those known before, or of all that are there."""
+def _drop_photos(dataset: Dataset, wanted: set[str], before: SyncState | None) -> None:
+    """Remove photos that nobody labels any more: of those known before, or of all files when nothing is known."""
+    folder = dataset.path(IMAGES)
     if before is None:
-        there = {entry.name for entry in os.scandir(folder / IMAGES)} if (folder / IMAGES).exists() else set()
+        present = {entry.name for entry in os.scandir(folder)} if folder.exists() else set()
     else:
-        there = {photo for _, photo in before.known.values()}
-    for photo in there - wanted:
+        present = {photo for _, photo in before.known.values()}
+    for photo in present - wanted:
         with suppress(FileNotFoundError):  # a run that was killed here had removed it already
-            (folder / IMAGES / photo).unlink()
+            (folder / photo).unlink()

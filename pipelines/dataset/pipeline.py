@@ -1,29 +1,33 @@
-"""Station 3: what people submitted becomes a dataset version.
+"""The sync pipeline: what people submitted becomes a dataset version, in steps that are safe to kill and run again.
 
-Order of publishing: files → DVC → verified remote → commit → push → tag; nothing refers to what is not verified yet.
-Killed anywhere and run again, it takes up where the state says it must. A run costs what changed since the last one.
+read → compile → check → publish. Publishing has one order: files → DVC → verified remote → commit → push → tag; nothing
+refers to what is not verified yet. DVC runs the stages, and knows itself which of them are out of date.
 """
 
+import hashlib
 import io
+import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from google.cloud.storage import Client
 
 from pipelines.dataset.checks import PAGE
-from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, NO_PHOTOS, make_hold
-from pipelines.dataset.mirror import Copied, copy_changes, read_note
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS, NO_PHOTOS, VERSION
+from pipelines.dataset.mirror import SyncState, load_state, reconcile
 from pipelines.dataset.published import Published
-from pipelines.dataset.remote import is_published, push_and_audit
+from pipelines.dataset.records import annotation_json
+from pipelines.dataset.remote import push_and_audit
 from pipelines.dataset.split import is_blind, is_marked_full
-from pipelines.dataset.step import Step, Touched
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import ServiceError
+from pipelines.errors import DatasetError
+from pipelines.fs import write_atomically
 from pipelines.gcs.client import browser_address, delete, list_objects, md5_base64, put, require_bucket, stat, write
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.cursor import read_changes
@@ -34,153 +38,190 @@ from pipelines.records import DatasetVersion
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
-_MIRROR = "annotations/"
+_COPIES = "annotations/"
 _CHECKS = "checks/"
+_RAW = (ANNOTATIONS, IMAGES, BEFORE)
+
+DetectableGain = Callable[[str], float | None]
 
 
-def sync(bucket: Client, labels: LabelStudioClient, settings: Settings) -> DatasetVersion | None:
-    """Bring workspace, remote and target bucket in line with Label Studio; None when nothing changed.
+def sync(
+    bucket: Client,
+    labels: LabelStudioClient,
+    settings: Settings,
+    detectable_gain: DetectableGain = lambda division: None,
+) -> DatasetVersion | None:
+    """Run all steps; return the new version, or None when nothing changed.
 
+    Raise ChecksError when the checks stop the version; the last good one then stays as it is.
+    """
+    if not read_annotations(bucket, labels, settings):
+        return None
+    build_dataset(bucket, settings, "split", detectable_gain)
+    return publish_dataset(bucket, settings)
+
+
+def read_annotations(bucket: Client, labels: LabelStudioClient, settings: Settings) -> bool:
+    """Bring the workspace's annotations and photos in line with Label Studio; return whether something is unpublished.
+
+    That may be annotations, or code and parameters that are newer than those of the last version.
     A project without any annotation deletes nothing: that is more often a lost database than a wish.
-    Raises DatasetError when the checks stop the version; the last good one then stays as it is.
     """
     for name in (settings.target_bucket, settings.dvc_bucket):
         require_bucket(bucket, name)
-    workspace = Workspace(settings.workspace_path, settings)
-    with workspace.locked():
+    with _opened(settings) as workspace:
         workspace.ensure()
-        if workspace.is_away():
-            _note_path(settings).unlink(missing_ok=True)  # the annotations that lie there may be of an older dataset
-            workspace.come_back()
-        workspace.take_code()
-        copied = look_and_copy(bucket, labels, workspace)
-        if copied is None:
+        if not workspace.is_on_branch():
+            _state_path(settings).unlink(missing_ok=True)  # the annotations that lie there may be of an older dataset
+            workspace.checkout_branch()
+        workspace.merge_source()
+        state = _read(bucket, labels, workspace)
+        if state is None:
             if workspace.dataset_tags():
                 logger.warning("Label Studio holds no annotation any more; the newest dataset and its bucket copy stay")
             else:
                 logger.info("nothing is labelled yet")
-            return None
-        version = None
-        # Without a step from here, code or parameters are newer than the last version.
-        if copied.changed or copied.everything or Step.from_last(workspace) is None:
-            version = _bring_out(bucket, workspace, copied)
-        if version is None:
+            return False
+        if state.unpublished or state.scanned or state.built_at != workspace.git("rev-parse", "HEAD"):
+            return True
+        logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
+        _push_git(workspace)  # in case the last run was killed just before
+        return False
+
+
+def build_dataset(
+    bucket: Client, settings: Settings, stage: str, detectable_gain: DetectableGain = lambda division: None
+) -> None:
+    """Let DVC run the stages up to `stage`: compile, check or split, as far as they are out of date.
+
+    `detectable_gain` returns how small a gain of mIoU (0..1) was last detected under a split's configuration; None: not
+    known. The page of the checks is copied to the target bucket, whether they passed or not. Raise what a stage failed
+    with.
+    """
+    with _opened(settings) as workspace:
+        _lay_out_version_before(workspace, detectable_gain)
+        pointers = [f"{path}.dvc" for path in _RAW]
+        if not all((workspace.path / pointer).exists() for pointer in pointers):
+            workspace.dvc("add", *map(str, _RAW))  # from then on `dvc repro` looks at what they hold
+        try:
+            # All by name: `split` follows from annotations alone, and the photos are part of the version as well.
+            workspace.dvc("repro", *pointers, stage, show=True)
+        finally:
+            _show_checks(bucket, workspace)
+
+
+def publish_dataset(bucket: Client, settings: Settings) -> DatasetVersion | None:
+    """Push, verify, commit and tag what was built; None when it is what the last version holds.
+
+    After a full scan what was lost in the buckets comes back, also when nothing is new.
+    """
+    with _opened(settings) as workspace:
+        dataset, state = Dataset(workspace.path), _state(workspace)
+        if state.cursor is None:
+            raise DatasetError("the annotations changed since they were compiled; run `maskloop sync` again")
+        text = _describe_version(dataset, len(state.known))
+        new = text != _published_text(workspace)
+        if new or state.scanned:
+            _copy_annotations(bucket, settings.target_bucket, dataset, state)
+            verified = push_and_audit(workspace, bucket, everything=state.scanned)
+            logger.info("%d objects verified on the remote", verified)
+        version = _tag(workspace, dataset, text, len(state.known)) if new else None
+        if not new:
             logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
-            _push_git(workspace)  # in case the last run was killed just before
-        copied.note.write(_note_path(settings))
+            _commit(workspace, "Stages of newer code made the same dataset")
+            _push_git(workspace)
+        state.published(workspace.git("rev-parse", "HEAD")).write(_state_path(settings))
         return version
 
 
-def look_and_copy(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Copied | None:
-    """Bring the workspace's annotations and photos in line with Label Studio; None when none would be left."""
-    project = find_project(labels, load_params(workspace.path / "params.yaml"))
-    settings = workspace.settings
-    source = " ".join([
-        labels.url, str(project), settings.storage_endpoint or "", settings.target_bucket, settings.dvc_bucket
-    ])  # fmt: skip
-    note = read_note(_note_path(settings), source, workspace.path)
-    changes = read_changes(labels, project, note.look)
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Workspace]:
+    workspace = Workspace(settings.workspace_path, settings)
+    with workspace.locked():
+        yield workspace
+
+
+def _read(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> SyncState | None:
+    """Read what changed in Label Studio into the workspace; return the state, or None when no annotation is left."""
+    dataset, params = Dataset(workspace.path), load_params(workspace.path / "params.yaml")
+    project = find_project(labels, params)
+    before = _state(workspace, _source(labels, project, workspace.settings))
+    changes = read_changes(labels, project, before.cursor, params.ignore.name)
     skipped = sum(annotation.cancelled for annotation in changes.annotations)
     logger.info(
         "%s: %d tasks with %d annotations, %d of them skipped; %d tasks are gone",
-        "changed" if note.look else "everything was read", len(changes.read), len(changes.annotations), skipped,
+        "changed" if before.cursor else "everything was read", len(changes.read), len(changes.annotations), skipped,
         len(changes.gone),
     )  # fmt: skip
-    _note_path(settings).unlink(missing_ok=True)  # until what follows is published
-    return copy_changes(bucket, workspace.path, note, changes)
+    path = _state_path(workspace.settings)
+    path.unlink(missing_ok=True)  # while files and state do not fit
+    state = reconcile(bucket, dataset, before, changes)
+    if state:
+        state.write(path)
+    return state
 
 
-def _bring_out(bucket: Client, workspace: Workspace, copied: Copied) -> DatasetVersion | None:
-    """Build and publish a version of what was copied; None when it is the same bytes as the last one."""
-    step = None if copied.everything else Step.from_last(workspace)
-    name = workspace.settings.target_bucket
-    with workspace.warmed_up(with_dvc=step is None):
+def _source(labels: LabelStudioClient, project: int, settings: Settings) -> str:
+    """Name what the copy is of, and where it is published."""
+    endpoint = settings.storage_endpoint or ""
+    return " ".join([labels.url, str(project), endpoint, settings.target_bucket, settings.dvc_bucket])
+
+
+def _state(workspace: Workspace, source: str | None = None) -> SyncState:
+    path = _state_path(workspace.settings)
+    if source is None:
         try:
-            gain_of = partial(_detectable_gain, workspace.settings)
-            _take_version_before(workspace, Published(workspace, bucket), gain_of)
-            touched = Touched(frozenset(copied.files) | copied.gone, copied.photos)
-            if step is None or not step.build(touched):
-                _build(workspace)
-        finally:
-            _show_checks(bucket, workspace)
-        if copied.everything:  # what was lost in the buckets comes back, also when nothing is new
-            _mirror_bucket(bucket, name, copied.files)
-        elif is_published(workspace):
-            return None
-        else:
-            _mirror_changes(bucket, name, copied)
-        verified = push_and_audit(workspace, bucket, everything=copied.everything)
-    logger.info("%d objects verified on the remote", verified)
-    return None if is_published(workspace) else _publish(bucket, workspace, len(copied.note.known))
+            source = str(json.loads(path.read_text(encoding="utf-8"))["source"])
+        except (OSError, ValueError, LookupError, TypeError):
+            source = ""
+    return load_state(path, source, Dataset(workspace.path))
 
 
-def _note_path(settings: Settings) -> Path:
+def _state_path(settings: Settings) -> Path:
     return settings.var / "sync.json"
 
 
-def _mirror_bucket(bucket: Client, name: str, files: Mapping[str, bytes]) -> None:
-    """Make the target bucket hold exactly these annotations below annotations/, deletions included."""
-    there = {ref.name.removeprefix(_MIRROR): ref for ref in list_objects(bucket, name, _MIRROR)}
-    for file, data in files.items():
-        if file not in there or there[file].md5 != md5_base64(data):
-            replaces = there[file].generation if file in there else 0
-            write(bucket, name, _MIRROR + file, data, "application/json", replaces=replaces)
-    for file, ref in there.items():
-        if file not in files:
+def _copy_annotations(bucket: Client, name: str, dataset: Dataset, state: SyncState) -> None:
+    """Bring the target bucket's copies below annotations/ in line, deletions included."""
+    if state.scanned:
+        present = {ref.name.removeprefix(_COPIES): ref for ref in list_objects(bucket, name, _COPIES)}
+        for annotation in dataset.annotations.read():
+            file, data = f"{annotation.uuid}.json", annotation_json(annotation)
+            ref = present.pop(file, None)
+            if ref is None or ref.md5 != md5_base64(data):
+                write(bucket, name, _COPIES + file, data, "application/json", replaces=ref.generation if ref else 0)
+        for ref in present.values():
+            delete(bucket, ref)
+        return
+    photos = {state.known[uuid][1] for uuid in state.unpublished & state.known.keys()}
+    for annotation in dataset.annotations.of_photos(photos):
+        if annotation.uuid in state.unpublished:
+            put(bucket, name, f"{_COPIES}{annotation.uuid}.json", annotation_json(annotation), "application/json")
+    for uuid in state.unpublished - state.known.keys():
+        if ref := stat(bucket, name, f"{_COPIES}{uuid}.json"):
             delete(bucket, ref)
 
 
-def _mirror_changes(bucket: Client, name: str, copied: Copied) -> None:
-    """Bring the target bucket's copies of annotations that were read, or are gone, in line."""
-    for file, data in copied.files.items():
-        put(bucket, name, _MIRROR + file, data, "application/json")
-    for file in copied.gone:
-        if there := stat(bucket, name, _MIRROR + file):
-            delete(bucket, there)
-
-
-def _take_version_before(
-    workspace: Workspace, published: Published, gain_of: Callable[[str], float | None] = lambda division: None
-) -> None:
-    """Lay out the manifest of the version before, which says so once its test side is large enough.
-
-    `gain_of` tells how small a gain of mIoU (0..1) was last detected under a division of photos; None: not known.
-    """
+def _lay_out_version_before(workspace: Workspace, detectable_gain: DetectableGain) -> None:
+    """Lay out the manifest of the version before, which says so once its test split is large enough."""
+    published = Published(workspace)
     tags = published.tags()
     data = published.manifest_file(tags[-1]) if tags else NO_PHOTOS
     if data:
         table = pd.read_parquet(io.BytesIO(data))
-        gain = None if is_marked_full(table) else gain_of(str(table["division"].iloc[0]))
+        gain = None if is_marked_full(table) else detectable_gain(str(table["division"].iloc[0]))
         if gain is not None and gain <= load_params(workspace.path / "params.yaml").promote.detect_gain:
             file = io.BytesIO()
             table.assign(test_full=True).to_parquet(file, index=False)
             data = file.getvalue()
-            logger.info("the test side detects a gain of %.3f: new groups go to training from now on", gain)
-    make_hold(workspace.path / BEFORE, data)
-
-
-def _detectable_gain(settings: Settings, division: str) -> float | None:
-    from pipelines.models.registry import Registry
-
-    try:
-        return Registry(settings).detectable_gain(division)
-    except ServiceError as error:
-        logger.warning("%s; how small a gain the test side detects is not known", error)
-        return None
-
-
-def _build(workspace: Workspace) -> None:
-    """Let DVC track the raw files and the version before, and run the stages up to `split`."""
-    raw = [str(path) for path in (ANNOTATIONS, IMAGES, BEFORE)]
-    tracked = [f"{path}.dvc" for path in raw]
-    if not all(workspace.read(path) for path in tracked):
-        workspace.dvc("add", *raw)  # from then on `dvc repro` looks at what they hold
-    # All by name: `split` follows from annotations alone, and the photos are part of the version as well.
-    workspace.dvc("repro", *tracked, "split", show=True)
+            logger.info("the test split detects a gain of %.3f: new groups go to training from now on", gain)
+    path = workspace.path / BEFORE
+    if not path.exists() or path.read_bytes() != data:
+        write_atomically(path, data)
 
 
 def _show_checks(bucket: Client, workspace: Workspace) -> None:
-    """Bring the Data Docs page of this run's checks into the target bucket and log its address."""
+    """Copy the Data Docs page of this run's checks to the target bucket and log its address."""
     page = workspace.path / PAGE
     if page.exists():
         data = page.read_bytes()
@@ -190,19 +231,51 @@ def _show_checks(bucket: Client, workspace: Workspace) -> None:
         page.unlink()  # what lies there at the end of a run is of that run
 
 
-def _publish(bucket: Client, workspace: Workspace, annotations: int) -> DatasetVersion:
-    table = pd.read_parquet(workspace.path / MANIFEST)
-    logger.info("%d of %d photos are blind: no model drew any of their masks", is_blind(table).sum(), len(table))
+def _describe_version(dataset: Dataset, annotations: int) -> str:
+    """Return data/version.json: what the dataset holds, in numbers and hashes; equal datasets have equal texts."""
+    splits = dataset.manifest()["split"].value_counts().sort_index()
+    fields = {
+        "annotations": annotations,
+        "photos": int(splits.sum()),
+        "splits": {str(split): int(count) for split, count in splits.items()},
+        "sha256": {str(path): _digest(dataset.path(path)) for path in (ANNOTATIONS, MASKS, MANIFEST)},
+    }
+    return json.dumps(fields, indent=1, sort_keys=True) + "\n"
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's file names and contents."""
+    if path.is_file():
+        return sha256_hex(path.read_bytes())
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        digest.update(f"{file.name} {sha256_hex(file.read_bytes())}\n".encode())
+    return digest.hexdigest()
+
+
+def _published_text(workspace: Workspace) -> str:
     tags = workspace.dataset_tags()
-    summary = describe_change(Published(workspace, bucket).manifest(tags[-1]) if tags else None, table)
+    return workspace.show(tags[-1], str(VERSION)) + "\n" if tags else ""
+
+
+def _tag(workspace: Workspace, dataset: Dataset, text: str, annotations: int) -> DatasetVersion:
+    table = dataset.manifest()
+    logger.info("%d of %d photos are blind: no model drew any of their masks", is_blind(table).sum(), len(table))
+    tags, before = workspace.dataset_tags(), dataset.before()
+    summary = describe_change(before, table)
     tag = f"dataset-{int(tags[-1].removeprefix('dataset-')) + 1 if tags else 1:04d}"
-    workspace.git("add", "data", "dvc.lock")
-    if workspace.git("diff", "--cached", "--name-only"):
-        workspace.git("commit", "--quiet", "-m", f"{tag}: {summary}")
+    write_atomically(dataset.path(VERSION), text.encode())
+    _commit(workspace, f"{tag}: {summary}")
     _push_git(workspace)
     workspace.git("tag", "--annotate", tag, "-m", summary)
     _push_git(workspace)
     return DatasetVersion(tag, workspace.git("rev-parse", "HEAD"), len(table), annotations, summary)
+
+
+def _commit(workspace: Workspace, message: str) -> None:
+    workspace.git("add", "data", "dvc.lock")
+    if workspace.git("diff", "--cached", "--name-only"):
+        workspace.git("commit", "--quiet", "-m", message)
 
 
 def _push_git(workspace: Workspace) -> None:

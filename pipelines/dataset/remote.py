@@ -1,53 +1,49 @@
 """The audit of the DVC remote: is every file of this dataset version really there, with the right content?
 
-What the last published version did not need is uploaded and looked up here, object by object, at the cost of what is
-new. `dvc push` does the rest: it can report success and leave files behind after an earlier push was killed, because it
-believes its memory of what is there, so its word is not taken.
+`dvc push` can report success and leave files behind after an earlier push was killed, because it believes its own
+record of what is there. Its word is not taken: what a version needs is asked of DVC, what is there of the bucket.
 """
 
 import base64
 import logging
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING
 
-import yaml
 from google.cloud.storage import Client
 
-from pipelines.dataset.cache import path_in_cache, read_folder
-from pipelines.dataset.files import ANNOTATIONS, BEFORE, CHECKS, IMAGES
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS, PHOTOS
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
-from pipelines.gcs.client import delete, list_objects, put, stat, widen
+from pipelines.gcs.client import delete, list_objects, set_pool_size, stat
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
 
 logger = logging.getLogger(__name__)
 _PREFIX = "dvc/files/md5/"
-_ASKED_AT_ONCE = 16
-_DATASET_STAGES = ("compile", "check", "split")
+_REQUESTS = 16
+_FOLDERS = (ANNOTATIONS, IMAGES, MASKS)
+TRACKED = (*_FOLDERS, PHOTOS, BEFORE, MANIFEST)
 
 
 def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = True) -> int:
-    """Push the workspace's data and verify it object by object; gives how many objects were verified.
+    """Push the workspace's data and verify it object by object; return how many objects were verified.
 
     Unless `everything` is to be verified, what the last published version needed is not looked at again. When objects
     are missing, the directory objects that vouch for them are removed, and so are objects with other content; then
-    everything is pushed without DVC's memory and verified once more. Raises DatasetError when the remote is still
+    everything is pushed without DVC's record and verified once more. Raise DatasetError when the remote is still
     incomplete.
     """
+    targets = [str(path) for path in TRACKED]
+    workspace.dvc("push", *targets)
     needed = needed_objects(workspace)
-    if not everything:
-        new = needed - _published_objects(workspace)
-        _upload(workspace, bucket, new)
-        if not _some_missing(workspace, bucket, new):
-            return len(new)
-    workspace.dvc("push")
-    missing = missing_objects(workspace, bucket)
-    if missing:
-        logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
-        _forget(workspace, bucket, missing)
-        workspace.dvc("push", remembers=False)
-        missing = missing_objects(workspace, bucket)
-    if missing:
+    wanted = needed if everything else needed - _published_objects(workspace)
+    if not (missing := missing_objects(workspace, bucket, wanted)):
+        return len(wanted)
+    logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
+    _delete_doubtful(workspace, bucket, missing)
+    workspace.dvc("push", *targets, remembers=False)
+    if missing := missing_objects(workspace, bucket, needed):
         raise DatasetError(
             f"{len(missing)} objects of this dataset are not on the remote, such as {sorted(missing)[0]}; "
             "check the bucket's permissions and run `maskloop sync` again"
@@ -55,97 +51,77 @@ def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = T
     return len(needed)
 
 
-def missing_objects(workspace: Workspace, bucket: Client) -> set[str]:
-    """Give the MD5 names that the version needs and the remote lacks or holds with other content."""
-    there = {}
-    for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX):
-        there[ref.name.removeprefix(_PREFIX).replace("/", "")] = ref.md5
-    return {name for name in needed_objects(workspace) if there.get(name) != _as_listed(name)}
+def files_at(workspace: Workspace, tag: str | None = None) -> "DVCFileSystem":
+    """Return DVC's view of the workspace, as it is now or at a tag."""
+    from dvc.api import DVCFileSystem
+
+    config = {"core": {"site_cache_dir": str(workspace.site_cache)}}
+    return DVCFileSystem(url=str(workspace.path), rev=tag, config=config)
 
 
-def needed_objects(workspace: Workspace, read: Callable[[str], str] | None = None) -> set[str]:
-    """Give the MD5 name of each file and directory that the current version refers to, or the one that `read` reads."""
-    needed: set[str] = set()
-    for name in output_hashes(read or workspace.read):
-        needed.add(name)
-        if name.endswith(".dir"):
-            needed |= set(read_folder(workspace.settings, name).values())
+def needed_objects(workspace: Workspace, tag: str | None = None) -> set[str]:
+    """Return the MD5 name of each file and folder that the dataset consists of, as it is now or at a tag.
+
+    Names of folders end with `.dir`.
+    """
+    files = files_at(workspace, tag)
+    needed = {str(info["md5"]) for info in files.find("data", detail=True, dvc_only=True).values() if info.get("md5")}
+    for path in _FOLDERS:
+        if md5 := files.info(str(path))["dvc_info"].get("md5"):
+            needed.add(str(md5))
     return needed
 
 
+def missing_objects(workspace: Workspace, bucket: Client, wanted: set[str]) -> set[str]:
+    """Return the MD5 names that the remote lacks or holds with other content."""
+    name = workspace.settings.dvc_bucket
+    if len(wanted) > _REQUESTS * 100:  # listing a thousand takes one request
+        listed = {ref.name: ref.md5 for ref in list_objects(bucket, name, _PREFIX)}
+        return {md5 for md5 in wanted if listed.get(_object(md5)) != _as_listed(md5)}
+
+    def is_missing(md5: str) -> bool:
+        ref = stat(bucket, name, _object(md5))
+        return ref is None or ref.md5 != _as_listed(md5)
+
+    set_pool_size(bucket, _REQUESTS)
+    ordered = sorted(wanted)
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return {md5 for md5, missing in zip(ordered, pool.map(is_missing, ordered), strict=True) if missing}
+
+
 def _published_objects(workspace: Workspace) -> set[str]:
-    """Give what the last published version needs; nothing when that cannot be told any more."""
+    """Return what the last published version needs; nothing when that cannot be told any more."""
     tags = workspace.dataset_tags()
+    if not tags:
+        return set()
     try:
-        return needed_objects(workspace, lambda path: workspace.show(tags[-1], path)) if tags else set()
-    except DatasetError:
+        return needed_objects(workspace, tags[-1])
+    except (OSError, KeyError) as error:
+        logger.info("everything is verified, as %s cannot be read any more: %s", tags[-1], error)
         return set()
 
 
-def _upload(workspace: Workspace, bucket: Client, names: set[str]) -> None:
-    """Upload objects from the cache; folders at the end, because they vouch for their files."""
+def _delete_doubtful(workspace: Workspace, bucket: Client, missing: set[str]) -> None:
+    """Delete what would make DVC believe that a file is there.
 
-    def upload(name: str) -> None:
-        data = path_in_cache(workspace.settings, name).read_bytes()
-        put(bucket, workspace.settings.dvc_bucket, _object(name), data, "application/octet-stream")
-
-    folders = {name for name in names if name.endswith(".dir")}
-    widen(bucket, _ASKED_AT_ONCE)
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        list(pool.map(upload, sorted(names - folders)))
-        list(pool.map(upload, sorted(folders)))
-
-
-def _object(name: str) -> str:
-    return f"{_PREFIX}{name[:2]}/{name[2:]}"
-
-
-def _some_missing(workspace: Workspace, bucket: Client, names: set[str]) -> bool:
-    def is_there(name: str) -> bool:
-        there = stat(bucket, workspace.settings.dvc_bucket, _object(name))
-        return there is not None and there.md5 == _as_listed(name)
-
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        return not all(pool.map(is_there, sorted(names)))
-
-
-def is_published(workspace: Workspace) -> bool:
-    """Tell whether the outputs that are recorded in the workspace are the bytes of the last tag."""
-    tags = workspace.dataset_tags()
-    if not tags:
-        return False
-    now = output_hashes(workspace.read, with_before=False)
-    return now == output_hashes(lambda path: workspace.show(tags[-1], path), with_before=False)
-
-
-def output_hashes(read: Callable[[str], str], *, with_before: bool = True) -> set[str]:
-    """Give the hashes of all DVC-kept outputs of a dataset: tracked files and stages up to `split`.
-
-    `read` gives a file's text by its path in the workspace, now or at some tag; empty when there is none. The version
-    before is left out without `with_before`: on what it was, two equal datasets may differ.
-    """
-    tracked = [f"{path}.dvc" for path in (ANNOTATIONS, IMAGES, *([BEFORE] if with_before else []))]
-    documents: list[Any] = [yaml.safe_load(read(path)) or {} for path in tracked]
-    stages = (yaml.safe_load(read("dvc.lock")) or {}).get("stages", {})
-    documents += [stages[name] for name in _DATASET_STAGES if name in stages]
-    outputs = [out for document in documents for out in document.get("outs", ())]
-    return {str(out["md5"]) for out in outputs if out["path"] != str(CHECKS)}
-
-
-def _forget(workspace: Workspace, bucket: Client, missing: set[str]) -> None:
-    """Remove what would make DVC believe that a file is there.
-
-    These are files with other content, and directory objects that vouch for what is missing. Others stay: published
+    These are files with other content, and folder objects that vouch for what is missing. Others stay: published
     versions refer to them.
     """
-    directories = {name for name in output_hashes(workspace.read) if name.endswith(".dir")}
-    vouching = {name for name in directories if missing.intersection(read_folder(workspace.settings, name).values())}
-    doubtful = missing | vouching
-    for ref in list_objects(bucket, workspace.settings.dvc_bucket, _PREFIX):
-        if ref.name.removeprefix(_PREFIX).replace("/", "") in doubtful:
+    files = files_at(workspace)
+    doubtful = set(missing)
+    for path in _FOLDERS:
+        listed = {str(info["md5"]) for info in files.find(str(path), detail=True, dvc_only=True).values()}
+        if missing & listed:
+            doubtful.add(str(files.info(str(path))["dvc_info"]["md5"]))
+    for md5 in doubtful:
+        if ref := stat(bucket, workspace.settings.dvc_bucket, _object(md5)):
             delete(bucket, ref)
 
 
-def _as_listed(name: str) -> str:
-    """Give the MD5 as a bucket lists it (base64) for a name in hex, with or without `.dir`."""
-    return base64.b64encode(bytes.fromhex(name.removesuffix(".dir"))).decode()
+def _object(md5: str) -> str:
+    return f"{_PREFIX}{md5[:2]}/{md5[2:]}"
+
+
+def _as_listed(md5: str) -> str:
+    """Return the MD5 as a bucket lists it (base64) for a name in hex, with or without `.dir`."""
+    return base64.b64encode(bytes.fromhex(md5.removesuffix(".dir"))).decode()

@@ -18,7 +18,8 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from pipelines.dataset.files import MANIFEST, PHOTOS, fresh, read_before
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST
 from pipelines.log import run_stage
 from pipelines.params import SplitParams, load_params
 from pipelines.records import PhotoTask
@@ -274,8 +275,9 @@ def _group(row: Mapping[Hashable, object], params: SplitParams) -> str:
 
 def main() -> None:
     """Run the stage in the current folder."""
-    found = split_photos(pd.read_parquet(PHOTOS), read_before(), load_params(Path("params.yaml")).split)
-    found.to_parquet(fresh(MANIFEST), index=False)
+    dataset = Dataset(Path.cwd())
+    table = split_photos(dataset.photos(), dataset.before(), load_params(Path("params.yaml")).split)
+    dataset.write_table(MANIFEST, table)
 
 
 if __name__ == "__main__":

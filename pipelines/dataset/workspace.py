@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.dataset.commands import GIT_IDENTITY, run, run_stages
-from pipelines.dataset.warm import Program, warm_servers
 from pipelines.errors import ConfigurationError, DatasetError
 from pipelines.fs import held
 from pipelines.gcs.credentials import environment_for_google
@@ -24,9 +23,6 @@ from pipelines.settings import PROJECT_ROOT, Settings
 logger = logging.getLogger(__name__)
 BRANCH = "datasets"
 _LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which nobody else runs here
-_STAGES = (Program("pipelines.dataset.compile"), Program("pipelines.dataset.split"))
-_CHECK = Program("pipelines.dataset.checks", ("pipelines.dataset.expectations:import_great_expectations",))
-_DVC = Program("dvc", ("dvc.cli.parser", "dvc.repo.reproduce", "dvc.repo.push", "gcsfs"))
 
 
 class Workspace:
@@ -35,7 +31,6 @@ class Workspace:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path, self.settings = path, settings
         self._lock: tuple[int, ...] = ()
-        self._pythons: tuple[Path, ...] = (Path(sys.executable).parent,)  # folders of interpreters, the first is taken
 
     def ensure(self, source: Path = PROJECT_ROOT) -> None:
         """Clone `source` if there is no workspace yet, and point DVC at the bucket of the settings.
@@ -57,27 +52,42 @@ class Workspace:
                 clone.rename(self.path)
         self._write_dvc_config()
 
-    def is_away(self) -> bool:
-        """Tell whether a person has checked out something else here than the branch of the datasets."""
-        return self.git("branch", "--show-current") != BRANCH
+    def is_on_branch(self) -> bool:
+        """Return whether the branch of the datasets is checked out; a person may have checked out something else."""
+        return self.git("branch", "--show-current") == BRANCH
 
-    def come_back(self) -> None:
-        """Return to the branch of the datasets; what a person changed in files that git tracks is stashed."""
-        self._put_away()
+    def checkout_branch(self) -> None:
+        """Check out the branch of the datasets; what a person changed in files that git tracks is stashed."""
+        self._stash()
         self.git("checkout", "--quiet", BRANCH)
 
-    def _put_away(self) -> None:
+    def _stash(self) -> None:
         if self.git("status", "--porcelain", "--untracked-files=no"):
-            self.git("stash", "push", "--quiet", "--message", "put away by Maskloop")
-            logger.warning("changes in %s were put away, `git stash pop` there brings them back", self.path)
+            self.git("stash", "push", "--quiet", "--message", "stashed by Maskloop")
+            logger.warning("changes in %s were stashed; `git stash pop` there brings them back", self.path)
 
-    def take_code(self, source: Path = PROJECT_ROOT) -> bool:
-        """Merge the source's latest commit, so that params.yaml and code here are the committed ones; True if it moved.
+    def check_out(self, tag: str, source: Path, *targets: Path) -> None:
+        """Check out a dataset's tag of another clone, with these of its files; what the cache lacks is pulled.
 
-        Where a person has checked out something else, nothing is done: the next sync comes back and takes it.
-        Raises DatasetError when the merge conflicts; the workspace is left as it was.
+        What a person changed here is overwritten.
         """
-        if self.is_away():
+        self.git("fetch", "--quiet", "--tags", "--force", str(source))
+        self.git("checkout", "--quiet", "--force", "--detach", tag)
+        names = [str(path) for path in targets]
+        try:
+            self.dvc("checkout", "--force", *names)
+        except DatasetError:
+            logger.info("the local cache lacks files of %s; pulling them", tag)
+            self.dvc("pull", "--force", *names)
+
+    def merge_source(self, source: Path = PROJECT_ROOT) -> bool:
+        """Merge the source's latest commit, so that params.yaml and code here are the committed ones.
+
+        Return whether anything was merged. Where a person has checked out something else, nothing is done: the next
+        sync checks out the branch and merges. Raise DatasetError when the merge conflicts; the workspace is left as it
+        was.
+        """
+        if not self.is_on_branch():
             return False
         self.git("reset", "--quiet")  # a kill may have left staged files
         before = self.git("rev-parse", "HEAD")
@@ -92,6 +102,13 @@ class Workspace:
             ) from error
         return self.git("rev-parse", "HEAD") != before
 
+    @property
+    def site_cache(self) -> Path:
+        """Return the folder in which DVC remembers what it hashed and pushed."""
+        folder = self.settings.var / "dvc-site"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
     def git(self, *arguments: str) -> str:
         """Run git in the workspace and give its output; raises DatasetError with git's own words."""
         return run(["git", *GIT_IDENTITY, *arguments], self.path, keep_open=self._lock)
@@ -104,42 +121,23 @@ class Workspace:
         Stages find `more` in their environment. Unless it `remembers`, it finds nothing of what it hashed or pushed
         before, and looks at everything. Raises what a stage failed with, or DatasetError with DVC's own words.
         """
-        lasting = self.settings.var / "dvc-site"
-        lasting.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lasting = self.site_cache
         with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as fresh:
             site = {"DVC_SITE_CACHE_DIR": str(lasting) if remembers else fresh}
             environment = {**self._environment(), **site, **(more or {})}
-            command = [str(self._pythons[0] / "python"), "-m", "dvc", *arguments]
+            command = [sys.executable, "-m", "dvc", *arguments]
             return run_stages(command, self.path, environment, show=show, keep_open=self._lock)
-
-    def run(self, command: str) -> None:
-        """Run a stage's command in the workspace, as DVC does; its output goes to the log.
-
-        Raises what the stage failed with, or DatasetError with its own words.
-        """
-        run_stages(["sh", "-c", command], self.path, self._environment(), show=True, keep_open=self._lock)
 
     def _environment(self) -> dict[str, str]:
         return {
             **os.environ,
-            "PATH": os.pathsep.join([*map(str, self._pythons), os.environ.get("PATH", os.defpath)]),
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "PYTHONPATH": str(self.path),
             "DVC_NO_ANALYTICS": "1",
             **environment_for_google(self.settings),
             # gcsfs otherwise asks the emulator for a gRPC service and waits a minute for it to fail
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "true" if not self.settings.storage_emulator else "false",
         }
-
-    @contextmanager
-    def warmed_up(self, *, with_dvc: bool) -> Iterator[None]:
-        """Import what the stages up to `split`, and DVC, need, beside what is done meanwhile; see `warm`."""
-        programs = (_DVC, *_STAGES) if with_dvc else _STAGES
-        with warm_servers((programs, (_CHECK,)), self.path, self._environment(), self._lock) as quick:
-            self._pythons = (quick, *self._pythons)
-            try:
-                yield
-            finally:
-                self._pythons = self._pythons[1:]
 
     def dataset_tags(self) -> list[str]:
         """Give the tags of published datasets, oldest first."""
@@ -189,7 +187,7 @@ class Workspace:
                 else:
                     path.unlink(missing_ok=True)
             self.git("reset", "--quiet")
-            self._put_away()  # files of a merge that was cut short
+            self._stash()  # files of a merge that was cut short
 
     def _write_dvc_config(self) -> None:
         url = f"gs://{self.settings.dvc_bucket}/dvc"
