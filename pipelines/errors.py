@@ -5,20 +5,20 @@ MaskloopError
 │   └── ContractError       labels of the project, params.yaml and the model disagree
 ├── ServiceError            a server does not answer, or answers with a failure
 │   ├── CredentialsError    a server refuses the credentials
-│   └── BusyError           a service has as much to do as it can hold
+│   └── BusyError           a service has no room for another request
 ├── StorageError            a bucket or an object cannot be read or written
 │   ├── ObjectChangedError  the object is no longer at the generation that was asked for
-│   └── ObjectUnusableError one object's bytes are too many, or others than were listed
+│   └── ObjectUnusableError an object is too large, or its bytes are not those listed
 ├── DataError               input that cannot be used (also a ValueError)
-│   ├── ImageError          bytes that are no usable photo
+│   ├── ImageError          bytes that are not a usable photo
 │   ├── CatalogError        the catalogue CSV breaks its contract
 │   ├── AnnotationError     a region or annotation that cannot be read
 │   │   └── BrushError      a malformed brush RLE stream
 │   └── PromptError         a click or box that cannot be used
 ├── DatasetError            a dataset version could not be built or published
-│   └── ChecksError         its checks stopped it (also a DataError: trying again changes nothing)
+│   └── ChecksError         its checks stopped it (also a DataError: a retry would change nothing)
 └── ModelError              a model cannot be loaded, registered or promoted
-    └── TrainingError       a training that must not go on (also a DataError)
+    └── TrainingError       a training that must not continue (also a DataError)
 
 Each message says what is wrong, where, and what to do next.
 """
@@ -45,7 +45,7 @@ class CredentialsError(ServiceError):
 
 
 class BusyError(ServiceError):
-    """Raise when a service has as much waiting work as it can hold."""
+    """Raise when a service has as many waiting requests as it accepts."""
 
 
 class StorageError(MaskloopError):
@@ -57,7 +57,7 @@ class ObjectChangedError(StorageError):
 
 
 class ObjectUnusableError(StorageError):
-    """Raise when one object's bytes are too many, or others than were listed; other objects may be fine."""
+    """Raise when one object is too large, or its bytes are not those that were listed; others may be usable."""
 
 
 class DataError(MaskloopError, ValueError):
@@ -65,7 +65,7 @@ class DataError(MaskloopError, ValueError):
 
 
 class ImageError(DataError):
-    """Raise for bytes that are no usable photo; `reason` is a short, stable code for reports."""
+    """Raise for bytes that are not a usable photo; `reason` is a short, stable code for reports."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -101,4 +101,4 @@ class ModelError(MaskloopError):
 
 
 class TrainingError(ModelError, DataError):
-    """Raise when a training must not go on: impossible options, or a loss that is not finite."""
+    """Raise when a training must not continue: impossible options, or a loss that is not finite."""

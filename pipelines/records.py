@@ -1,21 +1,24 @@
-"""Frozen records handed from station to station.
+"""Frozen records that packages exchange: photos, tasks, annotations, predictions, dataset and model versions.
 
-JSON of Label Studio, rows of Parquet and objects of MLflow stay in their own rooms; between rooms travel these.
+JSON of Label Studio, rows of Parquet files and objects of MLflow stay within the packages that read and write them.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pipelines.labelstudio.schema import AnnotationJson
 
 Metadata = Mapping[str, str]
 CATALOG_COLUMNS = (
     "id_file", "year", "collection", "season", "subject", "media_type", "name", "theme", "typology", "typology.sub",
 )  # fmt: skip
 NO_MODEL = "no-champion"  # the segmentation service's model version while there is nothing to predict with
-# What Google, Amazon, CloudFront and Azure add to an address to let its holder in.
+# Query parameters with which Google, Amazon, CloudFront and Azure sign a URL.
 _SIGNATURES = (
     "x-goog-", "googleaccessid=", "x-amz-", "awsaccesskeyid=", "signature=", "expires=", "policy=", "key-pair-id=",
     "sig=", "se=", "sp=", "sr=", "st=", "sv=", "spr=",
@@ -34,15 +37,15 @@ class ObjectRef:
 
     @property
     def uri(self) -> str:
-        """Give `gs://bucket/name`."""
+        """Return `gs://bucket/name`."""
         return f"gs://{self.bucket}/{self.name}"
 
 
 @dataclass(frozen=True)
 class ImageRef:
-    """One photo: which object, at which generation, with which bytes; sizes are upright (EXIF applied), in pixels.
+    """One photo: its object, generation and bytes; the size is that of the upright photo (EXIF applied), in pixels.
 
-    `phash` is its perceptual hash, 16 hex digits (see `images.perceptual_hash`), or empty when it was never taken.
+    `phash` is its perceptual hash, 16 hex digits (see `photos.decode.perceptual_hash`), or empty when there is none.
     """
 
     uri: str
@@ -55,9 +58,9 @@ class ImageRef:
 
 @dataclass(frozen=True)
 class PhotoAddress:
-    """A photo as task data names it; generation 0 is the object as it is now (tasks that Maskloop did not make).
+    """A photo as task data names it; generation 0 is the object's newest (for tasks that Maskloop did not create).
 
-    A photo of a web server has an `etag` instead.
+    A photo on a web server has an `etag` instead.
     """
 
     uri: str
@@ -66,15 +69,15 @@ class PhotoAddress:
 
     @property
     def key(self) -> str:
-        """Identify the photo's content; signatures in a web address change with every look and do not count."""
+        """Identify the photo's content; the signature of a web address is left out, because it changes each time."""
         uri, _, query = self.uri.partition("?") if self.uri.startswith("https://") else (self.uri, "", "")
-        kept = [part for part in query.split("&") if part and not part.lower().startswith(_SIGNATURES)]
-        return f"{'?'.join([uri, *filter(None, ['&'.join(kept)])])}#{self.etag or self.generation}"
+        unsigned = [part for part in query.split("&") if part and not part.lower().startswith(_SIGNATURES)]
+        return f"{'?'.join([uri, *filter(None, ['&'.join(unsigned)])])}#{self.etag or self.generation}"
 
 
 @dataclass(frozen=True)
 class PhotoTask:
-    """One labeling task of Label Studio: the photo that it shows, and what the catalogue says of that."""
+    """One labeling task of Label Studio: the photo that it shows, with the catalogue's metadata."""
 
     id: int
     image: ImageRef
@@ -83,19 +86,19 @@ class PhotoTask:
 
 @dataclass(frozen=True)
 class Task(PhotoTask):
-    """A labeling task with the model versions that already predicted it, and what people did with it."""
+    """A labeling task with the model versions of its predictions, and its annotations in numbers."""
 
     prediction_versions: tuple[str, ...] = ()  # each once
     prediction_count: int = 0
     annotation_count: int = 0
-    skipped_count: int = 0  # of these annotations, who pressed «Skip»
+    skipped_count: int = 0  # of these annotations, those submitted with "Skip"
     opened: bool = False  # somebody has a draft or an annotation on it
-    is_open: bool = True  # the labeling stream hands it out, to one more person where some have drawn it
+    is_open: bool = True  # the labeling stream serves it, to one more person where some have drawn it
 
 
 @dataclass(frozen=True)
 class RegionMask:
-    """One region by itself, as a click gives it: `mask` is (height, width) bool, `score` 0..1."""
+    """One region, as a click returns it: `mask` is (height, width) bool, `score` 0..1."""
 
     label: str
     mask: np.ndarray
@@ -116,11 +119,11 @@ class RegionScore:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one photo, as far as it is worth showing.
+    """What a model predicts for one photo, reduced to the regions that are worth showing.
 
     `mask` is (height, width) uint8, one label id per pixel, 0 = background; `regions` names the ids in it. `score` 0..1
-    is the mean probability of the winning class over the pixels that are garments to the model, shown or not, or over
-    all pixels where there is no garment.
+    is the mean probability of the winning class over the pixels that the model predicts as garments, shown or not, or
+    over all pixels when it predicts no garment.
     """
 
     mask: np.ndarray
@@ -131,9 +134,9 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Proposal:
-    """How the pre-label that an annotation started from compares with what was submitted.
+    """The pre-label that an annotation started from, compared with what was submitted.
 
-    `deleted` counts regions that were thrown away; `pixels` holds per label (the empty one is background) how many
+    `deleted` counts its regions that were deleted; `pixels` holds per label (the empty one is background) how many
     pixels were proposed, how many submitted, and how many both.
     """
 
@@ -143,7 +146,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Annotation:
-    """One submitted annotation; `raw` is its Label Studio JSON, kept whole because it is the label's only source."""
+    """One submitted annotation; `raw` is its Label Studio JSON, stored whole because it is the label's only source."""
 
     uuid: str
     task_id: int
@@ -154,8 +157,8 @@ class Annotation:
     lead_time_s: float
     cancelled: bool
     prediction_version: str  # model version of the pre-label it started from; empty when drawn from nothing
-    raw: Mapping[str, Any]
-    proposal: Proposal | None = None  # None when it started from none, or from one that is not known any more
+    raw: "AnnotationJson"
+    proposal: Proposal | None = None  # None when it started from none, or from one that no longer exists
     planted: str = ""  # `found` or `missed` when it held a wrong region on purpose: it measures a person, never a model
 
 
@@ -184,14 +187,14 @@ class ModelVersion:
     done_steps: int = 0  # of the optimizer; 0 in versions that did not record them
     planned_steps: int = 0
     ended_by: str = ""  # `schedule`, `patience` or `minutes`; empty in versions that did not record it
-    paused: str = ""  # why it draws no masks for people though it is champion; empty when it does
+    paused: str = ""  # why a champion draws no masks for people; empty when it draws them
 
     @property
     def is_complete(self) -> bool:
-        """Tell whether its training came to its end: it did its planned steps, or validation got no better."""
+        """Return whether the training was completed: all planned steps, or stopped early by its patience."""
         return self.done_steps >= self.planned_steps or self.ended_by == "patience"
 
     @property
     def served_as(self) -> str:
-        """Give the version string that predictions and `/setup` carry, such as `clothing:v3`."""
+        """Return the version string that predictions and `/setup` carry, such as `clothing:v3`."""
         return f"{self.name}:v{self.version}"

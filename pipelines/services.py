@@ -1,4 +1,4 @@
-"""Requests to the two model services, with one way of logging in and one way of saying that they failed."""
+"""Requests to the two model services, with their login and with errors that say what to do."""
 
 import base64
 import logging
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def ask_service(settings: Settings, service: ModelService, path: str, body: Any, *, timeout_s: float) -> Any:
-    """Post JSON to `segmentation` or `segment_anything` and give the JSON of the answer.
+    """Post JSON to a model service and return the JSON of its answer.
 
-    Raises ServiceError with the remedy when the service does not answer, or not as it should.
+    Raises ServiceError when the service does not answer, or answers with a failure.
     """
     url = settings.url(service) + path
     name = service.replace("_", "-")
@@ -39,18 +39,18 @@ def ask_service(settings: Settings, service: ModelService, path: str, body: Any,
     try:
         return answer.json()
     except ValueError as error:
-        raise ServiceError(f"{url} answered no JSON; is MASKLOOP_{service.upper()}_URL right?") from error
+        raise ServiceError(f"{url} answered no JSON; check MASKLOOP_{service.upper()}_URL") from error
 
 
 def pack_probabilities(probabilities: np.ndarray, labels: Collection[str]) -> dict[str, Any]:
-    """Write class probabilities as small JSON: (C, h, w) float32 0..1, background first, then one plane per label."""
+    """Pack class probabilities into small JSON: (C, h, w) float32 0..1, background first, then one plane per label."""
     planes = np.rint(probabilities[1:] * 255).astype(np.uint8)
     data = base64.b64encode(zlib.compress(planes.tobytes(), 1)).decode()
     return {"labels": list(labels), "shape": planes.shape, "data": data}
 
 
 def unpack_probabilities(packed: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Read what `pack_probabilities` wrote: (h, w) uint8 by label, 255 = certain; labels seen nowhere are left out.
+    """Unpack what `pack_probabilities` packed: (h, w) uint8 by label, 255 = 1.0; labels that win nowhere are left out.
 
     Raises ValueError or KeyError for anything else.
     """
@@ -59,11 +59,11 @@ def unpack_probabilities(packed: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def ask_probabilities(settings: Settings, address: PhotoAddress) -> dict[str, np.ndarray]:
-    """Ask what the champion thinks of a photo; nothing while there is none, or when it cannot be asked."""
+    """Return the champion's probabilities of a photo; empty while there is no champion, or when it cannot be asked."""
     body = {"tasks": [{"data": {"image": address.uri, "generation": str(address.generation)}}]}
     try:
         packed = ask_service(settings, SEGMENTATION, "/probabilities", body, timeout_s=10)
         return unpack_probabilities(packed) if packed else {}
     except (ServiceError, ValueError, KeyError, zlib.error) as error:
-        logger.warning("this photo's clicks do without the champion: %s", error)
+        logger.warning("clicks on this photo are answered without the champion: %s", error)
         return {}

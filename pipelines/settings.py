@@ -1,6 +1,6 @@
-"""Where things are, and secrets: the environment, `.env`, generated or mounted secrets, read once.
+"""Settings and secrets, read once from the environment, `.env`, and generated or mounted secrets.
 
-Nothing here changes data bytes or weights; that is params.yaml's business.
+Nothing here changes data bytes or weights; params.yaml holds what does.
 """
 
 from functools import lru_cache
@@ -18,7 +18,7 @@ _MOUNTED_SECRETS = Path("/run/secrets")  # of a container: a file per setting, s
 
 
 class Settings(BaseSettings):
-    """Every setting is MASKLOOP_<NAME>; `.env.example` lists and explains them all."""
+    """Every setting is an environment variable MASKLOOP_<NAME>; `.env.example` lists and explains them."""
 
     model_config = SettingsConfigDict(env_prefix="MASKLOOP_", env_ignore_empty=True, extra="ignore", frozen=True)
 
@@ -28,20 +28,22 @@ class Settings(BaseSettings):
     workspace: Path | None = Field(None, description="Git and DVC workspace of the datasets; var/workspace if unset")
     host: str = Field("127.0.0.1", description="Address every local service binds to and is reached at")
     composed: bool = Field(
-        False, description="Services are containers of docker-compose.yml: `maskloop up` starts none, and sets up"
+        False, description="Services are containers of docker-compose.yml: `maskloop up` only sets them up"
     )
 
     storage_emulator: bool = Field(
         True, description="Run and use a local bucket server instead of Google Cloud Storage"
     )
     storage_port: int = Field(4443, description="Port of the local bucket server")
-    storage_url: str = Field("", description="Address of the local bucket server; the local one if empty")
+    storage_url: str = Field("", description="Address of the bucket server; the local one if empty")
     source_bucket: str = Field("archive", description="Bucket with the photos")
     source_prefix: str = Field("photos/", description="Only objects below this prefix are photos")
     catalog: str = Field("catalogue.csv", description="Object name of the catalogue CSV in the source bucket")
     target_bucket: str = Field("labels", description="Bucket that mirrors each annotation's JSON")
     dvc_bucket: str = Field("datasets", description="Bucket of the DVC remote")
-    bucket_location: str = Field("", description="Where `maskloop buckets setup` makes buckets, such as EU; else US")
+    bucket_location: str = Field(
+        "", description="Location in which `maskloop buckets setup` creates buckets, such as EU; US if empty"
+    )
     google_key: SecretStr = Field(
         SecretStr(""), description="Service account's key in base64; empty: application default credentials"
     )
@@ -49,14 +51,14 @@ class Settings(BaseSettings):
 
     label_studio_port: int = Field(8080, description="Port of Label Studio")
     label_studio_url: str = Field("", description="Address of Label Studio; the local one if empty")
-    label_studio_address: str = Field("", description="Its address for people, where a proxy gives it another one")
+    label_studio_address: str = Field("", description="Its address for browsers, where a proxy gives it another one")
     label_studio_email: str = Field("admin@maskloop.local", description="Account Maskloop uses in Label Studio")
     label_studio_password: SecretStr = Field(SecretStr(""), description="Its password; generated on the first start")
     label_studio_token: SecretStr = Field(SecretStr(""), description="Its access token; generated on the first start")
 
     mlflow_port: int = Field(5000, description="Port of MLflow")
     mlflow_url: str = Field("", description="Address of MLflow; the local one if empty")
-    mlflow_address: str = Field("", description="Its address for people, where a proxy gives it another one")
+    mlflow_address: str = Field("", description="Its address for browsers, where a proxy gives it another one")
     mlflow_database: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL of its database; SQLite if empty")
     model_name: str = Field("clothing", description="Name of the registered model")
 
@@ -66,7 +68,8 @@ class Settings(BaseSettings):
     segment_anything_url: str = Field("", description="Address of the Segment Anything service; the local one if empty")
     service_user: str = Field("maskloop", description="Login that both model services ask for (basic auth)")
     service_password: SecretStr = Field(
-        SecretStr(""), description="Its password; generated on the first start, and a service without one asks nobody"
+        SecretStr(""),
+        description="Its password; generated on the first start; without one the services require no login",
     )
     image_hosts: str = Field(
         "", description="Hosts, separated by commas, whose https photos the model services may read besides the bucket"
@@ -83,7 +86,7 @@ class Settings(BaseSettings):
 
     airflow_port: int = Field(8081, description="Port of Airflow")
     airflow_url: str = Field("", description="Address of Airflow; the local one if empty")
-    airflow_address: str = Field("", description="Its address for people, where a proxy gives it another one")
+    airflow_address: str = Field("", description="Its address for browsers, where a proxy gives it another one")
     airflow_user: str = Field("admin", description="Airflow account that starts runs")
     airflow_password: SecretStr = Field(SecretStr(""), description="Its password; generated on the first start")
 
@@ -95,7 +98,7 @@ class Settings(BaseSettings):
         SecretStr(""), description="SQLAlchemy URL of its database; SQLite, and one account, if empty"
     )
     airflow_broker: SecretStr = Field(
-        SecretStr(""), description="URL of the Redis that hands tasks to Celery workers; no workers if empty"
+        SecretStr(""), description="URL of the Redis broker of Celery workers; no workers if empty"
     )
 
     alert_webhook: SecretStr = Field(
@@ -121,34 +124,34 @@ class Settings(BaseSettings):
         return None if value == "" else value
 
     def url(self, service: ServiceName) -> str:
-        """Give the base URL of `label_studio`, `mlflow`, `segmentation`, `segment_anything` or `airflow`."""
+        """Return the base URL of `label_studio`, `mlflow`, `segmentation`, `segment_anything` or `airflow`."""
         return getattr(self, f"{service}_url").rstrip("/") or f"http://{self.host}:{getattr(self, f'{service}_port')}"
 
     def address(self, service: ServiceName) -> str:
-        """Give the base URL of `label_studio`, `mlflow` or `airflow` for people's browsers."""
+        """Return the base URL of `label_studio`, `mlflow` or `airflow` for people's browsers."""
         return getattr(self, f"{service}_address", "").rstrip("/") or self.url(service)
 
     @property
     def hosts(self) -> frozenset[str]:
-        """Give the hosts, with ports where they have one, whose https photos may be read."""
+        """Return the hosts, with their ports if given, whose https photos may be read."""
         return frozenset(host.strip() for host in self.image_hosts.split(",") if host.strip())
 
     @property
     def storage_endpoint(self) -> str | None:
-        """Give the address of the local bucket server, or None for Google Cloud Storage."""
+        """Return the address of the local bucket server, or None for Google Cloud Storage."""
         local = self.storage_url.rstrip("/") or f"http://{self.host}:{self.storage_port}"
         return local if self.storage_emulator else None
 
     @property
     def workspace_path(self) -> Path:
-        """Give the folder of the dataset workspace."""
+        """Return the folder of the dataset workspace."""
         return self.workspace or self.var / "workspace"
 
     @property
     def params_path(self) -> Path:
-        """Give the params.yaml in force: the workspace's committed one, or before there is one the project's."""
-        ours = self.workspace_path / "params.yaml"
-        return ours if ours.exists() else PROJECT_ROOT / "params.yaml"
+        """Return the path of the params.yaml in force: the workspace's, or the project's before there is one."""
+        committed = self.workspace_path / "params.yaml"
+        return committed if committed.exists() else PROJECT_ROOT / "params.yaml"
 
 
 @lru_cache(maxsize=1)

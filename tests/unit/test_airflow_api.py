@@ -76,5 +76,5 @@ def test_an_asset_that_no_dag_named_yet_is_said_so(serve: Serve) -> None:
 def test_another_program_on_the_port_is_named_as_such(serve: Serve, answer: str) -> None:
     settings, _ = serve({"POST /auth/token": answer})
 
-    with pytest.raises(ServiceError, match=r"is no Airflow; see MASKLOOP_AIRFLOW_URL"):
+    with pytest.raises(ServiceError, match=r"so it is not Airflow; see MASKLOOP_AIRFLOW_URL"):
         Airflow(settings)
