@@ -17,6 +17,7 @@ from pipelines.demo.photos import draw_photo
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.render import prediction_json
+from pipelines.labelstudio.schema import RegionJson
 from pipelines.labelstudio.tasks import list_tasks, task_data
 from pipelines.params import Params
 from pipelines.photos.decode import sha256_hex
@@ -29,7 +30,7 @@ _IMPORTED_AT_ONCE = 100
 _UPLOADS = 16
 
 
-def regions_of_drawings(params: Params) -> list[list[dict[str, Any]]]:
+def regions_of_drawings(params: Params) -> list[list[RegionJson]]:
     """Draw label maps and give their regions as annotations hold them."""
     found = []
     for seed in track(range(DRAWN), "label maps", transient=True):
@@ -43,7 +44,7 @@ def upload(
     bucket: Client, settings: Settings, numbers: Sequence[int], size: tuple[int, int] = (HEIGHT, WIDTH)
 ) -> list[ObjectRef]:
     """Upload photos of (height, width) pixels, 60 KB at the default size; each has other bytes and its own looks."""
-    gcs.widen(bucket, _UPLOADS)
+    gcs.set_pool_size(bucket, _UPLOADS)
 
     def one(number: int) -> ObjectRef:
         noise = np.random.default_rng(number).integers(0, 255, (size[0] // 10, size[1] // 10, 3), np.uint8)

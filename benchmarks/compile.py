@@ -31,6 +31,7 @@ from pipelines.dataset.memory import PLACE
 from pipelines.demo.photos import draw_photo
 from pipelines.labelstudio.interface import labeling_interface
 from pipelines.labelstudio.render import prediction_json
+from pipelines.labelstudio.schema import AnnotationJson
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import Params, load_params
 from pipelines.photos.decode import sha256_hex
@@ -92,7 +93,10 @@ def _annotated(number: int, mask: np.ndarray, params: Params) -> dict[str, Any]:
     result = prediction_json(Prediction(mask, regions, 1.0, ""))["result"]
     uuid, now = f"{number:032x}", datetime(2026, 1, 1, tzinfo=UTC)
     image = ImageRef(f"gs://archive/{number}.jpg", 1, sha256_hex(uuid.encode()), *mask.shape)
-    raw = {"id": number + 1, "unique_id": uuid, "result": result, "completed_by": 1, "was_cancelled": False}
+    raw: AnnotationJson = {
+        "id": number + 1, "unique_id": uuid, "result": result, "completed_by": 1, "was_cancelled": False,
+        "updated_at": now.isoformat(), "lead_time": 1.0,
+    }  # fmt: skip
     annotation = Annotation(uuid, number + 1, image, {}, "ada@example.org", now, 1.0, False, "", raw)
     ANNOTATIONS.mkdir(parents=True, exist_ok=True)
     (ANNOTATIONS / f"{uuid}.json").write_bytes(annotation_json(replace(annotation)))

@@ -24,6 +24,7 @@ from pipelines.gcs import client as gcs
 from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.client import LabelStudioClient, connect
 from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.schema import RegionJson
 from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT, Settings
 
@@ -66,7 +67,7 @@ def run() -> list[Row]:
 
 
 def _measured(
-    bucket: Client, labels: LabelStudioClient, settings: Settings, project: int, results: list[list[dict[str, object]]]
+    bucket: Client, labels: LabelStudioClient, settings: Settings, project: int, results: list[list[RegionJson]]
 ) -> dict[str, float]:
     params = load_params(settings.params_path)
     _nothing_to_ingest(bucket, labels, settings, params)

@@ -9,7 +9,7 @@ import bentoml
 
 from bentos.protocol import backend_app
 from pipelines.errors import MaskloopError, PromptError
-from pipelines.gcs.client import EMBEDDINGS, BucketShelf, connect
+from pipelines.gcs.client import EMBEDDINGS, BucketBlobStore, connect
 from pipelines.labelstudio.ml_backend import batch_answer, click_answer, empty_answer, parse_prompts, parse_request
 from pipelines.params import load_params
 from pipelines.photos.reader import PhotoReader
@@ -41,7 +41,7 @@ class SegmentAnything:
         self.segmenter, self.reason = choose_segmenter(
             settings.sam_checkpoint,
             settings.var / "segment-anything",
-            BucketShelf(client, settings.target_bucket, EMBEDDINGS),
+            BucketBlobStore(client, settings.target_bucket, EMBEDDINGS),
             partial(ask_probabilities, settings),
         )
         threading.Thread(target=self.segmenter.warm_up, name="warm-up", daemon=True).start()

@@ -14,6 +14,7 @@ import numpy as np
 from pipelines.errors import ServiceError
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.render import region_json
+from pipelines.labelstudio.schema import RegionJson
 from pipelines.params import IGNORE, Params
 from pipelines.records import RegionMask
 
@@ -42,7 +43,7 @@ class Labeler:
         answer = self._post("/api/dm/actions", dict(shown or {}), id="next_task", project=project_id)
         return None if answer.status_code == 404 else dict(self._checked(answer))
 
-    def submit(self, task: Mapping[str, Any], result: list[dict[str, Any]], lead_time_s: float) -> None:
+    def submit(self, task: Mapping[str, Any], result: list[RegionJson], lead_time_s: float) -> None:
         """Submit an annotation that started from the task's first prediction, if it has one."""
         parent = next((prediction["id"] for prediction in task["predictions"]), None)
         body = {"result": result, "lead_time": lead_time_s, "parent_prediction": parent, "was_cancelled": False}
@@ -73,8 +74,8 @@ class Labeler:
 
 
 def correct(
-    proposed: list[dict[str, Any]], truth: np.ndarray, params: Params, pace: float = 1.0
-) -> tuple[list[dict[str, Any]], float]:
+    proposed: list[RegionJson], truth: np.ndarray, params: Params, pace: float = 1.0
+) -> tuple[list[RegionJson], float]:
     """Turn a pre-label into what a careful person submits; gives regions with their origins and the seconds it took.
 
     `truth` is the (H, W) uint8 index mask of what is really there; pixels that are `IGNORE` in it count neither for nor
@@ -83,7 +84,7 @@ def correct(
     """
     height, width = truth.shape
     effort, known = params.effort, truth != IGNORE
-    result: list[dict[str, Any]] = []
+    result: list[RegionJson] = []
     seconds, done = effort.look, set()
     for region in proposed:
         label = region["value"]["brushlabels"][0]
@@ -131,7 +132,7 @@ def label_everything(
         return sum(pool.map(work, labelers))
 
 
-def _draw(label: str, mask: np.ndarray, region_id: str, origin: str) -> dict[str, Any]:
+def _draw(label: str, mask: np.ndarray, region_id: str, origin: str) -> RegionJson:
     region = region_json(RegionMask(label, mask, 1.0), region_id)
     del region["score"]
     return {**region, "origin": origin}

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from google.cloud.storage import Client
@@ -16,12 +15,13 @@ from rich.progress import track
 
 from pipelines.errors import ConfigurationError
 from pipelines.exchange.masked_photos import MaskedPhotos
-from pipelines.gcs.client import put, stat, widen
+from pipelines.gcs.client import put, set_pool_size, stat
 from pipelines.ingest.pipeline import IngestReport, ingest
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import IMPORTED
 from pipelines.labelstudio.render import region_json
+from pipelines.labelstudio.schema import RegionJson
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import IGNORE, Params
 from pipelines.records import RegionMask, Task
@@ -97,7 +97,7 @@ def import_labelled(
 
 
 def _upload(bucket: Client, settings: Settings, source: MaskedPhotos, names: Sequence[str], folder: str) -> None:
-    widen(bucket, _UPLOADS)
+    set_pool_size(bucket, _UPLOADS)
     if stat(bucket, settings.source_bucket, settings.catalog) is None:
         put(bucket, settings.source_bucket, settings.catalog, source.catalog(), "text/csv; charset=utf-8")
 
@@ -123,10 +123,10 @@ def _annotate(labels: LabelStudioClient, task: Task, source: MaskedPhotos, photo
     return ""
 
 
-def regions_of(mask: np.ndarray, params: Params) -> list[dict[str, Any]]:
+def regions_of(mask: np.ndarray, params: Params) -> list[RegionJson]:
     """Draw a (H, W) uint8 index mask as regions, one for each label and one for what is ignored."""
     names = {**params.label_names, IGNORE: params.ignore.name}
     return [
-        region_json(RegionMask(names[value], mask == value, 1.0), f"{IMPORTED}{value}") | {"origin": "manual"}
+        {**region_json(RegionMask(names[value], mask == value, 1.0), f"{IMPORTED}{value}"), "origin": "manual"}
         for value in np.unique(mask[mask > 0]).tolist()
     ]

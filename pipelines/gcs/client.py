@@ -63,7 +63,7 @@ def connect(settings: Settings) -> Client:
         ) from error
 
 
-def widen(client: Client, connections: int) -> None:
+def set_pool_size(client: Client, connections: int) -> None:
     """Let a client keep so many connections open, for as many threads; by default it keeps ten."""
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))
@@ -178,7 +178,7 @@ def delete(client: Client, ref: ObjectRef) -> None:
             raise ObjectChangedError(f"{ref.uri} was overwritten since it was listed; run again") from error
 
 
-class BucketShelf:
+class BucketBlobStore:
     """A folder of a bucket for things that are made once and shared; see `segmentation.embeddings.Shelf`."""
 
     def __init__(self, client: Client, bucket: str, prefix: str) -> None:

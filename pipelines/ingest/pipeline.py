@@ -19,10 +19,10 @@ from rich.progress import track
 
 from pipelines.errors import CatalogError
 from pipelines.fs import held
-from pipelines.gcs.client import list_objects, put, read, require_bucket, stat, widen
+from pipelines.gcs.client import list_objects, put, read, require_bucket, set_pool_size, stat
 from pipelines.ingest.catalog import read_catalog
 from pipelines.ingest.intake import PhotoIntake, Problem, problem_of_copy, without_copies, without_doubles
-from pipelines.ingest.task_cache import known_tasks
+from pipelines.ingest.task_cache import load_tasks
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import delete_predictions
 from pipelines.labelstudio.project import find_project
@@ -89,7 +89,7 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
     """
     for name in (settings.source_bucket, settings.target_bucket):
         require_bucket(bucket, name)
-    widen(bucket, _READERS)
+    set_pool_size(bucket, _READERS)
     with held(settings.var / "ingest.lock"):
         report = _ingest(bucket, labels, settings, params)
     put(bucket, settings.target_bucket, REPORT, report.as_csv(), "text/csv; charset=utf-8")
@@ -105,7 +105,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
         catalog, notes = _read_catalog(bucket, settings, params)  # up to here nothing was changed
         project = find_project(labels, params)
         objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
-        there = known_tasks(labels, project, settings.var / _MEMORY)
+        there = load_tasks(labels, project, settings.var / _MEMORY)
         known = {(task.image.uri, task.image.generation) for task in there}
         fresh, copies = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
         logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(copies))
@@ -128,7 +128,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     set_aside = {problem.uri: problem for problem in problems}
     problems += [problem_of_copy(copy, original, set_aside) for copy, original in copies.items()]
     if created:  # an import of a run that was killed may have come to its end beside ours
-        _without_double_tasks(labels, project, known_tasks(labels, project, settings.var / _MEMORY))
+        _without_double_tasks(labels, project, load_tasks(labels, project, settings.var / _MEMORY))
     set_aside = {problem.uri: problem for problem in problems}
     notes += [_rowless(o, settings) for o in objects if o.uri not in set_aside and _catalog_key(o.uri) not in catalog]
     listed = {(o.uri, o.generation) for o in objects}

@@ -1,7 +1,7 @@
-"""The project's tasks as ingest remembers them, so that finding what is new costs what moved since the last run.
+"""A cache of the project's tasks for ingest, so that finding what is new costs what changed since the last run.
 
-The memory is a file that may be deleted at any time. It is believed for a day, for its own project, and as long as the
-number of tasks fits; else all tasks are listed.
+The cache is a file that may be deleted at any time. It is valid for its own project and for a day; after that, or when
+it cannot be read, all tasks are listed again.
 """
 
 import json
@@ -12,49 +12,58 @@ from pathlib import Path
 
 from pipelines.fs import write_atomically
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.cursor import LOOK_AT_EVERYTHING, Look, look_at
-from pipelines.labelstudio.tasks import is_ours, parse_task
+from pipelines.labelstudio.cursor import FULL_SCAN_INTERVAL, TaskCursor, poll
+from pipelines.labelstudio.tasks import is_maskloop_task, parse_task
 from pipelines.records import ImageRef, PhotoTask
 
 
 @dataclass(frozen=True)
-class _Memory:
+class _CachedTasks:
     project: str
     tasks: Mapping[int, PhotoTask] = field(default_factory=dict)
-    look: Look | None = None
-    full_look_at: datetime | None = None
+    cursor: TaskCursor | None = None
+    full_scan_at: datetime | None = None
 
 
-def known_tasks(client: LabelStudioClient, project_id: int, memory: Path) -> list[PhotoTask]:
-    """Give every task that Maskloop made, in the order of ids, and remember them in the file `memory`."""
-    before = _read(memory, f"{client.url} {project_id}")
-    seen = look_at(client, project_id, before.look)
-    moved = {task_id: parse_task(raw) for task_id, raw in seen.moved.items() if is_ours(raw)}
-    stayed = {one: task for one, task in before.tasks.items() if one in seen.look.tasks and one not in seen.moved}
-    tasks = dict(sorted((stayed | moved).items()))
-    _write(memory, _Memory(before.project, tasks, seen.look, before.full_look_at or datetime.now(UTC)))
+def load_tasks(client: LabelStudioClient, project_id: int, cache: Path) -> list[PhotoTask]:
+    """Return every task that Maskloop created, in the order of ids, and store them in the file `cache`."""
+    cached = _read(cache, f"{client.url} {project_id}")
+    changes = poll(client, project_id, cached.cursor)
+    changed = {task_id: parse_task(raw) for task_id, raw in changes.changed.items() if is_maskloop_task(raw)}
+    unchanged = {
+        task_id: task
+        for task_id, task in cached.tasks.items()
+        if task_id in changes.cursor.tasks and task_id not in changes.changed
+    }
+    tasks = dict(sorted((unchanged | changed).items()))
+    full_scan_at = cached.full_scan_at or datetime.now(UTC)
+    _write(cache, _CachedTasks(cached.project, tasks, changes.cursor, full_scan_at))
     return list(tasks.values())
 
 
-def _read(path: Path, project: str) -> _Memory:
-    """Read what is remembered of a project; nothing when that cannot be believed."""
+def _read(path: Path, project: str) -> _CachedTasks:
+    """Return what is cached of a project; nothing when the cache is not valid."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        tasks = {one: PhotoTask(one, ImageRef(*image), metadata) for one, image, metadata in fields["tasks_shown"]}
-        full_look_at = datetime.fromisoformat(fields["full_look_at"])
-        found = _Memory(fields["project"], tasks, Look.from_fields(fields), full_look_at)
-        is_fresh = datetime.now(UTC) - full_look_at < LOOK_AT_EVERYTHING
+        tasks = {
+            task_id: PhotoTask(task_id, ImageRef(*image), metadata)
+            for task_id, image, metadata in fields["tasks_shown"]
+        }
+        full_scan_at = datetime.fromisoformat(fields["full_look_at"])
+        cached = _CachedTasks(fields["project"], tasks, TaskCursor.from_fields(fields), full_scan_at)
+        is_recent = datetime.now(UTC) - full_scan_at < FULL_SCAN_INTERVAL
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return _Memory(project)
-    return found if found.project == project and is_fresh else _Memory(project)
+        return _CachedTasks(project)
+    return cached if cached.project == project and is_recent else _CachedTasks(project)
 
 
-def _write(path: Path, memory: _Memory) -> None:
-    assert memory.look is not None and memory.full_look_at is not None
+def _write(path: Path, cached: _CachedTasks) -> None:
+    assert cached.cursor is not None and cached.full_scan_at is not None
+    tasks = [[task.id, list(asdict(task.image).values()), task.metadata] for task in cached.tasks.values()]
     fields = {
-        "project": memory.project,
-        "full_look_at": memory.full_look_at.isoformat(),
-        **memory.look.as_fields(),
-        "tasks_shown": [[one.id, list(asdict(one.image).values()), one.metadata] for one in memory.tasks.values()],
+        "project": cached.project,
+        "full_look_at": cached.full_scan_at.isoformat(),
+        **cached.cursor.as_fields(),
+        "tasks_shown": tasks,
     }
     write_atomically(path, json.dumps(fields).encode())

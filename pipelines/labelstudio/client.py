@@ -1,7 +1,7 @@
 """One authenticated connection to Label Studio: the SDK for what it covers, plain JSON for reading in bulk.
 
 The SDK parses every answer into models; for pages that hold megabytes of brush strokes plain JSON is several times
-faster, so both share one place for address, token and error messages.
+faster. So both share one place for address, token and error messages.
 """
 
 import base64
@@ -25,7 +25,11 @@ _REFRESH_MARGIN_S = 30
 
 
 class LabelStudioClient:
-    """A connection: `sdk` is the official client, `get` and `post` speak JSON; both raise Maskloop's errors."""
+    """A connection: `sdk` is the official client; `get`, `post`, `patch` and `delete` exchange JSON.
+
+    JSON is not checked here. The variable that takes an answer names its shape, one of `labelstudio.schema`. Failures
+    become Maskloop's errors: of these methods by themselves, of the SDK within `explained`.
+    """
 
     def __init__(self, url: str, token: str, *, transport: httpx.BaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
@@ -40,15 +44,15 @@ class LabelStudioClient:
         self.sdk = LabelStudio(base_url=self.url, api_key=token, timeout=120)
 
     def get(self, path: str, **query: Any) -> Any:
-        """Fetch JSON; query values of None are left out."""
+        """Return the JSON of an address below the server's; query values of None are left out."""
         return self._send("GET", path, params={key: value for key, value in query.items() if value is not None})
 
     def post(self, path: str, body: Any, **query: Any) -> Any:
-        """Send JSON and fetch the answer."""
+        """Send JSON and return that of the answer."""
         return self._send("POST", path, json=body, params=query)
 
     def patch(self, path: str, body: Any) -> Any:
-        """Change some fields of an object."""
+        """Change some fields of an object; returns the JSON of the answer."""
         return self._send("PATCH", path, json=body)
 
     def delete(self, path: str) -> None:
@@ -64,7 +68,7 @@ class LabelStudioClient:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn errors of httpx and of the SDK into Maskloop's, with what, where and what to do."""
+        """Turn errors of httpx and of the SDK into Maskloop's, which say what, where and what to do next."""
         try:
             yield
         except ApiError as error:
@@ -73,7 +77,7 @@ class LabelStudioClient:
             raise ServiceError(f"Label Studio at {self.url} did not answer in time; try again later") from error
         except httpx.LocalProtocolError:  # its text would hold the token
             raise CredentialsError(
-                "MASKLOOP_LABEL_STUDIO_TOKEN holds signs that no token has; copy it again from Account & Settings"
+                "MASKLOOP_LABEL_STUDIO_TOKEN holds characters that no token has; copy it again from Account & Settings"
             ) from None
         except httpx.TransportError as error:
             raise ServiceError(
@@ -83,7 +87,7 @@ class LabelStudioClient:
 
 
 class TokenAuth(httpx.Auth):
-    """Legacy tokens go out as they are; personal access tokens are exchanged for short-lived access tokens."""
+    """Send legacy tokens as they are, and exchange personal access tokens for short-lived access tokens."""
 
     requires_response_body = True
 
@@ -110,7 +114,7 @@ class TokenAuth(httpx.Auth):
 
 
 def is_personal_token(token: str) -> bool:
-    """Tell a personal access token (a JWT) from a legacy token (40 hex digits)."""
+    """Return whether a token is a personal access token (a JWT) and no legacy token (40 hex digits)."""
     return token.count(".") == 2 and bool(_claims(token))
 
 

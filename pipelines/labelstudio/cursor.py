@@ -1,10 +1,10 @@
-"""Which tasks moved since the last look at a project, at the cost of what moved and not of what exists.
+"""Which tasks changed since the last poll of a project; a poll costs what changed, not what exists.
 
-Label Studio moves a task's `updated_at` with every change of its data and every annotation that is written, changed or
-deleted. Deleted tasks leave no trace; they show in the number of tasks, and then the ids are compared. The time of the
-last look comes from Label Studio's own clock, and looks overlap, because a change may become visible later than it is
-dated; of the tasks in the overlap those that look as they did are not given again, unless they moved so shortly before
-that something of it may have been on its way.
+Label Studio moves a task's `updated_at` whenever its data change, or an annotation is written, changed or deleted.
+Deleted tasks leave no trace: they show in the number of tasks, and then all ids are compared. The time of a poll comes
+from Label Studio's own clock. Polls overlap, because a change may become visible later than it is dated. Tasks in the
+overlap that look the same as before are not reported again, unless they changed so shortly before the last poll that
+part of the change may still have been invisible then.
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,21 @@ from typing import Any
 
 from pipelines.labelstudio.annotations import export_tasks, parse_annotation
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.tasks import count_tasks, is_ours, pages
+from pipelines.labelstudio.schema import TaskJson, UserJson
+from pipelines.labelstudio.tasks import count_tasks, is_maskloop_task, list_task_json
 from pipelines.records import Annotation
 
 OVERLAP = timedelta(minutes=10)
-LOOK_AT_EVERYTHING = timedelta(hours=24)  # after which a memory of earlier looks is not believed any more
+FULL_SCAN_INTERVAL = timedelta(hours=24)  # after it, a cached cursor is discarded and everything is read again
 _UNSETTLED = timedelta(minutes=1)
 _PAGE = 1000
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a look at a project saw: all tasks it holds, when the newest of them was changed, and what tells that.
+class TaskCursor:
+    """Where the next poll of a project starts: all task ids, and when the newest change was, by Label Studio's clock.
 
-    `settled` holds, of tasks that the next look will see again, the state in which they need not be given again.
+    `settled` holds, for tasks that the next poll will see again, the state in which they need not be reported again.
     """
 
     tasks: frozenset[int]
@@ -35,7 +36,7 @@ class Look:
     settled: Mapping[int, str] = field(default_factory=dict)
 
     def as_fields(self) -> dict[str, Any]:
-        """Give the look as JSON keeps it."""
+        """Return the cursor as JSON fields."""
         return {
             "tasks": sorted(self.tasks),
             "newest": self.newest.isoformat() if self.newest else None,
@@ -43,49 +44,59 @@ class Look:
         }
 
     @classmethod
-    def from_fields(cls, fields: Mapping[str, Any]) -> "Look":
-        """Read what `as_fields` gave; raises KeyError, TypeError, ValueError or AttributeError for anything else."""
+    def from_fields(cls, fields: Mapping[str, Any]) -> "TaskCursor":
+        """Read what `as_fields` wrote; raises KeyError, TypeError, ValueError or AttributeError for anything else."""
         newest = datetime.fromisoformat(fields["newest"]) if fields["newest"] else None
         settled = {int(task): str(state) for task, state in fields["settled"].items()}
         return cls(frozenset(int(task) for task in fields["tasks"]), newest, settled)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a look found: JSON of the Data Manager by id of each task that moved, ids that are gone, and the look."""
+class TaskChanges:
+    """What a poll saw: Data Manager JSON of each task that changed, by id; ids of deleted tasks; and the new cursor."""
 
-    moved: Mapping[int, Mapping[str, Any]]
-    gone: frozenset[int]
-    look: Look
+    changed: Mapping[int, TaskJson]
+    deleted: frozenset[int]
+    cursor: TaskCursor
 
 
-def look_at(client: LabelStudioClient, project_id: int, last: Look | None) -> Seen:
-    """Find what moved since the `last` look, or everything when there was none."""
+def poll(client: LabelStudioClient, project_id: int, last: TaskCursor | None) -> TaskChanges:
+    """Return the tasks that changed since the `last` poll, or all tasks when there was none."""
     since = last.newest - OVERLAP if last and last.newest else None
-    found = {int(raw["id"]): raw for raw in pages(client, project_id, page_size=_PAGE, query=_moved_since(since))}
-    known = frozenset(found) | (last.tasks if last and since else frozenset())
-    seen_before = last.settled if last else {}
-    moved = {task_id: raw for task_id, raw in found.items() if seen_before.get(task_id) != _state(raw)}
-    there = known
+    recent = _tasks_by_id(client, project_id, _changed_since(since))
+    known = frozenset(recent) | (last.tasks if last and since else frozenset())
+    settled_before = last.settled if last else {}
+    changed = {task_id: task for task_id, task in recent.items() if settled_before.get(task_id) != _state(task)}
+    current = known
     if since and count_tasks(client, project_id) != len(known):
-        everything = {int(raw["id"]): raw for raw in pages(client, project_id, page_size=_PAGE, query={})}
-        there = frozenset(everything)
-        moved |= {task_id: raw for task_id, raw in everything.items() if task_id not in known}  # its clock was put back
-    dates = {task_id: _date(raw["updated_at"]) for task_id, raw in found.items()}
+        everything = _tasks_by_id(client, project_id, {})
+        current = frozenset(everything)
+        # Tasks that are new but dated earlier: somebody set the clock back, or restored the database.
+        changed |= {task_id: task for task_id, task in everything.items() if task_id not in known}
+    deleted = (last.tasks if last else frozenset()) - current
+    return TaskChanges(changed, deleted, _next_cursor(last, current, recent))
+
+
+def _next_cursor(last: TaskCursor | None, tasks: frozenset[int], recent: Mapping[int, TaskJson]) -> TaskCursor:
+    dates = {task_id: datetime.fromisoformat(task["updated_at"]) for task_id, task in recent.items()}
     newest = max([*dates.values(), *([last.newest] if last and last.newest else [])], default=None)
     settled = {
-        task_id: _state(found[task_id])
+        task_id: _state(recent[task_id])
         for task_id, date in dates.items()
         if newest and newest - OVERLAP <= date < newest - _UNSETTLED
     }
-    return Seen(moved, (last.tasks if last else frozenset()) - there, Look(there, newest, settled))
+    return TaskCursor(tasks, newest, settled)
 
 
-def _state(raw: Mapping[str, Any]) -> str:
-    return f"{raw['updated_at']} {raw.get('total_annotations')} {raw.get('cancelled_annotations')}"
+def _tasks_by_id(client: LabelStudioClient, project_id: int, query: Mapping[str, Any]) -> dict[int, TaskJson]:
+    return {int(task["id"]): task for task in list_task_json(client, project_id, page_size=_PAGE, query=query)}
 
 
-def _moved_since(since: datetime | None) -> dict[str, Any]:
+def _state(task: TaskJson) -> str:
+    return f"{task['updated_at']} {task.get('total_annotations')} {task.get('cancelled_annotations')}"
+
+
+def _changed_since(since: datetime | None) -> dict[str, Any]:
     if since is None:
         return {}
     value = since.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -93,38 +104,38 @@ def _moved_since(since: datetime | None) -> dict[str, Any]:
     return {"filters": {"conjunction": "and", "items": [item]}}
 
 
-def _date(text: str) -> datetime:
-    return datetime.fromisoformat(str(text).replace("Z", "+00:00"))
-
-
 @dataclass(frozen=True)
 class Changes:
-    """What a look found: the annotations that the tasks in `read` hold now, and the tasks that are gone.
+    """The annotations that the tasks in `read` hold now, the ids of tasks that are `gone`, and the new cursor.
 
-    Whatever is known of a task in `read` or `gone` and is not among `annotations` does not exist any more.
+    An annotation of a task in `read` or `gone` that is not among `annotations` does not exist any more.
     """
 
     annotations: tuple[Annotation, ...]
     read: frozenset[int]
     gone: frozenset[int]
-    look: Look
+    cursor: TaskCursor
 
 
-def read_changes(client: LabelStudioClient, project_id: int, last: Look | None) -> Changes:
-    """Read what changed since the `last` look, or everything when there was none.
+def read_changes(client: LabelStudioClient, project_id: int, last: TaskCursor | None, ignore_label: str) -> Changes:
+    """Read the annotations of tasks that changed since the `last` poll, or all of them when there was none.
 
-    Skipped and empty annotations are among the annotations; drafts are not annotations.
+    Skipped and empty annotations are among them; drafts are not annotations. `ignore_label` is that of params.yaml:
+    comparisons with predictions leave its regions out.
     """
-    seen = look_at(client, project_id, last)
-    wanted = [task_id for task_id, raw in seen.moved.items() if is_ours(raw) and _is_annotated(raw)]
-    people = {int(user["id"]): str(user["email"]) for user in client.get("/api/users")} if wanted else {}
+    changes = poll(client, project_id, last)
+    annotated = sorted(
+        task_id for task_id, task in changes.changed.items() if is_maskloop_task(task) and _is_annotated(task)
+    )
+    users: list[UserJson] = client.get("/api/users") if annotated else []
+    people = {int(user["id"]): str(user["email"]) for user in users}
     annotations = tuple(
-        parse_annotation(raw, task, people)
-        for task in export_tasks(client, project_id, sorted(wanted))
+        parse_annotation(raw, task, people, ignore_label)
+        for task in export_tasks(client, project_id, annotated)
         for raw in task["annotations"]
     )
-    return Changes(annotations, frozenset(seen.moved), seen.gone, seen.look)
+    return Changes(annotations, frozenset(changes.changed), changes.deleted, changes.cursor)
 
 
-def _is_annotated(raw: Mapping[str, Any]) -> bool:
-    return int(raw.get("total_annotations") or 0) + int(raw.get("cancelled_annotations") or 0) > 0
+def _is_annotated(task: TaskJson) -> bool:
+    return int(task.get("total_annotations") or 0) + int(task.get("cancelled_annotations") or 0) > 0

@@ -1,31 +1,32 @@
-"""The labeling interface as XML: brush, eraser, magic wand, smart keypoints and smart boxes for each label.
+"""The labeling interface: its XML for each label of params.yaml, and the check that all sides know the same labels.
 
-The ignore label stands last in each column, for what nobody can name.
+The interface has brush, magic wand, smart keypoints and smart boxes. The ignore label stands last in each column, for
+regions that nobody can name.
 """
 
 from collections.abc import Collection, Sequence
 from xml.etree import ElementTree as xml  # builds text only; nothing from outside is parsed
 
-from pipelines.errors import DataError
+from pipelines.errors import ContractError, DataError
 from pipelines.labelstudio.controls import BOX, BRUSH, IMAGE, POINT
 from pipelines.params import IgnoreLabel, Label, Params
 
 
 def labeling_interface(params: Params) -> str:
-    """Render the labeling configuration of the project."""
+    """Render the labeling configuration of the project as XML."""
     view = xml.Element("View")
     if params.project.metadata:
         text = "  ·  ".join(f"${column}" for column in params.project.metadata)
         xml.SubElement(view, "Header", value=text, size="5")
-    desk = xml.SubElement(view, "View", style="display: flex; gap: 12px")
+    columns = xml.SubElement(view, "View", style="display: flex; gap: 12px")
     # A column per tool, so that nobody has to scroll to the label they need.
-    labels = xml.SubElement(desk, "View", style="display: flex; gap: 8px; flex: 0 0 auto; zoom: 0.85")
+    labels = xml.SubElement(columns, "View", style="display: flex; gap: 8px; flex: 0 0 auto; zoom: 0.85")
     offered: list[Label | IgnoreLabel] = [*params.labels, params.ignore]
     _labels(labels, "Brush", "BrushLabels", BRUSH, offered, smart="false")
     # Smart prompts ask the interactive service and are never annotations themselves.
     _labels(labels, "Smart point", "KeyPointLabels", POINT, offered, smart="true", smartOnly="true")
     _labels(labels, "Smart box", "RectangleLabels", BOX, offered, smart="true", smartOnly="true")
-    photo = xml.SubElement(desk, "View", style="flex: 1 1 auto; min-width: 0")
+    photo = xml.SubElement(columns, "View", style="flex: 1 1 auto; min-width: 0")
     xml.SubElement(
         photo, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true", zoomControl="true", brightnessControl="true",
         contrastControl="true", crossOrigin="anonymous", smoothing="true", maxHeight="76vh",
@@ -36,7 +37,7 @@ def labeling_interface(params: Params) -> str:
 
 
 def brush_labels(config: str) -> set[str]:
-    """Read the brush labels out of a labeling configuration; raises DataError when it is no XML."""
+    """Read the brush labels out of a labeling configuration (XML); raises DataError when it cannot be parsed."""
     from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
 
     try:
@@ -46,18 +47,31 @@ def brush_labels(config: str) -> set[str]:
     return set(controls.get(BRUSH, {}).get("labels", ()))
 
 
-def label_differences(there: Collection[str], params: Params) -> str:
-    """Say which labels the project offers (`there`) and params.yaml does not, and the other way; empty if they agree.
+def require_same_labels(
+    params: Params,
+    *,
+    offered: Collection[str] | None = None,
+    model_labels: Collection[str] = (),
+    model: str = "the model",
+) -> None:
+    """Raise ContractError when the project or a model has other labels than params.yaml; the message names them.
 
-    The ignore label may be offered and need not be: a project made before there was one can be worked in.
+    `offered` are the brush labels of the project's labeling interface; None leaves the project out. They must be those
+    of params.yaml; the ignore label may be among them and need not, so that projects made before there was one can be
+    worked in. `model_labels` are those that `model` predicts. It may lack labels: these are drawn by hand until the
+    next training. It must not know others, nor the ignore label: nobody may be shown masks of what nobody can name.
     """
-    offered, ours = set(there) - {params.ignore.name}, set(params.label_ids)
-    if offered == ours:
-        return ""
-    return (
-        f"labels differ: only in Label Studio: {sorted(offered - ours) or 'none'}; only in params.yaml: "
-        f"{sorted(ours - offered) or 'none'}"
-    )
+    expected = set(params.label_ids)
+    if offered is not None and (labels := set(offered) - {params.ignore.name}) != expected:
+        raise ContractError(
+            f"labels differ: only in Label Studio: {sorted(labels - expected) or 'none'}; only in params.yaml: "
+            f"{sorted(expected - labels) or 'none'}. Correct params.yaml or run `maskloop setup`"
+        )
+    if unknown := sorted(set(model_labels) - expected):
+        raise ContractError(
+            f"{model} predicts labels that params.yaml does not have: {', '.join(unknown)}. Put them back into "
+            "`labels`, or retrain and promote a model for the labels as they are now"
+        )
 
 
 def _labels(

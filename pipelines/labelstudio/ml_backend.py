@@ -1,19 +1,21 @@
 """Label Studio's ML backend protocol: its requests to records, and records to its answers.
 
-The regions that a click's request already holds are never decoded: only smart prompts are read.
+Regions that a click's request already holds are never decoded; only smart prompts are read.
 """
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipelines.errors import ContractError, DataError, PromptError
+from pipelines.errors import DataError, PromptError
 from pipelines.labelstudio.controls import IMAGE
-from pipelines.labelstudio.interface import brush_labels, label_differences
+from pipelines.labelstudio.interface import brush_labels, require_same_labels
 from pipelines.labelstudio.render import region_json
+from pipelines.labelstudio.schema import PredictionJson, RegionJson, TaskData, TaskJson
 from pipelines.params import Params
 from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels
@@ -24,11 +26,11 @@ class PredictRequest:
     """A `/predict` body: the tasks' photos by position, and the smart regions of a click (empty for batches).
 
     `shows_masks`: the person who clicks was shown masks of the (only) task, because a prediction of it proposes some.
-    `by_label_studio`: Label Studio itself asks, on behalf of a person, and not the prelabel station.
+    `by_label_studio`: Label Studio itself asks, on behalf of a person, and not the prelabel pipeline.
     """
 
     photos: tuple[PhotoAddress, ...]
-    context: tuple[Mapping[str, Any], ...]
+    context: tuple[RegionJson, ...]
     shows_masks: bool = False
     by_label_studio: bool = False
 
@@ -39,12 +41,16 @@ def parse_request(body: Any) -> PredictRequest:
     if not isinstance(tasks, list) or not all(
         isinstance(t, Mapping) and isinstance(t.get("data"), Mapping) for t in tasks
     ):
-        raise DataError("the request has no «tasks» with «data»; send what Label Studio sends to /predict")
+        raise DataError("the request has no `tasks` with `data`; send what Label Studio sends to /predict")
     params = body.get("params")
     context = (params.get("context") if isinstance(params, Mapping) else None) or {}
     regions = context.get("result") if isinstance(context, Mapping) else None
     regions = regions if isinstance(regions, list) else []
-    smart = [r for r in regions if isinstance(r, Mapping) and r.get("type") in ("keypointlabels", "rectanglelabels")]
+    smart = [
+        cast(RegionJson, region)
+        for region in regions
+        if isinstance(region, Mapping) and region.get("type") in ("keypointlabels", "rectanglelabels")
+    ]
     return PredictRequest(
         tuple(_photo_address(task["data"]) for task in tasks),
         tuple(smart),
@@ -53,11 +59,11 @@ def parse_request(body: Any) -> PredictRequest:
     )
 
 
-def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int) -> Prompts:
+def parse_prompts(regions: Sequence[RegionJson], height: int, width: int) -> Prompts:
     """Read smart keypoints and the newest smart box into pixels of the (height, width) upright photo.
 
-    A keypoint with `is_positive` false (Alt-click) says «not this». Raises PromptError for prompts that select nothing
-    or are not numbers.
+    A keypoint with `is_positive` false (Alt-click) is a negative point. Raises PromptError for prompts that select
+    nothing or are not numbers.
     """
     points, positive, box, label = [], [], None, ""
     for region in regions:
@@ -70,7 +76,7 @@ def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int)
                 first = to_pixels(float(value["x"]), float(value["y"]), height, width)
                 far = float(value["x"]) + float(value["width"]), float(value["y"]) + float(value["height"])
                 box = np.array([*first, *to_pixels(*far, height, width)], np.float32)
-            label = str(value[region["type"]][0])
+            label = str(cast(Mapping[str, Any], value)[region["type"]][0])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise PromptError(
                 f"a smart {region.get('type')} region cannot be read ({error!r}); draw it again"
@@ -80,32 +86,27 @@ def parse_prompts(regions: Sequence[Mapping[str, Any]], height: int, width: int)
     return Prompts(np.array(points, np.float32).reshape(-1, 2), np.array(positive, bool), box, label)
 
 
-def require_same_labels_in(body: Any, params: Params, known: Collection[str]) -> None:
-    """Raise ContractError when the project of a `/setup` body has other labels than params.yaml or the model (`known`).
+def require_same_labels_in(body: Any, params: Params, model_labels: Collection[str]) -> None:
+    """Raise ContractError when the project of a `/setup` body or the model has other labels than params.yaml.
 
-    A model that does not know some labels yet is fine: these are drawn by hand until the next training. One that knows
-    the ignore label is not: nobody may be shown masks of what nobody can name.
+    See `require_same_labels`. A body without the project's `schema`, such as Maskloop itself sends, is not checked.
     """
     schema = body.get("schema") if isinstance(body, Mapping) else None
-    if not schema:
-        return
-    if differences := label_differences(brush_labels(str(schema)), params):
-        raise ContractError(f"{differences}. Mend params.yaml or run `maskloop setup`")
-    if unknown := sorted(set(known) - set(params.label_ids)):
-        raise ContractError(
-            f"the model predicts labels that are no garments of the project: {', '.join(unknown)}. Put them back into "
-            "params.yaml, or retrain and promote a model for the labels as they are now"
-        )
+    if schema:
+        require_same_labels(params, offered=brush_labels(str(schema)), model_labels=model_labels)
 
 
-def batch_answer(predictions: Sequence[Mapping[str, Any] | None], model_version: str) -> dict[str, Any]:
+def batch_answer(predictions: Sequence[PredictionJson | None], model_version: str) -> dict[str, Any]:
     """Answer a batch with predictions as JSON; a task without one gets an empty item, which Label Studio skips."""
     return {"results": [prediction or {} for prediction in predictions] or [{}], "model_version": model_version}
 
 
-def click_answer(mask: np.ndarray, label: str, score: float, model_version: str) -> dict[str, Any]:
-    """Answer a click with one brush region; an empty mask gives a result without regions, never an empty list."""
-    regions = []
+def click_answer(mask: NDArray[np.bool_], label: str, score: float, model_version: str) -> dict[str, Any]:
+    """Answer a click with one brush region; `mask` is (height, width) bool, `score` 0..1.
+
+    An empty mask gives a result without regions, never an empty list of results.
+    """
+    regions: list[RegionJson] = []
     if mask.any():
         regions = [region_json(RegionMask(label, mask, score), uuid.uuid4().hex[:10])]
         regions[0]["origin"] = "manual"  # a person asked for it
@@ -120,13 +121,13 @@ def empty_answer(model_version: str) -> dict[str, Any]:
     return {"results": [{"result": [], "score": 0.0, "model_version": model_version}], "model_version": model_version}
 
 
-def _proposes_regions(task: Mapping[str, Any]) -> bool:
+def _proposes_regions(task: TaskJson) -> bool:
     predictions = task.get("predictions")
     return isinstance(predictions, list) and any(
-        isinstance(one, Mapping) and bool(one.get("result")) for one in predictions
+        isinstance(prediction, Mapping) and bool(prediction.get("result")) for prediction in predictions
     )
 
 
-def _photo_address(data: Mapping[str, Any]) -> PhotoAddress:
+def _photo_address(data: TaskData) -> PhotoAddress:
     generation = str(data.get("generation", ""))
     return PhotoAddress(str(data.get(IMAGE) or ""), int(generation) if generation.isdecimal() else 0)

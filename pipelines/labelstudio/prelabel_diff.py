@@ -1,52 +1,67 @@
-"""What became of a pre-label: the prediction that Label Studio keeps beside an annotation, against that annotation."""
+"""Usage of a pre-label: an annotation compared with the copy of its prediction that Label Studio keeps beside it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from pipelines.errors import AnnotationError, ContractError
 from pipelines.labelstudio.regions import compile_regions
+from pipelines.labelstudio.schema import AnnotationJson, RegionJson
+from pipelines.params import IGNORE
 from pipelines.records import ImageRef, Proposal
 
-_ALPHA = 128  # strokes are antialiased; for a statistic the middle will do
+_ALPHA_THRESHOLD = 128  # strokes have soft edges; for a statistic the middle will do
+_MAX_LABELS = 254  # 0 is the background and 255 is IGNORE
 
 
-def compare(proposed: Sequence[Mapping[str, Any]], submitted: Sequence[Mapping[str, Any]], image: ImageRef) -> Proposal:
+def compare(
+    proposed: Sequence[RegionJson], submitted: Sequence[RegionJson], image: ImageRef, ignore_label: str | None
+) -> Proposal:
     """Compare the regions of a prediction with those of the annotation that started from it.
 
-    Raises AnnotationError or ContractError when some region cannot be read.
+    Pixels of regions with the label `ignore_label` count for no label and not as background: nobody could say whether
+    the prediction was right there. With None, every label counts. Raises AnnotationError or ContractError when a region
+    cannot be read.
     """
-    labels = sorted({label for region in (*proposed, *submitted) for label in _labels(region)})
-    if len(labels) > 254:
-        raise AnnotationError(f"{image.uri}: regions hold {len(labels)} labels; 254 can be told apart")
+    labels = sorted({label for region in (*proposed, *submitted) for label in _labels(region)} - {ignore_label})
+    if len(labels) > _MAX_LABELS:
+        raise AnnotationError(f"{image.uri}: regions hold {len(labels)} labels; at most {_MAX_LABELS} can be compared")
     ids = {label: number for number, label in enumerate(labels, start=1)}
-    size = len(labels) + 1
+    if ignore_label is not None:
+        ids[ignore_label] = IGNORE
     before, after = (
-        compile_regions(one, ids, image.height, image.width, _ALPHA).mask.ravel() for one in (proposed, submitted)
+        compile_regions(regions, ids, image.height, image.width, _ALPHA_THRESHOLD).mask.ravel()
+        for regions in (proposed, submitted)
     )
+    if ignore_label is not None:
+        judged = (before != IGNORE) & (after != IGNORE)
+        before, after = before[judged], after[judged]
+    size = len(labels) + 1
     counts = np.bincount(before.astype(np.int32) * size + after, minlength=size * size).reshape(size, size)
     kept = {str(region.get("id")) for region in submitted}
     return Proposal(
         deleted=sum(str(region.get("id")) not in kept for region in proposed),
         pixels={
-            label: (int(counts[place].sum()), int(counts[:, place].sum()), int(counts[place, place]))
-            for place, label in enumerate(["", *labels])
+            label: (int(counts[number].sum()), int(counts[:, number].sum()), int(counts[number, number]))
+            for number, label in enumerate(["", *labels])
         },
     )
 
 
-def proposal_of(raw: Mapping[str, Any], image: ImageRef) -> Proposal | None:
-    """Compare an annotation of an export with the prediction beside it; None when that is not the one it started from.
+def proposal_of(raw: AnnotationJson, image: ImageRef, ignore_label: str) -> Proposal | None:
+    """Compare an exported annotation with the prediction beside it, as `compare` does.
 
-    Neither is it known when a region cannot be read: the mask compiler says so, of the same annotation.
+    Returns None when a region of either cannot be read; the mask compiler reports the annotation's own regions.
     """
+    prediction = raw.get("prediction")
+    if prediction is None:
+        return None
     try:
-        return compare(raw["prediction"]["result"], raw["result"], image)
+        return compare(prediction["result"], raw["result"], image, ignore_label)
     except (AnnotationError, ContractError, TypeError, KeyError, AttributeError):  # JSON of any shape
         return None
 
 
-def _labels(region: Mapping[str, Any]) -> Sequence[str]:
+def _labels(region: RegionJson) -> list[str]:
     labels = (region.get("value") or {}).get(str(region.get("type")))
     return [str(label) for label in labels[:1]] if isinstance(labels, list) else []

@@ -1,4 +1,4 @@
-"""The Label Studio project as code: created from params.yaml, brought in line again on every run.
+"""The Label Studio project as code: created from params.yaml, and updated by every later run.
 
 Only what differs is written, and nothing here ever touches tasks, predictions or annotations.
 """
@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipelines.contract import SEGMENT_ANYTHING, SEGMENTATION
-from pipelines.errors import ContractError, ServiceError
+from pipelines.errors import ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import BRUSH
-from pipelines.labelstudio.interface import label_differences, labeling_interface
+from pipelines.labelstudio.interface import labeling_interface
+from pipelines.labelstudio.schema import BackendJson, ProjectJson
 from pipelines.labelstudio.tasks import REVIEW
 from pipelines.params import Params
 from pipelines.records import CATALOG_COLUMNS
@@ -35,20 +36,26 @@ _HIDDEN = [
 
 
 def find_project(client: LabelStudioClient, params: Params) -> int:
-    """Give the id of the project with the title of params.yaml.
+    """Return the id of the project with the title of params.yaml.
 
     Raises ServiceError with the remedy when there is none.
     """
-    found = _project_named(client, params.project.title)
-    if found is None:
+    project = _project_named(client, params.project.title)
+    if project is None:
         raise ServiceError(
-            f"Label Studio at {client.url} has no project «{params.project.title}»; create it with `maskloop setup`"
+            f'Label Studio at {client.url} has no project "{params.project.title}"; create it with `maskloop setup`'
         )
-    return int(found["id"])
+    return int(project["id"])
+
+
+def read_project(client: LabelStudioClient, project_id: int) -> ProjectJson:
+    """Return the project with all its settings."""
+    project: ProjectJson = client.get(f"/api/projects/{project_id}/")
+    return project
 
 
 def ensure_project(client: LabelStudioClient, params: Params, settings: Settings) -> list[str]:
-    """Create or mend project, source storage and both backends; gives a line per change, none when all was right.
+    """Create or correct project, source storage and both backends; returns a line per change.
 
     Label Studio pre-labels with the backend of the lowest id, so the segmentation service is connected first, and both
     are connected anew when the order is wrong.
@@ -61,11 +68,13 @@ def ensure_project(client: LabelStudioClient, params: Params, settings: Settings
             created = client.sdk.projects.create(title=params.project.title, **wanted)
         assert created.id is not None
         project_id = created.id
-        changes.append(f"created project «{params.project.title}»")
+        changes.append(f'created project "{params.project.title}"')
     else:
         project_id = int(project["id"])
-        full = client.get(f"/api/projects/{project_id}/")
-        different = {key: value for key, value in wanted.items() if _plain(full.get(key)) != _plain(value)}
+        current = read_project(client, project_id)
+        different = {
+            key: value for key, value in wanted.items() if _without_spaces(current.get(key)) != _without_spaces(value)
+        }
         if different:
             client.patch(f"/api/projects/{project_id}/", different)
             changes.append(f"updated project: {', '.join(sorted(different))}")
@@ -76,36 +85,32 @@ def ensure_project(client: LabelStudioClient, params: Params, settings: Settings
 
 
 def project_labels(client: LabelStudioClient, project_id: int) -> set[str]:
-    """Give the brush labels that the project offers to labelers."""
-    config = client.get(f"/api/projects/{project_id}/")["parsed_label_config"]
-    return set(config.get(BRUSH, {}).get("labels", ()))
+    """Return the brush labels that the project offers to labelers."""
+    controls = read_project(client, project_id)["parsed_label_config"]
+    return set(controls.get(BRUSH, {}).get("labels", ()))
 
 
-def require_same_labels(client: LabelStudioClient, project_id: int, params: Params) -> None:
-    """Raise ContractError when the project's labels are not those of params.yaml; see `label_differences`."""
-    if differences := label_differences(project_labels(client, project_id), params):
-        raise ContractError(f"{differences}. Mend params.yaml or run `maskloop setup`")
-
-
-def list_backends(client: LabelStudioClient, project_id: int) -> list[dict[str, Any]]:
-    """Give the connected backends, the one that pre-labels first."""
-    return sorted(client.get("/api/ml", project=project_id), key=lambda backend: backend["id"])
+def list_backends(client: LabelStudioClient, project_id: int) -> list[BackendJson]:
+    """Return the connected backends, the one that pre-labels first."""
+    backends: list[BackendJson] = client.get("/api/ml", project=project_id)
+    return sorted(backends, key=lambda backend: backend["id"])
 
 
 def show_predictions_of(client: LabelStudioClient, project_id: int, model_version: str) -> None:
-    """Make the labeling stream start from this model version's predictions; some task must already have one."""
-    if client.get(f"/api/projects/{project_id}/").get("model_version") != model_version:
+    """Make the label stream start from this model version's predictions; some task must already have one."""
+    if read_project(client, project_id).get("model_version") != model_version:
         client.patch(f"/api/projects/{project_id}/", {"model_version": model_version})
 
 
-def _project_named(client: LabelStudioClient, title: str) -> dict[str, Any] | None:
-    """Give the first project that ever had the title: others may be made later, by anybody."""
-    page, found = 1, []
+def _project_named(client: LabelStudioClient, title: str) -> ProjectJson | None:
+    """Return the oldest project with the title: anybody may create others of that title later."""
+    page, same_title = 1, list[ProjectJson]()
     while True:
         answer = client.get("/api/projects/", page=page, page_size=100)
-        found += [dict(project) for project in answer["results"] if project["title"] == title]
+        projects: list[ProjectJson] = answer["results"]
+        same_title += [project for project in projects if project["title"] == title]
         if not answer.get("next"):
-            return min(found, key=lambda project: int(project["id"]), default=None)
+            return min(same_title, key=lambda project: int(project["id"]), default=None)
         page += 1
 
 
@@ -124,17 +129,21 @@ def _project_fields(params: Params) -> dict[str, Any]:
 
 
 def overlap_fields(share: float) -> dict[str, int]:
-    """Let Label Studio hand this share of the photos, in whole per cent, to two people instead of one."""
+    """Return the settings that make Label Studio serve this share of the photos (0..1) to two people instead of one.
+
+    Label Studio counts in whole per cent.
+    """
     return {"maximum_annotations": 2 if share else 1, "overlap_cohort_percentage": round(100 * share) if share else 100}
 
 
-def _plain(value: Any) -> Any:
+def _without_spaces(value: object) -> object:
     return "".join(value.split()) if isinstance(value, str) else value
 
 
 def tabs() -> list[dict[str, Any]]:
-    """Describe the Data Manager's tabs: all photos; what comes next: photos with masks, the least certain first; and
-    photos whose masks look wrong, with the reason, the worst first.
+    """Return the Data Manager's tabs: all photos; the queue, the least certain photos first; and photos for review.
+
+    Photos for review are those whose masks look wrong; the tab shows the reason, the worst first.
     """
 
     def where(column: str, operator: str) -> dict[str, Any]:
@@ -169,12 +178,12 @@ def tabs() -> list[dict[str, Any]]:
 
 
 def _ensure_tabs(client: LabelStudioClient, project_id: int) -> list[str]:
-    """Make the tabs that are not there; columns and filters that people changed in them are theirs."""
-    there = {view["data"].get("title") for view in client.get("/api/dm/views", project=project_id)}
-    missing = [tab for tab in tabs() if tab["title"] not in there]
+    """Create the tabs that are missing; columns and filters that people changed in existing ones stay."""
+    existing = {view["data"].get("title") for view in client.get("/api/dm/views", project=project_id)}
+    missing = [tab for tab in tabs() if tab["title"] not in existing]
     for tab in missing:
         client.post("/api/dm/views", {"project": project_id, "data": tab})
-    return [f"made the tab «{tab['title']}»" for tab in missing]
+    return [f'made the tab "{tab["title"]}"' for tab in missing]
 
 
 def _ensure_storage(client: LabelStudioClient, project_id: int, settings: Settings) -> list[str]:
@@ -200,20 +209,23 @@ def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Setti
     password = settings.service_password.get_secret_value()
     login = {"auth_method": "BASIC_AUTH", "basic_auth_user": settings.service_user, "basic_auth_pass": password}
     mode = login if password else {"auth_method": "NONE"}
-    there = list_backends(client, project_id)
-    ours = [b for b in there if b["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE)]
+    connected = [
+        backend
+        for backend in list_backends(client, project_id)
+        if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE)
+    ]
     changes = []
-    if [(b["title"], b["url"].rstrip("/"), b["is_interactive"]) for b in ours] != list(wanted):
-        for backend in ours:
+    if [(b["title"], b["url"].rstrip("/"), b["is_interactive"]) for b in connected] != list(wanted):
+        for backend in connected:
             client.delete(f"/api/ml/{backend['id']}")
-        # Label Studio keeps to itself why a service refuses the project, so it is asked first.
+        # Label Studio does not say why a service refuses the project, so the service is asked first.
         ask_service(settings, SEGMENTATION, "/setup", {"schema": label_config}, timeout_s=10)
         for title, url, interactive in wanted:
-            backend = {"project": project_id, "url": url, "title": title, "is_interactive": interactive}
-            client.post("/api/ml", {**backend, **mode})
+            fields = {"project": project_id, "url": url, "title": title, "is_interactive": interactive}
+            client.post("/api/ml", {**fields, **mode})
         changes.append("connected the segmentation and segment-anything services")
-    elif any(b["auth_method"] != mode["auth_method"] or "401" in str(b.get("error_message")) for b in ours):
-        for backend in ours:
+    elif any(b["auth_method"] != mode["auth_method"] or "401" in str(b.get("error_message")) for b in connected):
+        for backend in connected:
             client.patch(f"/api/ml/{backend['id']}", {"project": project_id, "url": backend["url"], **mode})
         changes.append("gave the model services' login to Label Studio")
     return changes + _ensure_webhooks(client, project_id, [url for _, url, _ in wanted], login if password else None)
@@ -222,7 +234,7 @@ def _ensure_backends(client: LabelStudioClient, project_id: int, settings: Setti
 def _ensure_webhooks(
     client: LabelStudioClient, project_id: int, services: Sequence[str], login: Mapping[str, str] | None
 ) -> list[str]:
-    """Give the events that Label Studio sends to its backends the login that it leaves out."""
+    """Add the services' login to the webhooks of Label Studio's backends; it creates them without one."""
     headers = {}
     if login:
         pair = base64.b64encode(f"{login['basic_auth_user']}:{login['basic_auth_pass']}".encode()).decode()

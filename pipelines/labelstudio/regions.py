@@ -1,21 +1,23 @@
-"""Regions of an annotation to index masks: the mask compiler's reading of Label Studio's JSON."""
+"""Regions of an annotation to index masks: how the mask compiler reads Label Studio's JSON."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.errors import AnnotationError, ContractError
 from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.controls import BOX, POINT
+from pipelines.labelstudio.schema import RegionJson, RegionValue
 from pipelines.labelstudio.shapes import bitmask_mask, ellipse_mask, polygon_mask, rectangle_mask
 from pipelines.params import Params
 from pipelines.records import Annotation
 
-IMPORTED = "import-"  # the ids of regions that came with labelled photos of other makers begin so
+IMPORTED = "import-"  # prefix of the ids of regions that came with externally labelled photos
 # By region type: value, height, width and alpha threshold → (height, width) bool.
-_READERS: Mapping[str, Callable[[Mapping[str, Any], int, int, int], np.ndarray]] = {
+_READERS: Mapping[str, Callable[[RegionValue, int, int, int], NDArray[np.bool_]]] = {
     "brushlabels": lambda value, height, width, alpha: rle_to_mask(value["rle"], height, width, threshold=alpha),
     "polygonlabels": lambda value, height, width, _: polygon_mask(value, height, width),
     "rectanglelabels": lambda value, height, width, _: rectangle_mask(value, height, width),
@@ -26,16 +28,16 @@ _READERS: Mapping[str, Callable[[Mapping[str, Any], int, int, int], np.ndarray]]
 
 @dataclass(frozen=True)
 class CompiledMask:
-    """An index mask with how its regions came to be."""
+    """An index mask, with the origins of its regions."""
 
-    mask: np.ndarray  # (H, W) uint8, 0 = background, 255 = ignored
+    mask: NDArray[np.uint8]  # (H, W), 0 = background, 255 = ignored
     painted: frozenset[int]  # ids of the regions; one that others cover wholly is not in the mask
     origins: Mapping[str, int]  # regions by origin: prediction (untouched), prediction-changed, manual
     overlap_pixels: int
 
 
 def compile_regions(
-    result: Sequence[Mapping[str, Any]],
+    result: Sequence[RegionJson],
     region_ids: Mapping[str, int],
     height: int,
     width: int,
@@ -45,9 +47,9 @@ def compile_regions(
     """Paint the regions of one annotation in drawing order; the region painted last wins a pixel.
 
     `region_ids` maps the labels that regions may carry to pixel values; the ignore label is one of them, painted like
-    any other. Brush, polygon, rectangle, ellipse and bitmask regions count; prompts of the smart tools do not. With
-    `priority`, labels from the strongest on, an earlier one wins whatever was drawn last, and those not named are the
-    weakest.
+    any other. Brush, polygon, rectangle, ellipse and bitmask regions count; prompts of the smart tools do not.
+    `priority` lists labels from the strongest on: an earlier one wins a pixel whatever was drawn last, and labels that
+    it does not name are the weakest.
     Raises AnnotationError naming the region when its size is not the photo's or it cannot be read, and ContractError
     when params.yaml does not know its label: then no photo with that label could be trusted.
     """
@@ -56,7 +58,8 @@ def compile_regions(
     painted_pixels = 0
     strength = {label: len(priority) - rank for rank, label in enumerate(priority)}
     drawn = [(_label(region, region_ids, height, width), region) for region in result if not _is_prompt(region)]
-    for label, region in sorted(drawn, key=lambda one: strength.get(one[0], 0)):  # equal ones stay in drawing order
+    # The sort is stable: regions of equal strength stay in drawing order.
+    for label, region in sorted(drawn, key=lambda labelled: strength.get(labelled[0], 0)):
         pixels = _read(region, height, width, alpha_threshold)
         painted_pixels += int(np.count_nonzero(pixels))
         np.copyto(mask, region_ids[label], where=pixels)
@@ -67,7 +70,10 @@ def compile_regions(
 
 
 def compile_annotation(annotation: Annotation, params: Params) -> CompiledMask:
-    """Paint an annotation as the parameters say, unclear regions as `IGNORE`; raises what `compile_regions` raises."""
+    """Paint an annotation as the parameters say, regions of the ignore label as `IGNORE`; raises as `compile_regions`.
+
+    The mask is (height, width) of the upright photo.
+    """
     image, options = annotation.image, params.compile
     return compile_regions(
         annotation.raw["result"], params.region_ids, image.height, image.width, options.alpha_threshold,
@@ -75,18 +81,18 @@ def compile_annotation(annotation: Annotation, params: Params) -> CompiledMask:
     )  # fmt: skip
 
 
-def _is_prompt(region: Mapping[str, Any]) -> bool:
+def _is_prompt(region: RegionJson) -> bool:
     return region.get("type") == "keypointlabels" or region.get("from_name") in (POINT, BOX)
 
 
-def _label(region: Mapping[str, Any], region_ids: Mapping[str, int], height: int, width: int) -> str:
-    """Give the region's label once its kind, label and size are known to be right."""
+def _label(region: RegionJson, region_ids: Mapping[str, int], height: int, width: int) -> str:
+    """Return the region's label after checking its kind, label and size."""
     where, kind = f"region {region.get('id')}", region.get("type")
     if kind not in _READERS:
         kinds = ", ".join(name.removesuffix("labels") for name in _READERS)
         raise AnnotationError(f"{where} is a {kind}; only {kinds} regions make masks: redraw it with one of these")
     try:
-        label = str(region["value"][kind][0])
+        label = str(cast(Mapping[str, Any], region["value"])[kind][0])
         size = int(region["original_height"]), int(region["original_width"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise AnnotationError(f"{where} lacks label or size ({error!r}); draw it again") from error
@@ -102,7 +108,7 @@ def _label(region: Mapping[str, Any], region_ids: Mapping[str, int], height: int
     return label
 
 
-def _read(region: Mapping[str, Any], height: int, width: int, alpha_threshold: int) -> np.ndarray:
+def _read(region: RegionJson, height: int, width: int, alpha_threshold: int) -> NDArray[np.bool_]:
     try:
         return _READERS[region["type"]](region["value"], height, width, alpha_threshold)
     except AnnotationError as error:

@@ -1,22 +1,23 @@
 """Records to Label Studio's JSON: brush regions and predictions, as the editor draws them and both services answer."""
 
 import re
-from typing import Any
 
 from pipelines.labelstudio.brush_rle import label_map_to_rles, mask_to_rle
 from pipelines.labelstudio.controls import BRUSH, IMAGE
+from pipelines.labelstudio.schema import PredictionJson, RegionJson
 from pipelines.records import Prediction, RegionMask
 
-_OTHER = re.compile("[^A-Za-z0-9-]")  # signs that the editor might stumble over in an id
+_UNSAFE = re.compile("[^A-Za-z0-9-]")  # characters that the editor might not accept in an id
 
 
-def prediction_json(prediction: Prediction) -> dict[str, Any]:
+def prediction_json(prediction: Prediction) -> PredictionJson:
     """Render a prediction as Label Studio's JSON: brush regions with scores, and the model version."""
     rles = label_map_to_rles(prediction.mask, [region.label_id for region in prediction.regions])
+    height, width = prediction.mask.shape
     regions = [
         _region(
             region_id(prediction.model_version, region.label), region.label, rles[region.label_id], region.score,
-            *prediction.mask.shape,
+            height, width,
         )
         for region in prediction.regions
     ]  # fmt: skip
@@ -24,22 +25,23 @@ def prediction_json(prediction: Prediction) -> dict[str, Any]:
 
 
 def region_id(model_version: str, label: str) -> str:
-    """Name a predicted region so that it tells, wherever it ends up, which model drew it; see `version_of_region`."""
-    return f"{re.sub(_OTHER, lambda sign: f'_{ord(sign[0]):02x}', model_version)}--{re.sub(_OTHER, '-', label)}"
+    """Return an id for a predicted region that names its model wherever it ends up; see `version_of_region`."""
+    return f"{re.sub(_UNSAFE, lambda sign: f'_{ord(sign[0]):02x}', model_version)}--{re.sub(_UNSAFE, '-', label)}"
 
 
 def version_of_region(region_id: str) -> str:
-    """Give the model version that a region's id names; an empty text for regions that people drew."""
+    """Return the model version that a region's id names; an empty text for regions that people drew."""
     version, _, label = region_id.partition("--")
     return re.sub("_([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), version) if label else ""
 
 
-def region_json(region: RegionMask, region_id: str) -> dict[str, Any]:
+def region_json(region: RegionMask, region_id: str) -> RegionJson:
     """Render one region as a brush region."""
-    return _region(region_id, region.label, mask_to_rle(region.mask), region.score, *region.mask.shape)
+    height, width = region.mask.shape
+    return _region(region_id, region.label, mask_to_rle(region.mask), region.score, height, width)
 
 
-def _region(region_id: str, label: str, rle: list[int], score: float, height: int, width: int) -> dict[str, Any]:
+def _region(region_id: str, label: str, rle: list[int], score: float, height: int, width: int) -> RegionJson:
     return {
         "id": region_id,
         "from_name": BRUSH,

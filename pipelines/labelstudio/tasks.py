@@ -1,4 +1,4 @@
-"""Tasks of Label Studio to and from records: the task data is the ledger of which photo, at which generation."""
+"""Label Studio's tasks to and from records. Task data alone says which photo, at which generation, has which task."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,11 +8,12 @@ from typing import Any
 from pipelines.errors import CredentialsError, DataError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import IMAGE
+from pipelines.labelstudio.schema import TaskData, TaskJson, TaskPage
 from pipelines.records import ImageRef, Metadata, Task
 
 _PAGE = 500
 _IMPORT_BATCH = 500
-# The Data Manager fills computed columns only when some are hidden; these are costly and not needed here, which leaves
+# The Data Manager fills computed columns only when some are hidden. These are costly and not needed here, which leaves
 # predictions_model_versions and draft_exists.
 _UNNEEDED = [
     f"tasks:{name}"
@@ -23,35 +24,36 @@ _UNNEEDED = [
 ]  # fmt: skip
 _IDENTITY = ("generation", "sha256", "height", "width")
 _PHASH = "phash"  # tasks of earlier versions lack it
-REVIEW = "review"  # why somebody should look at what was drawn; absent or empty: nothing is said of it
+REVIEW = "review"  # why somebody should check what was drawn; absent or empty when there is no reason
 
 
 def list_tasks(client: LabelStudioClient, project_id: int, *, only: Sequence[int] | None = None) -> Iterator[Task]:
-    """Give every task that Maskloop made, or those of the ids in `only`; tasks of other makers are left alone.
+    """Yield every task that Maskloop created, or those of the ids in `only`; other tasks are left out.
 
     Sizes in pixels are those of the upright photo.
     """
     query = {} if only is None else {"selectedItems": {"all": False, "included": list(only)}}
-    for raw in pages(client, project_id, page_size=_PAGE, query=query):
-        if is_ours(raw):
+    for raw in list_task_json(client, project_id, page_size=_PAGE, query=query):
+        if is_maskloop_task(raw):
             yield parse_task(raw)
 
 
 def count_tasks(client: LabelStudioClient, project_id: int) -> int:
-    """Count all tasks of the project, those of other makers included."""
-    return int(client.get("/api/tasks", project=project_id, page=1, page_size=1, fields="task_only")["total"])
+    """Count all tasks of the project, also those that Maskloop did not create."""
+    page: TaskPage = client.get("/api/tasks", project=project_id, page=1, page_size=1, fields="task_only")
+    return int(page["total"])
 
 
 def locked_tasks(client: LabelStudioClient, project_id: int) -> set[int]:
-    """Give the ids of the tasks that the labeling stream handed to somebody and keeps for them.
+    """Return the ids of the tasks that the label stream has served to somebody and keeps for them.
 
-    Raises ServiceError with the remedy when Label Studio does not allow to ask for it.
+    Raises ServiceError with the remedy when Label Studio does not allow this filter.
     """
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    held = {"filter": "filter:tasks:locks__expire_at", "operator": "greater", "type": "Datetime", "value": now}
-    query = {"filters": {"conjunction": "and", "items": [held]}}
+    locked = {"filter": "filter:tasks:locks__expire_at", "operator": "greater", "type": "Datetime", "value": now}
+    query = {"filters": {"conjunction": "and", "items": [locked]}}
     try:
-        return {int(raw["id"]) for raw in pages(client, project_id, page_size=_PAGE, query=query)}
+        return {int(raw["id"]) for raw in list_task_json(client, project_id, page_size=_PAGE, query=query)}
     except CredentialsError:
         raise
     except ServiceError as error:
@@ -66,23 +68,23 @@ def locked_tasks(client: LabelStudioClient, project_id: int) -> set[int]:
 def tasks_with_masks(client: LabelStudioClient, project_id: int, among: Sequence[int]) -> set[int]:
     """Return the ids of those of the tasks `among` of which a prediction proposes some region.
 
-    Label Studio looks into the predictions itself, so that their strokes need not travel.
+    Label Studio searches the predictions itself, so that their strokes need not travel.
     """
     some_region = {
         "filter": "filter:tasks:predictions_results", "operator": "contains", "type": "String", "value": '"from_name"',
     }  # fmt: skip
-    found: set[int] = set()
+    with_masks: set[int] = set()
     for start in range(0, len(among), _PAGE):
         query = {
             "filters": {"conjunction": "and", "items": [some_region]},
             "selectedItems": {"all": False, "included": list(among[start : start + _PAGE])},
         }
-        found |= {int(raw["id"]) for raw in pages(client, project_id, page_size=_PAGE, query=query)}
-    return found
+        with_masks |= {int(raw["id"]) for raw in list_task_json(client, project_id, page_size=_PAGE, query=query)}
+    return with_masks
 
 
 def create_tasks(client: LabelStudioClient, project_id: int, photos: Sequence[tuple[ImageRef, Metadata]]) -> int:
-    """Create one task per photo in bulk; gives how many Label Studio says it created."""
+    """Create one task per photo in bulk; returns how many Label Studio says it created."""
     created = 0
     for start in range(0, len(photos), _IMPORT_BATCH):
         body = [{"data": task_data(image, metadata)} for image, metadata in photos[start : start + _IMPORT_BATCH]]
@@ -91,43 +93,45 @@ def create_tasks(client: LabelStudioClient, project_id: int, photos: Sequence[tu
 
 
 def update_task(client: LabelStudioClient, project_id: int, task_id: int, image: ImageRef, metadata: Metadata) -> None:
-    """Point an existing task at another generation of its photo, and bring what the catalogue says of it in line.
+    """Point an existing task at another generation of its photo, and update the catalogue's part of its data.
 
-    All else that the task says stays, as it is at this moment: task data is written as a whole. Only why somebody
-    should look at what was drawn on other bytes is no longer said. A task that is gone stays gone.
+    Task data can only be written as a whole, so that it is read first, and all other keys stay. Only the reason for a
+    review goes when the bytes changed: it was about what was drawn on the old ones. A task that was deleted stays
+    deleted.
     """
-    for now in _as_written(client, project_id, task_id):
-        data = {**now["data"], **task_data(image, metadata)}
-        if now["data"].get("sha256") != image.sha256:
+    for current in _read_task_json(client, project_id, task_id):
+        data = {**current["data"], **task_data(image, metadata)}
+        if current["data"].get("sha256") != image.sha256:
             data.pop(REVIEW, None)
         client.patch(f"/api/tasks/{task_id}/", {"data": data})
 
 
 def show_reviews(client: LabelStudioClient, project_id: int, reasons: Mapping[str, str]) -> int:
-    """Make the tasks of these photos, by sha256, show why somebody should look at them, and no others.
+    """Make exactly the tasks of these photos show a reason for review; `reasons` maps a photo's sha256 to it.
 
-    Gives how many changed. Each task is read again right before it is written, because its data is written as a whole;
-    whoever else writes task data (ingest) must be kept out meanwhile.
+    Returns how many changed. Each task is read again right before it is written, because its data is written as a
+    whole; no other writer of task data (ingest) may run meanwhile.
     """
     changed = 0
-    for raw in [raw for raw in pages(client, project_id, page_size=_PAGE, query={}) if is_ours(raw)]:
-        if raw["data"].get(REVIEW, "") != reasons.get(raw["data"]["sha256"], ""):
-            for now in _as_written(client, project_id, raw["id"]):
-                data = {**now["data"], REVIEW: reasons.get(now["data"]["sha256"], "")}
-                client.patch(f"/api/tasks/{raw['id']}/", {"data": data})
+    all_tasks = list(list_task_json(client, project_id, page_size=_PAGE, query={}))
+    for task in filter(is_maskloop_task, all_tasks):
+        if task["data"].get(REVIEW, "") != reasons.get(task["data"]["sha256"], ""):
+            for current in _read_task_json(client, project_id, task["id"]):
+                data = {**current["data"], REVIEW: reasons.get(current["data"]["sha256"], "")}
+                client.patch(f"/api/tasks/{task['id']}/", {"data": data})
                 changed += 1
     return changed
 
 
-def _as_written(client: LabelStudioClient, project_id: int, task_id: int) -> Iterator[dict[str, Any]]:
-    """Give a task's JSON as it is now, no address in it resolved; nothing when the task is gone."""
+def _read_task_json(client: LabelStudioClient, project_id: int, task_id: int) -> Iterator[TaskJson]:
+    """Yield a task's JSON as it is now, with addresses as they were written; nothing when the task is gone."""
     only = {"selectedItems": {"all": False, "included": [task_id]}}
-    yield from pages(client, project_id, page_size=1, query=only)
+    yield from list_task_json(client, project_id, page_size=1, query=only)
 
 
-def hand_out_again(client: LabelStudioClient, task_id: int, people: int = 2) -> None:
-    """Let the labeling stream give a task that one person drew to one more; `people` are all who draw it then."""
-    client.patch(f"/api/tasks/{task_id}/", {"overlap": people, "is_labeled": False})
+def serve_again(client: LabelStudioClient, task_id: int, annotators: int = 2) -> None:
+    """Let the label stream serve an annotated task to one more person; `annotators` is their number afterwards."""
+    client.patch(f"/api/tasks/{task_id}/", {"overlap": annotators, "is_labeled": False})
 
 
 def delete_task(client: LabelStudioClient, task_id: int) -> None:
@@ -138,18 +142,18 @@ def delete_task(client: LabelStudioClient, task_id: int) -> None:
 def task_data(image: ImageRef, metadata: Metadata) -> dict[str, Any]:
     """Build the task's data: what the interface shows, and the photo's identity.
 
-    The generation travels as text: it exceeds what JavaScript numbers can hold.
+    The generation is text: it exceeds what JavaScript numbers can hold.
     """
     identity = {name: getattr(image, name) for name in _IDENTITY}
     return {**metadata, IMAGE: image.uri, **identity, "generation": str(image.generation), _PHASH: image.phash}
 
 
-def is_ours(raw: Mapping[str, Any]) -> bool:
-    """Tell whether task JSON carries the identity that Maskloop writes."""
+def is_maskloop_task(raw: TaskJson) -> bool:
+    """Return whether task JSON carries the identity that Maskloop writes."""
     return all(name in raw.get("data", {}) for name in (IMAGE, *_IDENTITY))
 
 
-def parse_image(data: Mapping[str, Any]) -> ImageRef:
+def parse_image(data: TaskData) -> ImageRef:
     """Read the photo's identity from task data; raises DataError naming the missing or bad key."""
     try:
         return ImageRef(
@@ -160,12 +164,12 @@ def parse_image(data: Mapping[str, Any]) -> ImageRef:
         raise DataError(f"task data without a usable photo identity ({error!r}); re-create it with ingest") from error
 
 
-def parse_metadata(data: Mapping[str, Any]) -> Metadata:
+def parse_metadata(data: TaskData) -> Metadata:
     """Read the catalogue's part of task data."""
     return {key: str(value) for key, value in data.items() if key not in (IMAGE, _PHASH, REVIEW, *_IDENTITY)}
 
 
-def parse_task(raw: Mapping[str, Any]) -> Task:
+def parse_task(raw: TaskJson) -> Task:
     """Read one task of the Data Manager's listing."""
     versions = str(raw.get("predictions_model_versions") or "")
     skipped = int(raw.get("cancelled_annotations") or 0)
@@ -183,15 +187,15 @@ def parse_task(raw: Mapping[str, Any]) -> Task:
     )
 
 
-def pages(
+def list_task_json(
     client: LabelStudioClient, project_id: int, *, page_size: int, query: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
-    """Give the Data Manager's task JSON page by page, of all tasks or of those that `query` filters or selects."""
-    asked = json.dumps({"hiddenColumns": {"explore": _UNNEEDED, "labeling": _UNNEEDED}, **query})
+) -> Iterator[TaskJson]:
+    """Yield the Data Manager's task JSON, page by page, of all tasks or of those that `query` filters or selects."""
+    text = json.dumps({"hiddenColumns": {"explore": _UNNEEDED, "labeling": _UNNEEDED}, **query})
     page, seen, total = 1, 0, 1
     while seen < total:
-        answer = client.get(
-            "/api/tasks", project=project_id, page=page, page_size=page_size, query=asked,
+        answer: TaskPage = client.get(
+            "/api/tasks", project=project_id, page=page, page_size=page_size, query=text,
             fields="task_only", resolve_uri="false",  # task data as it was written, not as a browser needs it
         )  # fmt: skip
         total = int(answer["total"])

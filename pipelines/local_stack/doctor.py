@@ -1,4 +1,4 @@
-"""`maskloop doctor`: every connection and every known trap, each with how to mend it."""
+"""`maskloop doctor`: check every connection and every known trap, and say how to fix what is wrong."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,13 +13,14 @@ from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import connect, is_personal_token
-from pipelines.labelstudio.interface import label_differences
+from pipelines.labelstudio.interface import require_same_labels
 from pipelines.labelstudio.project import (
     SEGMENT_ANYTHING_TITLE,
     SEGMENTATION_TITLE,
     find_project,
     list_backends,
     project_labels,
+    read_project,
 )
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks, tasks_with_masks
 from pipelines.local_stack.services import Service, get_health, is_healthy, services_in
@@ -31,45 +32,45 @@ from pipelines.settings import PROJECT_ROOT, Settings
 
 
 @dataclass(frozen=True)
-class Ill:
-    """What is wrong, and how to mend it."""
+class Failure:
+    """What is wrong, and how to fix it."""
 
     what: str
     remedy: str
 
 
 @dataclass(frozen=True)
-class Note:
-    """What works, but may surprise, and what to do about it."""
+class Notice:
+    """What works but may be surprising, and what to do about it."""
 
     what: str
     remedy: str
 
 
-Answer = str | Note | Ill  # good news as text, something to know, or what is wrong
+Answer = str | Notice | Failure  # a text when all is well
 Check = Callable[[Settings], Answer]
 
 
 def examine(settings: Settings, console: Console) -> bool:
-    """Run every check and print a table; True when nothing is wrong."""
+    """Run every check, print a table, and return whether nothing is wrong."""
     table = Table(title="Maskloop doctor", title_justify="left", show_lines=True)
-    for heading in ("", "check", "finding", "how to mend it"):
+    for heading in ("", "check", "finding", "how to fix it"):
         table.add_column(heading, overflow="fold")
-    well = True
+    healthy = True
     for name, answer in findings(settings):
-        if isinstance(answer, Ill):
-            well = False
+        if isinstance(answer, Failure):
+            healthy = False
             table.add_row("[red]✗", name, answer.what, answer.remedy)
-        elif isinstance(answer, Note):
+        elif isinstance(answer, Notice):
             table.add_row("[yellow]!", name, answer.what, answer.remedy)
         else:
             table.add_row("[green]✓", name, answer, "")
     console.print(table)
-    return well
+    return healthy
 
 
 def findings(settings: Settings) -> list[tuple[str, Answer]]:
-    """Give each check's name and answer; an error that Maskloop knows is an answer too."""
+    """Return each check's name and answer; a check that raises an error is answered by a failure."""
     answers: list[tuple[str, Answer]] = [
         (f"{service.name} answers", _service(settings, service)) for service in services_in(settings)
     ]
@@ -77,31 +78,30 @@ def findings(settings: Settings) -> list[tuple[str, Answer]]:
         try:
             answers.append((name, check(settings)))
         except MaskloopError as error:
-            answers.append((name, Ill(str(error), "see the finding")))
-        except (LookupError, ValueError, OSError) as error:  # an answer of another program, or a file that is gone
-            answers.append((name, Ill(f"{type(error).__name__}: {error}", "see what runs at the addresses above")))
+            answers.append((name, Failure(str(error), "see the finding")))
+        except (LookupError, ValueError, OSError) as error:  # another program answered, or a file is gone
+            answers.append((name, Failure(f"{type(error).__name__}: {error}", "see what runs at the addresses above")))
     return answers
 
 
 def _service(settings: Settings, service: Service) -> Answer:
     healthy, why = is_healthy(service, settings)
-    return "healthy" if healthy else Ill(why, "`maskloop up`; its log is in var/logs")
+    return "healthy" if healthy else Failure(why, "`maskloop up`; its log is in var/logs")
 
 
 def _token(settings: Settings) -> Answer:
     token = settings.label_studio_token.get_secret_value()
     who = connect(settings).get("/api/current-user/whoami")["email"]
-    kind = "personal access token, refreshed by itself" if is_personal_token(token) else "legacy token"
+    kind = "personal access token, refreshed automatically" if is_personal_token(token) else "legacy token"
     return f"{kind} of {who}"
 
 
 def _project(settings: Settings) -> Answer:
     labels, params = connect(settings), load_params(settings.params_path)
-    there, mend = project_labels(labels, find_project(labels, params)), "`maskloop setup` brings it in line"
-    if differences := label_differences(there, params):
-        return Ill(differences, mend)
-    if params.ignore.name not in there:
-        return Note(f"the project does not offer «{params.ignore.name}» for what nobody can name", mend)
+    offered = project_labels(labels, find_project(labels, params))
+    require_same_labels(params, offered=offered)
+    if params.ignore.name not in offered:
+        return Notice(f"the project does not offer the ignore label {params.ignore.name!r}", "`maskloop setup` adds it")
     return f"{len(params.labels)} labels in project and params.yaml"
 
 
@@ -110,22 +110,22 @@ def _backends(settings: Settings) -> Answer:
     project = find_project(labels, params)
     backends = list_backends(labels, project)
     wanted = [settings.url(SEGMENTATION), settings.url(SEGMENT_ANYTHING)]
-    ours = [backend for backend in backends if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE)]
-    if [backend["url"].rstrip("/") for backend in ours] != wanted:
-        there = ", ".join(backend["url"] for backend in backends)
-        return Ill(f"connected: {there or 'none'}; wanted, in this order: {', '.join(wanted)}", "`maskloop setup`")
-    if backends[0] is not ours[0]:
-        return Ill(
-            f"«{backends[0]['title']}» was connected before ours, and Label Studio pre-labels with the first",
+    own = [backend for backend in backends if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE)]
+    if [backend["url"].rstrip("/") for backend in own] != wanted:
+        connected = ", ".join(backend["url"] for backend in backends)
+        return Failure(f"connected: {connected or 'none'}; wanted, in this order: {', '.join(wanted)}", "`maskloop setup`")
+    if backends[0] is not own[0]:
+        return Failure(
+            f"{backends[0]['title']!r} is connected before Maskloop's, and Label Studio pre-labels with the first",
             "remove it in the project's settings, under Model",
         )
-    config = labels.get(f"/api/projects/{project}/")["label_config"]
+    config = read_project(labels, project)["label_config"]
     ask_service(settings, SEGMENTATION, "/setup", {"schema": config}, timeout_s=10)  # says which labels disagree
-    if off := [f"{b['title']} ({b.get('error_message') or 'no reason'})" for b in ours if b["state"] != "CO"]:
-        return Ill(
+    if off := [f"{b['title']} ({b.get('error_message') or 'no reason'})" for b in own if b["state"] != "CO"]:
+        return Failure(
             f"Label Studio calls disconnected: {', '.join(off)}",
-            "`maskloop setup` gives it their login again; a banned address must leave USER_ADDITIONAL_BANNED_SUBNETS "
-            "in Label Studio's environment",
+            "`maskloop setup` sets their login again; a banned address must be removed from "
+            "USER_ADDITIONAL_BANNED_SUBNETS in Label Studio's environment",
         )
     return "segmentation first, segment-anything interactive, both connected"
 
@@ -135,24 +135,24 @@ def _queue(settings: Settings) -> Answer:
     project = find_project(labels, params)
     held = locked_tasks(labels, project)
     waiting = [t for t in list_tasks(labels, project) if t.prediction_versions and not t.opened and t.id not in held]
-    shown = labels.get(f"/api/projects/{project}/").get("model_version") or "none"
+    shown = read_project(labels, project).get("model_version") or "none"
     if waiting and all(shown not in task.prediction_versions for task in waiting):
-        return Ill(f"{len(waiting)} photos wait, none with {shown}, which the project shows", "`maskloop prelabel`")
+        return Failure(f"{len(waiting)} photos wait, none with {shown}, which the project shows", "`maskloop prelabel`")
     masks = tasks_with_masks(labels, project, [task.id for task in waiting])
     return (
         f"{len(waiting)} photos wait, {len(masks)} with masks and {len(waiting) - len(masks)} without; {len(held)} are "
-        "in people's hands"
+        "assigned to people"
     )
 
 
 def _ports(settings: Settings) -> Answer:
-    """Label Studio silently takes the next port when its own is taken."""
+    """Check that Label Studio has its own port; it silently takes the next one when that is taken."""
     try:
         page = httpx.get(f"{settings.url('label_studio')}/api/version", timeout=5).json()
     except (httpx.HTTPError, ValueError):
         page = {}
     if "label-studio-os-package" not in page:
-        return Ill(
+        return Failure(
             f"{settings.url('label_studio')} is not Label Studio",
             "another program has the port, so Label Studio took the next: free it or set MASKLOOP_LABEL_STUDIO_PORT",
         )
@@ -165,7 +165,7 @@ def _buckets(settings: Settings) -> Answer:
     for name in names:
         gcs.require_bucket(client, name)
     if gcs.stat(client, settings.source_bucket, settings.catalog) is None:
-        return Ill(
+        return Failure(
             f"gs://{settings.source_bucket} has no {settings.catalog}",
             "upload the catalogue CSV, or set MASKLOOP_CATALOG to its object name",
         )
@@ -175,11 +175,11 @@ def _buckets(settings: Settings) -> Answer:
 def _airflow(settings: Settings) -> Answer:
     airflow = Airflow(settings)
     if errors := airflow.import_errors():
-        return Ill("; ".join(errors), "mend the DAG file named")
+        return Failure("; ".join(errors), "fix the DAG file named")
     if missing := DAG_IDS - airflow.dags():
-        return Ill(f"Airflow has not read {', '.join(sorted(missing))}", "wait half a minute; see var/logs")
+        return Failure(f"Airflow has not read {', '.join(sorted(missing))}", "wait half a minute; see var/logs")
     if missing_pools := [name for name in POOLS if not airflow.has_pool(name)]:
-        return Ill(f"there is no pool {', '.join(missing_pools)}", "`maskloop setup` creates it")
+        return Failure(f"there is no pool {', '.join(missing_pools)}", "`maskloop setup` creates it")
     return f"{len(DAG_IDS)} DAGs, pools {', '.join(POOLS)}"
 
 
@@ -191,27 +191,23 @@ def _champion(settings: Settings) -> Answer:
     wanted = champion.served_as if champion else NO_MODEL
     if serving != wanted:
         problem = get_health(settings.url(SEGMENTATION)).get("problem", "")
-        return Ill(
+        return Failure(
             f"MLflow's champion is {wanted}, the service serves {serving}. {problem}", "see var/logs/segmentation.log"
         )
-    unknown = sorted(set(known) - set(load_params(settings.params_path).label_ids))
-    if unknown:
-        return Ill(
-            f"{serving} predicts labels that params.yaml lacks: {', '.join(unknown)}", "put them back, or retrain"
-        )
+    require_same_labels(load_params(settings.params_path), model_labels=known, model=serving)
     if champion and champion.paused:
-        return Note(
-            f"{serving} is paused and draws no masks for anybody: {champion.paused}",
-            f"`maskloop promote {champion.version}` lets it draw again; a better model ends it by itself",
+        return Notice(
+            f"{serving} is paused and draws no masks: {champion.paused}",
+            f"`maskloop promote {champion.version}` resumes it; the promotion of a better model ends the pause as well",
         )
-    return serving if champion else "none yet: the first training makes one"
+    return serving if champion else "none yet: the first training creates one"
 
 
 def _clicks(settings: Settings) -> Answer:
     health = get_health(settings.url(SEGMENT_ANYTHING))
     if health["fallback"] and settings.sam_checkpoint:
-        return Ill(
-            f"{health['model_version']} answers: {health['fallback']}", "mend MASKLOOP_SAM_CHECKPOINT, then restart"
+        return Failure(
+            f"{health['model_version']} answers: {health['fallback']}", "correct MASKLOOP_SAM_CHECKPOINT, then restart"
         )
     return health["model_version"] + (f": {health['fallback']}" if health["fallback"] else "")
 
@@ -219,17 +215,17 @@ def _clicks(settings: Settings) -> Answer:
 def _workspace(settings: Settings) -> Answer:
     path = settings.workspace_path
     if not (path / ".git").exists():
-        return Ill(f"there is no workspace {path}", "`maskloop up` makes it")
+        return Failure(f"there is no workspace {path}", "`maskloop up` creates it")
     workspace, project = Workspace(path, settings), Workspace(PROJECT_ROOT, settings)
     if "bucket" not in (path / ".dvc" / "config.local").read_text(encoding="utf-8"):
-        return Ill("DVC has no remote", "`maskloop up` writes it")
+        return Failure("DVC has no remote", "`maskloop up` writes it")
     uncommitted = project.git("diff", "--name-only", "HEAD", "--", "params.yaml", "dvc.yaml", "pipelines")
     if uncommitted:
         names = ", ".join(uncommitted.splitlines()[:3])
-        return Note(f"the project has changes that no dataset version will see: {names}", "git commit them")
+        return Notice(f"the project has changes that no dataset version will see: {names}", "git commit them")
     dirty = workspace.git("status", "--porcelain", "--", "data", "params.yaml")
     tags = workspace.dataset_tags()
-    note = "; an unfinished sync is taken up by the next one" if dirty else ""
+    note = "; the next sync completes an unfinished one" if dirty else ""
     return (f"{len(tags)} dataset versions, newest {tags[-1]}" if tags else "no dataset version yet") + note
 
 

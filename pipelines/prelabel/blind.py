@@ -13,11 +13,10 @@ import pandas as pd
 from pipelines.dataset.published import Published
 from pipelines.dataset.split import BLIND_SIDES, TEST, TRAIN, is_blind, is_marked_full, sides_of
 from pipelines.errors import ServiceError
-from pipelines.gcs import client as gcs
-from pipelines.labelstudio.annotations import export_tasks, parse_annotation
+from pipelines.labelstudio.annotations import export_tasks, prediction_version_of
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import empty_prediction, push_predictions, replace_predictions
-from pipelines.labelstudio.tasks import hand_out_again, tasks_with_masks
+from pipelines.labelstudio.tasks import serve_again, tasks_with_masks
 from pipelines.params import Params
 from pipelines.prelabel.strategies import chance
 from pipelines.records import Task
@@ -59,7 +58,7 @@ class Blindness:
 
 def read_blindness(settings: Settings, params: Params, tasks: Sequence[Task]) -> Blindness:
     """Return what is known of the photos of all `tasks` of the project and of the newest dataset."""
-    published = Published.of(settings, gcs.connect(settings))
+    published = Published.of(settings)
     tags = published.tags()
     manifest = published.manifest(tags[-1]) if tags else None
     return blindness_of(tasks, manifest, params)
@@ -112,7 +111,7 @@ def open_for_blind_work(
     for task in sorted(closed, key=lambda task: chance("second", task)):
         if len(ours) + opened < _SECOND_AT_ONCE and not _was_drawn_blind(labels, project, task):
             _empty(labels, project, task, version)
-            hand_out_again(labels, task.id, _drawn_by(task) + 1)
+            serve_again(labels, task.id, _drawn_by(task) + 1)
             opened += 1
     if dirty:
         logger.info(
@@ -127,9 +126,9 @@ def _was_drawn_blind(labels: LabelStudioClient, project: int, task: Task) -> boo
     if _drawn_by(task) == 1:
         return False
     return any(
-        not annotation.cancelled and not annotation.planted and not annotation.prediction_version
+        not raw["was_cancelled"] and not prediction_version_of(raw)
         for exported in export_tasks(labels, project, [task.id])
-        for annotation in (parse_annotation(raw, exported, {}) for raw in exported["annotations"])
+        for raw in exported["annotations"]
     )
 
 

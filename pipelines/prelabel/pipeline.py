@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from pipelines.contract import SEGMENTATION
-from pipelines.errors import ContractError, ServiceError
+from pipelines.errors import ServiceError
 from pipelines.fs import held
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import LabelStudioClient
+from pipelines.labelstudio.interface import require_same_labels
 from pipelines.labelstudio.predictions import empty_prediction, push_predictions, replace_predictions
-from pipelines.labelstudio.project import find_project, require_same_labels, show_predictions_of
+from pipelines.labelstudio.project import find_project, project_labels, show_predictions_of
+from pipelines.labelstudio.schema import PredictionJson
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks, task_data, tasks_with_masks
 from pipelines.params import Params
 from pipelines.prelabel.strategies import Ledger, LedgerFile, chance, next_tasks, to_score
@@ -61,8 +63,8 @@ def plan_batches(labels: LabelStudioClient, settings: Settings, params: Params) 
         logger.info("no champion yet: tasks stay without predictions until the first model is promoted")
         return []
     project = find_project(labels, params)
-    require_same_labels(labels, project, params)
-    _require_known_labels(serving, known, params)
+    require_same_labels(params, offered=project_labels(labels, project), model_labels=known, model=serving)
+    _warn_of_unlearned_labels(serving, known, params)
     taken = locked_tasks(labels, project)
     tasks = list(list_tasks(labels, project))
     unopened = [task for task in tasks if not task.opened and task.id not in taken]
@@ -117,7 +119,7 @@ def prelabel_batch(labels: LabelStudioClient, settings: Settings, params: Params
     asked = [*batch["masks"], *batch["blind"]]
     free = _nobodys(labels, project, only=asked)
     without = [task for task in free if task.id in set(batch["blind"])]
-    results: dict[int, dict[str, Any]] = {}
+    results: dict[int, PredictionJson] = {}
     problems: dict[int, str] = {}
     version = batch["version"]
     tasks: list[Task] = []
@@ -156,7 +158,7 @@ def _place(position: float, scores: Sequence[float]) -> float:
 
 
 def _publish(
-    labels: LabelStudioClient, project: int, version: str, tasks: Sequence[Task], results: Mapping[int, dict[str, Any]]
+    labels: LabelStudioClient, project: int, version: str, tasks: Sequence[Task], results: Mapping[int, PredictionJson]
 ) -> set[int]:
     """Import what still holds: predicting took a while, and people, ingest and other runs went on meanwhile.
 
@@ -190,13 +192,7 @@ def serving_model(settings: Settings) -> tuple[str, tuple[str, ...]]:
     return str(answer["model_version"]), tuple(answer["labels"])
 
 
-def _require_known_labels(version: str, known: Sequence[str], params: Params) -> None:
-    unknown = sorted(set(known) - set(params.label_ids))
-    if unknown:
-        raise ContractError(
-            f"{version} predicts labels that params.yaml does not have: {', '.join(unknown)}. Put them back into "
-            "`labels`, or retrain and promote a model for the labels as they are now"
-        )
+def _warn_of_unlearned_labels(version: str, known: Sequence[str], params: Params) -> None:
     missing = sorted(set(params.label_ids) - set(known))
     if missing:
         logger.warning(

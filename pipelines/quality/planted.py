@@ -9,7 +9,6 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +17,8 @@ import pandas as pd
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.planted import MISSED, is_planted, planted_json
 from pipelines.labelstudio.predictions import empty_prediction, push_predictions, replace_predictions
-from pipelines.labelstudio.tasks import hand_out_again
+from pipelines.labelstudio.schema import PredictionJson
+from pipelines.labelstudio.tasks import serve_again
 from pipelines.params import IGNORE, Params
 from pipelines.prelabel.strategies import chance_of
 from pipelines.records import Prediction, RegionScore
@@ -150,7 +150,7 @@ def hand_out_gold(
                 shown += 1
             if not replace_predictions(labels, photo.task, prediction):
                 push_predictions(labels, project, {photo.task: prediction})
-        hand_out_again(labels, photo.task)
+        serve_again(labels, photo.task)
     return shown
 
 
@@ -168,7 +168,7 @@ def take_back(labels: LabelStudioClient, tasks: Iterable[int], version: str) -> 
 
 def _wrong_prediction(
     photo: GoldPhoto, donors: Callable[[GoldPhoto], Donors], params: Params, version: str
-) -> dict[str, Any] | None:
+) -> PredictionJson | None:
     """Return the planted prediction of a photo; None when it is not of the share, or there is no region for it."""
     if chance_of("planted", photo.sha256) >= params.quality.planted_share:
         return None

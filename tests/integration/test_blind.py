@@ -12,7 +12,7 @@ from pipelines.dataset.pipeline import sync
 from pipelines.dataset.split import BLIND_SIDES, sides_of
 from pipelines.demo.labelers import Labeler
 from pipelines.ingest.pipeline import ingest
-from pipelines.labelstudio.annotations import export_tasks, parse_annotation
+from pipelines.labelstudio.annotations import export_tasks, prediction_version_of
 from pipelines.labelstudio.predictions import empty_prediction, push_predictions
 from pipelines.labelstudio.project import show_predictions_of
 from pipelines.labelstudio.render import region_id, region_json
@@ -104,7 +104,7 @@ def test_a_photo_drawn_from_masks_is_drawn_again_by_somebody_who_is_shown_nothin
     assert ([one["result"] for one in handed["predictions"]], handed["annotations"], handed["drafts"]) == ([[]], [], [])
     bob.submit(handed, [{**coat(SECOND, "hand"), "origin": "manual"}], 5.0)
     [exported] = export_tasks(archive.labels, archive.project, [task.id])
-    versions = {parse_annotation(raw, exported, {}).prediction_version for raw in exported["annotations"]}
+    versions = {prediction_version_of(raw) for raw in exported["annotations"]}
     assert versions == {VERSION, ""}
     assert open_again() == 0, "it was drawn blind"
 

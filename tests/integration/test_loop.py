@@ -238,9 +238,8 @@ def test_photos_keep_their_side_from_version_to_version(settings):
 
 def test_each_annotation_lies_in_the_target_bucket(settings, bucket, labels, project):
     there = {ref.name for ref in gcs.list_objects(bucket, settings.target_bucket, "annotations/")}
-    assert there == {
-        f"annotations/{annotation.uuid}.json" for annotation in read_changes(labels, project, None).annotations
-    }
+    annotations = read_changes(labels, project, None, "unclear").annotations
+    assert there == {f"annotations/{annotation.uuid}.json" for annotation in annotations}
     assert len(there) == 40
 
 
@@ -302,7 +301,7 @@ def test_an_overwritten_photo_takes_over_its_unopened_task(settings, bucket, lab
 
 
 def test_the_same_bytes_uploaded_again_only_move_the_generation(settings, bucket, labels, workspace_params, project):
-    before = read_changes(labels, project, None).annotations[0]
+    before = read_changes(labels, project, None, "unclear").annotations[0]
     ref = gcs.stat(bucket, *gcs.split_uri(before.image.uri))
     data = gcs.read(bucket, ref)
     gcs.write(bucket, ref.bucket, ref.name, data, "image/jpeg", replaces=ref.generation)
@@ -334,7 +333,7 @@ def test_a_click_in_label_studio_gives_the_garment(labels, project, workspace_pa
 
 
 def test_a_deleted_annotation_leaves_the_next_version_and_the_bucket(settings, bucket, labels, project):
-    gone = read_changes(labels, project, None).annotations[0]
+    gone = read_changes(labels, project, None, "unclear").annotations[0]
     labels.delete(f"/api/annotations/{gone.raw['id']}/")
     version = sync(bucket, labels, settings)
     assert version.tag == "dataset-0003"

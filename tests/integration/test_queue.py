@@ -11,7 +11,7 @@ from PIL import Image
 from pipelines.dataset.split import side_of
 from pipelines.demo.labelers import Labeler
 from pipelines.gcs import client as gcs
-from pipelines.labelstudio.annotations import export_tasks, parse_annotation, started_from_its_prediction
+from pipelines.labelstudio.annotations import export_tasks, prediction_version_of, started_from_its_prediction
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import QUEUE_TITLE, find_project
 from pipelines.labelstudio.render import region_id
@@ -141,7 +141,7 @@ def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after
     people[0].submit({"id": looked_at.id, "project": project, "predictions": [older]}, older["result"], 5.0)
     [annotated] = export_tasks(labels, project, [looked_at.id])
     [raw] = annotated["annotations"]
-    assert parse_annotation(raw, annotated, {}).prediction_version == "clothing:v1"
+    assert prediction_version_of(raw) == "clothing:v1"
     assert not started_from_its_prediction(raw)
 
 

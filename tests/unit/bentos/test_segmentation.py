@@ -103,7 +103,7 @@ def test_a_body_that_is_no_request_is_refused(service: TestClient) -> None:
     answer = service.post("/predict", json={"task": 1})
 
     assert answer.status_code == 400
-    assert "«tasks»" in answer.json()["detail"]
+    assert "`tasks`" in answer.json()["detail"]
 
 
 def test_a_body_that_is_too_large_or_no_json_is_not_even_read(service_without_champion: TestClient) -> None:

@@ -15,7 +15,7 @@ from pipelines.dataset.mirror import Note, copy_changes
 from pipelines.dataset.pipeline import _build, _take_version_before
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ChecksError, ConfigurationError, DataError, DatasetError, MaskloopError, TrainingError
-from pipelines.labelstudio.cursor import Changes, Look
+from pipelines.labelstudio.cursor import Changes, TaskCursor
 from pipelines.records import Annotation
 from pipelines.settings import PROJECT_ROOT
 
@@ -117,7 +117,7 @@ class TestThroughDvc:
                 )
                 for n in range(1, count + 1)
             )
-            changes = Changes(drawn, frozenset(), frozenset(), Look(frozenset(range(1, count + 1)), None))
+            changes = Changes(drawn, frozenset(), frozenset(), TaskCursor(frozenset(range(1, count + 1)), None))
             copy_changes(bucket_client, project_workspace.path, Note("p"), changes)
             _take_version_before(project_workspace, _Nothing())  # type: ignore[arg-type]  # answers as Published does
             return project_workspace

@@ -13,7 +13,7 @@ from pipelines.dataset.files import ANNOTATIONS, IMAGES, image_path
 from pipelines.dataset.mirror import Copied, Note, copy_changes, read_note
 from pipelines.errors import StorageError
 from pipelines.gcs import client as gcs
-from pipelines.labelstudio.cursor import Changes, Look
+from pipelines.labelstudio.cursor import Changes, TaskCursor
 from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation
 
@@ -34,7 +34,7 @@ def look(bucket_client: Client, tmp_path: Path) -> Callable[..., Copied | None]:
         note: Note, *annotations: Annotation, read: Collection[int] = (), gone: Collection[int] = ()
     ) -> Copied | None:
         tasks = frozenset(annotation.task_id for annotation in annotations) | frozenset(read)
-        seen = Look(tasks | (note.look.tasks if note.look else frozenset()) - frozenset(gone), None)
+        seen = TaskCursor(tasks | (note.cursor.tasks if note.cursor else frozenset()) - frozenset(gone), None)
         return copy_changes(bucket_client, tmp_path, note, Changes(annotations, tasks, frozenset(gone), seen))
 
     return copy
@@ -155,12 +155,12 @@ def test_the_note_is_believed_while_it_fits(look, labelled: Annotate, tmp_path: 
     note.write(path)
     assert read_note(path, "p", tmp_path) == note
 
-    assert read_note(path, "another project", tmp_path).look is None
-    old = replace(note, full_look_at=datetime.now(UTC) - timedelta(hours=25))
+    assert read_note(path, "another project", tmp_path).cursor is None
+    old = replace(note, full_scan_at=datetime.now(UTC) - timedelta(hours=25))
     old.write(path)
-    assert read_note(path, "p", tmp_path).look is None, "once a day everything is compared"
+    assert read_note(path, "p", tmp_path).cursor is None, "once a day everything is compared"
     note.write(path)
     (tmp_path / ANNOTATIONS / "b.json").write_bytes(b"from an older version that was checked out")
-    assert read_note(path, "p", tmp_path).look is None
+    assert read_note(path, "p", tmp_path).cursor is None
     path.write_text("{half")
     assert read_note(path, "p", tmp_path) == Note("p")

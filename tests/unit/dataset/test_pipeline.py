@@ -18,7 +18,7 @@ from pipelines.dataset.split import is_marked_full
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import StorageError
 from pipelines.gcs import client as gcs
-from pipelines.labelstudio.cursor import Changes, Look
+from pipelines.labelstudio.cursor import Changes, TaskCursor
 from pipelines.records import Annotation
 from pipelines.settings import PROJECT_ROOT, Settings
 
@@ -64,7 +64,7 @@ def test_the_target_bucket_follows_changes(bucket_client: Client, archive_bucket
 def seen(*annotations: Annotation) -> Changes:
     """A look at a project that holds these annotations."""
     tasks = frozenset(annotation.task_id for annotation in annotations)
-    return Changes(annotations, tasks, frozenset(), Look(tasks, None))
+    return Changes(annotations, tasks, frozenset(), TaskCursor(tasks, None))
 
 
 def test_a_missing_bucket_stops_before_anything_is_made(bucket_client: Client, tmp_path: Path) -> None:

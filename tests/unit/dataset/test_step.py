@@ -15,7 +15,7 @@ from pipelines.dataset.remote import is_published, missing_objects, push_and_aud
 from pipelines.dataset.step import Step, Touched
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ChecksError
-from pipelines.labelstudio.cursor import Changes, Look
+from pipelines.labelstudio.cursor import Changes, TaskCursor
 from pipelines.records import Annotation
 
 Annotate = Callable[..., Annotation]
@@ -31,8 +31,8 @@ class Project:
     def copy(self, *read: Annotation, gone: frozenset[int] = frozenset()) -> Copied:
         """Bring the copy in line with these annotations, each of a task of its own."""
         tasks = frozenset(annotation.task_id for annotation in read)
-        known = (self.note.look.tasks if self.note.look else frozenset()) | tasks
-        changes = Changes(read, tasks, gone, Look(known - gone, None))
+        known = (self.note.cursor.tasks if self.note.cursor else frozenset()) | tasks
+        changes = Changes(read, tasks, gone, TaskCursor(known - gone, None))
         copied = copy_changes(self.bucket, self.workspace.path, self.note, changes)
         assert copied is not None
         self.note = copied.note

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipelines.ingest.task_cache import known_tasks
+from pipelines.ingest.task_cache import load_tasks
 from pipelines.labelstudio.client import LabelStudioClient
 from tests.unit.studio import Studio
 
@@ -28,7 +28,7 @@ def client(studio: Studio) -> LabelStudioClient:
 
 
 def photos(client: LabelStudioClient, memory: Path, project: int = 7) -> dict[int, str]:
-    return {task.id: task.image.uri for task in known_tasks(client, project, memory)}
+    return {task.id: task.image.uri for task in load_tasks(client, project, memory)}
 
 
 def all_read(studio: Studio) -> int:

@@ -34,7 +34,7 @@ def task(task_id: int = 4, *annotations: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_an_annotation_carries_photo_person_time_and_model() -> None:
-    annotation = parse_annotation(submitted(), task(), {5: "ada@archive.test"})
+    annotation = parse_annotation(submitted(), task(), {5: "ada@archive.test"}, "unclear")
 
     assert annotation.uuid == "7d0f3a2e-0000-4000-8000-000000000001"
     assert (annotation.image, annotation.metadata) == (PHOTO, {"year": "1999"})
@@ -46,7 +46,7 @@ def test_an_annotation_carries_photo_person_time_and_model() -> None:
 def test_the_strokes_are_kept_whole_and_those_of_the_prediction_are_not() -> None:
     raw = submitted()
 
-    annotation = parse_annotation(raw, task(), {})
+    annotation = parse_annotation(raw, task(), {}, "unclear")
 
     assert annotation.raw == {key: value for key, value in raw.items() if key != "prediction"}
 
@@ -66,7 +66,7 @@ OF_V3 = region_id("clothing:v3", "coat")
     ],
 )
 def test_drawn_from_nothing_names_no_model(changes: dict[str, Any]) -> None:
-    annotation = parse_annotation(submitted(**changes), task(), {})
+    annotation = parse_annotation(submitted(**changes), task(), {}, "unclear")
     assert (annotation.prediction_version, annotation.proposal) == ("", None)
 
 
@@ -83,16 +83,16 @@ def test_drawn_from_nothing_names_no_model(changes: dict[str, Any]) -> None:
     ],
 )
 def test_what_a_model_had_a_part_in_names_the_model(changes: dict[str, Any], version: str) -> None:
-    assert parse_annotation(submitted(**changes), task(), {}).prediction_version == version
+    assert parse_annotation(submitted(**changes), task(), {}, "unclear").prediction_version == version
 
 
 @pytest.mark.parametrize(("who", "name"), [({"id": 5}, "ada@archive.test"), (5, "ada@archive.test"), (6, "user 6")])
 def test_annotators_are_known_by_address_or_number(who: Any, name: str) -> None:
-    assert parse_annotation(submitted(completed_by=who), task(), {5: "ada@archive.test"}).annotator == name
+    assert parse_annotation(submitted(completed_by=who), task(), {5: "ada@archive.test"}, "unclear").annotator == name
 
 
 def test_a_skipped_task_is_a_cancelled_annotation() -> None:
-    annotation = parse_annotation(submitted(was_cancelled=True, lead_time=None), task(), {})
+    annotation = parse_annotation(submitted(was_cancelled=True, lead_time=None), task(), {}, "unclear")
 
     assert annotation.cancelled
     assert annotation.lead_time_s == 0

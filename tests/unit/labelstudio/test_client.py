@@ -115,7 +115,7 @@ def test_a_refused_exchange_is_no_matter_of_the_network() -> None:
 def test_a_token_that_no_header_can_hold_is_not_shown() -> None:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         client = LabelStudioClient(f"http://127.0.0.1:{server.server_port}", "0123456789abcdef\nsecret")
-        with pytest.raises(CredentialsError, match="holds signs that no token has") as refused:
+        with pytest.raises(CredentialsError, match="holds characters that no token has") as refused:
             client.get("/api/projects/")
 
     assert "secret" not in "".join(traceback.format_exception(refused.value))

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.cursor import OVERLAP, Look, read_changes
+from pipelines.labelstudio.cursor import OVERLAP, Changes, TaskCursor, read_changes
 from tests.unit.studio import START, Studio
 
 
@@ -27,101 +27,105 @@ def client(studio: Studio) -> LabelStudioClient:
     return LabelStudioClient("http://label-studio.test", "token", transport=httpx.MockTransport(studio))
 
 
+def read(client: LabelStudioClient, last: TaskCursor | None) -> Changes:
+    return read_changes(client, 7, last, "unclear")
+
+
 def uuids(changes: Any) -> list[tuple[str, bool]]:
     return [(annotation.uuid, annotation.cancelled) for annotation in changes.annotations]
 
 
 def test_the_first_look_reads_everything_that_is_ours(client: LabelStudioClient, studio: Studio) -> None:
-    changes = read_changes(client, 7, None)
+    changes = read(client, None)
 
     assert uuids(changes) == [("a", False), ("skipped", True)]
     assert (changes.read, changes.gone) == ({1, 2, 3, 4}, frozenset())
-    assert (changes.look.tasks, changes.look.newest) == ({1, 2, 3, 4}, START + timedelta(minutes=4))
+    assert (changes.cursor.tasks, changes.cursor.newest) == ({1, 2, 3, 4}, START + timedelta(minutes=4))
     assert studio.exported == [[1, 2]]
 
 
 def test_the_next_look_reads_only_what_moved_and_overlaps_a_little(client: LabelStudioClient, studio: Studio) -> None:
     late = int(OVERLAP.total_seconds() / 60)
     studio.put(5, late + 4, "b")
-    first = read_changes(client, 7, None).look
+    first = read(client, None).cursor
     studio.exported.clear()
     studio.put(3, late + 20, "c")
 
-    changes = read_changes(client, 7, first)
+    changes = read(client, first)
 
     assert changes.read == {3, 5}, "4 and 5 lie within the overlap; 5 moved so late that it may not be settled"
     assert uuids(changes) == [("c", False), ("b", False)]
     assert studio.exported == [[3, 5]]
-    assert changes.look.tasks == {1, 2, 3, 4, 5}
+    assert changes.cursor.tasks == {1, 2, 3, 4, 5}
 
 
 def test_a_change_that_shows_late_is_seen_in_the_overlap(client: LabelStudioClient, studio: Studio) -> None:
     studio.put(5, 8, "b")
-    first = read_changes(client, 7, None).look
+    first = read(client, None).cursor
     studio.put(3, 3, "late")  # dated before the last look, as by a transaction that took long
     studio.put(1, 2, "a")
 
-    changes = read_changes(client, 7, first)
+    changes = read(client, first)
 
     assert changes.read == {1, 3, 5}
     assert ("late", False) in uuids(changes)
 
 
 def test_a_look_at_nothing_new_asks_little(client: LabelStudioClient, studio: Studio) -> None:
-    first = read_changes(client, 7, None).look
+    first = read(client, None).cursor
     studio.put(9, 60)
-    second = read_changes(client, 7, first).look
+    second = read(client, first).cursor
     studio.exported.clear()
     studio.listings.clear()
 
-    changes = read_changes(client, 7, second)
+    changes = read(client, second)
 
-    assert (uuids(changes), changes.read, changes.look) == ([], {9}, second)
+    assert (uuids(changes), changes.read, changes.cursor) == ([], {9}, second)
     assert (studio.exported, len(studio.listings)) == ([], 2)
 
 
 def test_an_annotation_that_was_deleted_is_missing_from_what_was_read(
     client: LabelStudioClient, studio: Studio
 ) -> None:
-    first = read_changes(client, 7, None).look
+    first = read(client, None).cursor
     studio.put(1, 90)
 
-    changes = read_changes(client, 7, first)
+    changes = read(client, first)
 
     assert 1 in changes.read
     assert ("a", False) not in uuids(changes)
 
 
 def test_deleted_tasks_are_found_even_when_as_many_were_added(client: LabelStudioClient, studio: Studio) -> None:
-    first = read_changes(client, 7, None).look
+    first = read(client, None).cursor
     del studio.tasks[1], studio.tasks[3]
     studio.put(11, 90, "n")
     studio.put(12, 91)
 
-    changes = read_changes(client, 7, first)
+    changes = read(client, first)
 
     assert changes.gone == {1, 3}
-    assert changes.look.tasks == {2, 4, 11, 12}
+    assert changes.cursor.tasks == {2, 4, 11, 12}
     assert ("n", False) in uuids(changes)
 
 
 def test_a_task_that_appears_with_an_old_date_is_read(client: LabelStudioClient, studio: Studio) -> None:
     studio.put(5, 500, "b")
-    first = read_changes(client, 7, None).look
+    first = read(client, None).cursor
     studio.put(6, 10, "restored")  # as after a clock was put back, or a database restored
 
-    changes = read_changes(client, 7, first)
+    changes = read(client, first)
 
     assert ("restored", False) in uuids(changes)
-    assert changes.look.tasks == {1, 2, 3, 4, 5, 6}
-    assert 6 not in read_changes(client, 7, changes.look).read
+    assert changes.cursor.tasks == {1, 2, 3, 4, 5, 6}
+    assert 6 not in read(client, changes.cursor).read
 
 
 def test_a_task_made_anew_under_an_old_id_is_read_again(client: LabelStudioClient, studio: Studio) -> None:
-    first = read_changes(client, 7, None).look
+    first = read(client, None).cursor
     studio.put(1, 95, "other", photo="another")
 
-    changes = read_changes(client, 7, first)
+    changes = read(client, first)
 
     assert 1 in changes.read
     assert [(a.uuid, a.image.uri) for a in changes.annotations if a.task_id == 1] == [("other", "gs://a/another.jpg")]
@@ -129,8 +133,8 @@ def test_a_task_made_anew_under_an_old_id_is_read_again(client: LabelStudioClien
 
 def test_an_empty_project_can_be_looked_at_again_and_again(client: LabelStudioClient, studio: Studio) -> None:
     studio.tasks.clear()
-    first = read_changes(client, 7, None)
+    first = read(client, None)
     studio.put(1, 1, "a")
 
-    assert (first.annotations, first.look) == ((), Look(frozenset(), None))
-    assert uuids(read_changes(client, 7, first.look)) == [("a", False)]
+    assert (first.annotations, first.cursor) == ((), TaskCursor(frozenset(), None))
+    assert uuids(read(client, first.cursor)) == [("a", False)]

@@ -4,8 +4,9 @@ from xml.etree import ElementTree as xml
 
 import pytest
 
+from pipelines.errors import ContractError, DataError
 from pipelines.labelstudio.controls import BOX, BRUSH, IMAGE, POINT
-from pipelines.labelstudio.interface import labeling_interface
+from pipelines.labelstudio.interface import brush_labels, labeling_interface, require_same_labels
 from pipelines.params import Params
 
 
@@ -66,3 +67,41 @@ def test_labels_with_signs_of_xml_survive(two_labels: Params) -> None:
     view = xml.fromstring(labeling_interface(two_labels.model_copy(update={"labels": (odd,)})))
 
     assert view.find(".//BrushLabels/Label").get("value") == odd.name
+
+
+def test_the_labels_of_the_interface_are_read_back(two_labels: Params) -> None:
+    assert brush_labels(labeling_interface(two_labels)) == {"coat", "dress", "unclear"}
+
+
+def test_a_configuration_that_cannot_be_parsed_names_the_remedy() -> None:
+    with pytest.raises(DataError, match=r"cannot be read.*maskloop setup"):
+        brush_labels("<View>")
+
+
+@pytest.mark.parametrize("offered", [None, ("coat", "dress"), ("dress", "coat", "unclear")])
+@pytest.mark.parametrize("model_labels", [(), ("coat",), ("dress", "coat")])
+def test_the_ignore_label_may_be_offered_and_a_model_may_lack_labels(
+    two_labels: Params, offered: tuple[str, ...] | None, model_labels: tuple[str, ...]
+) -> None:
+    require_same_labels(two_labels, offered=offered, model_labels=model_labels)
+
+
+@pytest.mark.parametrize(
+    ("offered", "message"),
+    [
+        (("coat", "dress", "cape"), r"only in Label Studio: \['cape'\]; only in params.yaml: none\. .*maskloop setup"),
+        (("coat", "unclear"), r"only in Label Studio: none; only in params.yaml: \['dress'\]"),
+        ((), r"only in params.yaml: \['coat', 'dress'\]"),
+    ],
+)
+def test_labels_of_the_project_that_differ_are_named(
+    two_labels: Params, offered: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ContractError, match=message):
+        require_same_labels(two_labels, offered=offered)
+
+
+@pytest.mark.parametrize("unknown", ["cape", "unclear"])
+def test_a_model_must_not_predict_other_labels(two_labels: Params, unknown: str) -> None:
+    with pytest.raises(ContractError, match=f"clothing:v3 predicts labels that params.yaml does not have: {unknown}"):
+        require_same_labels(two_labels, model_labels=("coat", unknown), model="clothing:v3")

@@ -42,7 +42,7 @@ def click(*regions: Any, **task: Any) -> dict[str, Any]:
     [None, [], "x", {}, {"tasks": None}, {"tasks": {}}, {"tasks": [1]}, {"tasks": [{}]}, {"tasks": [{"data": 1}]}],
 )
 def test_a_body_without_tasks_is_refused(body: Any) -> None:
-    with pytest.raises(DataError, match="«tasks» with «data»"):
+    with pytest.raises(DataError, match="`tasks` with `data`"):
         parse_request(body)
 
 
@@ -114,7 +114,7 @@ def test_a_box_is_read_corner_by_corner() -> None:
     assert prompts.points.shape == (0, 2)
 
 
-def test_alt_clicks_say_not_this_and_a_missing_flag_says_this() -> None:
+def test_alt_clicks_are_negative_points_and_a_missing_flag_is_positive() -> None:
     untold = {key: value for key, value in point(3, 3).items() if key != "is_positive"}
 
     prompts = parse_prompts([point(1, 1), point(2, 2, is_positive=False), untold], HEIGHT, WIDTH)
@@ -205,7 +205,7 @@ def test_a_photo_is_named_with_its_generation() -> None:
 
 
 @pytest.mark.parametrize("data", [{}, {"image": ""}, {"image": None}, {"image": "gs://a/b", "generation": "x"}])
-def test_task_data_of_other_makers_is_read_as_far_as_it_goes(data: dict[str, Any]) -> None:
+def test_task_data_of_other_programs_is_read_as_far_as_it_goes(data: dict[str, Any]) -> None:
     [photo] = parse_request({"tasks": [{"data": data}]}).photos
 
     assert photo.uri == (data.get("image") or "")
@@ -231,8 +231,8 @@ def test_neither_project_nor_model_must_know_the_ignore_label(
     [
         (("coat", "dress", "cape"), (), r"only in Label Studio: \['cape'\]; only in params.yaml: none"),
         (("coat", "unclear"), (), r"only in Label Studio: none; only in params.yaml: \['dress'\]"),
-        (("coat", "dress", "unclear"), ("coat", "unclear"), "labels that are no garments of the project: unclear"),
-        (("coat", "dress"), ("cape",), "labels that are no garments of the project: cape"),
+        (("coat", "dress", "unclear"), ("coat", "unclear"), "labels that params.yaml does not have: unclear"),
+        (("coat", "dress"), ("cape",), "labels that params.yaml does not have: cape"),
     ],
 )
 def test_labels_that_differ_between_project_params_and_model_are_named(

@@ -42,7 +42,7 @@ def submitted(result: list[dict[str, Any]], prediction: dict[str, Any] | None, *
 
 def test_region_ids_tell_the_wrong_one_from_the_right_ones(planted: dict[str, Any]) -> None:
     assert [region["id"] for region in planted["result"]] == ["gold--coat", "planted--long-skirt"]
-    assert planted["model_version"] == "clothing:v4", "or the labeling stream would not hand the photo out"
+    assert planted["model_version"] == "clothing:v4", "or the label stream would not serve the photo"
 
 
 def test_a_region_left_as_it_was_is_missed(planted: dict[str, Any]) -> None:
@@ -74,8 +74,9 @@ def test_a_region_that_somebody_did_something_about_is_found(planted: dict[str, 
     assert fate_of_planted(submitted(left, planted), PHOTO) == "found"
 
 
-def test_a_region_that_another_one_covers_is_found(planted: dict[str, Any]) -> None:
-    covered = [*planted["result"], drawn("dress", rows(10, 20))]
+@pytest.mark.parametrize("label", ["dress", "unclear"])
+def test_a_region_that_another_one_covers_is_found(planted: dict[str, Any], label: str) -> None:
+    covered = [*planted["result"], drawn(label, rows(10, 20))]
     assert fate_of_planted(submitted(covered, planted), PHOTO) == "found"
 
 
@@ -117,7 +118,7 @@ def test_json_of_any_shape_is_read(planted: dict[str, Any], result: Any) -> None
 def test_an_annotation_says_whether_it_was_planted(planted: dict[str, Any]) -> None:
     task = {"id": 4, "data": task_data(PHOTO, {})}
 
-    found = parse_annotation(submitted(planted["result"], planted), task, {5: "ada@archive.test"})
+    found = parse_annotation(submitted(planted["result"], planted), task, {5: "ada@archive.test"}, "unclear")
 
     assert (found.planted, found.proposal) == ("missed", None), "it says nothing of any model"
     assert found.prediction_version != "", "it was not drawn blind"

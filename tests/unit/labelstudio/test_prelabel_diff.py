@@ -1,4 +1,4 @@
-"""What became of pre-labels, from regions whose pixels are known."""
+"""Usage of pre-labels, from regions whose pixels are known."""
 
 from typing import Any
 
@@ -20,34 +20,50 @@ def region(label: str, rows: slice, name: str) -> dict[str, Any]:
 
 
 def test_pixels_are_counted_by_label_and_background() -> None:
-    found = compare([region("coat", slice(3), "a")], [region("coat", slice(2), "a")], PHOTO)
+    proposal = compare([region("coat", slice(3), "a")], [region("coat", slice(2), "a")], PHOTO, "unclear")
 
-    assert found.deleted == 0
-    assert found.pixels == {"": (4, 8, 4), "coat": (12, 8, 8)}
+    assert proposal.deleted == 0
+    assert proposal.pixels == {"": (4, 8, 4), "coat": (12, 8, 8)}
 
 
 def test_a_region_thrown_away_and_one_drawn_by_hand() -> None:
-    found = compare([region("coat", slice(2), "a")], [region("dress", slice(2), "hand")], PHOTO)
+    proposal = compare([region("coat", slice(2), "a")], [region("dress", slice(2), "hand")], PHOTO, "unclear")
 
-    assert found.deleted == 1
-    assert found.pixels == {"": (8, 8, 8), "coat": (8, 0, 0), "dress": (0, 8, 0)}
+    assert proposal.deleted == 1
+    assert proposal.pixels == {"": (8, 8, 8), "coat": (8, 0, 0), "dress": (0, 8, 0)}
 
 
 def test_everything_deleted_is_still_an_answer() -> None:
-    found = compare([region("coat", slice(2), "a")], [], PHOTO)
+    proposal = compare([region("coat", slice(2), "a")], [], PHOTO, "unclear")
 
-    assert (found.deleted, found.pixels["coat"]) == (1, (8, 0, 0))
+    assert (proposal.deleted, proposal.pixels["coat"]) == (1, (8, 0, 0))
+
+
+def test_pixels_that_nobody_can_name_count_neither_for_nor_against_the_model() -> None:
+    kept, unclear = region("coat", slice(3), "a"), region("unclear", slice(1, 4), "hand")
+
+    proposal = compare([region("coat", slice(3), "a")], [kept, unclear], PHOTO, "unclear")
+
+    assert proposal.pixels == {"": (0, 0, 0), "coat": (4, 4, 4)}, "rows 1 to 3 are unclear, and row 0 is a coat"
+    assert proposal.deleted == 0
+
+
+def test_without_an_ignore_label_every_label_counts() -> None:
+    proposal = compare([region("coat", slice(3), "a")], [region("unclear", slice(1, 4), "hand")], PHOTO, None)
+
+    assert proposal.pixels == {"": (4, 4, 0), "coat": (12, 0, 0), "unclear": (0, 12, 0)}
 
 
 def test_a_region_that_cannot_be_read_gives_nothing() -> None:
     broken = {**region("coat", slice(2), "a"), "original_width": 99}
 
-    assert proposal_of({"prediction": {"result": [broken]}, "result": []}, PHOTO) is None
+    assert proposal_of({"prediction": {"result": [broken]}, "result": []}, PHOTO, "unclear") is None
 
 
 @pytest.mark.parametrize(
     "strange", [{"type": "rating", "value": {"rating": 4}}, {"type": "choices", "value": None}, None, "text"]
 )
 def test_results_of_other_controls_stop_nothing(strange: Any) -> None:
-    assert proposal_of({"prediction": {"result": [strange]}, "result": [region("coat", slice(2), "a")]}, PHOTO) is None
-    assert proposal_of({"prediction": {"result": None}, "result": []}, PHOTO) is None
+    submitted = [region("coat", slice(2), "a")]
+    assert proposal_of({"prediction": {"result": [strange]}, "result": submitted}, PHOTO, "unclear") is None
+    assert proposal_of({"prediction": {"result": None}, "result": []}, PHOTO, "unclear") is None

@@ -1,18 +1,12 @@
-"""The project as code: found by title, and never used while its labels are not those of params.yaml."""
-
-from typing import Any
+"""The project as code: found by title, with the labels that it offers and the backends that it asks."""
 
 import pytest
 
-from pipelines.errors import ContractError, ServiceError
-from pipelines.labelstudio.project import find_project, list_backends, require_same_labels, show_predictions_of
+from pipelines.errors import ServiceError
+from pipelines.labelstudio.project import find_project, list_backends, project_labels, show_predictions_of
 from pipelines.params import Params
 
 PROJECT = "/api/projects/7/"
-
-
-def offering(*labels: str) -> dict[str, Any]:
-    return {"parsed_label_config": {"tag": {"labels": list(labels)}, "point": {"labels": ["never looked at"]}}}
 
 
 def test_a_project_is_found_by_title_on_any_page(label_studio, two_labels: Params) -> None:
@@ -30,31 +24,12 @@ def test_a_missing_project_names_the_remedy(label_studio, two_labels: Params) ->
         find_project(client, two_labels)
 
 
-def test_equal_labels_pass_in_any_order(label_studio, two_labels: Params) -> None:
-    client, _ = label_studio({f"GET {PROJECT}": [offering("dress", "coat")]})
+def test_the_brush_labels_are_those_that_the_project_offers(label_studio) -> None:
+    controls = {"tag": {"labels": ["dress", "coat"]}, "point": {"labels": ["of a smart tool"]}}
+    client, _ = label_studio({f"GET {PROJECT}": [{"parsed_label_config": controls}, {"parsed_label_config": {}}]})
 
-    require_same_labels(client, 7, two_labels)
-
-
-def test_the_ignore_label_may_be_offered_and_need_not_be(label_studio, two_labels: Params) -> None:
-    client, _ = label_studio({f"GET {PROJECT}": [offering("coat", "dress", "unclear")]})
-
-    require_same_labels(client, 7, two_labels)
-
-
-@pytest.mark.parametrize(
-    ("labels", "words"),
-    [
-        (("coat", "dress", "cape"), r"only in Label Studio: \['cape'\]; only in params.yaml: none"),
-        (("coat",), r"only in Label Studio: none; only in params.yaml: \['dress'\]"),
-        ((), r"only in params.yaml: \['coat', 'dress'\]"),
-    ],
-)
-def test_labels_that_differ_are_named(label_studio, two_labels: Params, labels: tuple[str, ...], words: str) -> None:
-    client, _ = label_studio({f"GET {PROJECT}": [offering(*labels)]})
-
-    with pytest.raises(ContractError, match=words):
-        require_same_labels(client, 7, two_labels)
+    assert project_labels(client, 7) == {"coat", "dress"}
+    assert project_labels(client, 7) == set(), "a project that somebody created without an interface"
 
 
 def test_the_stream_is_pointed_at_a_model_once(label_studio) -> None:

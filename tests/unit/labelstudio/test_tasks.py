@@ -13,12 +13,12 @@ from pipelines.errors import DataError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.tasks import (
     create_tasks,
-    hand_out_again,
     list_tasks,
     locked_tasks,
     parse_image,
     parse_metadata,
     parse_task,
+    serve_again,
     show_reviews,
     task_data,
     tasks_with_masks,
@@ -222,7 +222,7 @@ def test_a_task_that_is_handed_out_once_more_is_open_and_who_skipped_it_drew_not
 def test_a_task_is_handed_to_as_many_people_as_are_to_draw_it(label_studio) -> None:
     client, server = label_studio({"PATCH /api/tasks/3/": [{}]})
 
-    hand_out_again(client, 3)
-    hand_out_again(client, 3, 4)
+    serve_again(client, 3)
+    serve_again(client, 3, 4)
 
     assert [body for _, _, body in server.asked] == [{"overlap": n, "is_labeled": False} for n in (2, 4)]

@@ -247,7 +247,7 @@ def test_what_began_with_a_wrong_region_is_no_part_of_a_dataset(
     ):  # fmt: skip
         also = {"unique_id": f"of-{person}", "completed_by": person, "lead_time": 5.0, "was_cancelled": False}
         later = {"updated_at": f"2026-01-0{person}T00:00:00Z"}
-        annotation = parse_annotation(raw | also | later, {"id": 4, "data": task_data(image, {})}, {})
+        annotation = parse_annotation(raw | also | later, {"id": 4, "data": task_data(image, {})}, {}, "unclear")
         (ANNOTATIONS / f"{annotation.uuid}.json").write_bytes(annotation_json(annotation))
 
     table = compile_dataset(two_labels)

@@ -15,7 +15,7 @@ from pipelines.dataset.pipeline import _build, _publish, _take_version_before, p
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ServiceError
-from pipelines.labelstudio.cursor import Changes, Look
+from pipelines.labelstudio.cursor import Changes, TaskCursor
 from pipelines.models.registry import Registry
 from pipelines.models.run import NETWORK
 from pipelines.params import Params
@@ -56,7 +56,7 @@ def dataset(project_workspace: Workspace, bucket_client: Client, annotated_photo
         for number in range(14)
     ]
     tasks = frozenset(annotation.task_id for annotation in kept)
-    changes = Changes(tuple(kept), tasks, frozenset(), Look(tasks, None))
+    changes = Changes(tuple(kept), tasks, frozenset(), TaskCursor(tasks, None))
     assert copy_changes(bucket_client, workspace.path, Note("p"), changes) is not None
     _take_version_before(workspace, Published(workspace, bucket_client))
     _build(workspace)
