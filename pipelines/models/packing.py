@@ -24,7 +24,7 @@ _REQUIRED = (
 
 def pack_model_code(folder: Path) -> tuple[Path, Path]:
     """Write the model's code and the package that it imports into a folder; gives both paths."""
-    entry = _SOURCE / "training" / MODEL_CODE
+    entry = _SOURCE / "models" / MODEL_CODE
     files = _needed_by(entry)
     texts = {str(file.relative_to(_SOURCE)): file.read_text(encoding="utf-8") for file in files}
     content = "\0".join(f"{path}\0{text}" for path, text in sorted(texts.items()))

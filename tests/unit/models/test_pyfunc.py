@@ -118,7 +118,7 @@ def test_models_with_other_code_live_in_one_process(
     registry.register(training, params, PHOTO)
     other = tmp_path / "other" / "pipelines"
     shutil.copytree(PROJECT_ROOT / "pipelines", other, ignore=shutil.ignore_patterns("__pycache__"))
-    images = other / "images.py"
+    images = other / "photos" / "decode.py"
     images.write_text(images.read_text().replace('save(file, "PNG")', 'save(file, "PNG", compress_level=0)'))
     monkeypatch.setattr(packing, "_SOURCE", other)
     registry.register(Training(training.folder, "dataset-0002", "e" * 40, ""), params, PHOTO)
@@ -181,8 +181,8 @@ def test_only_what_it_needs_is_packed_and_all_of_that_is_required(tmp_path: Path
     code, package = pack_model_code(tmp_path)
 
     files = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    assert "segmentation/clothing.py" in files
-    assert not any(path.startswith(("stack", "labelstudio", "demo", "dataset", "training")) for path in files)
+    assert "segmentation/model.py" in files
+    assert not any(path.startswith(("local_stack", "labelstudio", "demo", "dataset", "training", "models")) for path in files)
     assert "pipelines." not in "".join(line for line in code.read_text().splitlines() if "import" in line)
     names = packages_distributions()
     required = {requirement.partition("==")[0] for requirement in pinned_requirements()}
