@@ -1,7 +1,7 @@
-"""Accounts in Label Studio: a program that runs beside it, in its environment.
+"""Accounts in Label Studio: a program that runs in its environment.
 
-Without arguments it brings the password and token of Maskloop's account in line with the environment, before Label
-Studio starts: that reads both when it creates the account, and never again, so changed secrets would not count.
+Without arguments it sets the password and token of Maskloop's account to those of the environment, before Label Studio
+starts: Label Studio reads both only when it creates the account, so that changed secrets would have no effect.
 `deactivate ADDRESS` closes the account of somebody who left.
 """
 
@@ -13,23 +13,23 @@ import label_studio
 
 sys.path.insert(0, str(Path(label_studio.__file__).parent))
 
-import django  # only now: it finds Label Studio's applications by this path
+import django  # only now: Label Studio's applications are found by this path
 
 
 def main() -> None:
-    """Do what the arguments say."""
+    """Run what the arguments ask for."""
     django.setup()
     match sys.argv[1:]:
         case []:
-            renew()
+            update_account()
         case ["deactivate", address]:
             deactivate(address)
         case _:
             sys.exit("usage: maskloop_account.py [deactivate ADDRESS]")
 
 
-def renew() -> None:
-    """Change what differs; nothing on the first start, when there are no tables yet."""
+def update_account() -> None:
+    """Write what differs; nothing on the first start, when there are no tables yet."""
     from django.contrib.auth import get_user_model
     from django.db import connection
     from rest_framework.authtoken.models import Token
@@ -37,22 +37,22 @@ def renew() -> None:
     people = get_user_model()
     if people._meta.db_table not in connection.introspection.table_names():
         return
-    # These columns alone: a newer Label Studio may know others that its migrations, which come later, only then add.
-    known = people.objects.filter(email=os.environ["LABEL_STUDIO_USERNAME"])
-    account = known.only("id", "email", "password").first()
+    # Only these columns: a newer Label Studio may have others, which its migrations add after this program.
+    accounts = people.objects.filter(email=os.environ["LABEL_STUDIO_USERNAME"])
+    account = accounts.only("id", "email", "password").first()
     if account is None:
         return
     if not account.check_password(os.environ["LABEL_STUDIO_PASSWORD"]):
         account.set_password(os.environ["LABEL_STUDIO_PASSWORD"])
         account.save(update_fields=["password"])
-    wanted = os.environ["LABEL_STUDIO_USER_TOKEN"]
-    if not Token.objects.filter(user=account, key=wanted).exists():
+    token = os.environ["LABEL_STUDIO_USER_TOKEN"]
+    if not Token.objects.filter(user=account, key=token).exists():
         Token.objects.filter(user=account).delete()
-        Token.objects.create(user=account, key=wanted)
+        Token.objects.create(user=account, key=token)
 
 
 def deactivate(address: str) -> None:
-    """Close an account: what it drew stays, its sessions and tokens end, and the invitation link it knew is renewed."""
+    """Close an account: its annotations stay, its sessions and tokens end, and the invitation link is renewed."""
     from django.contrib.auth import get_user_model
     from organizations.models import Organization
     from rest_framework.authtoken.models import Token

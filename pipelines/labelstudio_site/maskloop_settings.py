@@ -1,6 +1,6 @@
-"""Settings of Label Studio: its own, and middlewares that note who asks, limit tries to log in, and hand out tasks.
+"""Settings of Label Studio: its own, with middlewares that log requests, limit login attempts, and serve tasks.
 
-This module runs in Label Studio's environment, not in ours.
+This module runs in Label Studio's environment, not in Maskloop's.
 """
 
 # In two steps, because the second module asks Django for settings of the first while it is read.
@@ -12,5 +12,8 @@ from core.settings import label_studio  # noqa: E402  # only now: it asks Django
 
 globals().update({name: getattr(label_studio, name) for name in dir(label_studio) if name.isupper()})
 MIDDLEWARE = [
-    "maskloop_log.AskedBy", "maskloop_doors.FewTries", *label_studio.MIDDLEWARE, "maskloop_handout.TakeTurns",
-]  # fmt: skip
+    "maskloop_log.RequestLog",
+    "maskloop_login_limit.LoginRateLimit",
+    *label_studio.MIDDLEWARE,
+    "maskloop_next_task.SerializeNextTask",
+]
