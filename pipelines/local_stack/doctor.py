@@ -113,7 +113,9 @@ def _backends(settings: Settings) -> Answer:
     own = [backend for backend in backends if backend["title"] in (SEGMENTATION_TITLE, SEGMENT_ANYTHING_TITLE)]
     if [backend["url"].rstrip("/") for backend in own] != wanted:
         connected = ", ".join(backend["url"] for backend in backends)
-        return Failure(f"connected: {connected or 'none'}; wanted, in this order: {', '.join(wanted)}", "`maskloop setup`")
+        return Failure(
+            f"connected: {connected or 'none'}; wanted, in this order: {', '.join(wanted)}", "`maskloop setup`"
+        )
     if backends[0] is not own[0]:
         return Failure(
             f"{backends[0]['title']!r} is connected before Maskloop's, and Label Studio pre-labels with the first",

@@ -1,4 +1,4 @@
-"""Bring the local stack up, step by step and in sight, and down again."""
+"""Start the local stack with its progress shown step by step, set up what it needs, and stop it."""
 
 import os
 import subprocess
@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 from rich import box
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from pipelines.airflow_api import Airflow
-from pipelines.contract import DAG_IDS, POOLS
+from pipelines.contract import DAG_IDS, MLFLOW, POOLS
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.gcs import client as gcs
@@ -27,9 +28,9 @@ from pipelines.local_stack.services import Service, environment, is_healthy, ser
 from pipelines.params import load_params
 from pipelines.settings import Settings, get_settings
 
-# A first start migrates three databases and imports for a minute of processor time: on a busy machine that takes long
-# without anything being wrong. What counts is whether the services still work towards it.
-_STANDSTILL_S = 240  # without so many seconds of processor time in it, or another service that answers, it failed
+# A first start migrates three databases and imports packages for a minute of processor time, which takes long on a busy
+# machine. A start therefore fails only when the services stop making progress.
+_STANDSTILL_S = 240  # without progress: neither _WORK_S more seconds of processor time nor another healthy service
 _WORK_S = 5
 _LONGEST_START_S = 3600
 
@@ -37,14 +38,14 @@ _LONGEST_START_S = 3600
 def up(console: Console) -> Settings:
     """Start every service that does not run, wait until all are healthy, and set up what they need.
 
-    Where services are containers, Docker Compose starts them. Raises ConfigurationError before anything starts when a
-    port is taken or a part is not installed, and ServiceError with the end of its log when a service does not come up.
+    Where services are containers, Docker Compose starts them. Raises ConfigurationError before anything is started when
+    a port is taken or a part is not installed, and ServiceError with the end of its log when a service does not start.
     """
     settings = get_settings() if get_settings().composed else _prepare_settings()
     if settings.composed:
         console.print("The services are containers; checking them.")
     elif supervisor.is_running(settings):
-        console.print("The stack runs already; checking it.")
+        console.print("The stack is running; checking it.")
     else:
         _require_installed(settings)
         supervisor.require_free_ports(settings)
@@ -58,13 +59,13 @@ def up(console: Console) -> Settings:
 
 
 def set_up(settings: Settings) -> list[str]:
-    """Create or mend buckets, Label Studio project and Airflow pool; gives a line per change."""
+    """Create or correct buckets, Label Studio project and Airflow pools; return a line per change."""
     changes = []
     workspace = Workspace(settings.workspace_path, settings)
     with workspace.locked():
         workspace.ensure()
-        if workspace.take_code():
-            changes.append("took the project's latest commit into the workspace")
+        if workspace.merge_source():
+            changes.append("merged the project's latest commit into the workspace")
     if settings.storage_emulator:
         client = gcs.connect(settings)
         for name in (settings.source_bucket, settings.target_bucket, settings.dvc_bucket):
@@ -84,7 +85,7 @@ def set_up(settings: Settings) -> list[str]:
 
 
 def down(console: Console) -> None:
-    """End what `up` started."""
+    """Stop what `up` started."""
     settings = get_settings()
     with _step(console, "Stopping"):
         stopped = supervisor.stop(settings)
@@ -114,7 +115,7 @@ def _prepare_folders(settings: Settings) -> None:
     workspace = Workspace(settings.workspace_path, settings)
     with workspace.locked():
         workspace.ensure()
-        workspace.take_code()
+        workspace.merge_source()
     stamp = settings.var / "airflow" / "migrated"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != version("apache-airflow-core"):
         command = [str(Path(sys.executable).parent / "airflow"), "db", "migrate"]
@@ -127,22 +128,22 @@ def _prepare_folders(settings: Settings) -> None:
 
 
 def _wait_until_healthy(console: Console, settings: Settings) -> None:
-    started = moved = time.monotonic()
+    started = progressed = time.monotonic()
     ready: dict[str, float] = {}
     worked = 0.0
     with Live(console=console, refresh_per_second=4) as live:
         while len(ready) < len(services_in(settings)):
             for service in services_in(settings):
                 if service.name not in ready and is_healthy(service, settings)[0]:
-                    ready[service.name], moved = time.monotonic() - started, time.monotonic()
+                    ready[service.name], progressed = time.monotonic() - started, time.monotonic()
             live.update(_progress(settings, ready))
             _require_alive(settings)
             waited_for = [service for service in services_in(settings) if service.name not in ready]
             used = _processor_seconds(settings, waited_for)
-            if used > worked + _WORK_S or used < worked:  # less: one was started again
-                worked, moved = used, time.monotonic()
+            if used > worked + _WORK_S or used < worked:  # less: a service was restarted
+                worked, progressed = used, time.monotonic()
             now = time.monotonic()
-            if waited_for and (now - moved > _STANDSTILL_S or now - started > _LONGEST_START_S):
+            if waited_for and (now - progressed > _STANDSTILL_S or now - started > _LONGEST_START_S):
                 raise ServiceError("; ".join(f"{s.name}: {is_healthy(s, settings)[1]}" for s in waited_for))
             time.sleep(0.5)
 
@@ -165,12 +166,8 @@ def _progress(settings: Settings, ready: dict[str, float]) -> Table:
         table.add_column(heading)
     for service in services_in(settings):
         mark, when = ("[green]✓", f"{ready[service.name]:.0f} s") if service.name in ready else ("[yellow]…", "")
-        table.add_row(mark, service.name, _address(service, settings), when)
+        table.add_row(mark, service.name, service.url(settings), when)
     return table
-
-
-def _address(service: Service, settings: Settings) -> str:
-    return service.url(settings)
 
 
 @contextmanager
@@ -182,15 +179,29 @@ def _step(console: Console, text: str) -> Iterator[None]:
 
 
 def addresses(settings: Settings) -> Table:
-    """Give a table of every address, what it is for, and its login."""
+    """Return a table of every address for browsers, its purpose, and its login."""
     logins = {
         "label-studio": (settings.label_studio_email, settings.label_studio_password.get_secret_value()),
         "airflow": (settings.airflow_user, settings.airflow_password.get_secret_value()),
     }
     table = Table(title="Addresses", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
-    for heading in ("address", "what for", "login", "password"):
-        table.add_column(heading, no_wrap=heading != "what for")
+    for heading in ("address", "purpose", "login", "password"):
+        table.add_column(heading, no_wrap=heading != "purpose")
     for service in services_in(settings):
         user, password = logins.get(service.name, ("–", "–"))
-        table.add_row(service.address(settings) + service.page, service.purpose, user, password)
+        page = _trainings_page(settings) if service.setting == MLFLOW else ""
+        table.add_row(service.address(settings) + (page or service.page), service.purpose, user, password)
     return table
+
+
+def _trainings_page(settings: Settings) -> str:
+    """Return the path of MLflow's page with the runs of trainings; empty before the first training.
+
+    MLflow opens an experiment on its pages for language models unless the path names its runs.
+    """
+    url = f"{settings.url(MLFLOW)}/api/2.0/mlflow/experiments/get-by-name"
+    try:
+        answer = httpx.get(url, params={"experiment_name": settings.model_name}, timeout=5).json()
+        return f"/#/experiments/{int(answer['experiment']['experiment_id'])}/runs"
+    except (httpx.HTTPError, LookupError, TypeError, ValueError):  # the table shows MLflow's first page then
+        return ""

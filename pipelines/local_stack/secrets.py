@@ -1,4 +1,4 @@
-"""Secrets of the local stack: made once, readable by their owner alone, never printed but on request."""
+"""Secrets of the local stack: generated once, readable by their owner alone, printed only on request."""
 
 import json
 import secrets
@@ -8,7 +8,7 @@ from pipelines.settings import SECRETS_FILE, Settings
 
 _GENERATED = {
     "label_studio_password": lambda: secrets.token_urlsafe(12),
-    "label_studio_token": lambda: secrets.token_hex(20),  # Label Studio wants 40 hex digits
+    "label_studio_token": lambda: secrets.token_hex(20),  # Label Studio requires 40 hex digits
     "service_password": lambda: secrets.token_urlsafe(24),
     "airflow_password": lambda: secrets.token_urlsafe(12),
     "airflow_jwt_secret": lambda: secrets.token_urlsafe(32),
@@ -16,7 +16,7 @@ _GENERATED = {
 
 
 def ensure_secrets(settings: Settings) -> bool:
-    """Generate the secrets that are not set yet into var/secrets.env; True when any was made."""
+    """Generate the secrets that are not set yet into var/secrets.env; return whether there were any."""
     missing = [name for name in _GENERATED if not getattr(settings, name).get_secret_value()]
     if missing:
         path = settings.var / SECRETS_FILE
@@ -27,7 +27,7 @@ def ensure_secrets(settings: Settings) -> bool:
 
 
 def write_airflow_passwords(settings: Settings) -> None:
-    """Give Airflow's simple auth manager the password of its account."""
+    """Write the password of the account for Airflow's simple auth manager."""
     passwords = {settings.airflow_user: settings.airflow_password.get_secret_value()}
     path = settings.var / "airflow" / "passwords.json"
     write_atomically(path, (json.dumps(passwords) + "\n").encode(), mode=0o600)

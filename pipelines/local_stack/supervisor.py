@@ -1,6 +1,6 @@
-"""The Procfile under supervisord: start what it lists, keep it running, end exactly that.
+"""The processes of the Procfile under supervisord: start, restart and stop exactly these.
 
-supervisord restarts a service that dies and keeps one rotated log per service; the Procfile stays the only list.
+supervisord restarts a process that dies and writes one rotated log per process; only the Procfile lists them.
 """
 
 import os
@@ -24,25 +24,25 @@ _SOCKET_PATH_LIMIT = 100  # Unix sockets allow about 107 bytes
 
 
 def is_running(settings: Settings) -> bool:
-    """Tell whether this state folder's supervisord runs."""
+    """Return whether the supervisord of this state folder is running."""
     return _supervisor_process(settings) is not None
 
 
 def require_free_ports(settings: Settings) -> None:
-    """Raise ConfigurationError naming every port that is taken or given out twice, before anything is started."""
+    """Raise ConfigurationError naming every port that is taken or assigned twice, before anything is started."""
     taken, owner = [], dict[int, str]()
     for service in services_in(settings):
         port = service.port(settings)
         first = owner.setdefault(port, service.name)
-        problem = _why_not(settings.host, port) if first == service.name else f"{first} has it as well"
+        problem = _bind_error(settings.host, port) if first == service.name else f"{first} has it as well"
         if problem:
             taken.append(f"{port} ({service.name}: {problem}; set MASKLOOP_{service.setting.upper()}_PORT)")
     if taken:
         raise ConfigurationError(f"these ports are not free: {', '.join(taken)}. Nothing was started")
 
 
-def _why_not(host: str, port: int) -> str:
-    """Give the reason why nobody can listen there, or an empty text."""
+def _bind_error(host: str, port: int) -> str:
+    """Return why a server cannot listen on a port; empty when it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -53,9 +53,9 @@ def _why_not(host: str, port: int) -> str:
 
 
 def start(settings: Settings) -> None:
-    """Start supervisord with every service; returns at once.
+    """Start supervisord with every service and return at once.
 
-    Raises ServiceError with the end of supervisord's log when it does not come up.
+    Raises ServiceError with the output of supervisord when it does not start.
     """
     folder = settings.var / "supervisor"
     (settings.var / "logs").mkdir(parents=True, exist_ok=True)
@@ -80,20 +80,20 @@ def start(settings: Settings) -> None:
 
 
 def stop(settings: Settings) -> bool:
-    """End supervisord and with it every service; True when something was running."""
+    """Stop supervisord and with it every service; return whether anything was running."""
     process = _supervisor_process(settings)
     if process is None:
         return False
     children = process.children(recursive=True)
     process.terminate()
     _, alive = psutil.wait_procs([process, *children], timeout=_STOP_SECONDS + 10)
-    for straggler in alive:  # started by us, deaf to SIGTERM
-        straggler.kill()
+    for survivor in alive:  # its own children that ignored SIGTERM
+        survivor.kill()
     return True
 
 
 def states(settings: Settings) -> dict[str, tuple[str, int]]:
-    """Give each process's state (RUNNING, BACKOFF, FATAL, …) and process id; empty when nothing runs."""
+    """Return each process's state (RUNNING, BACKOFF, FATAL, …) and process id; empty when nothing is running."""
     if not is_running(settings):
         return {}
     with _rpc(settings) as server:
@@ -122,7 +122,7 @@ def _used(process: psutil.Process) -> float:
 def _family(pid: int) -> list[psutil.Process]:
     try:
         return [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    except psutil.NoSuchProcess:  # it ended meanwhile
+    except psutil.NoSuchProcess:  # it has ended
         return []
 
 
@@ -134,7 +134,7 @@ def _pss(process: psutil.Process) -> int:
 
 
 def log_tail(settings: Settings, process: str, lines: int = 15) -> str:
-    """Give the end of a process's log."""
+    """Return the last lines of a process's log."""
     path = settings.var / "logs" / f"{process}.log"
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
@@ -191,8 +191,8 @@ def _supervisor_process(settings: Settings) -> psutil.Process | None:
     try:
         pid = int((settings.var / "supervisor" / "supervisord.pid").read_text(encoding="utf-8"))
         process = psutil.Process(pid)
-        ours = str(settings.var / "supervisor" / "supervisord.conf") in process.cmdline()
-        return process if ours and process.status() != psutil.STATUS_ZOMBIE else None
+        is_own = str(settings.var / "supervisor" / "supervisord.conf") in process.cmdline()
+        return process if is_own and process.status() != psutil.STATUS_ZOMBIE else None
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return None
 

@@ -1,4 +1,4 @@
-"""Which services there are, what they find in their environment, and how each says that it is healthy."""
+"""The services, the environment they start with, and their health checks."""
 
 import json
 import os
@@ -58,7 +58,7 @@ class TestProcfile:
         for name, command in read_procfile().items():
             assert not re.search("PASSWORD|TOKEN|SECRET", command), name
 
-    def test_the_shell_gives_way_to_each_service(self) -> None:
+    def test_the_shell_is_replaced_by_each_service(self) -> None:
         assert all(command.startswith("exec ") for command in read_procfile().values())
 
 
@@ -84,7 +84,7 @@ class TestEnvironment:
         assert given["LABEL_STUDIO_PASSWORD"] == "hush-label_studio_password"
         assert given["LABEL_STUDIO_USER_TOKEN"] == "hush-label_studio_token"
 
-    def test_nobody_phones_home(self, settings: Settings) -> None:
+    def test_telemetry_is_off(self, settings: Settings) -> None:
         given = environment(settings)
         for name in ("COLLECT_ANALYTICS", "LATEST_VERSION_CHECK", "GX_ANALYTICS_ENABLED", "SENTRY_DSN"):
             assert given[name] in ("", "false"), name
@@ -120,7 +120,7 @@ def test_the_bucket_server_can_be_started() -> None:
 class TestHealth:
     @pytest.fixture
     def answering(self, settings: Settings) -> Iterator[Callable[[int, Any], Settings]]:
-        """Run a server that gives every question this answer; gives settings in which it is every service."""
+        """Run a server that answers every request alike; returns settings in which it is every service."""
         servers = []
 
         def make(status: int, body: Any) -> Settings:
@@ -160,9 +160,9 @@ class TestHealth:
     def test_airflow_is_healthy_when_all_its_parts_are(self, answering: Callable[[int, Any], Settings]) -> None:
         parts = dict.fromkeys(("metadatabase", "scheduler", "triggerer", "dag_processor"), HEALTHY)
         assert is_healthy(BY_NAME["airflow"], answering(200, parts))[0]
-        for ill in parts:
-            answer = is_healthy(BY_NAME["airflow"], answering(200, parts | {ill: {"status": None}}))
-            assert answer == (False, f"{ill} not healthy yet")
+        for part in parts:
+            answer = is_healthy(BY_NAME["airflow"], answering(200, parts | {part: {"status": None}}))
+            assert answer == (False, f"{part} not healthy yet")
 
     def test_a_model_services_answer_is_given(self, answering: Callable[[int, Any], Settings]) -> None:
         assert get_health(answering(200, {"model_version": "clothing:v3"}).url("segmentation")) == {
@@ -177,13 +177,13 @@ class TestHealth:
 def test_label_studio_may_reach_the_services_and_nothing_else_private() -> None:
     banned = "USER_ADDITIONAL_BANNED_SUBNETS"
 
-    everywhere = environment(Settings())[banned].split(",")
-    at_home = environment(Settings(host="192.168.1.20"))[banned].split(",")
+    default = environment(Settings())[banned].split(",")
+    private = environment(Settings(host="192.168.1.20"))[banned].split(",")
 
-    assert not is_banned("127.0.0.1", everywhere)
-    assert is_banned("192.168.1.20", everywhere)
-    assert not is_banned("192.168.1.20", at_home)
-    for networks in (everywhere, at_home):
+    assert not is_banned("127.0.0.1", default)
+    assert is_banned("192.168.1.20", default)
+    assert not is_banned("192.168.1.20", private)
+    for networks in (default, private):
         for address in (
             "10.0.0.1", "169.254.169.254", "172.18.0.3", "192.168.1.21", "100.64.0.1", "::ffff:169.254.169.254",
             "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "fd00::1", "fe80::1",
@@ -202,5 +202,5 @@ def test_a_network_that_stays_open_is_cut_out_of_the_ban() -> None:
 
 
 def is_banned(address: str, networks: list[str]) -> bool:
-    """Ask as Label Studio does: within one family of addresses."""
+    """Check an address as Label Studio does, within its own IP version."""
     return any(ip_address(address) in ip_network(network) for network in networks)

@@ -36,7 +36,7 @@ def stack_of_sleepers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 
 @pytest.fixture
 def free_ports(tmp_path: Path) -> Settings:
-    """Settings in which every service has a port that nobody listens on."""
+    """Settings in which every service has a port that is free."""
     probes = [socket.socket() for _ in SERVICES]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
@@ -118,7 +118,7 @@ class TestRunning:
         assert not any(psutil.pid_exists(pid) for pid in second.values())
         assert not supervisor.is_running(stack_of_sleepers)
 
-    def test_a_process_id_that_somebody_else_has_now_is_not_ours(self, stack_of_sleepers: Settings) -> None:
+    def test_a_process_id_that_another_program_has_now_is_left_alone(self, stack_of_sleepers: Settings) -> None:
         folder = stack_of_sleepers.var / "supervisor"
         folder.mkdir()
         (folder / "supervisord.pid").write_text(str(psutil.Process().pid), encoding="utf-8")
@@ -127,10 +127,10 @@ class TestRunning:
 
 
 def alive(settings: Settings) -> dict[str, int]:
-    """Give the process id of each service, or nothing while one does not sleep yet."""
-    found = {name: pid for name, (_, pid) in supervisor.states(settings).items()}
+    """Return the process id of each service, or nothing while one does not sleep yet."""
+    pids = {name: pid for name, (_, pid) in supervisor.states(settings).items()}
     asleep = {process.pid for process in psutil.process_iter(["name"]) if process.info["name"] == "sleep"}
-    return found if asleep.issuperset(found.values()) else {}
+    return pids if asleep.issuperset(pids.values()) else {}
 
 
 def eventually(ask: Callable[[], Any], timeout_s: float = 15) -> Any:
