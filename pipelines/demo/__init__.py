@@ -1,1 +1,4 @@
-"""Everything the demo needs that a real archive would bring: photos, masks, a catalogue and simulated people."""
+"""The demo: whole rounds of the loop on drawn or real photos, with simulated labelers.
+
+`run` uploads photos, triggers the DAGs and prints the results; `photos` draws the photos, `labelers` corrects masks.
+"""

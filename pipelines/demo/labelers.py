@@ -1,6 +1,6 @@
 """Simulated labelers: they log in, take the next task, correct its pre-label towards the known truth, and submit.
 
-They see only what Label Studio's API shows a person in the labeling stream; nothing of Maskloop's own is used.
+They use only what Label Studio's API offers a person in the labeling stream, and nothing of Maskloop's own.
 """
 
 import re
@@ -20,10 +20,10 @@ from pipelines.records import RegionMask
 
 
 class Labeler:
-    """One person's session in Label Studio, through the same login form and cookies a browser uses.
+    """One person's session in Label Studio, through the same login form and cookies as a browser.
 
-    Whoever has no account yet signs up at `invitation`, the path of a link that Label Studio gives its owner. `pace` is
-    how many times as long as `params.effort` says the person takes.
+    A person without an account signs up at `invitation`, the path of the invitation link that Label Studio gives its
+    owner. `pace` multiplies the seconds of `params.effort`.
     """
 
     def __init__(
@@ -33,12 +33,14 @@ class Labeler:
         self._http = httpx.Client(base_url=url, timeout=120, follow_redirects=True)
         self._http.event_hooks = {"response": [self._keep_cookies]}
         if not self._enter("/user/login/", email, password) and not self._enter(invitation, email, password):
-            raise ServiceError(f"Label Studio at {url} lets {email} neither log in nor sign up at {invitation}")
+            raise ServiceError(
+                f"Label Studio at {url} accepts neither a login of {email} nor a sign-up at {invitation}"
+            )
 
     def next_task(self, project_id: int, shown: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """Take the next task of the labeling stream, and with it its lock; None when there is none left.
+        """Return the next task of the labeling stream, locked for this person; None when none is left.
 
-        `shown` gives filters and ordering of a tab of the Data Manager, to take its tasks as they are displayed.
+        `shown` are filters and ordering of a tab of the Data Manager, to take its tasks as they are displayed.
         """
         answer = self._post("/api/dm/actions", dict(shown or {}), id="next_task", project=project_id)
         return None if answer.status_code == 404 else dict(self._checked(answer))
@@ -57,7 +59,7 @@ class Labeler:
         return self._http.get("/api/current-user/whoami").is_success
 
     def _keep_cookies(self, _: httpx.Response) -> None:
-        """Send cookies without TLS as well: on a server people come through a proxy that has it, and inside none is."""
+        """Send cookies without TLS as well: on a server the proxy has TLS, and the services behind it do not."""
         for cookie in self._http.cookies.jar:
             cookie.secure = False
 
@@ -76,11 +78,10 @@ class Labeler:
 def correct(
     proposed: list[RegionJson], truth: np.ndarray, params: Params, pace: float = 1.0
 ) -> tuple[list[RegionJson], float]:
-    """Turn a pre-label into what a careful person submits; gives regions with their origins and the seconds it took.
+    """Correct a pre-label as a careful person does; return regions with their origins, and the seconds it took.
 
-    `truth` is the (H, W) uint8 index mask of what is really there; pixels that are `IGNORE` in it count neither for nor
-    against a region. What a person does with a region, and in which time, follows from `params.effort`, the time
-    multiplied by `pace`.
+    `truth` is the true (H, W) uint8 index mask; pixels that are `IGNORE` in it count neither for nor against a region.
+    `params.effort` decides what a person does with a region and how long it takes; `pace` multiplies the time.
     """
     height, width = truth.shape
     effort, known = params.effort, truth != IGNORE
@@ -113,7 +114,7 @@ def label_everything(
     labelers: list[Labeler], project_id: int, truth_of: Callable[[str], np.ndarray], params: Params,
     tick: Callable[[], None],
 ) -> int:  # fmt: skip
-    """Let all labelers work side by side until the stream is empty; gives the number of annotations.
+    """Let all labelers work at the same time until the stream is empty; return the number of annotations.
 
     `truth_of` maps a photo's sha256 to its (H, W) uint8 true index mask.
     """

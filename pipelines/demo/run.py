@@ -36,15 +36,15 @@ from pipelines.reports.effort import effort_of
 from pipelines.settings import Settings, get_settings
 
 _LABELERS = 3
-_NEXT_PHOTOS = 12  # pre-labelled at the end and left open, to look at
+_NEXT_PHOTOS = 12  # pre-labelled at the end and left open, for people to see
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round gave; seconds are people's per photo, None where no photo was labelled in that way.
+    """Results of one round; seconds are labelers' seconds per photo, None where no photo was labelled in that way.
 
-    `prelabel_miou` compares the masks that were shown with what was submitted. Half of a round's figures would differ
-    from run to run if they depended on who labelled what when; these depend on photos, masks and weights alone.
+    `prelabel_miou` compares the masks that were shown with what was submitted. The results depend on photos, masks and
+    weights alone, not on who labelled what and when, so that they are the same in every run.
     """
 
     tasks: int
@@ -62,13 +62,13 @@ class Round:
 
 
 def sizes_of_rounds(count: int, rounds: int, least: int) -> list[int]:
-    """Return how many photos each round brings: the later, the more, and none fewer than `least`.
+    """Return how many new photos each round has: later rounds have more, and none has fewer than `least`.
 
     Raises ConfigurationError when there are too few photos for that.
     """
     if count < least * rounds:
         raise ConfigurationError(
-            f"a round of {count // rounds} photos trains no model: retrain.min_new_annotations is {least}; "
+            f"a round of {count // rounds} photos is too small for a training: retrain.min_new_annotations is {least}; "
             f"take at least {least * rounds} photos for {rounds} rounds, or set it lower"
         )
     total = rounds * (rounds + 1) / 2
@@ -77,7 +77,7 @@ def sizes_of_rounds(count: int, rounds: int, least: int) -> list[int]:
 
 
 def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: int, rounds: int) -> None:
-    """Bring the stack up, run `rounds` rounds on `count` photos, show the table, and leave everything running."""
+    """Start the stack, run `rounds` rounds on `count` photos, print the results, and leave everything running."""
     if not get_settings().storage_emulator:
         raise ConfigurationError(
             "the demo fills buckets and a project with simulated work; it runs on the local bucket server only "
@@ -95,15 +95,15 @@ def run_demo(console: Console, source: tuple[Path, Path, Path] | None, count: in
     seconds = time.monotonic() - started
     demo.write_summary(done, seconds)
     console.print(_results(done))
-    console.print(f"{seconds / 60:.1f} min; figures in {demo.folder / 'summary.json'}")
+    console.print(f"{seconds / 60:.1f} min; results in {demo.folder / 'summary.json'}")
     console.print(addresses(demo.settings))
     people = ", ".join(labeler.email for labeler in demo.labelers)
     console.print(f"The simulated labelers ({people}) have Label Studio's password as well.", highlight=False)
-    console.print("Everything is still running. `maskloop status` looks at it, `maskloop down` ends it.")
+    console.print("Everything is still running. `maskloop status` shows its state, `maskloop down` stops it.")
 
 
 class Demo:
-    """The hands of the demo: uploads photos, starts runs, and lets labelers work."""
+    """The steps of the demo: upload photos, start DAG runs, and let labelers work."""
 
     def __init__(self, console: Console, settings: Settings, source: tuple[Path, Path, Path] | None) -> None:
         self.console, self.settings, self.source = console, settings, source
@@ -122,13 +122,13 @@ class Demo:
         self.labelers = [Labeler(url, person, password, invitation) for person in people]
 
     def round(self, number: int, size: int) -> Round:
-        """Upload photos, and follow them through tasks, masks, corrections, dataset and model."""
+        """Upload photos, and run them through tasks, masks, corrections, dataset and model."""
         from pipelines.models.registry import Registry
 
         self.console.rule(f"round {number}", align="left")
         before = list(list_tasks(self.labels, self.project))
         photos_before = {task.image.uri for task in before}
-        self._bring_photos(size)
+        self._add_photos(size)
         tasks = {task.id for task in list_tasks(self.labels, self.project)} - {task.id for task in before}
         with self._step(f"{_LABELERS} labelers correct {len(tasks)} photos in Label Studio") as tick:
             label_everything(self.labelers, self.project, self._truth, self.params, tick)
@@ -138,10 +138,10 @@ class Demo:
         with self._step(f"{RETRAIN_DAG}: dataset version → model version"):
             self.airflow.wait_for(RETRAIN_DAG, 3600, ignore=known[RETRAIN_DAG])
         registry = Registry(self.settings)
-        published = Published.of(self.settings, self.bucket)
+        published = Published.of(self.settings)
         dataset = published.newest()
         model, champion = registry.version_trained_on(dataset), registry.champion()
-        assert model is not None, f"{RETRAIN_DAG} ended well without a model for {dataset}"
+        assert model is not None, f"{RETRAIN_DAG} succeeded without a model for {dataset}"
         if champion and champion.version == model.version:
             with self._step(f"{PRELABEL_DAG}: {model.served_as} takes over open tasks"):
                 self.airflow.wait_for(PRELABEL_DAG, 600, ignore=known[PRELABEL_DAG])
@@ -157,17 +157,17 @@ class Demo:
         )  # fmt: skip
 
     def prelabel_next(self, count: int) -> None:
-        """Bring the next photos, and leave them open with the champion's masks."""
+        """Add the next photos, and leave them open with the champion's masks."""
         self.console.rule("the next photos", align="left")
-        self._bring_photos(count)
+        self._add_photos(count)
 
     def write_summary(self, rounds: list[Round], seconds: float) -> None:
-        """Write summary.json."""
+        """Write summary.json, and the same for docs/results.md."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        summary = {"rounds": [vars(one) for one in rounds], "seconds": round(seconds, 1)}
+        summary = {"rounds": [vars(result) for result in rounds], "seconds": round(seconds, 1)}
         (self.folder / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         name = f"demo-{self.source[0].parent.name}" if self.source else "demo"
-        command = f"make demo{_make_arguments(self.source)} COUNT={sum(one.tasks for one in rounds)}"
+        command = f"make demo{_make_arguments(self.source)} COUNT={sum(result.tasks for result in rounds)}"
         measured = {
             "name": name, "command": command, "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "cpu_count": os.cpu_count(), **summary,
@@ -176,7 +176,7 @@ class Demo:
         bench.parent.mkdir(exist_ok=True)
         bench.write_text(json.dumps(measured, indent=1) + "\n", encoding="utf-8")
 
-    def _bring_photos(self, count: int) -> None:
+    def _add_photos(self, count: int) -> None:
         known = self._known(PRELABEL_DAG)
         with self._step(f"{count} photos → gs://{self.settings.source_bucket}"):
             self._upload(count)
@@ -187,18 +187,18 @@ class Demo:
 
     def _upload(self, count: int) -> None:
         bucket, prefix = self.settings.source_bucket, self.settings.source_prefix
-        there = {ref.name.removeprefix(prefix) for ref in gcs.list_objects(self.bucket, bucket, prefix)}
-        if strangers := sorted(there - set(self.archive.take(0, len(there)))):
+        uploaded = {ref.name.removeprefix(prefix) for ref in gcs.list_objects(self.bucket, bucket, prefix)}
+        if unknown := sorted(uploaded - set(self.archive.take(0, len(uploaded)))):
             raise ConfigurationError(
-                f"gs://{bucket}/{prefix} holds photos of somewhere else, such as {strangers[0]}, whose true masks the "
-                "demo does not know; run it with another MASKLOOP_VAR, or `make clean` first"
+                f"gs://{bucket}/{prefix} holds photos of another source, such as {unknown[0]}, whose true masks "
+                "the demo does not know; run it with another MASKLOOP_VAR, or `make clean` first"
             )
-        names = self.archive.take(len(there), count)
+        names = self.archive.take(len(uploaded), count)
         if not names:
             raise ConfigurationError(
-                "every photo was used already; give more photos, or start afresh with another MASKLOOP_VAR"
+                "every photo has been used; give more photos, or start again with another MASKLOOP_VAR"
             )
-        for name in [*sorted(there), *names]:
+        for name in [*sorted(uploaded), *names]:
             self._name_of[sha256_hex(self.archive.photo(name))] = name
         for name in names:
             kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
@@ -226,28 +226,28 @@ class Demo:
 
 
 def _rounded(value: float | None, places: int) -> float | None:
-    """Return a figure rounded; None for NaN as well."""
+    """Return a rounded value; None for NaN as well."""
     return None if value is None or math.isnan(value) else round(value, places)
 
 
 def _make_arguments(source: tuple[Path, Path, Path] | None) -> str:
-    """Give the PHOTOS, MASKS and LABELS of a `make demo`, without the folders above them."""
+    """Return PHOTOS, MASKS and LABELS of a `make demo`, without their parent folders."""
     names = ("PHOTOS", "MASKS", "LABELS")
     return "".join(f" {name}=…/{path.parent.name}/{path.name}" for name, path in zip(names, source or (), strict=False))
 
 
 def _results(rounds: list[Round]) -> Table:
-    table = Table(title="What each round gave", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table = Table(title="Results by round", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     for heading in (
         "round", "photos", "dataset", "model", "steps", "cham-\npion", "test\nmIoU", "pre-label\nmIoU", "un-\ntouched",
         "s per\nphoto", "with\nmasks", "with-\nout",
     ):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)
-    for number, one in enumerate(rounds, start=1):
+    for number, entry in enumerate(rounds, start=1):
         table.add_row(
-            str(number), str(one.tasks), one.dataset, one.model, one.steps, "yes" if one.promoted else "no",
-            f"{one.test_miou:.3f}", _cell(one.prelabel_miou, 3), f"{one.untouched_share:.0%}",
-            f"{one.seconds_per_photo:.0f}", _cell(one.seconds_with_masks, 0), _cell(one.seconds_without_masks, 0),
+            str(number), str(entry.tasks), entry.dataset, entry.model, entry.steps, "yes" if entry.promoted else "no",
+            f"{entry.test_miou:.3f}", _cell(entry.prelabel_miou, 3), f"{entry.untouched_share:.0%}",
+            f"{entry.seconds_per_photo:.0f}", _cell(entry.seconds_with_masks, 0), _cell(entry.seconds_without_masks, 0),
         )  # fmt: skip
     return table
 

@@ -1,7 +1,7 @@
-"""The training that the demo gives drawn photos: a small network and a fixed number of steps.
+"""The demo's training on drawn photos: a small network and a fixed number of steps.
 
-Steps and not minutes define it, one thread computes it in 32 bits, and so the same photos give the same model, however
-busy the machine is; only the minutes differ.
+Steps define it, not minutes, and one thread computes it in 32 bits. The same photos therefore give the same model on a
+busy machine as on an idle one; only the minutes differ.
 """
 
 import re
@@ -33,7 +33,7 @@ TRAINING: dict[str, Any] = {
 def use_small_training(workspace: Workspace) -> bool:
     """Commit `TRAINING` to a workspace without datasets whose `train` section is the project's own.
 
-    Return whether it was committed: a section that somebody changed, or that datasets were made with, stays.
+    Return whether it was committed: a section that people changed, or that datasets were made with, is left as it is.
     """
     path = workspace.path / "params.yaml"
     with workspace.locked():

@@ -1,4 +1,4 @@
-"""The archive on disk: photos, index masks and a catalogue CSV in the layout of a fashion archive's export."""
+"""The drawn archive on disk: photos, index masks and a catalogue CSV in the layout of a fashion archive's export."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ GROUPS = {
     "scarf-gloves": "accessories", "shirt": "tops", "skirt": "bottoms",
 }  # fmt: skip
 JPEG_QUALITY = 92
-_SEED_STRIDE = 1_000_000  # photos that one archive seed can number before it meets the next
+_SEED_STRIDE = 1_000_000  # photos that an archive seed can number before the next one begins
 
 
 def photo_id(index: int) -> str:
@@ -56,13 +56,13 @@ def draw_archive(folder: Path, count: int, label_ids: Mapping[str, int], *, firs
 def _rows_of(name: str, number: int, photo: SyntheticPhoto) -> list[dict[str, str]]:
     """Return one catalogue row for each garment that is visible in a photo."""
     show = show_of(number)
-    look = np.random.default_rng([number, 21]).integers(1, 60)
+    look_number = np.random.default_rng([number, 21]).integers(1, 60)
     shared = {
         "id_file": name,
         "year": str(show.year),
         "collection": show.collection,
         "season": show.season,
-        "subject": f"look {look}",
+        "subject": f"look {look_number}",
         "media_type": "photo",
         "name": show.designer,
         "theme": show.theme,
@@ -78,7 +78,7 @@ def _read_rows(catalogue: Path) -> dict[str, list[dict[str, str]]]:
         reader = csv.DictReader(stream)
         if tuple(reader.fieldnames or ()) != CATALOGUE_COLUMNS:
             raise CatalogError(
-                f"{catalogue} has the columns {reader.fieldnames}; move it away to have a new one written"
+                f"{catalogue} has the columns {reader.fieldnames}; move or delete it to have a new one written"
             )
         for row in reader:
             rows.setdefault(row["id_file"], []).append(row)

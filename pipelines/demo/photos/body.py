@@ -5,10 +5,10 @@ import colorsys
 import numpy as np
 
 from pipelines.demo.photos.canvas import Cloth
+from pipelines.demo.photos.dressed_figure import DressedFigure
 from pipelines.demo.photos.fabrics import plain, satin
 from pipelines.demo.photos.figure import Limb
 from pipelines.demo.photos.geometry import ellipse, limb, smooth
-from pipelines.demo.photos.look import Look
 
 HAIR_STYLES = ("short", "bob", "long", "bun", "curls")
 _SKIN = (
@@ -42,27 +42,27 @@ def complexion(rng: np.random.Generator) -> tuple[Cloth, Cloth]:
     )
 
 
-def draw_trunk(look: Look) -> None:
+def draw_trunk(figure: DressedFigure) -> None:
     """Paint neck, shoulders and trunk."""
     half = [(0.022, 0.105), (0.024, 0.155), (0.055, 0.168), (0.103, 0.182), (0.100, 0.230), (0.084, 0.280),
             (0.066, 0.370), (0.080, 0.430), (0.088, 0.480), (0.086, 0.520), (0.020, 0.535)]  # fmt: skip
-    look.canvas.paint([look.trunk(half)], look.skin)
-    look.canvas.stroke(look.bent([(-0.062, 0.184), (-0.010, 0.196)]), 0.003, 0, tone=0.86)
-    look.canvas.stroke(look.bent([(0.062, 0.184), (0.010, 0.196)]), 0.003, 0, tone=0.86)
+    figure.canvas.paint([figure.trunk(half)], figure.skin)
+    figure.canvas.stroke(figure.bent([(-0.062, 0.184), (-0.010, 0.196)]), 0.003, 0, tone=0.86)
+    figure.canvas.stroke(figure.bent([(0.062, 0.184), (0.010, 0.196)]), 0.003, 0, tone=0.86)
 
 
-def draw_bare_leg(look: Look, leg: Limb) -> None:
+def draw_bare_leg(figure: DressedFigure, leg: Limb) -> None:
     """Paint a bare leg down to the ankle; the rear one lies in shade."""
     tone = 0.82 if leg.behind else 1.0
-    look.canvas.paint(limb(leg.joints, LEG_RADII), look.skin, tone=tone)
+    figure.canvas.paint(limb(leg.joints, LEG_RADII), figure.skin, tone=tone)
     calf = 0.62 * leg.joints[1] + 0.38 * leg.joints[2]
-    look.canvas.stroke(ellipse(leg.joints[1] + (0.0, 0.008), 0.013, 0.008)[2:12], 0.003, 0, tone=0.86)
-    look.canvas.stroke(np.add([calf, leg.joints[2]], (leg.side * 0.006, 0.0)), 0.003, 0, tone=0.92)
+    figure.canvas.stroke(ellipse(leg.joints[1] + (0.0, 0.008), 0.013, 0.008)[2:12], 0.003, 0, tone=0.86)
+    figure.canvas.stroke(np.add([calf, leg.joints[2]], (leg.side * 0.006, 0.0)), 0.003, 0, tone=0.92)
 
 
-def draw_bare_arm(look: Look, arm: Limb) -> None:
+def draw_bare_arm(figure: DressedFigure, arm: Limb) -> None:
     """Paint a bare arm to the wrist."""
-    look.canvas.paint(limb(arm.joints, ARM_RADII), look.skin)
+    figure.canvas.paint(limb(arm.joints, ARM_RADII), figure.skin)
 
 
 def hand_outlines(arm: Limb) -> list[np.ndarray]:
@@ -78,65 +78,65 @@ def hand_outlines(arm: Limb) -> list[np.ndarray]:
     return [palm, fingers, thumb]
 
 
-def draw_hand(look: Look, arm: Limb) -> None:
+def draw_hand(figure: DressedFigure, arm: Limb) -> None:
     """Paint the hand at the end of an arm."""
     outlines = hand_outlines(arm)
     if outlines:
-        look.canvas.paint(outlines, look.skin, shadow=0.25)
+        figure.canvas.paint(outlines, figure.skin, shadow=0.25)
 
 
-def draw_hair_behind(look: Look) -> None:
+def draw_hair_behind(figure: DressedFigure) -> None:
     """Paint the hair that falls behind the neck and the shoulders."""
-    bottom = {"long": 0.285, "bob": 0.150, "curls": 0.165}.get(look.hair_style)
+    bottom = {"long": 0.285, "bob": 0.150, "curls": 0.165}.get(figure.hair_style)
     if bottom is None:
         return
-    wide = {"long": 0.064, "bob": 0.062, "curls": 0.080}[look.hair_style]
+    wide = {"long": 0.064, "bob": 0.062, "curls": 0.080}[figure.hair_style]
     half = [(0.020, 0.000), (0.046, 0.015), (wide * 0.92, 0.060), (wide, 0.110), (wide, bottom - 0.02), (0.030, bottom)]
-    look.canvas.paint([look.trunk(half)], look.hair, shadow=0.0, tone=0.75)
+    figure.canvas.paint([figure.trunk(half)], figure.hair, shadow=0.0, tone=0.75)
 
 
-def draw_head(look: Look) -> None:
+def draw_head(figure: DressedFigure) -> None:
     """Paint the face with its features and the hair around it."""
     face = [(0.018, 0.008), (0.039, 0.028), (0.044, 0.060), (0.041, 0.090), (0.027, 0.116), (0.011, 0.130)]
-    ears = [look.bent(ellipse((side * 0.043, 0.072), 0.008, 0.014)) for side in (-1, 1)]
-    look.canvas.paint([*ears, look.trunk(face, 3)], look.skin, shadow=0.45)
-    _draw_features(look)
-    _draw_hair_front(look)
+    ears = [figure.bent(ellipse((side * 0.043, 0.072), 0.008, 0.014)) for side in (-1, 1)]
+    figure.canvas.paint([*ears, figure.trunk(face, 3)], figure.skin, shadow=0.45)
+    _draw_features(figure)
+    _draw_hair_front(figure)
 
 
-def _draw_features(look: Look) -> None:
-    glance = look.rng.uniform(-0.004, 0.004)
-    skin = look.skin.colour
+def _draw_features(figure: DressedFigure) -> None:
+    glance = figure.rng.uniform(-0.004, 0.004)
+    skin = figure.skin.colour
     for side in (-1, 1):
         x = side * 0.0175 + glance
-        look.canvas.stroke(look.bent([(x - 0.009, 0.0535), (x, 0.0505), (x + 0.009, 0.0535)]), 0.003, 0, tone=0.45)
-        look.canvas.spot(look.bent(ellipse((x, 0.0635), 0.0078, 0.0036)), (0.93, 0.91, 0.89), 0, 0.75)
-        look.canvas.spot(look.bent(ellipse((x, 0.0635), 0.0040, 0.0042)), (0.10, 0.07, 0.06), 0)
-        look.canvas.stroke(look.bent([(x - 0.009, 0.0625), (x, 0.0592), (x + 0.009, 0.0625)]), 0.002, 0, tone=0.4)
-        look.canvas.spot(
-            look.bent(ellipse((side * 0.025 + glance, 0.083), 0.011, 0.009)), skin * (1.04, 0.84, 0.82), 0, 0.4
+        figure.canvas.stroke(figure.bent([(x - 0.009, 0.0535), (x, 0.0505), (x + 0.009, 0.0535)]), 0.003, 0, tone=0.45)
+        figure.canvas.spot(figure.bent(ellipse((x, 0.0635), 0.0078, 0.0036)), (0.93, 0.91, 0.89), 0, 0.75)
+        figure.canvas.spot(figure.bent(ellipse((x, 0.0635), 0.0040, 0.0042)), (0.10, 0.07, 0.06), 0)
+        figure.canvas.stroke(figure.bent([(x - 0.009, 0.0625), (x, 0.0592), (x + 0.009, 0.0625)]), 0.002, 0, tone=0.4)
+        figure.canvas.spot(
+            figure.bent(ellipse((side * 0.025 + glance, 0.083), 0.011, 0.009)), skin * (1.04, 0.84, 0.82), 0, 0.4
         )
     nose = [(glance + 0.004, 0.066), (glance + 0.008, 0.085), (glance, 0.0885), (glance - 0.006, 0.086)]
-    look.canvas.stroke(look.bent(nose), 0.0025, 0, tone=0.72)
-    lips = skin * (0.92, 0.52, 0.52) if look.rng.random() < 0.6 else skin * (0.86, 0.66, 0.64)
-    look.canvas.spot(look.bent(ellipse((glance, 0.1025), 0.0125, 0.0048)), lips, 0)
-    look.canvas.stroke(look.bent([(glance - 0.012, 0.1025), (glance + 0.012, 0.1025)]), 0.0018, 0, tone=0.6)
+    figure.canvas.stroke(figure.bent(nose), 0.0025, 0, tone=0.72)
+    lips = skin * (0.92, 0.52, 0.52) if figure.rng.random() < 0.6 else skin * (0.86, 0.66, 0.64)
+    figure.canvas.spot(figure.bent(ellipse((glance, 0.1025), 0.0125, 0.0048)), lips, 0)
+    figure.canvas.stroke(figure.bent([(glance - 0.012, 0.1025), (glance + 0.012, 0.1025)]), 0.0018, 0, tone=0.6)
 
 
-def _draw_hair_front(look: Look) -> None:
-    part = look.rng.uniform(-0.018, 0.018)
-    low = {"short": 0.062, "bob": 0.118, "long": 0.150, "bun": 0.058, "curls": 0.105}[look.hair_style]
-    out = {"bob": 0.058, "long": 0.056, "curls": 0.072}.get(look.hair_style, 0.047)
-    top = {"curls": -0.024, "short": -0.010}.get(look.hair_style, -0.008)
+def _draw_hair_front(figure: DressedFigure) -> None:
+    part = figure.rng.uniform(-0.018, 0.018)
+    low = {"short": 0.062, "bob": 0.118, "long": 0.150, "bun": 0.058, "curls": 0.105}[figure.hair_style]
+    out = {"bob": 0.058, "long": 0.056, "curls": 0.072}.get(figure.hair_style, 0.047)
+    top = {"curls": -0.024, "short": -0.010}.get(figure.hair_style, -0.008)
     fringe = [(0.034, low), (0.040, 0.060), (0.033, 0.036), (part, 0.024)]
     outer = [(part * 0.5, top), (0.032, top + 0.010), (out * 0.95, 0.030), (out, 0.070), (out, low + 0.004)]
     left = [(-x, y) for x, y in outer[:0:-1]]
     right_edge = [(-x, y) for x, y in fringe[:3]]
     outline = smooth([*outer, *fringe, *right_edge[::-1], *left], 2)
-    shapes = [look.bent(outline)]
-    if look.hair_style == "bun":
-        shapes.append(look.bent(ellipse((0.0, -0.016), 0.024, 0.022)))
-    if look.hair_style == "curls":
+    shapes = [figure.bent(outline)]
+    if figure.hair_style == "bun":
+        shapes.append(figure.bent(ellipse((0.0, -0.016), 0.024, 0.022)))
+    if figure.hair_style == "curls":
         turns = np.linspace(np.pi * 0.93, np.pi * 2.07, 12)
-        shapes += [look.bent(ellipse((0.064 * np.cos(t), 0.052 + 0.066 * np.sin(t)), 0.018, 0.018)) for t in turns]
-    look.canvas.paint(shapes, look.hair, shadow=0.25)
+        shapes += [figure.bent(ellipse((0.064 * np.cos(t), 0.052 + 0.066 * np.sin(t)), 0.018, 0.018)) for t in turns]
+    figure.canvas.paint(shapes, figure.hair, shadow=0.25)

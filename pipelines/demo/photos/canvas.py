@@ -1,4 +1,4 @@
-"""The oversampled picture and its index mask, painted together so that they can never disagree.
+"""The oversampled picture and its index mask, painted together so that they always agree.
 
 Every layer is one polygon mask. It replaces the colours and the index below it, is rounded and folded by a light, and
 throws a soft shadow on the figure (never on the backdrop) underneath.
@@ -22,7 +22,7 @@ class Cloth:
 
     tile: np.ndarray
     index: int = 0
-    roundness: float = 0.035  # body units over which an edge curves away
+    roundness: float = 0.035  # body units over which an edge is rounded
     folds: float = 0.0  # depth, body units
     fold_stretch: float = 4.0  # length of a fold over its width
     sheen: float = 0.0
@@ -35,7 +35,7 @@ class Cloth:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the figure stands: body units to oversampled pixels; `turn` narrows a body that is turned away."""
+    """The figure's position: body units to oversampled pixels; `turn` narrows a body that is turned aside."""
 
     centre_x: float
     top_y: float
@@ -49,7 +49,7 @@ class Placement:
 
 
 class Canvas:
-    """Hold `rgb` (2H, 2W, 3) float32 in 0..1 and `index` (2H, 2W) uint8, painted layer by layer."""
+    """A picture `rgb` (2H, 2W, 3) float32 in 0..1 and a mask `index` (2H, 2W) uint8, painted layer by layer."""
 
     def __init__(
         self, backdrop: np.ndarray, placement: Placement, light: tuple[float, float, float], rng: np.random.Generator
@@ -74,7 +74,7 @@ class Canvas:
         shadow: float = 0.35,
         tone: float = 1.0,
     ) -> None:
-        """Lay the union of outlines (body units) on top; `angle` turns the cloth, `tone` brightens or darkens it."""
+        """Paint the union of outlines (body units) on top; `angle` turns the cloth, `tone` brightens or darkens it."""
         shapes = [self.placement.pixels(outline) for outline in outlines]
         box = self._box(shapes)
         if box is None:

@@ -1,4 +1,4 @@
-"""Outlines of figures and garments: the few curve constructions that all shapes are built from.
+"""Outlines of bodies and garments: the few curve constructions from which all shapes are built.
 
 All coordinates are body units: (x, y) float64, x to the right of the body's middle line, y downwards from the crown of
 the head (0.0) to the soles (1.0). An outline is an (N, 2) array of a closed polygon.

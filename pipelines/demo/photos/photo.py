@@ -8,8 +8,8 @@ import numpy as np
 from pipelines.demo.photos import accessories, body, garments, outerwear
 from pipelines.demo.photos.camera import expose
 from pipelines.demo.photos.canvas import OVERSAMPLE, Canvas, Placement
+from pipelines.demo.photos.dressed_figure import DressedFigure
 from pipelines.demo.photos.figure import Limb, sample_pose
-from pipelines.demo.photos.look import Look
 from pipelines.demo.photos.outfits import GARMENTS, Outfit, cut_cloths, outfit_of
 from pipelines.demo.photos.scene import cast_floor_shadow, draw_backdrop
 from pipelines.demo.photos.shows import Show, show_of
@@ -64,7 +64,7 @@ def _draw(
     feet = [placement.pixels(np.add(leg.joints[2:], (0.0, 0.055)))[0] / OVERSAMPLE for leg in pose.legs]
     cast_floor_shadow(scene, feet, show.lamp)
     skin, hair = body.complexion(rng)
-    look = Look(
+    figure = DressedFigure(
         canvas=Canvas(scene, placement, show.lamp, rng),
         pose=pose,
         outfit=outfit,
@@ -74,8 +74,8 @@ def _draw(
         hair_style=str(rng.choice(body.HAIR_STYLES)),
         rng=rng,
     )
-    _dress(look)
-    return look.canvas.picture()
+    _dress(figure)
+    return figure.canvas.picture()
 
 
 def _placement(outfit: Outfit, size: tuple[int, int], rng: np.random.Generator) -> Placement:
@@ -94,72 +94,72 @@ def _arm_kinds(outfit: Outfit, rng: np.random.Generator) -> tuple[str, str]:
     return (free, other) if rng.random() < 0.5 else (other, free)
 
 
-def _dress(look: Look) -> None:
+def _dress(figure: DressedFigure) -> None:
     """Paint the figure from back to front."""
-    coat_length = look.rng.uniform(0.74, 0.84)
-    body.draw_hair_behind(look)
-    if look.wears("coat"):
-        outerwear.draw_coat_back(look, coat_length)
-    for arm in look.pose.arms:
+    coat_length = figure.rng.uniform(0.74, 0.84)
+    body.draw_hair_behind(figure)
+    if figure.wears("coat"):
+        outerwear.draw_coat_back(figure, coat_length)
+    for arm in figure.pose.arms:
         if arm.behind:
-            _draw_arm(look, arm)
-    body.draw_trunk(look)
-    _draw_legs(look)
+            _draw_arm(figure, arm)
+    body.draw_trunk(figure)
+    _draw_legs(figure)
     for label, draw_garment in garments.GARMENTS.items():
-        if look.wears(label):
-            draw_garment(look)
-    if look.wears("coat"):
-        outerwear.draw_coat(look, coat_length)
-    if look.wears("jacket"):
-        outerwear.draw_jacket(look)
-    if look.outfit.belt:
-        accessories.draw_belt(look)
-    if look.wears("shirt"):
-        garments.draw_collar(look)
-    _draw_above(look)
+        if figure.wears(label):
+            draw_garment(figure)
+    if figure.wears("coat"):
+        outerwear.draw_coat(figure, coat_length)
+    if figure.wears("jacket"):
+        outerwear.draw_jacket(figure)
+    if figure.outfit.belt:
+        accessories.draw_belt(figure)
+    if figure.wears("shirt"):
+        garments.draw_collar(figure)
+    _draw_above(figure)
 
 
-def _draw_legs(look: Look) -> None:
-    for leg in look.pose.legs:
-        body.draw_bare_leg(look, leg)
-        accessories.draw_shoe(look, leg)
+def _draw_legs(figure: DressedFigure) -> None:
+    for leg in figure.pose.legs:
+        body.draw_bare_leg(figure, leg)
+        accessories.draw_shoe(figure, leg)
 
 
-def _draw_above(look: Look) -> None:
+def _draw_above(figure: DressedFigure) -> None:
     """Paint head, scarf and hat, the arms in front and the bag."""
-    bearer = look.pose.arms[0] if look.pose.arms[0].kind in ("carry", "crook") else look.pose.arms[1]
-    shoulder_bag = look.outfit.bag == "shoulder bag"
-    if look.wears("bag-belt") and shoulder_bag:
-        accessories.draw_bag(look, bearer)
-    body.draw_head(look)
-    if look.wears("scarf-gloves"):
-        accessories.draw_scarf(look)
-    if look.wears("hat"):
-        accessories.draw_hat(look)
-    for arm in look.pose.arms:
+    bearer = figure.pose.arms[0] if figure.pose.arms[0].kind in ("carry", "crook") else figure.pose.arms[1]
+    shoulder_bag = figure.outfit.bag == "shoulder bag"
+    if figure.wears("bag-belt") and shoulder_bag:
+        accessories.draw_bag(figure, bearer)
+    body.draw_head(figure)
+    if figure.wears("scarf-gloves"):
+        accessories.draw_scarf(figure)
+    if figure.wears("hat"):
+        accessories.draw_hat(figure)
+    for arm in figure.pose.arms:
         if not arm.behind:
-            _draw_arm(look, arm)
-    if look.wears("bag-belt") and not shoulder_bag:
-        accessories.draw_bag(look, bearer)
-        if bearer.kind == "carry" and not look.outfit.gloves:
-            body.draw_hand(look, bearer)
+            _draw_arm(figure, arm)
+    if figure.wears("bag-belt") and not shoulder_bag:
+        accessories.draw_bag(figure, bearer)
+        if bearer.kind == "carry" and not figure.outfit.gloves:
+            body.draw_hand(figure, bearer)
 
 
-def _draw_arm(look: Look, arm: Limb) -> None:
+def _draw_arm(figure: DressedFigure, arm: Limb) -> None:
     """Paint an arm with hand and the sleeve of the outermost garment."""
     tone = 0.86 if arm.behind else 1.0
-    if not look.wears("shirt", "knitwear", "jacket", "coat"):
-        body.draw_bare_arm(look, arm)
-    body.draw_hand(look, arm)
-    if look.wears("coat"):
-        garments.draw_sleeve(look, arm, look.cloths["coat"], (0.034, 0.034, 0.029), tone=tone)
-    elif look.wears("jacket"):
-        garments.draw_sleeve(look, arm, look.cloths["jacket"], (0.032, 0.031, 0.025), tone=tone)
-    elif look.wears("knitwear"):
-        garments.draw_sleeve(look, arm, look.cloths["knitwear"], (0.032, 0.033, 0.027), until=0.9, tone=tone)
-        garments.draw_cuff(look, arm, look.cloths["rib"], 0.023, start=0.88, end=0.99)
-    elif look.wears("shirt"):
-        garments.draw_sleeve(look, arm, look.cloths["shirt"], (0.028, 0.028, 0.023), until=0.92, tone=tone)
-        garments.draw_cuff(look, arm, look.cloths["shirt"], 0.023, start=0.90, end=0.99)
-    if look.outfit.gloves:
-        accessories.draw_glove(look, arm)
+    if not figure.wears("shirt", "knitwear", "jacket", "coat"):
+        body.draw_bare_arm(figure, arm)
+    body.draw_hand(figure, arm)
+    if figure.wears("coat"):
+        garments.draw_sleeve(figure, arm, figure.cloths["coat"], (0.034, 0.034, 0.029), tone=tone)
+    elif figure.wears("jacket"):
+        garments.draw_sleeve(figure, arm, figure.cloths["jacket"], (0.032, 0.031, 0.025), tone=tone)
+    elif figure.wears("knitwear"):
+        garments.draw_sleeve(figure, arm, figure.cloths["knitwear"], (0.032, 0.033, 0.027), until=0.9, tone=tone)
+        garments.draw_cuff(figure, arm, figure.cloths["rib"], 0.023, start=0.88, end=0.99)
+    elif figure.wears("shirt"):
+        garments.draw_sleeve(figure, arm, figure.cloths["shirt"], (0.028, 0.028, 0.023), until=0.92, tone=tone)
+        garments.draw_cuff(figure, arm, figure.cloths["shirt"], 0.023, start=0.90, end=0.99)
+    if figure.outfit.gloves:
+        accessories.draw_glove(figure, arm)

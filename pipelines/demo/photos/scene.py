@@ -19,7 +19,7 @@ def draw_backdrop(name: str, rng: np.random.Generator, size: tuple[int, int], pa
 
 
 def cast_floor_shadow(scene: np.ndarray, feet: list[np.ndarray], lamp: tuple[float, float, float]) -> None:
-    """Darken the floor around each foot and away from the lamp; `feet` are (2,) picture pixels."""
+    """Darken the floor around each foot, and in the direction of the lamp's shadow; `feet` are (2,) picture pixels."""
     height, width = scene.shape[:2]
     shade = np.zeros((height, width), np.float32)
     reach = np.array([-lamp[0] * 0.42 * width, -0.035 * height])
@@ -106,7 +106,7 @@ def _studio(rng: np.random.Generator, height: int, width: int, palette: np.ndarr
 
 
 def _city(rng: np.random.Generator, height: int, width: int, palette: np.ndarray) -> np.ndarray:
-    """Paint a street: a facade with windows and a door, a kerb and paving."""
+    """Paint a street: a facade with windows and an entrance, a kerb and paving."""
     wall = 0.30 * palette[rng.integers(len(palette))] + 0.70 * np.array([0.66, 0.58, 0.52]) * rng.uniform(0.7, 1.15)
     scene = _ramp(wall * 1.05, wall * 0.85, height, width)
     for y in np.arange(0.0, 0.80, 0.020).tolist():

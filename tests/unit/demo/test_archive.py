@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.demo.archive import SyntheticArchive
-from pipelines.ingest.catalog import COLUMNS
+from pipelines.records import CATALOG_COLUMNS
 from pipelines.params import Params
 
 
@@ -17,4 +17,4 @@ def test_drawn_photos_are_drawn_once_and_then_more(tmp_path: Path, params: Param
     assert len({*first, *second}) == 3
     assert [archive.photo(name) for name in first] == photos
     assert set(np.unique(archive.truth(first[0]))) <= {0, *params.label_ids.values()}
-    assert archive.catalog().decode().splitlines()[0].split(",") == list(COLUMNS)
+    assert archive.catalog().decode().splitlines()[0].split(",") == list(CATALOG_COLUMNS)

@@ -107,9 +107,7 @@ def test_a_slow_person_does_the_same_in_more_time(coat_in_truth: np.ndarray, two
     assert correct(fair, coat_in_truth, two_labels, pace=1.5) == (result, 1.5 * seconds)
 
 
-def test_what_nobody_can_name_counts_neither_for_nor_against_a_region(
-    coat_in_truth: np.ndarray, two_labels: Params
-) -> None:
+def test_unclear_pixels_count_neither_for_nor_against_a_region(coat_in_truth: np.ndarray, two_labels: Params) -> None:
     coat_in_truth[20:] = IGNORE
     whole = proposal("coat", slice(0, 30))  # IoU 0.67 if the ignored rows counted
 

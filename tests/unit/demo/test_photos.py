@@ -39,10 +39,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 class TestDrawPhoto:
     def test_same_seed_gives_the_same_pixels(self) -> None:
-        one, two = draw_photo(7, LABEL_IDS), draw_photo(7, LABEL_IDS)
-        assert np.array_equal(one.image, two.image)
-        assert np.array_equal(one.mask, two.mask)
-        assert one.garments == two.garments
+        first, second = draw_photo(7, LABEL_IDS), draw_photo(7, LABEL_IDS)
+        assert np.array_equal(first.image, second.image)
+        assert np.array_equal(first.mask, second.mask)
+        assert first.garments == second.garments
 
     def test_another_seed_gives_another_photo(self) -> None:
         assert not np.array_equal(draw_photo(7, LABEL_IDS, SMALL).image, draw_photo(8, LABEL_IDS, SMALL).image)

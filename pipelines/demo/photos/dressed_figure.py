@@ -1,4 +1,4 @@
-"""The look being drawn: the one record that every piece of a figure is painted from."""
+"""The figure being drawn: the record from which every part of it is painted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pipelines.demo.photos.outfits import Outfit
 
 
 @dataclass(frozen=True)
-class Look:
+class DressedFigure:
     """A figure on a canvas: its pose, its outfit, the cloth of each label, skin and hair."""
 
     canvas: Canvas
@@ -25,13 +25,13 @@ class Look:
     rng: np.random.Generator
 
     def wears(self, *labels: str) -> bool:
-        """Tell whether any of the labels is part of the outfit."""
+        """Return whether any of the labels is part of the outfit."""
         return any(label in self.outfit.worn for label in labels)
 
     def bent(self, points: Sequence[Point] | np.ndarray) -> np.ndarray:
-        """Carry points of the upright body onto the posed one; returns (N, 2)."""
+        """Map points of the upright body onto the posed one; return (N, 2)."""
         return self.pose.bend(np.asarray(points, dtype=np.float64))
 
     def trunk(self, half: Sequence[Point], rounds: int = 2) -> np.ndarray:
-        """Mirror a right half, round it and carry it onto the posed body; returns (N, 2)."""
+        """Mirror a right half, round it and map it onto the posed body; return (N, 2)."""
         return self.bent(smooth(mirrored(half), rounds))
