@@ -83,7 +83,7 @@ def buckets_setup(
 ) -> None:
     """Create or mend source, target and dataset bucket; shows what differs first."""
     from pipelines.gcs import client as gcs
-    from pipelines.gcs.buckets import as_table, bring_in_line, differences, require_kept
+    from pipelines.gcs.buckets import as_table, differences, reconcile, require_applied
 
     settings = get_settings()
     client = gcs.connect(settings)
@@ -91,8 +91,8 @@ def buckets_setup(
     console.print(as_table(found) if found else "all buckets are as they must be")
     if dry_run or not found:
         return
-    left = bring_in_line(client, settings, found)
-    require_kept(left, settings)
+    left = reconcile(client, settings, found)
+    require_applied(left, settings)
     console.print(f"{len(found) - len(left)} settings brought in line")
     if left:
         console.print(f"the local bucket server does not know: {', '.join(sorted({one.setting for one in left}))}")

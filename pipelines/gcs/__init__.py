@@ -1,1 +1,1 @@
-"""Google Cloud Storage: the one client of buckets, the buckets' settings as code, and Google's credentials."""
+"""Google Cloud Storage: all access to buckets (`client`), their settings as code (`buckets`), and `credentials`."""

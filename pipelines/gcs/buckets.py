@@ -1,7 +1,7 @@
-"""The buckets as code: what each must be set to, what differs, and bringing it in line.
+"""The buckets' settings as code: what they must be, what differs, and how to apply the differences.
 
-Source: the archive's photos; older generations stay readable, and browsers may load photos on the labelling host alone.
-Target: annotations, reports, and embeddings, which age. DVC: the datasets; nothing in it is ever deleted by a rule.
+Source: the archive's photos; older generations stay readable, and only pages of the labelling host may load photos.
+Target: annotations, reports, and embeddings, which expire. DVC: the datasets; no rule ever deletes anything in it.
 """
 
 import json
@@ -20,23 +20,23 @@ from pipelines.settings import Settings
 
 _DAY_S = 24 * 3600
 _SOFT_DELETE_S = 7 * _DAY_S
-_EMBEDDINGS_DAYS = 60  # they cost seconds to make again, and a queue is shorter than that
+_EMBEDDINGS_DAYS = 60  # computing one again costs seconds, and photos wait for less time than that
 _CHECKS_DAYS = 365
 _NONCURRENT_DAYS = 90
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting of a bucket that is not as it must be; `setting` is «exists» for a bucket that is not there."""
+    """One setting of a bucket that is not as it must be; `setting` is "exists" for a bucket that does not."""
 
     bucket: str
     setting: str
-    is_now: Any
-    must_be: Any
+    is_now: object
+    must_be: object
 
 
-def wanted(settings: Settings) -> dict[str, dict[str, Any]]:
-    """Give, per bucket, each setting's value."""
+def expected_settings(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return, per bucket, the value of each setting by its name."""
     always = {
         "versioning": True,
         "uniform access": True,
@@ -55,32 +55,33 @@ def wanted(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 def differences(client: Client, settings: Settings) -> list[Difference]:
-    """Compare buckets with what they must be; lifecycle rules of other makers are left alone."""
-    found = []
-    for name, must in wanted(settings).items():
+    """Compare buckets with what they must be; lifecycle rules that others added are left out."""
+    different = []
+    for name, expected in expected_settings(settings).items():
         bucket = find_bucket(client, name)
         if bucket is None:
-            found.append(Difference(name, "exists", False, True))
+            different.append(Difference(name, "exists", False, True))
             bucket = Bucket(client, name)
-        for setting, value in must.items():
-            now = _GET[setting](bucket)
+        for setting, value in expected.items():
+            current = _GET[setting](bucket)
             if setting == "lifecycle":
-                lacking = [rule for rule in value if rule not in now]
-                if lacking:
-                    found.append(Difference(name, setting, now, now + lacking))
-            elif now != value:
-                found.append(Difference(name, setting, now, value))
-    return found
+                missing = [rule for rule in value if rule not in current]
+                if missing:
+                    different.append(Difference(name, setting, current, current + missing))
+            elif current != value:
+                different.append(Difference(name, setting, current, value))
+    return different
 
 
-def bring_in_line(client: Client, settings: Settings, found: list[Difference]) -> list[Difference]:
-    """Create and change buckets by what `differences` found; gives what the server did not keep.
+def reconcile(client: Client, settings: Settings, different: list[Difference]) -> list[Difference]:
+    """Create and change buckets as `differences` says; returns the differences that the server did not apply.
 
-    Google Cloud Storage keeps all of it; bucket servers for tests know some settings only.
+    Google Cloud Storage applies all of them; bucket servers for tests know some settings only.
     """
-    for name in dict.fromkeys(difference.bucket for difference in found):
+    for name in dict.fromkeys(difference.bucket for difference in different):
+        must_be = {difference.setting: difference.must_be for difference in different if difference.bucket == name}
         try:
-            _bring_in_line(client, name, {one.setting: one.must_be for one in found if one.bucket == name}, settings)
+            _apply(client, name, must_be, settings)
         except StorageError:
             if not settings.storage_emulator:
                 raise
@@ -88,7 +89,7 @@ def bring_in_line(client: Client, settings: Settings, found: list[Difference]) -
     return differences(client, settings)
 
 
-def _bring_in_line(client: Client, name: str, must_be: Mapping[str, Any], settings: Settings) -> None:
+def _apply(client: Client, name: str, must_be: Mapping[str, Any], settings: Settings) -> None:
     bucket = find_bucket(client, name) or Bucket(client, name)
     with explained(f"gs://{name}", name):
         for setting, value in must_be.items():
@@ -100,22 +101,22 @@ def _bring_in_line(client: Client, name: str, must_be: Mapping[str, Any], settin
             bucket.patch()
 
 
-def require_kept(left: list[Difference], settings: Settings) -> None:
-    """Raise StorageError when Google Cloud Storage did not keep a setting."""
+def require_applied(left: list[Difference], settings: Settings) -> None:
+    """Raise StorageError when Google Cloud Storage did not apply a setting; `left` is what `reconcile` returned."""
     if left and not settings.storage_emulator:
-        named = ", ".join(f"{one.setting} of gs://{one.bucket}" for one in left)
+        named = ", ".join(f"{difference.setting} of gs://{difference.bucket}" for difference in left)
         raise StorageError(f"Google Cloud Storage did not keep {named}; does a policy of the organisation forbid it?")
 
 
-def as_table(found: list[Difference]) -> Table:
-    """Show differences in a terminal."""
+def as_table(different: list[Difference]) -> Table:
+    """Return differences as a table for a terminal."""
     table = Table("bucket", "setting", "is now", "must be")
-    for one in found:
+    for difference in different:
         values = (
             escape(json.dumps(value, indent=1) if isinstance(value, list) and value else str(value))
-            for value in (one.is_now, one.must_be)
+            for value in (difference.is_now, difference.must_be)
         )
-        table.add_row(f"gs://{one.bucket}", one.setting, *values)
+        table.add_row(f"gs://{difference.bucket}", difference.setting, *values)
     return table
 
 
@@ -137,7 +138,7 @@ _GET: Mapping[str, Callable[[Bucket], Any]] = {
     "uniform access": lambda bucket: bool(bucket.iam_configuration.uniform_bucket_level_access_enabled),
     "public access": lambda bucket: bucket.iam_configuration.public_access_prevention or "inherited",
     "soft delete (s)": lambda bucket: int(bucket.soft_delete_policy.retention_duration_seconds or 0),
-    "cors": lambda bucket: [dict(one) for one in bucket.cors],
+    "cors": lambda bucket: [dict(rule) for rule in bucket.cors],
     "lifecycle": lambda bucket: [dict(rule) for rule in bucket.lifecycle_rules],
 }
 

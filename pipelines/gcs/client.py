@@ -1,8 +1,8 @@
-"""The one seam to Google Cloud Storage: list, read at a generation, write with preconditions.
+"""All access to Google Cloud Storage: list objects, read them at a generation, write them with preconditions.
 
-Every function takes a `google.cloud.storage.Client`; Airflow tasks pass the one of their `GCSHook`, everything else
-the one of `connect`. The emulator ignores preconditions on reads and deletions and sends no checksums, so contents are
-compared with the listed MD5 here.
+Every function takes a `google.cloud.storage.Client`: Airflow tasks pass that of their `GCSHook`, all others that of
+`connect`. The emulator ignores preconditions on reads and deletions and sends no checksums, so bytes are compared here
+with the listed MD5.
 """
 
 import base64
@@ -36,18 +36,18 @@ from pipelines.gcs.credentials import key_of
 from pipelines.records import ObjectRef
 from pipelines.settings import Settings
 
-EMBEDDINGS = "embeddings/"  # where they lie in the target bucket
-# The client library would try for two minutes when nobody answers; hiccups are over sooner, and the DAGs try again.
+EMBEDDINGS = "embeddings/"  # prefix in the target bucket
+# The client library would retry for two minutes when nobody answers; short faults end sooner, and the DAGs retry.
 _REQUEST: dict[str, Any] = {
     "retry": DEFAULT_RETRY.with_delay(initial=0.25, multiplier=2, maximum=2).with_timeout(6),
-    "timeout": (5, 60),  # seconds to connect and between two pieces of an answer
+    "timeout": (5, 60),  # seconds to connect, and between two pieces of a response
 }
 
 
 def connect(settings: Settings) -> Client:
-    """Open a client for the local bucket server, or for Google Cloud Storage with the credentials there are.
+    """Open a client for the local bucket server, or for Google Cloud Storage with the credentials that are set.
 
-    Raises CredentialsError when Google's credentials cannot be found, ConfigurationError when the key is none.
+    Raises CredentialsError when Google's credentials cannot be found, ConfigurationError for a key that is none.
     """
     if settings.storage_endpoint:
         os.environ["STORAGE_EMULATOR_HOST"] = settings.storage_endpoint  # the client library reads it nowhere else
@@ -64,7 +64,7 @@ def connect(settings: Settings) -> Client:
 
 
 def set_pool_size(client: Client, connections: int) -> None:
-    """Let a client keep so many connections open, for as many threads; by default it keeps ten."""
+    """Set how many connections a client keeps open, one per thread; by default it keeps ten."""
     for scheme in ("https://", "http://"):
         client._http.mount(scheme, HTTPAdapter(pool_connections=4, pool_maxsize=connections))
 
@@ -78,31 +78,31 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def browser_address(settings: Settings, bucket: str, name: str) -> str:
-    """Give the address at which a person with access opens an object in a browser."""
+    """Return the address at which a person with access opens an object in a browser."""
     if settings.storage_endpoint:
         return f"{settings.storage_endpoint}/{bucket}/{quote(name)}"
     return f"https://storage.cloud.google.com/{bucket}/{quote(name)}"
 
 
 def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterable[str] = ()) -> Iterator[ObjectRef]:
-    """List objects below `prefix` in name order, those with one of `suffixes` (lower case) if any are given."""
-    wanted = tuple(suffixes)
+    """Yield objects below `prefix` in name order, only those with one of `suffixes` (lower case) if any are given."""
+    endings = tuple(suffixes)
     with explained(f"gs://{bucket}/{prefix}", bucket):
         for blob in client.list_blobs(bucket, prefix=prefix, **_REQUEST):
-            if not wanted or blob.name.lower().endswith(wanted):
+            if not endings or blob.name.lower().endswith(endings):
                 yield _reference(blob)
 
 
-def read(client: Client, ref: ObjectRef, *, most_bytes: int | None = None) -> bytes:
-    """Read the bytes of exactly this generation.
+def read(client: Client, ref: ObjectRef, *, max_bytes: int | None = None) -> bytes:
+    """Return the bytes of exactly this generation.
 
     Raises ObjectChangedError when the generation is gone, ObjectUnusableError when the bytes do not match the listed
-    MD5 or are more than `most_bytes`.
+    MD5 or are more than `max_bytes`.
     """
     blob = client.bucket(ref.bucket).blob(ref.name, generation=ref.generation or None)
     with explained(ref.uri, ref.bucket):
         try:
-            file = _Bounded(ref.uri, most_bytes)
+            file = _Bounded(ref.uri, max_bytes)
             blob.download_to_file(file, **_REQUEST)
             data = file.getvalue()
         except NotFound as error:
@@ -118,19 +118,19 @@ def read(client: Client, ref: ObjectRef, *, most_bytes: int | None = None) -> by
 class _Bounded(io.BytesIO):
     """A file in memory that refuses to grow beyond its limit."""
 
-    def __init__(self, uri: str, most_bytes: int | None) -> None:
+    def __init__(self, uri: str, max_bytes: int | None) -> None:
         super().__init__()
-        self._uri, self._most = uri, most_bytes
+        self._uri, self._max_bytes = uri, max_bytes
 
     def write(self, part: Buffer, /) -> int:
         written = super().write(part)
-        if self._most is not None and self.tell() > self._most:
-            raise ObjectUnusableError(f"{self._uri} has more than {self._most >> 20} MB; upload a smaller photo")
+        if self._max_bytes is not None and self.tell() > self._max_bytes:
+            raise ObjectUnusableError(f"{self._uri} has more than {self._max_bytes >> 20} MB; upload a smaller photo")
         return written
 
 
 def stat(client: Client, bucket: str, name: str) -> ObjectRef | None:
-    """Look up the object as it is now; None when there is none."""
+    """Return the object as it is now, or None when there is none."""
     with explained(f"gs://{bucket}/{name}", bucket):
         blob = client.bucket(bucket).get_blob(name, **_REQUEST)
     return _reference(blob) if blob else None
@@ -139,8 +139,8 @@ def stat(client: Client, bucket: str, name: str) -> ObjectRef | None:
 def write(client: Client, bucket: str, name: str, data: bytes, content_type: str, *, replaces: int = 0) -> ObjectRef:
     """Write an object if it still is at generation `replaces` (0: does not exist yet).
 
-    A lost answer is recognised: when the precondition fails but the stored bytes are ours, the write counts as done.
-    Raises ObjectChangedError when somebody else wrote other bytes first.
+    When the precondition fails but the stored bytes are these, the response to the first try was lost, and the write
+    counts as done. Raises ObjectChangedError when somebody else wrote other bytes first.
     """
     blob = client.bucket(bucket).blob(name)
     with explained(f"gs://{bucket}/{name}", bucket):
@@ -149,19 +149,19 @@ def write(client: Client, bucket: str, name: str, data: bytes, content_type: str
                 data, content_type=content_type, if_generation_match=replaces, checksum="md5", **_REQUEST
             )
         except PreconditionFailed as error:
-            there = stat(client, bucket, name)
-            if there is None or there.md5 != md5_base64(data):
+            stored = stat(client, bucket, name)
+            if stored is None or stored.md5 != md5_base64(data):
                 raise ObjectChangedError(f"gs://{bucket}/{name} was written by somebody else; run again") from error
-            return there
+            return stored
     return _reference(blob)
 
 
 def put(client: Client, bucket: str, name: str, data: bytes, content_type: str) -> ObjectRef:
-    """Make the object hold these bytes, whatever was there; writes nothing when it already does."""
-    there = stat(client, bucket, name)
-    if there and there.md5 == md5_base64(data):
-        return there
-    return write(client, bucket, name, data, content_type, replaces=there.generation if there else 0)
+    """Make the object hold these bytes, whatever it holds now; nothing is written when it already does."""
+    stored = stat(client, bucket, name)
+    if stored and stored.md5 == md5_base64(data):
+        return stored
+    return write(client, bucket, name, data, content_type, replaces=stored.generation if stored else 0)
 
 
 def delete(client: Client, ref: ObjectRef) -> None:
@@ -179,20 +179,20 @@ def delete(client: Client, ref: ObjectRef) -> None:
 
 
 class BucketBlobStore:
-    """A folder of a bucket for things that are made once and shared; see `segmentation.embeddings.Shelf`."""
+    """A folder of a bucket for blobs that are made once and shared, such as embeddings."""
 
     def __init__(self, client: Client, bucket: str, prefix: str) -> None:
         self._client, self._bucket, self._prefix = client, bucket, prefix
 
     def fetch(self, name: str) -> bytes | None:
-        """Give what was stored under a name, or None; raises StorageError when the bucket cannot be read."""
-        there = stat(self._client, self._bucket, self._prefix + name)
-        return read(self._client, there) if there else None
+        """Return what was stored under a name, or None; raises StorageError when the bucket cannot be read."""
+        ref = stat(self._client, self._bucket, self._prefix + name)
+        return read(self._client, ref) if ref else None
 
     def store(self, name: str, data: bytes) -> None:
-        """Store under a name; what is there already stays. Raises StorageError when it cannot be written."""
+        """Store under a name, unless something is stored there already; raises StorageError when that fails."""
         if stat(self._client, self._bucket, self._prefix + name) is None:
-            with suppress(ObjectChangedError):  # somebody stored theirs in this moment: as good as ours
+            with suppress(ObjectChangedError):  # another process stored the same blob at this moment
                 write(self._client, self._bucket, self._prefix + name, data, "application/octet-stream")
 
 
@@ -206,7 +206,7 @@ def ensure_bucket(client: Client, bucket: str) -> bool:
 
 
 def find_bucket(client: Client, bucket: str) -> Bucket | None:
-    """Look up a bucket with its settings; None when there is none."""
+    """Return a bucket with its settings, or None when there is none."""
     with explained(f"gs://{bucket}", bucket):
         return client.lookup_bucket(bucket, **_REQUEST)
 
@@ -218,7 +218,7 @@ def require_bucket(client: Client, bucket: str) -> None:
 
 
 def md5_base64(data: bytes) -> str:
-    """Hash as Google Cloud Storage writes it: base64 of the MD5 digest."""
+    """Return the base64 of the MD5 digest, as Google Cloud Storage writes it."""
     return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
 
 
@@ -235,7 +235,7 @@ def _missing_bucket(bucket: str) -> StorageError:
 
 @contextmanager
 def explained(uri: str, bucket: str) -> Iterator[None]:
-    """Turn the client library's errors about an address in a bucket into ours, with what, where and what to do."""
+    """Turn the client library's errors into Maskloop's, which say what, where and what to do next."""
     try:
         yield
     except NotFound as error:

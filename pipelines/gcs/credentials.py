@@ -1,7 +1,7 @@
 """Google's credentials: the application's default ones, a key file, or a key in base64 in MASKLOOP_GOOGLE_KEY.
 
-The first two are Google's own business (GOOGLE_APPLICATION_CREDENTIALS names a key file). A key in the environment is
-decoded here, and written to a file that its owner alone can read for the programs that want one.
+Google's own libraries find the first two (GOOGLE_APPLICATION_CREDENTIALS names a key file). A key in the environment is
+decoded here, and for programs that need a file it is written to one that only its owner can read.
 """
 
 import base64
@@ -17,7 +17,7 @@ _NEEDED = ("client_email", "private_key", "project_id", "token_uri")
 
 
 def key_of(settings: Settings) -> dict[str, Any] | None:
-    """Give the service account's key, or None when none is set.
+    """Return the service account's key, or None when none is set.
 
     Raises ConfigurationError, which never shows the key, for a value that is none.
     """
@@ -36,7 +36,7 @@ def key_of(settings: Settings) -> dict[str, Any] | None:
 
 
 def environment_for_google(settings: Settings) -> dict[str, str]:
-    """Give the environment in which Google's libraries find the key; empty when they shall look for themselves."""
+    """Return the environment variables by which Google's libraries find the key; empty when there is no such key."""
     key = None if settings.storage_emulator else key_of(settings)
     if key is None:
         return {}

@@ -1,4 +1,4 @@
-"""The archive's catalogue CSV: several rows per photo, checked, folded into one set of metadata per photo."""
+"""The archive's catalogue CSV: its rows are checked, and those of one photo become one set of metadata."""
 
 import io
 import logging
@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 
 def read_catalog(data: bytes, source: str, severity: Mapping[str, Severity]) -> tuple[dict[str, Metadata], list[str]]:
-    """Read the catalogue: per `id_file` each column's distinct values joined by ` · `, and what there is to remark.
+    """Read the catalogue: per `id_file` each column's distinct values joined by ` · `, and remarks for people.
 
     UTF-8 with and without BOM, UTF-16, Windows-1252 and Mac Roman are understood. Rows without an id describe no photo
-    and are left out. `source` names the file in messages; `severity` is that of the rules. Raises CatalogError, before
-    anything is changed, when it is no table, a needed column is missing, or a critical rule does not hold.
+    and are left out. `source` names the file in messages; `severity` is that of the rules. Raises CatalogError when the
+    file is no table, a needed column is missing, or a critical rule does not hold.
     """
     text, remarks = _decode(data, source)
     table = _parse(text, source)
@@ -49,11 +49,11 @@ def _decode(data: bytes, source: str) -> tuple[str, list[str]]:
     try:
         return data.decode("utf-8-sig"), []
     except UnicodeDecodeError:
-        found = charset_normalizer.from_bytes(data, cp_isolation=list(_ENCODINGS)).best()
-    if found is None:
-        raise CatalogError(f"{source} is no text in a known encoding; save it as «CSV UTF-8»")
-    remark = f"the file is taken for {found.encoding}; if names look wrong, save it as «CSV UTF-8»"
-    return str(found).removeprefix("\ufeff"), [remark]
+        guess = charset_normalizer.from_bytes(data, cp_isolation=list(_ENCODINGS)).best()
+    if guess is None:
+        raise CatalogError(f'{source} is no text in a known encoding; save it as "CSV UTF-8"')
+    remark = f'the file is taken for {guess.encoding}; if names look wrong, save it as "CSV UTF-8"'
+    return str(guess).removeprefix("\ufeff"), [remark]
 
 
 def _parse(text: str, source: str) -> pd.DataFrame:
@@ -67,18 +67,18 @@ def _parse(text: str, source: str) -> pd.DataFrame:
 
 
 def _violations(table: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield each rule that does not hold, by its name in `ingest.severity`, and what to tell people."""
+    """Yield each rule that does not hold, by its name in `ingest.severity`, with a message for people."""
     if table.empty:
         yield "rows", "there are no rows"
     lines = [str(number + 2) for number, key in enumerate(table["id_file"]) if not key]
     if lines:
         yield "ids", f"id_file is empty in {len(lines)} rows, such as line {', '.join(lines[:5])}"
     years = table["year"][table["year"] != ""]
-    strange = years[~years.str.fullmatch(_YEAR)].unique()
-    if len(strange):
-        yield "years", f"year is no four-digit year (for example {', '.join(strange[:5])})"
+    invalid = years[~years.str.fullmatch(_YEAR)].unique()
+    if len(invalid):
+        yield "years", f"year is no four-digit year (for example {', '.join(invalid[:5])})"
 
 
 def _fold(rows: pd.DataFrame) -> Metadata:
     values = {column: [value for value in dict.fromkeys(rows[column]) if value] for column in CATALOG_COLUMNS}
-    return {column: SEPARATOR.join(found) for column, found in values.items() if found and column != "id_file"}
+    return {column: SEPARATOR.join(texts) for column, texts in values.items() if texts and column != "id_file"}

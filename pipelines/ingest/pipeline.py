@@ -1,7 +1,7 @@
-"""Station 1: objects of the source bucket become labeling tasks, each photo at each generation exactly once.
+"""The ingest pipeline: objects of the source bucket become labeling tasks, each photo at each generation exactly once.
 
-Desired state (what bucket and catalogue hold) is compared with actual state (what Label Studio holds) on every run. The
-tasks are the ledger; a memory of them saves reading again what did not move.
+Every run compares what bucket and catalogue hold with the tasks in Label Studio. The tasks themselves are the record of
+what was ingested; a cache of them saves reading again what did not change.
 """
 
 import csv
@@ -21,7 +21,13 @@ from pipelines.errors import CatalogError
 from pipelines.fs import held
 from pipelines.gcs.client import list_objects, put, read, require_bucket, set_pool_size, stat
 from pipelines.ingest.catalog import read_catalog
-from pipelines.ingest.intake import PhotoIntake, Problem, problem_of_copy, without_copies, without_doubles
+from pipelines.ingest.intake import (
+    PhotoIntake,
+    Problem,
+    drop_duplicate_photos,
+    drop_listed_duplicates,
+    problem_of_duplicate,
+)
 from pipelines.ingest.task_cache import load_tasks
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.predictions import delete_predictions
@@ -33,14 +39,14 @@ from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
 REPORT = "reports/ingest.csv"  # in the target bucket
-_MEMORY = "ingest.json"  # of tasks, in the folder for state
-_READERS = 16  # threads; most of a small photo's time is the way to the bucket and back
+_TASK_CACHE = "ingest.json"  # in the folder for state
+_READERS = 16  # threads; most of a small photo's time is spent on the network
 _CHUNK = 500  # photos read between two imports
 
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What one run found and did; every listed object is counted exactly once.
+    """What one run did; every listed object is counted exactly once.
 
     `described` of the `unchanged` photos got other catalogue data; `notes` are problems that set nothing aside.
     """
@@ -56,7 +62,7 @@ class IngestReport:
 
     @property
     def total(self) -> str:
-        """Give the conservation sum in one line."""
+        """Return the sum of all objects by outcome, as one line."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(p.reason for p in self.problems).items())
         described = f" ({self.described} with new catalogue data)" if self.described else ""
         aside = f"{len(self.problems)} set aside{f' ({reasons})' if reasons else ''}"
@@ -66,11 +72,11 @@ class IngestReport:
         )
 
     def __str__(self) -> str:
-        """Give the conservation sum, then a line per problem."""
+        """Return the sum, then a line per problem."""
         return "\n".join([self.total, *(f"  {p.reason}: {p.uri}: {p.message}" for p in (*self.problems, *self.notes))])
 
     def as_csv(self) -> bytes:
-        """Write a line per problem, in a fixed order; texts that a spreadsheet would take for formulas are quoted."""
+        """Return a line per problem, in a fixed order; texts that a spreadsheet would take for formulas are quoted."""
         file = io.StringIO()
         lines = csv.writer(file)
         lines.writerow(["uri", "generation", "reason", "set aside", "message"])
@@ -81,7 +87,7 @@ class IngestReport:
 
 
 def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
-    """Bring the tasks in line with source bucket and catalogue, and leave the report's CSV in the target bucket.
+    """Reconcile the tasks with source bucket and catalogue, and write the report's CSV to the target bucket.
 
     A photo that cannot be used is reported and stops nothing. A second run waits until the first is done. Raises
     StorageError when a bucket is missing and CatalogError when the catalogue breaks its contract, both before anything
@@ -97,86 +103,112 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
 
 
 def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
-    pool = ThreadPoolExecutor(_READERS, "ingest")
-    try:
-        everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
-        if not everything and stat(bucket, settings.source_bucket, settings.catalog) is None:
-            return IngestReport(listed=0)  # a new archive: nothing was forgotten yet
-        catalog, notes = _read_catalog(bucket, settings, params)  # up to here nothing was changed
-        project = find_project(labels, params)
-        objects = [o for o in everything if o.name.lower().endswith(params.ingest.suffixes)]
-        there = load_tasks(labels, project, settings.var / _MEMORY)
-        known = {(task.image.uri, task.image.generation) for task in there}
-        fresh, copies = without_copies([o for o in objects if (o.uri, o.generation) not in known], objects, known)
-        logger.info("%d objects, %d of them not seen at this generation", len(everything), len(fresh) + len(copies))
-        intake = PhotoIntake(bucket, params.ingest.max_megapixels)
-        reading = pool.map(intake.read, fresh)
-        tasks = _without_double_tasks(labels, project, there)
-        problems: list[Problem] = []
-        created = updated = 0
-        owner = {task.image.sha256: task.image.uri for task in tasks}
-        found = iter(track(reading, "reading photos", total=len(fresh), transient=True))
-        while part := list(islice(found, _CHUNK)):  # published part by part: a killed run has not worked in vain
-            usable, doubles = without_doubles([one for one, _ in part if isinstance(one, ImageRef)], owner)
-            new, changed = _publish(labels, project, usable, tasks, catalog)
-            created, updated = created + new, updated + changed
-            problems += [*(one for one, _ in part if isinstance(one, Problem)), *doubles]
-            notes += [note for _, note in part if note]
-            logger.info("%d tasks made, %d brought up to date", created, updated)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
+    if not everything and stat(bucket, settings.source_bucket, settings.catalog) is None:
+        return IngestReport(listed=0)  # a new archive: the catalogue was not forgotten, it is still to come
+    catalog, notes = _read_catalog(bucket, settings, params)  # up to here nothing was changed
+    project, cache = find_project(labels, params), settings.var / _TASK_CACHE
+    objects = [ref for ref in everything if ref.name.lower().endswith(params.ingest.suffixes)]
+    all_tasks = load_tasks(labels, project, cache)
+    known = {(task.image.uri, task.image.generation) for task in all_tasks}
+    unknown = [ref for ref in objects if (ref.uri, ref.generation) not in known]
+    new, duplicates = drop_listed_duplicates(unknown, objects, known)
+    logger.info("%d objects, %d of them not seen at this generation", len(everything), len(unknown))
+    tasks = _delete_duplicate_tasks(labels, project, all_tasks)
+    imported = _import_photos(PhotoIntake(bucket, params.ingest.max_megapixels), labels, project, new, tasks, catalog)
+    if imported.created:  # the import of an earlier run that was killed may have ended after our listing
+        _delete_duplicate_tasks(labels, project, load_tasks(labels, project, cache))
+    problems = imported.problems
     set_aside = {problem.uri: problem for problem in problems}
-    problems += [problem_of_copy(copy, original, set_aside) for copy, original in copies.items()]
-    if created:  # an import of a run that was killed may have come to its end beside ours
-        _without_double_tasks(labels, project, load_tasks(labels, project, settings.var / _MEMORY))
+    problems += [problem_of_duplicate(ref, original, set_aside) for ref, original in duplicates.items()]
     set_aside = {problem.uri: problem for problem in problems}
-    notes += [_rowless(o, settings) for o in objects if o.uri not in set_aside and _catalog_key(o.uri) not in catalog]
-    listed = {(o.uri, o.generation) for o in objects}
-    stayed = [task for task in tasks if (task.image.uri, task.image.generation) in listed]
+    without_row = [ref for ref in objects if ref.uri not in set_aside and _catalog_key(ref.uri) not in catalog]
+    notes += [*imported.notes, *(_missing_row(ref, settings) for ref in without_row)]
+    listed = {(ref.uri, ref.generation) for ref in objects}
+    unchanged = [task for task in tasks if (task.image.uri, task.image.generation) in listed]
     return IngestReport(
         listed=len(everything),
-        created=created,
-        updated=updated,
+        created=imported.created,
+        updated=imported.updated,
         unchanged=len(listed & known),
         ignored=len(everything) - len(objects),
-        described=_describe(labels, project, stayed, catalog),
+        described=_describe(labels, project, unchanged, catalog),
         problems=tuple(problems),
         notes=tuple(notes),
     )
 
 
+@dataclass
+class _Imported:
+    """What `_import_photos` did so far."""
+
+    created: int = 0
+    updated: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[Problem] = field(default_factory=list)
+
+
+def _import_photos(
+    intake: PhotoIntake,
+    labels: LabelStudioClient,
+    project: int,
+    refs: Sequence[ObjectRef],
+    tasks: Sequence[PhotoTask],
+    catalog: Mapping[str, Metadata],
+) -> _Imported:
+    """Read and check photos and publish their tasks, part by part, so that a killed run has not worked in vain."""
+    imported = _Imported()
+    owners = {task.image.sha256: task.image.uri for task in tasks}
+    pool = ThreadPoolExecutor(_READERS, "ingest")
+    try:
+        results = iter(track(pool.map(intake.read, refs), "reading photos", total=len(refs), transient=True))
+        while part := list(islice(results, _CHUNK)):
+            images = [image for image, _ in part if isinstance(image, ImageRef)]
+            usable, duplicates = drop_duplicate_photos(images, owners)
+            created, updated = _publish(labels, project, usable, tasks, catalog)
+            imported.created += created
+            imported.updated += updated
+            imported.problems += [*(problem for problem, _ in part if isinstance(problem, Problem)), *duplicates]
+            imported.notes += [note for _, note in part if note]
+            logger.info("%d tasks created, %d updated", imported.created, imported.updated)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return imported
+
+
 def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[Mapping[str, Metadata], list[Problem]]:
-    found = stat(bucket, settings.source_bucket, settings.catalog)
+    ref = stat(bucket, settings.source_bucket, settings.catalog)
     source = f"gs://{settings.source_bucket}/{settings.catalog}"
-    if found is None:
+    if ref is None:
         raise CatalogError(f"there is no catalogue {source}; upload it, or set MASKLOOP_CATALOG to its object name")
-    catalog, remarks = read_catalog(read(bucket, found), source, params.ingest.severity)
-    return catalog, [Problem(source, "catalogue", remark, found.generation, set_aside=False) for remark in remarks]
+    catalog, remarks = read_catalog(read(bucket, ref), source, params.ingest.severity)
+    return catalog, [Problem(source, "catalogue", remark, ref.generation, set_aside=False) for remark in remarks]
 
 
-def _without_double_tasks(labels: LabelStudioClient, project: int, tasks: Sequence[PhotoTask]) -> list[PhotoTask]:
-    """Delete tasks of one photo's same bytes but one; what somebody works on always stays.
+def _delete_duplicate_tasks(labels: LabelStudioClient, project: int, tasks: Sequence[PhotoTask]) -> list[PhotoTask]:
+    """Delete all but one of the tasks that show the same bytes of one photo; returns the tasks that are left.
 
-    They come from an import whose answer nobody waited for. Who works on them is looked up at this moment.
+    Such tasks come from an import whose run did not wait for the answer. A task that somebody works on always stays,
+    and who works on which is read at this moment.
     """
     ids: dict[tuple[str, str], list[int]] = {}
     for task in tasks:
         ids.setdefault((task.image.uri, task.image.sha256), []).append(task.id)
-    doubled = sorted(one for of_one in ids.values() if len(of_one) > 1 for one in of_one)
-    now = list(list_tasks(labels, project, only=doubled)) if doubled else []
-    gone: set[int] = set()
+    suspects = sorted(task_id for of_photo in ids.values() if len(of_photo) > 1 for task_id in of_photo)
+    current = list(list_tasks(labels, project, only=suspects)) if suspects else []
+    deleted: set[int] = set()
     seen: set[tuple[str, str]] = set()
-    for task in sorted(now, key=lambda task: (not task.opened, task.id)):
+    for task in sorted(current, key=lambda task: (not task.opened, task.id)):
         photo = task.image.uri, task.image.sha256
         if photo in seen and not task.opened:
             logger.warning("task %d shows %s, which has a task already: it is deleted", task.id, task.image.uri)
             delete_task(labels, task.id)
-            gone.add(task.id)
+            deleted.add(task.id)
         seen.add(photo)
-    return [task for task in tasks if task.id not in gone]
+    return [task for task in tasks if task.id not in deleted]
 
 
-def _rowless(photo: ObjectRef, settings: Settings) -> Problem:
+def _missing_row(photo: ObjectRef, settings: Settings) -> Problem:
     message = f"no row of {settings.catalog} has the id_file {_catalog_key(photo.uri)}; the task shows no details"
     return Problem(photo.uri, "no-row", message, photo.generation, set_aside=False)
 
@@ -188,18 +220,18 @@ def _publish(
     tasks: Sequence[PhotoTask],
     catalog: Mapping[str, Metadata],
 ) -> tuple[int, int]:
-    """Create tasks for new photos, and bring the tasks of overwritten ones in line; gives both counts.
+    """Create tasks for new photos and update those of overwritten ones; returns both counts.
 
-    The same bytes uploaded again only get the new generation noted. Other bytes take over the photo's task unless
-    somebody worked on it: that is looked up at this moment, because reading the photos may have taken hours.
+    For the same bytes uploaded again, only the generation changes. Other bytes take over the photo's task unless
+    somebody worked on it. That is read at this moment, because reading the photos may have taken hours.
     """
-    wanted = {photo.uri for photo in photos}
-    before = {task.image.uri: task.id for task in tasks if task.image.uri in wanted}
-    now = {task.image.uri: task for task in list_tasks(labels, project, only=sorted(before.values()))} if before else {}
+    uris = {photo.uri for photo in photos}
+    ids = sorted({task.image.uri: task.id for task in tasks if task.image.uri in uris}.values())
+    current = {task.image.uri: task for task in list_tasks(labels, project, only=ids)} if ids else {}
     created: list[tuple[ImageRef, Metadata]] = []
     updated = 0
     for photo in photos:
-        task, metadata = now.get(photo.uri), _metadata(photo.uri, catalog)
+        task, metadata = current.get(photo.uri), _metadata(photo.uri, catalog)
         if task and (task.image.sha256 == photo.sha256 or not task.opened):
             if task.image.sha256 != photo.sha256:
                 delete_predictions(labels, project, [task.id])
@@ -215,7 +247,7 @@ def _publish(
 def _describe(
     labels: LabelStudioClient, project: int, tasks: Iterable[PhotoTask], catalog: Mapping[str, Metadata]
 ) -> int:
-    """Bring the catalogue's part of tasks in line; a photo whose row is gone keeps what is known of it."""
+    """Update the catalogue's part of tasks where it changed; returns how many. Photos whose row is gone keep theirs."""
     described = 0
     for task in tasks:
         metadata = _metadata(task.image.uri, catalog)
@@ -226,7 +258,7 @@ def _describe(
 
 
 def _metadata(uri: str, catalog: Mapping[str, Metadata]) -> Metadata:
-    """Give every catalogue column a value: the interface would show the name of a missing one."""
+    """Return a value for every catalogue column; for a missing one the interface would show its name."""
     return {**dict.fromkeys(CATALOG_COLUMNS[1:], "–"), **catalog.get(_catalog_key(uri), {})}
 
 

@@ -1,7 +1,6 @@
 """The one canonical reading of a photo: upright (EXIF applied, as browsers show it), RGB, 8 bits.
 
-Ingest checks photos with it, both services and the training read through it; so a pixel coordinate means the same
-everywhere.
+Ingest, both services and the training read photos with it, so that a pixel coordinate means the same everywhere.
 """
 
 import hashlib
@@ -10,6 +9,7 @@ import struct
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from pipelines.errors import ImageError
@@ -17,7 +17,7 @@ from pipelines.errors import ImageError
 FORMATS = ("JPEG", "PNG", "WEBP")
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before anything is decoded
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for bytes it cannot read
-_TURNS = {
+_TRANSPOSES = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -26,8 +26,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-_SIDEWAYS = {
+_SWAP_HEIGHT_AND_WIDTH = {
     Image.Transpose.TRANSPOSE,
     Image.Transpose.ROTATE_270,
     Image.Transpose.TRANSVERSE,
@@ -35,11 +34,11 @@ _SIDEWAYS = {
 }
 
 
-def decode_image(data: bytes, *, max_megapixels: float = 100) -> np.ndarray:
+def decode_image(data: bytes, *, max_megapixels: float = 100) -> NDArray[np.uint8]:
     """Decode a photo to (height, width, 3) uint8 RGB, upright.
 
-    Transparent pixels are laid over white, 16-bit grey is scaled to 8 bits, the first frame of an animation is taken.
-    Raises ImageError with reason `empty`, `not-an-image`, `too-large` or `truncated`.
+    Transparent pixels are blended with white, 16-bit grey is scaled to 8 bits, and of an animation the first frame
+    counts. Raises ImageError with reason `empty`, `not-an-image`, `too-large` or `truncated`.
     """
     picture = _open(data, max_megapixels)
     try:
@@ -50,28 +49,29 @@ def decode_image(data: bytes, *, max_megapixels: float = 100) -> np.ndarray:
 
 
 def examine_image(data: bytes, *, max_megapixels: float = 100) -> tuple[int, int, str]:
-    """Check a photo as `decode_image` does, at less cost; gives upright height and width, and its perceptual hash.
+    """Check a photo as `decode_image` does, at less cost; returns upright height, width, and perceptual hash.
 
-    A JPEG's data are read to the end, but its pixels are worked out at as little as an eighth of the size. Raises
-    ImageError like `decode_image`.
+    A JPEG's data are read to the end, but its pixels are decoded at down to an eighth of the size. Raises ImageError
+    like `decode_image`.
     """
     picture = _open(data, max_megapixels)
     width, height = picture.size
     try:
-        picture.draft("RGB", (128, 128))  # not smaller than this; other formats take no notice
+        picture.draft("RGB", (128, 128))  # not smaller than this; it has no effect on other formats
         picture.load()
-        turned = _upright(picture)
-        if _turn(picture) in _SIDEWAYS:
+        upright = _upright(picture)
+        if _transpose_of(picture) in _SWAP_HEIGHT_AND_WIDTH:
             width, height = height, width
-        return height, width, perceptual_hash(np.asarray(_to_rgb(turned)))
+        return height, width, perceptual_hash(np.asarray(_to_rgb(upright)))
     except _DAMAGE as error:
         raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
 
 
 def image_kind(data: bytes) -> tuple[str, bool]:
-    """Tell a photo's format (JPEG, MPO, PNG or WEBP) and whether it moves; raises ImageError like `decode_image`.
+    """Return a photo's format (JPEG, MPO, PNG or WEBP), and whether it is an animation.
 
-    MPO is what cameras write that put a preview behind the JPEG, and no animation.
+    MPO is a JPEG with a preview behind it, as some cameras write, and no animation. Raises ImageError like
+    `decode_image`.
     """
     picture = _open(data, float("inf"))
     kind = str(picture.format)
@@ -79,33 +79,33 @@ def image_kind(data: bytes) -> tuple[str, bool]:
 
 
 def stored_upright(data: bytes) -> bool:
-    """Tell whether every program shows the photo upright, because no EXIF turns it."""
-    return _turn(_open(data, float("inf"))) is None
+    """Return whether every program shows the photo upright, because no EXIF orientation changes it."""
+    return _transpose_of(_open(data, float("inf"))) is None
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """Write a (H, W, 3) uint8 RGB photo as PNG."""
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode a (H, W, 3) uint8 RGB photo as PNG."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
 
 
 def image_megapixels(data: bytes, *, max_megapixels: float = 100) -> float:
-    """Tell a photo's size from its first bytes; raises ImageError like `decode_image`, but never for `truncated`."""
+    """Return a photo's megapixels by its first bytes; raises ImageError as `decode_image` does, never `truncated`."""
     picture = _open(data, max_megapixels)
     return picture.width * picture.height / 1e6
 
 
 def sha256_hex(data: bytes) -> str:
-    """Hash bytes to 64 lower-case hex digits: the identity of a photo's content."""
+    """Return the SHA-256 of bytes as 64 lower-case hex digits: the identity of a photo's content."""
     return hashlib.sha256(data).hexdigest()
 
 
-def perceptual_hash(image: np.ndarray) -> str:
-    """Hash what a (H, W, 3) uint8 RGB photo looks like: 64 bits as 16 hex digits.
+def perceptual_hash(image: NDArray[np.uint8]) -> str:
+    """Return the perceptual hash of a (H, W, 3) uint8 RGB photo: 64 bits as 16 hex digits.
 
-    Copies of another size, compression or brightness differ in a few bits at most, different photos in ten and more.
-    Zauner: «Implementation and Benchmarking of Perceptual Image Hash Functions» (2010), pHash, as ImageHash has it.
+    Duplicates of another size, compression or brightness differ in a few bits at most, different photos in ten and
+    more. pHash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), by ImageHash.
     """
     import imagehash  # with SciPy it takes a third of a second to import, and only ingest needs it
 
@@ -131,21 +131,21 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Turn as Chromium does: by the EXIF of JPEG and the eXIf of PNG, and by nothing else.
+    """Transpose as Chromium does: by the EXIF of JPEG and the eXIf of PNG, and by nothing else.
 
-    Pillow would also read XMP, raw profiles of PNG, and the EXIF of WebP. Damaged EXIF costs its turn, not the photo.
+    Pillow would also read XMP, raw profiles of PNG, and the EXIF of WebP. A photo with damaged EXIF stays as it is.
     """
-    turn = _turn(picture)
-    return picture if turn is None else picture.transpose(turn)
+    transpose = _transpose_of(picture)
+    return picture if transpose is None else picture.transpose(transpose)
 
 
-def _turn(picture: Image.Image) -> Image.Transpose | None:
+def _transpose_of(picture: Image.Image) -> Image.Transpose | None:
     if picture.format not in ("JPEG", "PNG"):
         return None
     exif = Image.Exif()
     try:
         exif.load(picture.info.get("exif", b""))
-        return _TURNS.get(exif.get(ExifTags.Base.Orientation, 1))
+        return _TRANSPOSES.get(exif.get(ExifTags.Base.Orientation, 1))
     except _DAMAGE:
         return None
 

@@ -1,4 +1,4 @@
-"""A Label Studio with one project and state: what the prelabel station reads and writes."""
+"""A Label Studio with one project and state: what the prelabel pipeline reads and writes."""
 
 import json
 from collections.abc import Callable

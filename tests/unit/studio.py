@@ -1,4 +1,4 @@
-"""A Label Studio that answers from a list of tasks, with dates to set: what a look at a project needs."""
+"""A Label Studio that answers from a list of tasks, with dates to set: what polling a project needs."""
 
 import json
 from datetime import UTC, datetime, timedelta

@@ -95,7 +95,7 @@ def test_without_tasks_the_results_are_still_no_empty_list(service: TestClient, 
         ("elsewhere", 502, "is not in gs://bento-photos"),
         ("no photo", 400, "JPEG, PNG, WEBP"),
         ("empty", 400, "no bytes"),
-        ("without photo", 400, "«image»"),
+        ("without photo", 400, "`image`"),
     ],
 )
 def test_a_photo_that_cannot_be_read_is_an_error_with_its_reason(
@@ -117,7 +117,7 @@ def test_photos_are_made_ready_and_a_bad_one_is_reported(service: TestClient, ta
     answer = service.post("/embed", json={"tasks": [tasks["without photo"], tasks["upright"]], "compute": True}).json()
 
     assert answer["ready"] == [False, True]
-    assert "«image»" in answer["problems"]["0"]
+    assert "`image`" in answer["problems"]["0"]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Bucket, Client
 
 from pipelines.errors import StorageError
-from pipelines.gcs.buckets import as_table, bring_in_line, differences, require_kept, wanted
+from pipelines.gcs.buckets import as_table, differences, expected_settings, reconcile, require_applied
 from pipelines.settings import Settings
 
 
@@ -72,12 +72,12 @@ def client(google: Google) -> Client:
 def test_missing_buckets_are_made_with_every_setting(client: Client, google: Google, settings: Settings) -> None:
     found = differences(client, settings)
     assert {(one.bucket, one.is_now) for one in found if one.setting == "exists"} == {
-        (name, False) for name in wanted(settings)
+        (name, False) for name in expected_settings(settings)
     }
 
-    assert bring_in_line(client, settings, found) == []
+    assert reconcile(client, settings, found) == []
 
-    source, target, data = (google.buckets[name] for name in wanted(settings))
+    source, target, data = (google.buckets[name] for name in expected_settings(settings))
     for bucket in (source, target, data):
         assert bucket["versioning"] == {"enabled": True}
         assert bucket["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"] is True
@@ -91,7 +91,7 @@ def test_missing_buckets_are_made_with_every_setting(client: Client, google: Goo
 
 
 def test_an_open_bucket_is_mended_and_rules_of_others_stay(client: Client, google: Google, settings: Settings) -> None:
-    bring_in_line(client, settings, differences(client, settings))
+    reconcile(client, settings, differences(client, settings))
     theirs = {"action": {"type": "SetStorageClass", "storageClass": "NEARLINE"}, "condition": {"age": 9}}
     source, target = google.buckets[settings.source_bucket], google.buckets[settings.target_bucket]
     source["cors"] = [{"origin": ["*"], "method": ["GET"]}]
@@ -103,7 +103,7 @@ def test_an_open_bucket_is_mended_and_rules_of_others_stay(client: Client, googl
         (settings.source_bucket, "cors"), (settings.target_bucket, "versioning"), (settings.target_bucket, "lifecycle"),
     ]  # fmt: skip
     assert len(as_table(found).rows) == 3
-    assert bring_in_line(client, settings, found) == []
+    assert reconcile(client, settings, found) == []
     assert theirs in target["lifecycle"]["rule"]
     google.asked.clear()
     assert differences(client, settings) == []
@@ -112,11 +112,11 @@ def test_an_open_bucket_is_mended_and_rules_of_others_stay(client: Client, googl
 
 def test_the_bucket_server_in_memory_keeps_versions(bucket_client: Client, settings: Settings) -> None:
     found = differences(bucket_client, settings)
-    left = bring_in_line(bucket_client, settings, found)
+    left = reconcile(bucket_client, settings, found)
 
     assert "versioning" not in {one.setting for one in left}
-    assert all(bucket_client.get_bucket(name).versioning_enabled for name in wanted(settings))
-    require_kept(left, settings)
+    assert all(bucket_client.get_bucket(name).versioning_enabled for name in expected_settings(settings))
+    require_applied(left, settings)
     blob = bucket_client.bucket(settings.source_bucket).blob("a.jpg")
     blob.upload_from_string(b"old")
     old = blob.generation
@@ -135,16 +135,16 @@ def test_a_server_that_refuses_settings_still_gets_its_buckets(
         bucket_client, "create_bucket", lambda b, **more: refuse() if isinstance(b, Bucket) else real(b, **more)
     )
 
-    left = bring_in_line(bucket_client, settings, differences(bucket_client, settings))
+    left = reconcile(bucket_client, settings, differences(bucket_client, settings))
 
     assert "exists" not in {one.setting for one in left}
     assert "versioning" in {one.setting for one in left}
     google = settings.model_copy(update={"storage_emulator": False, "dvc_bucket": f"{settings.dvc_bucket}-2"})
     with pytest.raises(StorageError, match="does not support versioning"):
-        bring_in_line(bucket_client, google, differences(bucket_client, google))
+        reconcile(bucket_client, google, differences(bucket_client, google))
 
 
 def test_google_must_keep_everything(bucket_client: Client, settings: Settings) -> None:
     left = differences(bucket_client, settings)
     with pytest.raises(StorageError, match="did not keep exists of gs://archive-"):
-        require_kept(left, settings.model_copy(update={"storage_emulator": False}))
+        require_applied(left, settings.model_copy(update={"storage_emulator": False}))

@@ -22,7 +22,7 @@ def photo(bucket_client: Client, empty_bucket: str) -> ObjectRef:
 def test_a_file_with_too_many_bytes_is_set_aside(
     bucket_client: Client, photo: ObjectRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_MOST_BYTES", 50)
+    monkeypatch.setattr(intake, "_MAX_BYTES", 50)
 
     problem, _ = PhotoIntake(bucket_client, 100).read(photo)
 

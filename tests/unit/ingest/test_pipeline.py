@@ -1,4 +1,4 @@
-"""Station 1 against a real bucket server and a Label Studio that answers from lists."""
+"""The ingest pipeline against a real bucket server and a Label Studio that answers from lists."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ from PIL import Image
 
 from pipelines.errors import CatalogError, StorageError
 from pipelines.gcs import client as gcs
-from pipelines.ingest.intake import Problem, without_doubles
+from pipelines.ingest.intake import Problem, drop_duplicate_photos
 from pipelines.ingest.pipeline import REPORT, IngestReport, ingest
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Params
@@ -326,25 +326,25 @@ class TestIngest:
             ingest(bucket_client, labels, settings, params)
 
 
-class TestDoubles:
+class TestDuplicates:
     def test_the_first_of_equal_photos_is_kept(self) -> None:
         again = replace(PHOTO, uri="gs://archive/photos/b.png")
-        kept, doubles = without_doubles([PHOTO, again], {})
-        assert kept == [PHOTO]
-        assert doubles == [Problem(again.uri, "duplicate", f"same bytes as {PHOTO.uri}, which has the task", 1)]
+        unique, duplicates = drop_duplicate_photos([PHOTO, again], {})
+        assert unique == [PHOTO]
+        assert duplicates == [Problem(again.uri, "duplicate", f"same bytes as {PHOTO.uri}, which has the task", 1)]
 
     def test_a_photo_that_has_a_task_owns_its_bytes(self) -> None:
         again = replace(PHOTO, uri="gs://archive/photos/0.png")
-        kept, doubles = without_doubles([again], {PHOTO.sha256: PHOTO.uri})
-        assert (kept, [double.uri for double in doubles]) == ([], [again.uri])
+        unique, duplicates = drop_duplicate_photos([again], {PHOTO.sha256: PHOTO.uri})
+        assert (unique, [problem.uri for problem in duplicates]) == ([], [again.uri])
 
-    def test_a_new_generation_with_the_old_bytes_is_no_double(self) -> None:
+    def test_a_new_generation_with_the_old_bytes_is_no_duplicate(self) -> None:
         newer = replace(PHOTO, generation=2)
-        assert without_doubles([newer], {PHOTO.sha256: PHOTO.uri}) == ([newer], [])
+        assert drop_duplicate_photos([newer], {PHOTO.sha256: PHOTO.uri}) == ([newer], [])
 
-    def test_other_bytes_are_no_doubles(self) -> None:
+    def test_other_bytes_are_no_duplicates(self) -> None:
         other = replace(PHOTO, uri="gs://archive/photos/b.png", sha256="bb")
-        assert without_doubles([PHOTO, other], {}) == ([PHOTO, other], [])
+        assert drop_duplicate_photos([PHOTO, other], {}) == ([PHOTO, other], [])
 
 
 class TestReport:

@@ -1,5 +1,6 @@
 """Compare the brush codec with the SDK's, which is what Label Studio itself exports and imports with."""
 
+import doctest
 import tracemalloc
 from itertools import groupby
 
@@ -11,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 from label_studio_sdk.converter.brush import decode_rle, encode_rle, mask2rle
 
 from pipelines.errors import BrushError
+from pipelines.labelstudio import brush_rle
 from pipelines.labelstudio.brush_rle import label_map_to_rles, mask_to_rle, rle_to_alpha, rle_to_mask
 
 # Made by @thi.ng/rle-pack 3.2.12 (JavaScript) for a 2x3 layer: soft and hard pixels of colour (9, 8, 7).
@@ -62,6 +64,12 @@ def editor_rle(values: np.ndarray, sizes: tuple[int, int, int, int] = (3, 4, 8, 
 @pytest.fixture(scope="module")
 def coded_mask() -> list[int]:
     return mask_to_rle(blobs(40, 50, seed=3) > 0)
+
+
+def test_the_worked_example_holds() -> None:
+    outcome = doctest.testmod(brush_rle)
+
+    assert (outcome.failed, outcome.attempted) == (0, 4)
 
 
 class TestEncoding:

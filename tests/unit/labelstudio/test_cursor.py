@@ -1,4 +1,4 @@
-"""What changed since the last look: nothing is lost, nothing is read twice without need, deletions are seen."""
+"""What changed since the last poll: nothing is lost, nothing is read twice without need, deletions are seen."""
 
 from datetime import timedelta
 from typing import Any
@@ -13,13 +13,13 @@ from tests.unit.studio import START, Studio
 
 @pytest.fixture
 def studio() -> Studio:
-    """Four tasks: annotated, skipped, open, and somebody else's."""
-    one = Studio()
-    one.put(1, 1, "a")
-    one.put(2, 2, "skipped")
-    one.put(3, 3)
-    one.put(4, 4, "x", ours=False)
-    return one
+    """Four tasks: annotated, skipped, open, and one that Maskloop did not create."""
+    studio = Studio()
+    studio.put(1, 1, "a")
+    studio.put(2, 2, "skipped")
+    studio.put(3, 3)
+    studio.put(4, 4, "x", ours=False)
+    return studio
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def uuids(changes: Any) -> list[tuple[str, bool]]:
     return [(annotation.uuid, annotation.cancelled) for annotation in changes.annotations]
 
 
-def test_the_first_look_reads_everything_that_is_ours(client: LabelStudioClient, studio: Studio) -> None:
+def test_the_first_poll_reads_everything_that_maskloop_created(client: LabelStudioClient, studio: Studio) -> None:
     changes = read(client, None)
 
     assert uuids(changes) == [("a", False), ("skipped", True)]
@@ -44,7 +44,7 @@ def test_the_first_look_reads_everything_that_is_ours(client: LabelStudioClient,
     assert studio.exported == [[1, 2]]
 
 
-def test_the_next_look_reads_only_what_moved_and_overlaps_a_little(client: LabelStudioClient, studio: Studio) -> None:
+def test_the_next_poll_reads_only_what_changed_and_overlaps_a_little(client: LabelStudioClient, studio: Studio) -> None:
     late = int(OVERLAP.total_seconds() / 60)
     studio.put(5, late + 4, "b")
     first = read(client, None).cursor
@@ -53,7 +53,7 @@ def test_the_next_look_reads_only_what_moved_and_overlaps_a_little(client: Label
 
     changes = read(client, first)
 
-    assert changes.read == {3, 5}, "4 and 5 lie within the overlap; 5 moved so late that it may not be settled"
+    assert changes.read == {3, 5}, "4 and 5 lie within the overlap; 5 changed so late that it may not be settled"
     assert uuids(changes) == [("c", False), ("b", False)]
     assert studio.exported == [[3, 5]]
     assert changes.cursor.tasks == {1, 2, 3, 4, 5}
@@ -62,7 +62,7 @@ def test_the_next_look_reads_only_what_moved_and_overlaps_a_little(client: Label
 def test_a_change_that_shows_late_is_seen_in_the_overlap(client: LabelStudioClient, studio: Studio) -> None:
     studio.put(5, 8, "b")
     first = read(client, None).cursor
-    studio.put(3, 3, "late")  # dated before the last look, as by a transaction that took long
+    studio.put(3, 3, "late")  # dated before the last poll, as by a transaction that took long
     studio.put(1, 2, "a")
 
     changes = read(client, first)
@@ -71,7 +71,7 @@ def test_a_change_that_shows_late_is_seen_in_the_overlap(client: LabelStudioClie
     assert ("late", False) in uuids(changes)
 
 
-def test_a_look_at_nothing_new_asks_little(client: LabelStudioClient, studio: Studio) -> None:
+def test_a_poll_without_changes_asks_little(client: LabelStudioClient, studio: Studio) -> None:
     first = read(client, None).cursor
     studio.put(9, 60)
     second = read(client, first).cursor
@@ -131,7 +131,7 @@ def test_a_task_made_anew_under_an_old_id_is_read_again(client: LabelStudioClien
     assert [(a.uuid, a.image.uri) for a in changes.annotations if a.task_id == 1] == [("other", "gs://a/another.jpg")]
 
 
-def test_an_empty_project_can_be_looked_at_again_and_again(client: LabelStudioClient, studio: Studio) -> None:
+def test_an_empty_project_can_be_polled_again_and_again(client: LabelStudioClient, studio: Studio) -> None:
     studio.tasks.clear()
     first = read(client, None)
     studio.put(1, 1, "a")

@@ -1,4 +1,4 @@
-"""Photos for services and stations: only from the source bucket, at their generation, and decoded once."""
+"""Photos for both services: only from the source bucket, at their generation, and decoded once."""
 
 import ssl
 import subprocess
@@ -117,7 +117,7 @@ def test_what_is_no_web_address_is_refused(bucket: Client, uri: str) -> None:
 
 
 def test_a_task_without_a_photo_is_told_so(reader: PhotoReader) -> None:
-    with pytest.raises(DataError, match="no «image»"):
+    with pytest.raises(DataError, match="no `image`"):
         pixels(reader, PhotoAddress("", 0))
 
 

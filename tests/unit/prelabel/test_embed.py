@@ -1,4 +1,4 @@
-"""The embed station between a scripted Label Studio and a scripted Segment Anything service."""
+"""Embedding ahead, between a scripted Label Studio and a scripted Segment Anything service."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The prelabel station between a small Label Studio, a scripted segmentation service and an MLflow."""
+"""The prelabel pipeline between a small Label Studio, a scripted segmentation service and an MLflow."""
 
 import json
 from collections.abc import Callable, Iterator
