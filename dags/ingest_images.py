@@ -5,6 +5,7 @@ from datetime import timedelta
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people
+from connections import connect_bucket
 
 
 @dag(
@@ -27,7 +28,6 @@ def ingest_images() -> None:
         execution_timeout=timedelta(hours=3),  # tens of thousands of photos on the first run
     )
     def reconcile(*, outlet_events: dict) -> dict:
-        from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.ingest.pipeline import ingest
@@ -36,7 +36,7 @@ def ingest_images() -> None:
         from pipelines.settings import get_settings
 
         settings = get_settings()
-        bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
+        bucket = connect_bucket(settings)
         with fails_at_once_when_people_must_act():
             report = ingest(bucket, connect(settings), settings, load_params(settings.params_path))
         print(report)

@@ -1,6 +1,7 @@
-"""Stations 4 and 5: a new dataset version is trained, compared with the champion, and promoted if it is better.
+"""Retrain: a new dataset version is trained on, and the model is promoted if it is better than the champion.
 
-Woken by the dataset, and looked after every hour.
+Steps: decide → train → evaluate → gate → promote, woken by the dataset and every hour. Each is safe to kill and to run
+again.
 """
 
 from datetime import timedelta
@@ -8,6 +9,8 @@ from datetime import timedelta
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people, tell_people_that
+
+RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=20), "retry_exponential_backoff": True}
 
 
 @dag(
@@ -22,55 +25,71 @@ from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_peop
     tags=["maskloop"],
 )
 def retrain_model() -> None:
-    """Train what was not trained yet, register it, and move the alias."""
+    """Train what was not trained yet, register it, compare it with the champion, and move the alias."""
 
-    @task(retries=2, retry_delay=timedelta(seconds=20), execution_timeout=timedelta(hours=20))
-    def train_newest() -> str:
-        from airflow.providers.google.cloud.hooks.gcs import GCSHook
+    @task(execution_timeout=timedelta(minutes=15), **RETRIES)
+    def decide() -> str:
         from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.settings import get_settings
-        from pipelines.training.pipeline import dataset_to_train, train
+        from pipelines.training.pipeline import dataset_to_train
 
-        settings = get_settings()
-        bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
         with fails_at_once_when_people_must_act():
-            dataset = dataset_to_train(bucket, settings)
+            dataset = dataset_to_train(get_settings())
         if dataset is None:
             raise AirflowSkipException("nothing to train on, or too little that is new; the line above says which")
-        with fails_at_once_when_people_must_act():
-            train(settings, dataset)
         return dataset
 
-    @task(
-        outlets=[assets.model],
-        retries=3,  # MLflow may be down for a while; the training's results wait on disk
-        retry_delay=timedelta(seconds=20),
-        retry_exponential_backoff=True,
-        execution_timeout=timedelta(hours=1),
-    )
-    def register_and_promote(dataset: str, *, outlet_events: dict) -> dict:
-        from airflow.providers.google.cloud.hooks.gcs import GCSHook
+    @task(execution_timeout=timedelta(hours=20), **(RETRIES | {"retries": 2}))
+    def train(dataset: str) -> str:
+        from pipelines.settings import get_settings
+        from pipelines.training.pipeline import train
+
+        with fails_at_once_when_people_must_act():
+            train(get_settings(), dataset)
+        return dataset
+
+    @task(execution_timeout=timedelta(hours=4), **RETRIES)
+    def evaluate(dataset: str) -> str:
+        from pipelines.settings import get_settings
+        from pipelines.training.pipeline import evaluate
+
+        with fails_at_once_when_people_must_act():
+            evaluate(get_settings(), dataset)
+        return dataset
+
+    @task(execution_timeout=timedelta(hours=2), **RETRIES)  # MLflow may be down; the training's results wait on disk
+    def gate(dataset: str) -> dict:
         from airflow.sdk.exceptions import AirflowSkipException
 
         from pipelines.settings import get_settings
-        from pipelines.training.pipeline import outcome, register
+        from pipelines.training.pipeline import outcome, put_before_gate
 
         settings = get_settings()
-        bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
         with fails_at_once_when_people_must_act():
-            version = register(bucket, settings, dataset)
+            version, reason = put_before_gate(settings, dataset)
         if not version.is_complete:
             steps = f"{version.done_steps} of {version.planned_steps} steps"
             tell_people_that(f"the training of {version.served_as} on {dataset} was cut short after {steps}")
-        said = outcome(settings, version)
-        note_on_run(said)
-        if not version.promoted:
+        if reason is None:
+            said = outcome(settings, version)
+            note_on_run(said)
             raise AirflowSkipException(said)
-        outlet_events[assets.model].extra = {"model": version.served_as, "dataset": dataset}
+        return {"number": version.version, "dataset": dataset, "reason": reason}
+
+    @task(outlets=[assets.model], execution_timeout=timedelta(minutes=15), **RETRIES)
+    def promote(winner: dict, *, outlet_events: dict) -> dict:
+        from pipelines.settings import get_settings
+        from pipelines.training.pipeline import outcome, promote_winner
+
+        settings = get_settings()
+        with fails_at_once_when_people_must_act():
+            version = promote_winner(settings, winner["number"], winner["reason"])
+        note_on_run(outcome(settings, version))
+        outlet_events[assets.model].extra = {"model": version.served_as, "dataset": winner["dataset"]}
         return {"model": version.served_as, "test_miou": version.miou, "reason": version.reason}
 
-    register_and_promote(train_newest())
+    promote(gate(evaluate(train(decide()))))
 
 
 retrain_model()

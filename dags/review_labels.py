@@ -21,7 +21,6 @@ def review_labels() -> None:
 
     @task(retries=3, retry_delay=timedelta(seconds=30), execution_timeout=timedelta(hours=5))
     def examine() -> dict:
-        from airflow.providers.google.cloud.hooks.gcs import GCSHook
         from airflow.sdk.exceptions import AirflowSkipException
         from rich.console import Console
 
@@ -34,8 +33,7 @@ def review_labels() -> None:
         from pipelines.settings import get_settings
 
         settings = get_settings()
-        bucket = GCSHook(gcp_conn_id=settings.google_connection).get_conn()
-        published = Published.of(settings, bucket)
+        published = Published.of(settings)
         if not published.tags():
             raise AirflowSkipException("no dataset is published yet: there is nothing to look through")
         with fails_at_once_when_people_must_act():

@@ -16,12 +16,11 @@ def lineage(
 ) -> None:
     """Show where a photo went, what a dataset is made of, or what a model was made from."""
     from pipelines.dataset.published import Published
-    from pipelines.gcs import client as gcs
     from pipelines.models.registry import Registry
     from pipelines.reports.lineage import Lineage
 
     settings = get_settings()
-    published = Published.of(settings, gcs.connect(settings))
+    published = Published.of(settings)
     link = Lineage(published, Registry(settings)).of(what)
     if json:
         console.print_json(data=link.as_json())
@@ -38,11 +37,10 @@ def export(
     """Write a dataset version in a form that other tools read."""
     from pipelines.dataset.published import Published
     from pipelines.exchange.export import export as run
-    from pipelines.gcs import client as gcs
     from pipelines.params import load_params
 
     settings = get_settings()
-    published = Published.of(settings, gcs.connect(settings))
+    published = Published.of(settings)
     count = run(published, dataset, form, folder, load_params(settings.params_path))
     console.print(f"{count} photos of {dataset} as {form} in {folder}", highlight=False)
 

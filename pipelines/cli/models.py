@@ -30,7 +30,6 @@ def rollback() -> None:
 def quality() -> None:
     """Show masks that look wrong in Label Studio's tab «Review»; measure how well people agree and what they miss."""
     from pipelines.dataset.published import Published
-    from pipelines.gcs import client as gcs
     from pipelines.labelstudio.client import connect
     from pipelines.models.registry import Registry
     from pipelines.params import load_params
@@ -38,7 +37,7 @@ def quality() -> None:
     from pipelines.quality.review import review
 
     settings = get_settings()
-    published = Published.of(settings, gcs.connect(settings))
+    published = Published.of(settings)
     registry = Registry(settings)
     found = review(settings, published, registry, connect(settings), load_params(settings.params_path))
     log_quality(registry, found)
@@ -50,14 +49,13 @@ def quality() -> None:
 def report() -> None:
     """Show what people did with each model's masks and what these saved, as a table and as a page of pictures."""
     from pipelines.dataset.published import Published
-    from pipelines.gcs import client as gcs
     from pipelines.models.registry import Registry
     from pipelines.params import load_params
     from pipelines.reports.effort import measure_effort
     from pipelines.reports.prelabel_report import as_notes, as_table, miou_on_test, write_report
 
     settings = get_settings()
-    published = Published.of(settings, gcs.connect(settings))
+    published = Published.of(settings)
     dataset, params = published.newest(), load_params(settings.params_path)
     found, scores = measure_effort(published.manifest(dataset), params), miou_on_test(Registry(settings))
     page = settings.var / "report.html"

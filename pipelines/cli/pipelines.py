@@ -50,16 +50,17 @@ def sync() -> None:
     from pipelines.dataset.published import Published
     from pipelines.gcs import client as gcs
     from pipelines.labelstudio.client import connect
+    from pipelines.models.gain import detectable_gain
     from pipelines.models.registry import Registry
     from pipelines.params import load_params
     from pipelines.reports.prelabel_report import log_effort
 
     settings = get_settings()
     bucket = gcs.connect(settings)
-    version = run(bucket, connect(settings), settings)
+    version = run(bucket, connect(settings), settings, detectable_gain(settings))
     console.print(f"{version.tag}: {version.summary}" if version else "nothing changed", highlight=False)
     if version:
-        published = Published.of(settings, bucket)
+        published = Published.of(settings)
         try:
             params = load_params(settings.params_path)
             log_effort(Registry(settings), published.manifest(version.tag), version.tag, params)
@@ -72,14 +73,11 @@ def retrain(
     again: Annotated[bool, typer.Option(help="Train even if a model was trained on the newest dataset")] = False,
 ) -> None:
     """Train on the newest dataset version, and promote the model if it is better."""
-    from pipelines.gcs import client as gcs
-    from pipelines.training.pipeline import dataset_to_train, outcome, register, train
+    from pipelines.training.pipeline import dataset_to_train, outcome, retrain
 
     settings = get_settings()
-    bucket = gcs.connect(settings)
-    dataset = dataset_to_train(bucket, settings, again=again)
+    dataset = dataset_to_train(settings, again=again)
     if dataset is None:
         return
-    train(settings, dataset, again=again)
-    version = register(bucket, settings, dataset)
+    version = retrain(settings, dataset, again=again)
     console.print(outcome(settings, version), highlight=False)

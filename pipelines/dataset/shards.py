@@ -23,12 +23,12 @@ from pipelines.records import Annotation
 _SUFFIX = ".parquet"
 _ANNOTATIONS = pa.schema(
     [
-        pa.field("uuid", pa.string(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("annotator", pa.string(), nullable=False),
-        pa.field("updated_at", pa.string(), nullable=False),
-        pa.field("json", pa.string(), nullable=False),
+        pa.field("uuid", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("annotator", pa.string()),
+        pa.field("updated_at", pa.string()),
+        pa.field("json", pa.string()),
     ]
 )
 _FEATURES = {"info": {"features": {
@@ -36,12 +36,13 @@ _FEATURES = {"info": {"features": {
     "mask_sha256": {"dtype": "string", "_type": "Value"},
     "mask": {"_type": "Image"},
 }}}  # fmt: skip
+# Fields may be null: Hugging Face takes its features from the metadata only where they equal those of the schema.
 _IMAGE = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
 _MASKS = pa.schema(
     [
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("mask_sha256", pa.string(), nullable=False),
-        pa.field("mask", _IMAGE, nullable=False),
+        pa.field("sha256", pa.string()),
+        pa.field("mask_sha256", pa.string()),
+        pa.field("mask", _IMAGE),
     ],
     metadata={"huggingface": json.dumps(_FEATURES)},
 )

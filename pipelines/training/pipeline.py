@@ -1,4 +1,4 @@
-"""Stations 4 and 5: a dataset version becomes a model version, and the better model becomes champion.
+"""The retrain pipeline: a dataset version becomes a model version, and the better model becomes champion.
 
 Training runs in a clone of its own at the dataset's tag, so that labelling and syncing go on meanwhile. Its run in
 MLflow is opened before the first step and completed by the registration; while MLflow is down it trains all the same.
@@ -6,18 +6,17 @@ MLflow is opened before the first step and completed by the registration; while 
 
 import json
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from google.cloud.storage import Client
-
 from pipelines.airflow_api import Airflow
 from pipelines.contract import MODEL_ASSET, PRELABEL_DAG, SEGMENTATION
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS, PHOTOS
 from pipelines.dataset.published import Published
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
@@ -34,10 +33,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 # What a tag holds; training adds the rest.
-_DATASET = ("data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc", "compile", "split")
+_DATASET = (ANNOTATIONS, IMAGES, BEFORE, PHOTOS, MASKS, MANIFEST)
 
 
-def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False) -> str | None:
+def dataset_to_train(settings: Settings, *, again: bool = False) -> str | None:
     """Return the newest dataset tag if it is to be trained on, or in any case when `again` is set.
 
     None, and a line in the log that says why, when there is nothing to train on, or too little that is new; how much is
@@ -48,7 +47,7 @@ def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False)
     from pipelines.training.policy import new_annotations, why_wait
 
     workspace = Workspace(settings.workspace_path, settings)
-    published = Published(workspace, bucket)
+    published = Published(workspace)
     tags = published.tags()
     if not tags:
         logger.info("no dataset is published yet; label photos in Label Studio, then run `maskloop sync`")
@@ -89,33 +88,51 @@ def dataset_to_train(bucket: Client, settings: Settings, *, again: bool = False)
     return newest
 
 
-def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
-    """Run `dvc repro evaluate` at a dataset's tag; killed and run again it goes on with the stages that are missing.
+def retrain(settings: Settings, dataset: str, *, again: bool = False) -> ModelVersion:
+    """Run all steps on a dataset's tag: train, evaluate, gate, promote; return the version with what became of it."""
+    train(settings, dataset, again=again)
+    evaluate(settings, dataset)
+    version, reason = put_before_gate(settings, dataset)
+    return version if reason is None else promote_winner(settings, version.version, reason)
 
-    With `again` the network is fitted anew even if DVC remembers the result. Nothing is done when the result is a
-    model version already, and only its comparison is missing.
+
+def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
+    """Run DVC's stage `train` at a dataset's tag; killed and run again it goes on.
+
+    With `again` the network is fitted anew even if DVC has the result. Nothing is done when the result is a model
+    version already, and only its comparison is missing.
     """
     from pipelines.models.registry import Registry
 
     clone, registry = _training_clone(settings), Registry(settings)
     with clone.locked():
         clone.ensure(settings.workspace_path)
-        clone.git("fetch", "--quiet", "--tags", "--force", str(settings.workspace_path))
-        clone.git("checkout", "--quiet", "--force", "--detach", dataset)
-        try:
-            clone.dvc("checkout", "--force", *_DATASET)
-        except DatasetError:
-            logger.info("the local cache lacks files of %s; pulling them", dataset)
-            clone.dvc("pull", "--force", *_DATASET)
+        clone.check_out(dataset, settings.workspace_path, *_DATASET)
         training = _training(clone, dataset, clone.git("tag", "--list", "--format=%(contents:subject)", dataset))
         if not again and _awaits_decision(registry, training):
             logger.info("the training on %s is registered already, and only its comparison is missing", dataset)
             return
         params = load_params(clone.path / "params.yaml")
         _lay_out_start(registry, clone.path, params)
-        stages = ("--force", "--downstream", "train") if again else ("evaluate",)
+        target = ("--force", "--single-item", "train") if again else ("train",)
         with _run_in_mlflow(registry, training, params) as environment:
-            clone.dvc("repro", *stages, show=True, more=environment)
+            clone.dvc("repro", *target, show=True, more=environment)
+
+
+def evaluate(settings: Settings, dataset: str) -> None:
+    """Run DVC's stage `evaluate` on what `train` left for a dataset's tag."""
+    clone = _training_clone(settings)
+    with clone.locked():
+        _require(clone, dataset)
+        clone.dvc("repro", "--single-item", "evaluate", show=True)
+
+
+def _require(clone: Workspace, dataset: str) -> str:
+    """Return the commit of a dataset's tag; raise DatasetError unless the clone holds the training on it."""
+    revision = clone.git("rev-parse", f"{dataset}^{{commit}}")
+    if clone.git("rev-parse", "HEAD") != revision:
+        raise DatasetError(f"{clone.path} no longer holds the training on {dataset}; run `maskloop retrain`")
+    return revision
 
 
 def _training(clone: Workspace, dataset: str, summary: str) -> "Training":
@@ -203,29 +220,41 @@ def _network_to_start_from(registry: "Registry", params: Params) -> ModelVersion
         return None
 
 
-def register(bucket: Client, settings: Settings, dataset: str) -> ModelVersion:
-    """Log and register what `train` left, compare it with the champion on the same test photos, promote the better.
+def put_before_gate(settings: Settings, dataset: str) -> tuple[ModelVersion, str | None]:
+    """Log and register what was trained and evaluated, and compare it with the champion on the same test photos.
 
-    The service is told at once; when it cannot be reached it follows by itself within seconds of being back.
+    Return the version, and the reason to promote it; None when it stays a challenger, which is then noted with it.
     """
     from pipelines.models.registry import Registry
     from pipelines.segmentation.transforms import resize_image
-    from pipelines.training.data import photos_of, read_photo
+    from pipelines.training.data import photos_in
     from pipelines.training.judge import judge
 
     clone, registry = _training_clone(settings), Registry(settings)
-    with clone.locked(), _inside(clone.path):
-        published = Published(clone, bucket)
+    with clone.locked():
+        _require(clone, dataset)
+        published = Published(clone)
         training = _training(clone, dataset, _change_since_last_trained(published, registry, dataset))
-        if clone.git("rev-parse", "HEAD") != training.revision:
-            raise DatasetError(f"{clone.path} no longer holds the training on {dataset}; run `maskloop retrain`")
-        params = load_params(Path("params.yaml"))
-        photo, _ = read_photo(photos_of("test")[0])
+        params = load_params(clone.path / "params.yaml")
+        photo = training.dataset_files.read_image(photos_in(training.dataset_files, "test")[0])
         version = registry.register(training, params, resize_image(photo, 96, 64))
-        judged = judge(registry, published, clone, training, version, params)
-    if judged.promoted:
-        reload_service(settings)
-    return judged
+        return judge(registry, published, clone, training, version, params)
+
+
+def promote_winner(settings: Settings, number: int, reason: str) -> ModelVersion:
+    """Make a version champion because the gate says so, and tell the service.
+
+    When the service cannot be reached it follows by itself within seconds of being back.
+    """
+    from pipelines.models.registry import Registry
+
+    registry = Registry(settings)
+    version = registry.version(str(number))
+    if version is None:
+        raise ModelError(f"{registry.name} has no version {number} any more; run `maskloop retrain`")
+    registry.promote(version, reason)
+    reload_service(settings)
+    return replace(version, promoted=True, reason=reason)
 
 
 def outcome(settings: Settings, version: ModelVersion) -> str:
@@ -250,7 +279,8 @@ def outcome(settings: Settings, version: ModelVersion) -> str:
 def _change_since_last_trained(published: Published, registry: "Registry", dataset: str) -> str:
     """Say what the dataset holds that the one which was trained on before did not."""
     trained = registry.trained_datasets()
-    earlier = [tag for tag in published.tags() if tag in trained and tag < dataset]
+    tags = published.tags()
+    earlier = [tag for tag in tags[: tags.index(dataset)] if tag in trained]
     before = earlier[-1] if earlier else None
     change = describe_change(published.manifest(before) if before else None, published.manifest(dataset))
     return f"{change} since {before}" if before else change
@@ -299,13 +329,3 @@ def reload_service(settings: Settings) -> None:
 
 def _training_clone(settings: Settings) -> Workspace:
     return Workspace(settings.var / "training", settings)
-
-
-@contextmanager
-def _inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)

@@ -16,15 +16,15 @@ from pipelines.errors import ChecksError, ServiceError
 from pipelines.settings import PROJECT_ROOT
 
 sys.path.insert(0, str(PROJECT_ROOT / "dags"))  # Airflow does the same for its folder
-station = importlib.import_module("station")
+callbacks = importlib.import_module("callbacks")
 
 
 def failing(dag_id: str, error: Exception) -> Any:
-    @dag(dag_id=dag_id, schedule=None, on_failure_callback=station.tell_people)
+    @dag(dag_id=dag_id, schedule=None, on_failure_callback=callbacks.tell_people)
     def flow() -> None:
         @task(retries=2, retry_delay=timedelta(0))
         def work() -> None:
-            with station.fails_at_once_when_people_must_act():
+            with callbacks.fails_at_once_when_people_must_act():
                 raise error
 
         work()
@@ -32,11 +32,11 @@ def failing(dag_id: str, error: Exception) -> Any:
     return flow()
 
 
-@dag(schedule=None, on_failure_callback=station.tell_people)
+@dag(schedule=None, on_failure_callback=callbacks.tell_people)
 def cut_short() -> None:
     @task
     def work() -> None:
-        station.tell_people_that("the training was cut short")
+        callbacks.tell_people_that("the training was cut short")
 
     work()
 

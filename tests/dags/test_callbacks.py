@@ -24,7 +24,7 @@ from pipelines.settings import PROJECT_ROOT
 @pytest.fixture
 def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AbstractContextManager[Any]:
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
-    spec = importlib.util.spec_from_file_location("station", PROJECT_ROOT / "dags" / "station.py")
+    spec = importlib.util.spec_from_file_location("callbacks", PROJECT_ROOT / "dags" / "callbacks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.fails_at_once_when_people_must_act()

@@ -58,7 +58,7 @@ def gold(make_archive):
 
 
 def _review(archive, registry=None):
-    published = Published.of(archive.settings, archive.bucket)
+    published = Published.of(archive.settings)
     params = load_params(archive.settings.params_path)
     return review(archive.settings, published, registry or Registry(archive.settings), archive.labels, params)
 
@@ -152,7 +152,7 @@ def test_who_left_the_wrong_region_is_told_and_neither_mask_enters_the_dataset(p
     }  # fmt: skip
     assert found.agreement.photos == 0, "who starts from the truth agrees with it"
     assert "Wrong regions" in str(as_tables(found)[-1].title)
-    manifest = Published.of(archive.settings, archive.bucket).manifest(found.dataset)
+    manifest = Published.of(archive.settings).manifest(found.dataset)
     assert set(manifest["annotators"].explode()) == {"expert@maskloop.local"}
     for task in gold:
         [prediction] = archive.labels.get("/api/predictions/", task=task)
@@ -171,7 +171,7 @@ def test_a_photo_that_is_gold_no_more_keeps_its_mask(planted) -> None:
         mask = read_mask(archive.settings.workspace_path / mask_path(exported["data"]["sha256"]))
         assert set(np.unique(mask)) == {0, load_params(archive.settings.params_path).label_ids["coat"]}
         assert (mask > 0).any(axis=1).sum() == 30
-    manifest = Published.of(archive.settings, archive.bucket)
+    manifest = Published.of(archive.settings)
     assert set(manifest.manifest(manifest.newest())["annotators"].explode()) == {"expert@maskloop.local"}
 
 

@@ -26,10 +26,11 @@ from pipelines.gcs.client import ensure_bucket, put
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Label, Params, load_params
 from pipelines.photos.decode import sha256_hex
-from pipelines.records import Annotation, ImageRef, RegionMask
+from pipelines.records import Annotation, ImageRef, ModelVersion, RegionMask
 from pipelines.settings import PROJECT_ROOT, Settings
 
 if TYPE_CHECKING:
+    from pipelines.models.registry import Registry
     from pipelines.segmentation.model import ModelCard
 
 COAT, DRESS = Label(id=3, name="coat", color="#1f77b4"), Label(id=7, name="dress", color="#d62728")
@@ -234,3 +235,32 @@ def project_workspace(tmp_path: Path, bucket_server: str, bucket_client: Client)
     workspace = Workspace(settings.workspace_path, settings)
     workspace.ensure(project)
     return workspace
+
+
+@pytest.fixture
+def registry(empty_mlflow: str, monkeypatch: pytest.MonkeyPatch) -> "Registry":
+    """The registry of an MLflow without runs and models."""
+    from pipelines.models.registry import Registry
+
+    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model puts the code it carries in front
+    return Registry(Settings(mlflow_url=empty_mlflow))
+
+
+@pytest.fixture
+def add_version(registry: "Registry") -> Callable[..., ModelVersion]:
+    """Add a version without any files; keywords are tags of the version, `miou` is its test mIoU."""
+
+    def add(miou: float = 0.5, **tags: str) -> ModelVersion:
+        client = registry.client
+        found = client.get_experiment_by_name(registry.name)
+        run = client.create_run(found.experiment_id if found else client.create_experiment(registry.name)).info.run_id
+        client.log_metric(run, "test_miou", miou)
+        if not registry.versions():
+            client.create_registered_model(registry.name)
+        named = {f"maskloop.{name}": value for name, value in {"dataset": "dataset-0001", **tags}.items()}
+        made = client.create_model_version(registry.name, f"runs:/{run}/network", run, tags=named)
+        version = registry.version(str(made.version))
+        assert version is not None
+        return version
+
+    return add

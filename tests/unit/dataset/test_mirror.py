@@ -1,6 +1,5 @@
-"""The copy of what people drew holds exactly that, whatever happened since the last look and whatever a kill left."""
+"""The copy of what people drew holds exactly that, whatever happened since the last sync and whatever a kill left."""
 
-import json
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,8 +8,9 @@ from pathlib import Path
 import pytest
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, image_path
-from pipelines.dataset.mirror import Copied, Note, copy_changes, read_note
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import ANNOTATIONS, IMAGES
+from pipelines.dataset.mirror import SyncState, load_state, reconcile
 from pipelines.errors import StorageError
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.cursor import Changes, TaskCursor
@@ -18,6 +18,7 @@ from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation
 
 Annotate = Callable[..., Annotation]
+Copy = Callable[..., SyncState | None]
 
 
 @pytest.fixture
@@ -27,140 +28,164 @@ def labelled(annotated_photo: Annotate) -> Annotate:
 
 
 @pytest.fixture
-def look(bucket_client: Client, tmp_path: Path) -> Callable[..., Copied | None]:
-    """Copy what a look found: the annotations of the tasks that were read, and tasks that are gone."""
+def dataset(tmp_path: Path) -> Dataset:
+    return Dataset(tmp_path)
 
-    def copy(
-        note: Note, *annotations: Annotation, read: Collection[int] = (), gone: Collection[int] = ()
-    ) -> Copied | None:
+
+@pytest.fixture
+def copy(bucket_client: Client, dataset: Dataset) -> Copy:
+    """Copy the annotations of the tasks that were read, and drop those of tasks that are gone."""
+
+    def run(
+        state: SyncState, *annotations: Annotation, read: Collection[int] = (), gone: Collection[int] = ()
+    ) -> SyncState | None:
         tasks = frozenset(annotation.task_id for annotation in annotations) | frozenset(read)
-        seen = TaskCursor(tasks | (note.cursor.tasks if note.cursor else frozenset()) - frozenset(gone), None)
-        return copy_changes(bucket_client, tmp_path, note, Changes(annotations, tasks, frozenset(gone), seen))
+        cursor = TaskCursor(tasks | (state.cursor.tasks if state.cursor else frozenset()) - frozenset(gone), None)
+        return reconcile(bucket_client, dataset, state, Changes(annotations, tasks, frozenset(gone), cursor))
 
-    return copy
-
-
-def files(folder: Path) -> dict[str, list[str]]:
-    return {kind.name: sorted(path.name for path in (folder / kind).iterdir()) for kind in (ANNOTATIONS, IMAGES)}
+    return run
 
 
-def test_the_first_look_copies_annotations_and_photos(look, labelled: Annotate, tmp_path: Path) -> None:
+def uuids(dataset: Dataset) -> list[str]:
+    return sorted(dataset.annotations.photos())
+
+
+def images(dataset: Dataset) -> list[str]:
+    return sorted(path.name for path in dataset.path(IMAGES).iterdir())
+
+
+def test_the_first_sync_copies_annotations_and_photos(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
     one, other = labelled("a", 1, 10), labelled("b", 2, 20)
 
-    copied = look(Note("p"), one, other, labelled("s", 3, 30, cancelled=True))
+    state = copy(SyncState("p"), one, other, labelled("s", 3, 30, cancelled=True))
 
-    assert (copied.everything, copied.changed, set(copied.files)) == (True, True, {"a.json", "b.json"})
-    assert copied.note.known == {"a": (1, one.image.sha256), "b": (2, other.image.sha256)}
-    assert files(tmp_path) == {
-        "annotations": ["a.json", "b.json"], "images": sorted([one.image.sha256, other.image.sha256])
-    }  # fmt: skip
-    for path in (tmp_path / IMAGES).iterdir():
+    assert (state.scanned, state.unpublished) == (True, {"a", "b"})
+    assert state.known == {"a": (1, one.image.sha256), "b": (2, other.image.sha256)}
+    assert (uuids(dataset), images(dataset)) == (["a", "b"], sorted([one.image.sha256, other.image.sha256]))
+    for path in dataset.path(IMAGES).iterdir():
         assert sha256_hex(path.read_bytes()) == path.name
 
 
-def test_later_looks_touch_what_changed_and_nothing_else(look, labelled: Annotate, tmp_path: Path) -> None:
-    first = look(Note("p"), labelled("a", 1, 10), labelled("b", 2, 20), labelled("c", 3, 30)).note
-    before = (tmp_path / ANNOTATIONS / "a.json").stat()
+def test_later_syncs_touch_what_changed_and_nothing_else(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10), labelled("b", 2, 20), labelled("c", 3, 30)).published("r1")
+    shard = dataset.annotations.path(first.known["a"][1][:2])
+    before = shard.stat()
 
-    second = look(first, labelled("b", 2, 20, lead_time_s=99.0), labelled("d", 4, 40), read={3})
+    second = copy(first, labelled("b", 2, 20, lead_time_s=99.0), labelled("d", 4, 40), read={3})
 
-    assert (second.everything, second.changed) == (False, True)
-    assert (set(second.files), second.gone) == ({"b.json", "d.json"}, {"c.json"})
-    assert files(tmp_path)["annotations"] == ["a.json", "b.json", "d.json"]
-    assert json.loads((tmp_path / ANNOTATIONS / "b.json").read_bytes())["lead_time_s"] == 99.0
-    assert (tmp_path / ANNOTATIONS / "a.json").stat() == before
-    assert len(files(tmp_path)["images"]) == 3, "the photo that only c was drawn on is gone"
-
-
-def test_reading_the_same_again_changes_nothing(look, labelled: Annotate) -> None:
-    first = look(Note("p"), labelled("a", 1, 10)).note
-
-    again = look(first, labelled("a", 1, 10))
-
-    assert (again.changed, again.note.known) == (False, first.known)
+    assert (second.scanned, second.unpublished, second.built_at) == (False, {"b", "c", "d"}, "r1")
+    assert uuids(dataset) == ["a", "b", "d"]
+    assert {one.uuid: one.lead_time_s for one in dataset.annotations.read()}["b"] == 99.0
+    assert shard.stat() == before
+    assert len(images(dataset)) == 3, "the photo that only c was drawn on is gone"
 
 
-def test_annotations_of_deleted_tasks_go(look, labelled: Annotate, tmp_path: Path) -> None:
-    first = look(Note("p"), labelled("a", 1, 10), labelled("b", 2, 20)).note
-
-    assert look(first, gone={1}).gone == {"a.json"}
-    assert files(tmp_path)["annotations"] == ["b.json"]
-
-
-def test_an_old_task_id_on_another_photo_takes_nothing_over(look, labelled: Annotate, tmp_path: Path) -> None:
-    first = look(Note("p"), labelled("a", 1, 10), labelled("b", 2, 20)).note
-
-    second = look(first, labelled("z", 1, 50))
-
-    assert files(tmp_path)["annotations"] == ["b.json", "z.json"]
-    assert second.note.known["z"][0] == 1
+def test_what_is_not_published_stays_so(copy: Copy, labelled: Annotate) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10)).published("r1")
+    second = copy(first, labelled("b", 2, 20))
+    third = copy(second, labelled("c", 3, 30), gone={1})
+    assert third.unpublished == {"a", "b", "c"}
+    assert third.published("r2").unpublished == frozenset()
 
 
-def test_a_skipped_annotation_leaves(look, labelled: Annotate, tmp_path: Path) -> None:
-    first = look(Note("p"), labelled("a", 1, 10), labelled("b", 2, 20)).note
+def test_reading_the_same_again_changes_nothing(copy: Copy, labelled: Annotate) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10)).published("r1")
 
-    look(first, labelled("a", 1, 10, cancelled=True))
+    again = copy(first, labelled("a", 1, 10))
 
-    assert files(tmp_path)["annotations"] == ["b.json"]
-
-
-def test_a_project_that_lost_everything_deletes_nothing(look, labelled: Annotate, tmp_path: Path) -> None:
-    first = look(Note("p"), labelled("a", 1, 10)).note
-
-    assert look(first, read={1}) is None
-    assert look(Note("p")) is None
-    assert files(tmp_path)["annotations"] == ["a.json"]
+    assert (again.unpublished, again.known) == (frozenset(), first.known)
 
 
-def test_a_full_look_clears_away_what_a_kill_left(look, labelled: Annotate, tmp_path: Path) -> None:
-    look(Note("p"), labelled("a", 1, 10))
-    for folder, name in ((ANNOTATIONS, ".a.json.part"), (ANNOTATIONS, "old.json"), (IMAGES, "0" * 64)):
-        (tmp_path / folder / name).write_bytes(b"left")
+def test_annotations_of_deleted_tasks_go(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10), labelled("b", 2, 20)).published("r1")
 
-    copied = look(Note("p"), labelled("a", 1, 10))
-
-    assert copied.changed
-    assert {kind: len(names) for kind, names in files(tmp_path).items()} == {"annotations": 1, "images": 1}
+    assert copy(first, gone={1}).unpublished == {"a"}
+    assert uuids(dataset) == ["b"]
 
 
-def test_two_annotations_of_one_photo_share_its_bytes(look, labelled: Annotate, tmp_path: Path) -> None:
-    first = look(Note("p"), labelled("a", 1, 10), labelled("b", 2, 10)).note
-    assert len(files(tmp_path)["images"]) == 1
+def test_an_old_task_id_on_another_photo_takes_nothing_over(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10), labelled("b", 2, 20))
 
-    look(first, gone={1})
-    assert len(files(tmp_path)["images"]) == 1
+    second = copy(first, labelled("z", 1, 50))
+
+    assert uuids(dataset) == ["b", "z"]
+    assert second.known["z"][0] == 1
+
+
+def test_an_annotation_whose_photo_was_replaced_moves_along(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10), labelled("b", 2, 20))
+    other = labelled("other", 9, 90)
+
+    second = copy(first, replace(labelled("a", 1, 10), image=other.image))
+
+    assert second.known["a"] == (1, other.image.sha256)
+    assert dataset.annotations.photos() == {"a": other.image.sha256, "b": first.known["b"][1]}
+
+
+def test_a_skipped_annotation_leaves(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10), labelled("b", 2, 20))
+
+    copy(first, labelled("a", 1, 10, cancelled=True))
+
+    assert uuids(dataset) == ["b"]
+
+
+def test_a_project_that_lost_everything_deletes_nothing(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10))
+
+    assert copy(first, read={1}) is None
+    assert copy(SyncState("p")) is None
+    assert uuids(dataset) == ["a"]
+
+
+def test_a_full_scan_clears_away_what_a_kill_left(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
+    copy(SyncState("p"), labelled("a", 1, 10))
+    for folder, name in ((ANNOTATIONS, ".aa.parquet.1.part"), (ANNOTATIONS, "old.json"), (IMAGES, "0" * 64)):
+        (dataset.path(folder) / name).write_bytes(b"left")
+
+    state = copy(SyncState("p"), labelled("a", 1, 10))
+
+    assert state.unpublished == {"a"}
+    assert (len(list(dataset.path(ANNOTATIONS).iterdir())), len(images(dataset))) == (1, 1)
+
+
+def test_two_annotations_of_one_photo_share_its_bytes(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
+    first = copy(SyncState("p"), labelled("a", 1, 10), labelled("b", 2, 10))
+    assert len(images(dataset)) == 1
+
+    copy(first, gone={1})
+    assert len(images(dataset)) == 1
 
 
 def test_an_annotation_whose_photo_is_gone_or_overwritten_is_left_out(
-    look, labelled: Annotate, bucket_client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    copy: Copy, labelled: Annotate, bucket_client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     gone, good = labelled("gone", 1, 10), labelled("good", 2, 20)
     bucket, name = gcs.split_uri(gone.image.uri)
     gcs.delete(bucket_client, gcs.ObjectRef(bucket, name, gone.image.generation))
 
-    assert set(look(Note("p"), gone, good).files) == {"good.json"}
+    assert set(copy(SyncState("p"), gone, good).known) == {"good"}
     assert "annotation gone is left out: " in caplog.text
 
 
-def test_other_bytes_than_were_ingested_are_refused(look, labelled: Annotate, tmp_path: Path) -> None:
+def test_other_bytes_than_were_ingested_are_refused(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
     one = labelled("a", 1, 10)
     with pytest.raises(StorageError, match=r"a\.png: the bytes are not those that were ingested"):
-        look(Note("p"), replace(one, image=replace(one.image, sha256="0" * 64)))
-    assert not (tmp_path / image_path("0" * 64)).exists()
+        copy(SyncState("p"), replace(one, image=replace(one.image, sha256="0" * 64)))
+    assert not dataset.image_path("0" * 64).exists()
 
 
-def test_the_note_is_believed_while_it_fits(look, labelled: Annotate, tmp_path: Path) -> None:
-    note = look(Note("p"), labelled("a", 1, 10)).note
+def test_the_state_is_used_while_it_fits(copy: Copy, labelled: Annotate, dataset: Dataset, tmp_path: Path) -> None:
+    state = copy(SyncState("p"), labelled("a", 1, 10))
     path = tmp_path / "sync.json"
-    note.write(path)
-    assert read_note(path, "p", tmp_path) == note
+    state.write(path)
+    assert load_state(path, "p", dataset) == state
 
-    assert read_note(path, "another project", tmp_path).cursor is None
-    old = replace(note, full_scan_at=datetime.now(UTC) - timedelta(hours=25))
-    old.write(path)
-    assert read_note(path, "p", tmp_path).cursor is None, "once a day everything is compared"
-    note.write(path)
-    (tmp_path / ANNOTATIONS / "b.json").write_bytes(b"from an older version that was checked out")
-    assert read_note(path, "p", tmp_path).cursor is None
+    assert load_state(path, "another project", dataset).cursor is None
+    replace(state, full_scan_at=datetime.now(UTC) - timedelta(hours=25)).write(path)
+    assert load_state(path, "p", dataset).cursor is None, "once a day everything is compared"
+    state.write(path)
+    dataset.annotations.update([labelled("b", 2, 20)], ())  # as from an older version that was checked out
+    assert load_state(path, "p", dataset).cursor is None
     path.write_text("{half")
-    assert read_note(path, "p", tmp_path) == Note("p")
+    assert load_state(path, "p", dataset) == SyncState("p")

@@ -1,70 +1,76 @@
-"""Station 3's parts on a real bucket server, git and DVC; the whole of it runs in tests/integration."""
+"""The steps of the sync pipeline on a real bucket server, git and DVC; the whole of it runs in tests/integration."""
 
 import io
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 import pytest
 from google.cloud.storage import Client
 
-from pipelines.dataset.files import BEFORE
-from pipelines.dataset.mirror import Copied, Note, copy_changes
-from pipelines.dataset.pipeline import _build, _mirror_bucket, _mirror_changes, _publish, _take_version_before, sync
+from pipelines.dataset import pipeline
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MASKS, VERSION
+from pipelines.dataset.mirror import SyncState, reconcile
+from pipelines.dataset.pipeline import build_dataset, publish_dataset, sync
 from pipelines.dataset.published import Published
-from pipelines.dataset.remote import is_published, push_and_audit
+from pipelines.dataset.records import annotation_json
 from pipelines.dataset.split import is_marked_full
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import StorageError
+from pipelines.errors import ChecksError, DatasetError, StorageError
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.cursor import Changes, TaskCursor
-from pipelines.records import Annotation
+from pipelines.records import Annotation, DatasetVersion
 from pipelines.settings import PROJECT_ROOT, Settings
 
 Annotate = Callable[..., Annotation]
 
 
-def test_the_target_bucket_holds_exactly_these_annotations(bucket_client: Client, archive_bucket: str) -> None:
-    def names() -> dict[str, str]:
-        return {ref.name: ref.md5 for ref in gcs.list_objects(bucket_client, archive_bucket)}
+class Project:
+    """A workspace, and what a Label Studio that is not there is said to hold."""
 
-    gcs.put(bucket_client, archive_bucket, "notes.txt", b"not ours", "text/plain")
-    _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"1", "b.json": b"2"})
-    first = gcs.stat(bucket_client, archive_bucket, "annotations/a.json")
-    _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"1", "c.json": b"3"})
-    assert names() == {
-        "annotations/a.json": gcs.md5_base64(b"1"),
-        "annotations/c.json": gcs.md5_base64(b"3"),
-        "notes.txt": gcs.md5_base64(b"not ours"),
-    }
-    assert gcs.stat(bucket_client, archive_bucket, "annotations/a.json") == first
-    _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"changed"})
-    assert names()["annotations/a.json"] == gcs.md5_base64(b"changed")
+    def __init__(self, workspace: Workspace, bucket: Client) -> None:
+        target = f"target-{uuid4().hex[:12]}"
+        gcs.ensure_bucket(bucket, target)
+        self.settings = workspace.settings.model_copy(update={"target_bucket": target})
+        self.workspace, self.bucket = Workspace(workspace.path, self.settings), bucket
+        self.dataset, self.state = Dataset(workspace.path), SyncState("p")
+
+    def read(self, *annotations: Annotation, gone: frozenset[int] = frozenset()) -> None:
+        """Bring the copy in line with these annotations, each of a task of its own."""
+        tasks = frozenset(annotation.task_id for annotation in annotations)
+        known = (self.state.cursor.tasks if self.state.cursor else frozenset()) | tasks
+        changes = Changes(annotations, tasks, gone, TaskCursor(known - gone, None))
+        state = reconcile(self.bucket, self.dataset, self.state, changes)
+        assert state is not None
+        self.keep(state)
+
+    def keep(self, state: SyncState) -> None:
+        self.state = state
+        state.write(self.settings.var / "sync.json")
+
+    def publish(self) -> DatasetVersion | None:
+        build_dataset(self.bucket, self.settings, "split")
+        version = publish_dataset(self.bucket, self.settings)
+        self.state = self.state.published(self.workspace.git("rev-parse", "HEAD"))
+        return version
+
+    def copies(self) -> dict[str, str]:
+        prefix = "annotations/"
+        listed = gcs.list_objects(self.bucket, self.settings.target_bucket, prefix)
+        return {ref.name.removeprefix(prefix): ref.md5 for ref in listed}
 
 
-def test_the_target_bucket_follows_changes(bucket_client: Client, archive_bucket: str) -> None:
-    _mirror_bucket(bucket_client, archive_bucket, {"a.json": b"1", "b.json": b"2", "c.json": b"3"})
-
-    copied = Copied(
-        Note("p"),
-        {"a.json": b"9", "d.json": b"4"},
-        frozenset({"b.json", "x.json"}),
-        frozenset(),
-        everything=False,
-        changed=True,
-    )
-    _mirror_changes(bucket_client, archive_bucket, copied)
-
-    there = {ref.name.removeprefix("annotations/"): ref.md5 for ref in gcs.list_objects(bucket_client, archive_bucket)}
-    wanted = {"a.json": b"9", "c.json": b"3", "d.json": b"4"}
-    assert there == {name: gcs.md5_base64(data) for name, data in wanted.items()}
-
-
-def seen(*annotations: Annotation) -> Changes:
-    """A look at a project that holds these annotations."""
-    tasks = frozenset(annotation.task_id for annotation in annotations)
-    return Changes(annotations, tasks, frozenset(), TaskCursor(tasks, None))
+@pytest.fixture
+def project(project_workspace: Workspace, bucket_client: Client, annotated_photo: Annotate) -> Project:
+    """A project with a published version of three photos."""
+    project = Project(project_workspace, bucket_client)
+    project.read(*(annotated_photo(name, 10 * task, task_id=task) for task, name in enumerate("abc", start=1)))
+    assert project.publish() is not None
+    return project
 
 
 def test_a_missing_bucket_stops_before_anything_is_made(bucket_client: Client, tmp_path: Path) -> None:
@@ -77,34 +83,104 @@ def test_a_missing_bucket_stops_before_anything_is_made(bucket_client: Client, t
 def test_a_version_is_built_pushed_and_published_once(
     project_workspace: Workspace, bucket_client: Client, annotated_photo: Annotate
 ) -> None:
-    workspace = project_workspace
-    kept = [annotated_photo("a", 10), annotated_photo("b", 20, {"coat": slice(5, 9), "dress": slice(9, 30)})]
-    copied = copy_changes(bucket_client, workspace.path, Note("p"), seen(*kept))
-    assert copied is not None
-    _take_version_before(workspace, Published(workspace, bucket_client))
-    _build(workspace)
-    assert not is_published(workspace)
-    assert push_and_audit(workspace, bucket_client) == 12  # 2 annotations, 2 photos, 2 masks, 3 folders, 3 tables
+    project = Project(project_workspace, bucket_client)
+    drawn = [
+        annotated_photo("a", 10, task_id=1),
+        annotated_photo("b", 20, {"coat": slice(5, 9), "dress": slice(9, 30)}, task_id=2),
+    ]
+    project.read(*drawn)
 
-    version = _publish(bucket_client, workspace, len(kept))
+    version = project.publish()
 
+    workspace = project.workspace
+    assert version is not None
     assert (version.tag, version.photos, version.annotations) == ("dataset-0001", 2, 2)
     assert version.summary == "+2 photos; coat 0→2, dress 0→1"
     assert version.revision == workspace.git("rev-parse", "dataset-0001^{commit}")
     assert workspace.git("log", "-1", "--format=%s") == f"dataset-0001: {version.summary}"
     assert workspace.git("status", "--porcelain") == ""
-    published = workspace.git("ls-remote", workspace.settings.git_remote)
-    assert {line.split("\t")[1] for line in published.splitlines()} >= {"refs/heads/datasets", "refs/tags/dataset-0001"}
-    assert is_published(workspace)
-    published = Published(workspace, bucket_client)
-    here = published.manifest("dataset-0001")
+    remote = workspace.git("ls-remote", workspace.settings.git_remote)
+    assert {line.split("\t")[1] for line in remote.splitlines()} >= {"refs/heads/datasets", "refs/tags/dataset-0001"}
+    assert project.copies() == {f"{one.uuid}.json": gcs.md5_base64(annotation_json(one)) for one in drawn}
+    described = json.loads(workspace.show("dataset-0001", str(VERSION)))
+    assert (described["annotations"], described["photos"], sum(described["splits"].values())) == (2, 2, 2)
+    assert project.publish() is None, "it is what the last version holds"
+    published = Published(workspace)
+    manifest = published.manifest("dataset-0001")
     shutil.rmtree(workspace.settings.var / "dvc-cache")
-    pd.testing.assert_frame_equal(published.manifest("dataset-0001"), here)  # from the remote
-    assert set(here["split"]) <= {"train", "val", "test"}
-    workspace.dvc("fetch")
+    pd.testing.assert_frame_equal(published.manifest("dataset-0001"), manifest)  # from the remote
+    assert set(manifest["split"]) <= {"train", "val", "test"}
 
-    again = _publish(bucket_client, workspace, len(kept))  # as after a kill between commit and tag
-    assert (again.tag, again.summary, again.revision) == ("dataset-0002", "+0 photos", version.revision)
+
+def test_a_step_is_what_dvc_alone_would_make_and_comes_back_from_the_remote(
+    project: Project, annotated_photo: Annotate
+) -> None:
+    project.read(
+        annotated_photo("a", 10, {"coat": slice(2, 9)}, task_id=1),
+        annotated_photo("d", 90, {"dress": slice(4, 9)}, task_id=4), gone=frozenset({2}),
+    )  # fmt: skip
+    version = project.publish()
+    assert version is not None
+    assert (version.tag, version.photos) == ("dataset-0002", 3)
+    assert sorted(project.copies()) == ["a.json", "c.json", "d.json"]
+    workspace, dataset = project.workspace, project.dataset
+    assert "up to date" in workspace.dvc("status", "data/annotations.dvc", "data/images.dvc", "split", remembers=False)
+    assert "in sync" in workspace.dvc("status", "--cloud", remembers=False)
+    masks = {path.name: path.read_bytes() for path in dataset.path(MASKS).iterdir()}
+
+    shutil.rmtree(workspace.settings.var / "dvc-cache")
+    for folder in (ANNOTATIONS, IMAGES, MASKS):
+        shutil.rmtree(dataset.path(folder))
+    with Published(workspace).checked_out("dataset-0002") as old:
+        assert {path.name: path.read_bytes() for path in old.path(MASKS).iterdir()} == masks
+        assert sorted(one.uuid for one in old.annotations.read()) == ["a", "c", "d"]
+        assert len(list(old.path(IMAGES).iterdir())) == 3
+
+
+def test_what_was_lost_in_the_buckets_comes_back_with_a_full_scan(project: Project, annotated_photo: Annotate) -> None:
+    copies, objects = project.copies(), list(gcs.list_objects(project.bucket, project.settings.dvc_bucket))
+    gcs.delete(project.bucket, objects[0])
+    lost = next(gcs.list_objects(project.bucket, project.settings.target_bucket, "annotations/"))
+    gcs.delete(project.bucket, lost)
+    gcs.put(project.bucket, project.settings.target_bucket, "annotations/strange.json", b"{}", "application/json")
+
+    project.state = SyncState("p")
+    project.read(*(annotated_photo(name, 10 * task, task_id=task) for task, name in enumerate("abc", start=1)))
+    assert project.publish() is None, "nothing is new"
+
+    assert project.copies() == copies
+    there = {ref.name for ref in gcs.list_objects(project.bucket, project.settings.dvc_bucket)}
+    assert there == {ref.name for ref in objects}
+
+
+def test_newer_code_that_makes_the_same_dataset_is_no_new_version(project: Project) -> None:
+    path = project.workspace.path / "pipelines" / "dataset" / "merge_annotators.py"
+    path.write_text(path.read_text(encoding="utf-8") + "# a comment\n", encoding="utf-8")
+    project.workspace.git("commit", "--quiet", "--all", "-m", "A comment")
+
+    assert project.publish() is None
+
+    assert project.workspace.dataset_tags() == ["dataset-0001"]
+    assert project.workspace.git("status", "--porcelain") == "", "what DVC noted of the code is committed"
+
+
+def test_a_version_that_the_checks_stop_is_not_published_and_its_page_is_shown(
+    project: Project, annotated_photo: Annotate
+) -> None:
+    project.read(*(annotated_photo(name, 10 * task, {}, task_id=task) for task, name in enumerate("abc", start=1)))
+
+    with pytest.raises(ChecksError, match="the photos have no garment"):
+        build_dataset(project.bucket, project.settings, "check")
+
+    pages = list(gcs.list_objects(project.bucket, project.settings.target_bucket, "checks/"))
+    assert len(pages) == 2, "of the version before, and of this one"
+    assert project.workspace.dataset_tags() == ["dataset-0001"]
+
+
+def test_without_a_state_that_fits_nothing_is_published(project: Project) -> None:
+    (project.settings.var / "sync.json").unlink()
+    with pytest.raises(DatasetError, match="run `maskloop sync` again"):
+        publish_dataset(project.bucket, project.settings)
 
 
 class OneVersion:
@@ -125,8 +201,8 @@ class OneVersion:
 @pytest.mark.parametrize(
     ("gain", "is_full"), [(None, False), (0.031, False), (0.03, True), (0.0, True)], ids=["unknown", "", "", ""]
 )
-def test_once_the_test_side_detects_small_gains_it_is_full_for_ever(
-    tmp_path: Path, gain: float | None, is_full: bool
+def test_once_the_test_split_detects_small_gains_it_stays_full(
+    tmp_path: Path, gain: float | None, is_full: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workspace = Workspace(tmp_path, Settings(_env_file=None, var=tmp_path))
     shutil.copy(PROJECT_ROOT / "params.yaml", tmp_path)  # promote.detect_gain: 0.03
@@ -134,8 +210,8 @@ def test_once_the_test_side_detects_small_gains_it_is_full_for_ever(
     asked: list[str] = []
 
     def lay_out(manifest: pd.DataFrame | None, gain: float | None) -> bytes:
-        published = OneVersion(manifest)
-        _take_version_before(workspace, published, lambda division: asked.append(division) or gain)  # type: ignore[arg-type]
+        monkeypatch.setattr(pipeline, "Published", lambda workspace: OneVersion(manifest))
+        pipeline._lay_out_version_before(workspace, lambda division: asked.append(division) or gain)
         return (tmp_path / BEFORE).read_bytes()
 
     assert lay_out(None, gain) == b""

@@ -1,10 +1,7 @@
-"""Dataset workspaces as folders of a few drawn photos; a registry without versions, and cheap versions for it."""
+"""Datasets of a few drawn photos."""
 
 import hashlib
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,11 +10,6 @@ import pytest
 
 from pipelines.dataset.files import IMAGES, MANIFEST, encode_mask, fresh, image_path, mask_path
 from pipelines.params import Params
-from pipelines.records import ModelVersion
-from pipelines.settings import Settings
-
-if TYPE_CHECKING:
-    from pipelines.models.registry import Registry
 
 COAT, DRESS = 3, 7
 SIDES = {"train": 5, "val": 2, "test": 3}
@@ -59,32 +51,3 @@ def small_training(two_labels: Params) -> Params:
         "encoder_weights": "none", "image_height": 32, "image_width": 32, "epochs": 2, "min_steps": 0, "batch_size": 2,
     }  # fmt: skip
     return two_labels.model_copy(update={"train": two_labels.train.model_copy(update=fields)})
-
-
-@pytest.fixture
-def registry(empty_mlflow: str, monkeypatch: pytest.MonkeyPatch) -> "Registry":
-    """The registry of an MLflow without runs and models."""
-    from pipelines.models.registry import Registry
-
-    monkeypatch.setattr(sys, "path", list(sys.path))  # loading a model puts the code it carries in front
-    return Registry(Settings(mlflow_url=empty_mlflow))
-
-
-@pytest.fixture
-def add_version(registry: "Registry") -> Callable[..., ModelVersion]:
-    """Add a version without any files; keywords are tags of the version, `miou` is its test mIoU."""
-
-    def add(miou: float = 0.5, **tags: str) -> ModelVersion:
-        client = registry.client
-        found = client.get_experiment_by_name(registry.name)
-        run = client.create_run(found.experiment_id if found else client.create_experiment(registry.name)).info.run_id
-        client.log_metric(run, "test_miou", miou)
-        if not registry.versions():
-            client.create_registered_model(registry.name)
-        named = {f"maskloop.{name}": value for name, value in {"dataset": "dataset-0001", **tags}.items()}
-        made = client.create_model_version(registry.name, f"runs:/{run}/network", run, tags=named)
-        version = registry.version(str(made.version))
-        assert version is not None
-        return version
-
-    return add
