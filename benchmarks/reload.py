@@ -28,8 +28,8 @@ from benchmarks.harness import Row
 from pipelines.errors import ServiceError
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.render import prediction_json, version_of_region
+from pipelines.models.reader import NETWORK
 from pipelines.models.registry import Registry
-from pipelines.models.run import NETWORK
 from pipelines.params import load_params
 from pipelines.photos.decode import decode_image
 from pipelines.records import ModelVersion

@@ -9,7 +9,7 @@ from bentos.protocol import backend_app
 from pipelines.gcs.client import connect
 from pipelines.labelstudio.ml_backend import batch_answer, parse_request, require_same_labels_in
 from pipelines.labelstudio.render import prediction_json
-from pipelines.models.champion import Champion
+from pipelines.models.champion import ChampionPoller
 from pipelines.params import load_params
 from pipelines.photos.reader import PhotoReader
 from pipelines.records import NO_MODEL
@@ -39,11 +39,11 @@ class Segmentation:
         self.door = Admission(_MOST_PHOTOS, "photos")
         classes = params.prelabel.cold_start
         cold_start = partial(load_cold_start, settings.cold_start, classes, params.label_ids, min_region_share=share)
-        self.champion = Champion(
+        self.champion = ChampionPoller(
             settings.model_name, settings.url("mlflow"), settings.var / "champion", share,
             cold_start if settings.cold_start else None,
         )  # fmt: skip
-        self.champion.follow()
+        self.champion.start()
 
     @app.get("/health")
     async def health(self) -> dict[str, str]:

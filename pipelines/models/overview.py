@@ -1,8 +1,8 @@
-"""What people read on MLflow's pages: names of runs, descriptions, and the table that heads the experiment.
+"""What people read on MLflow's pages: names of runs, descriptions, and the table at the top of the experiment.
 
-MLflow's lists show the beginning of a text as it is, so each begins with a plain sentence, and links and tables follow.
-Links are relative: they hold behind a proxy as well. `workflowType` keeps MLflow from opening its pages for language
-models, which it does by default.
+MLflow's lists show the start of a text without formatting, so each text starts with a plain sentence; links and tables
+follow. Links are relative, so that they work behind a proxy. `workflowType` keeps MLflow from opening its pages for
+language models, which it does by default.
 """
 
 import base64
@@ -17,14 +17,15 @@ from mlflow.entities import Run
 
 from pipelines.models.run import DATASET, MINUTES, STEPS_DONE
 
-VERSION, DECISION = "maskloop.version", "maskloop.decision"  # tags of a run
-GATE, GAIN = "maskloop.gate", "maskloop.gain"  # likewise: the gate's verdict and reason, and the gain with its interval
-VIEW = "maskloop"  # of the experiment's runs, with the columns that matter
-SHOWN_RUNS = 20
+# Tags of a run. People's registries hold them, so their names never change.
+VERSION, DECISION = "maskloop.version", "maskloop.decision"
+GATE, GAIN = "maskloop.gate", "maskloop.gain"  # the gate's verdict and reason, and the gain with its interval
+VIEW = "maskloop"  # a saved view of the experiment's runs, with the columns that matter
+LISTED_RUNS = 20
 REPORT_PAGE = "report.html"
 _TRAINING_PAGES = "workflowType=machine_learning"
 _LONGEST_DESCRIPTION = 5000  # what MLflow's database holds
-_LONGEST_CELL = 80  # more would squeeze the other columns until their figures break
+_LONGEST_CELL = 80  # more would narrow the other columns until their numbers wrap
 _WIDTHS = {  # of the view's columns, in pixels
     "attributes.`Run Name`": 560, "runDateAndNestInfo": 150, "attributes.`Dataset`": 200, "duration": 80,
     "metrics.`test_miou`": 85, f"tags.`{DECISION}`": 600,
@@ -32,11 +33,11 @@ _WIDTHS = {  # of the view's columns, in pixels
 
 
 @dataclass(frozen=True)
-class Shown:
+class VersionStatus:
     """What MLflow shows of a version.
 
-    `verdict` is the gate's («promoted», «not promoted», «cut short», empty before it has decided) and `reason` its
-    reason; `event` is what happened to the version since, such as «rolled back to clothing:v2 by hand»; `paused` says
+    `verdict` is the gate's ("promoted", "not promoted", "cut short", empty before it has decided) and `reason` its
+    reason; `event` is what happened to the version since, such as "rolled back to clothing:v2 by hand"; `paused` says
     why a champion draws no masks.
     """
 
@@ -49,7 +50,7 @@ class Shown:
 
     @property
     def decision(self) -> str:
-        """Say why the version serves or does not, as its tag has it; empty before the gate has decided."""
+        """Return why the version serves or does not, the text of its tag; empty before the gate has decided."""
         if not self.event:
             return self.reason
         gate = f"the gate: {self.verdict}: {self.reason}" if self.verdict else "never judged"
@@ -57,14 +58,14 @@ class Shown:
 
     @property
     def sentence(self) -> str:
-        """Say in plain words what became of the version."""
-        said = self.decision if self.event else f"{self.verdict or 'not judged yet'}: {self.reason}".rstrip(": ")
+        """Return in one sentence what happened to the version."""
+        text = self.decision if self.event else f"{self.verdict or 'not judged yet'}: {self.reason}".rstrip(": ")
         paused = f"paused, so it draws no masks: {self.paused}; " if self.paused else ""
-        return (paused + said)[:1].upper() + (paused + said)[1:]
+        return (paused + text)[:1].upper() + (paused + text)[1:]
 
     @property
     def run_name(self) -> str:
-        """Hold the version's facts in one line, the ones that matter most first: lists cut it off."""
+        """Return the version's facts in one line, the most important first, because lists truncate it."""
         tags, metrics = self.run.data.tags, self.run.data.metrics
         word = "paused" if self.paused else self._word()
         parts = [f"{self.served_as.rpartition(':')[2]} {word}"]
@@ -81,12 +82,12 @@ class Shown:
         return self.verdict or "not judged yet"
 
     def description(self, table: str) -> str:
-        """Write the version's description in Markdown; `table` is the gate's."""
+        """Return the version's description in Markdown; `table` is the gate's."""
         tags, run = self.run.data.tags, self.run.info
-        here = f"#/experiments/{run.experiment_id}/runs/{run.run_id}"
+        page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}"
         facts = [
-            f"[Report]({here}/artifacts/{REPORT_PAGE}?{_TRAINING_PAGES})",
-            f"[training]({here}?{_TRAINING_PAGES})",
+            f"[Report]({page}/artifacts/{REPORT_PAGE}?{_TRAINING_PAGES})",
+            f"[training]({page}?{_TRAINING_PAGES})",
             f"on {tags.get(DATASET, 'an unknown dataset')}",
         ]
         facts += [f"{tags[STEPS_DONE]} steps"] if tags.get(STEPS_DONE) else []
@@ -98,19 +99,19 @@ class Shown:
 
 
 def _without_verdict(table: str) -> str:
-    """Leave out the first paragraph of the gate's table, which says what the description says already."""
+    """Return the gate's table without its first paragraph, which repeats the description."""
     return table.partition("\n\n")[2].strip() if table.startswith("**") else table.strip()
 
 
-def experiment_note(name: str, champion: Shown | None, runs: Sequence[Run]) -> str:
-    """Write the text that heads the experiment's page: the champion, and a table of runs, newest first."""
+def experiment_note(name: str, champion: VersionStatus | None, runs: Sequence[Run]) -> str:
+    """Return the text at the top of the experiment's page: the champion, and a table of runs, newest first."""
     if champion:
         miou = champion.run.data.metrics.get("test_miou", math.nan)
-        said = f"Champion {champion.served_as}" + (f", test mIoU {miou:.3f}" if math.isfinite(miou) else "")
-        said += f", paused: {champion.paused}" if champion.paused else ""
+        headline = f"Champion {champion.served_as}" + (f", test mIoU {miou:.3f}" if math.isfinite(miou) else "")
+        headline += f", paused: {champion.paused}" if champion.paused else ""
     else:
-        said = "There is no champion yet"
-    lines = [said + "."]
+        headline = "There is no champion yet"
+    lines = [headline + "."]
     if runs:
         address = f"#/experiments/{runs[0].info.experiment_id}/runs?viewStateShareKey={VIEW}&{_TRAINING_PAGES}"
         lines[0] += f" [Runs with decisions, gains and steps]({address})"
@@ -120,24 +121,24 @@ def experiment_note(name: str, champion: Shown | None, runs: Sequence[Run]) -> s
 
 
 def _row(name: str, run: Run) -> str:
-    tags, here = run.data.tags, f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    tags, page = run.data.tags, f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     served_as, miou = tags.get(VERSION, ""), run.data.metrics.get("test_miou", math.nan)
     model = f"#/models/{quote(name)}/versions/{served_as.rpartition(':v')[2]}?{_TRAINING_PAGES}"
     decision = tags.get(DECISION, run.info.status.lower()).replace("|", "/").replace("\n", " ")
     cells = [
-        f"[{served_as.rpartition(':')[2]}]({model})" if served_as else f"[run]({here}?{_TRAINING_PAGES})",
+        f"[{served_as.rpartition(':')[2]}]({model})" if served_as else f"[run]({page}?{_TRAINING_PAGES})",
         decision if len(decision) <= _LONGEST_CELL else decision[:_LONGEST_CELL] + "…",
         f"{miou:.3f}" if math.isfinite(miou) else "",
         *(tags.get(tag, "") for tag in (GAIN, STEPS_DONE, MINUTES, DATASET)),
-        f"[report]({here}/artifacts/{REPORT_PAGE}?{_TRAINING_PAGES})" if served_as else "",
+        f"[report]({page}/artifacts/{REPORT_PAGE}?{_TRAINING_PAGES})" if served_as else "",
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def experiment_tags(now_ms: int) -> dict[str, str]:
-    """Return the tags that make MLflow show an experiment as one of trainings, with a view of its decisions.
+    """Return the tags that make MLflow show an experiment's runs as trainings, with a view of the gate's decisions.
 
-    MLflow 3.17 keeps a saved view as a tag: JSON, deflated, in base64.
+    MLflow 3.17 stores a saved view as a tag: JSON, deflated, in base64. `now_ms` is in milliseconds since 1970.
     """
     state = {
         "orderByKey": "attributes.start_time", "orderByAsc": False, "lifecycleFilter": "Active", "searchFilter": "",

@@ -1,12 +1,13 @@
-"""The code that a registered model carries: the few modules it needs, as a package of its own name.
+"""The code that a registered model carries: the few modules it needs, as a package with a name of its own.
 
-Under the project's name they would be shadowed: wherever another package `pipelines` is imported already, in the
-project itself or in somebody else's, Python would take that one's code for the model's. The name holds a hash of the
-code, so that models of several versions live in one process, each with its own.
+Under the project's name they could be shadowed: where another package `pipelines` is already imported, in this project
+or in somebody else's, Python would use that one instead. The name holds a hash of the code, so that models of several
+versions can run in one process, each with its own code.
 """
 
 import ast
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,9 +24,9 @@ _REQUIRED = (
 
 
 def pack_model_code(folder: Path) -> tuple[Path, Path]:
-    """Write the model's code and the package that it imports into a folder; gives both paths."""
+    """Write the model's code and the package that it imports into a folder, and return both paths."""
     entry = _SOURCE / "models" / MODEL_CODE
-    files = _needed_by(entry)
+    files = _required_files(entry)
     texts = {str(file.relative_to(_SOURCE)): file.read_text(encoding="utf-8") for file in files}
     content = "\0".join(f"{path}\0{text}" for path, text in sorted(texts.items()))
     name = f"maskloop_model_{sha256_hex(content.encode())[:12]}"
@@ -35,8 +36,10 @@ def pack_model_code(folder: Path) -> tuple[Path, Path]:
 
 
 def pinned_requirements() -> list[str]:
-    """Return the packages that a model needs, each in the version that is installed here."""
-    return [f"{name}=={version(name).partition('+')[0]}" for name in _REQUIRED]  # PyPI knows no «+cpu»
+    """Return the requirements of a model: each package in the version that is installed here."""
+    return [
+        f"{name}=={version(name).partition('+')[0]}" for name in _REQUIRED
+    ]  # PyPI has no versions such as 2.14.1+cpu
 
 
 def _write(path: Path, text: str, name: str) -> Path:
@@ -45,20 +48,20 @@ def _write(path: Path, text: str, name: str) -> Path:
     return path
 
 
-def _needed_by(entry: Path) -> set[Path]:
-    """Return the files of this project that a module imports, and what they import, and their packages' own files."""
-    found: set[Path] = set()
-    waiting = [entry]
-    while waiting:
-        for file in _imported_by(waiting.pop()) - found:
-            found.add(file)
-            waiting.append(file)
-    return found
+def _required_files(entry: Path) -> set[Path]:
+    """Return the files of this project that a module imports, directly or not, with their packages' `__init__.py`."""
+    required: set[Path] = set()
+    unread = [entry]
+    while unread:
+        for file in _imported_files(unread.pop()) - required:
+            required.add(file)
+            unread.append(file)
+    return required
 
 
-def _imported_by(path: Path) -> set[Path]:
+def _imported_files(path: Path) -> set[Path]:
     modules = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in _runtime_nodes(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -70,3 +73,11 @@ def _imported_by(path: Path) -> set[Path]:
             packages = [_SOURCE.joinpath(*parts[1:count]) / "__init__.py" for count in range(1, len(parts) + 1)]
             files |= {file for file in (*packages, module.with_suffix(".py")) if file.is_file()}
     return files
+
+
+def _runtime_nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes below this one but those that only type checkers read."""
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING"):
+            yield child
+            yield from _runtime_nodes(child)

@@ -1,6 +1,7 @@
-"""The registered model as MLflow loads it: photos as files in, masks and regions out, all processing inside.
+"""The registered model as MLflow loads it: encoded photos in, masks and regions out, all processing inside.
 
-What it needs of this project is packed under a name of its own (`packing`), and imported when the model is loaded.
+The modules of this project that it needs are packed under a name of their own (`packing`) and imported when the model
+is loaded.
 """
 
 import json
@@ -19,7 +20,7 @@ IMAGE, MASK, REGIONS, SCORE = "image", "mask", "regions", "score"  # columns
 
 
 class GarmentSegmenter(PythonModel):
-    """Segments garments; the network comes from the files that a clothing model is stored in."""
+    """Segments garments with the network of a clothing model's files."""
 
     def load_context(self, context: Any) -> None:
         """Load the network from the model's own files."""
@@ -32,9 +33,9 @@ class GarmentSegmenter(PythonModel):
 
         `image` holds each photo's file (PNG, JPEG or WebP) as bytes, of any size. `mask` is the index mask as PNG
         bytes, of the size of the upright photo; `regions` is JSON, a list of the labels in it: `label`, `id` (pixel
-        value in the mask), `pixels`, `score` (mean probability) and `chance` that a person would leave the region as
-        it is, null where that was never measured; `score` is the photo's mean probability. Raises MlflowException for
-        bytes that are no photo.
+        value in the mask), `pixels`, `score` (mean probability) and `chance` that a person leaves the region as it is,
+        null where that was never measured; `score` is the photo's mean probability. Raises MlflowException for bytes
+        that are not a photo.
         """
         rows = [self._row(number, bytes(data)) for number, data in enumerate(model_input[IMAGE])]
         return pd.DataFrame(rows, columns=[MASK, REGIONS, SCORE])
@@ -56,15 +57,15 @@ class GarmentSegmenter(PythonModel):
         names = {label_id: name for name, label_id in model.card.labels.items()}
         regions, score = score_regions(mask, confidence, names)
         described = describe_regions(probabilities, mask, model.card) if model.proposals else []
-        chances = {one.label_id: model.proposals.chances(one).accepted for one in described if model.proposals}
-        found = [
+        chances = {region.label_id: model.proposals.chances(region).accepted for region in described if model.proposals}
+        rows = [
             {
                 "label": region.label, "id": region.label_id, "pixels": int((mask == region.label_id).sum()),
                 "score": region.score, "chance": chances.get(region.label_id),
             }
             for region in regions
         ]  # fmt: skip
-        return {MASK: encode_png(mask), REGIONS: json.dumps(found), SCORE: score}
+        return {MASK: encode_png(mask), REGIONS: json.dumps(rows), SCORE: score}
 
 
 mlflow.models.set_model(GarmentSegmenter())

@@ -1,4 +1,4 @@
-"""What a run in MLflow holds: all that is needed to judge a training, to repeat it, and to serve its model."""
+"""What a run in MLflow holds: everything needed to judge a training, to repeat it, and to serve its model."""
 
 import hashlib
 import json
@@ -21,14 +21,15 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run,
 from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, STEPS
 from pipelines.models.packing import pack_model_code, pinned_requirements
 from pipelines.models.pyfunc_model import IMAGE, MASK, REGIONS, SCORE
+from pipelines.models.reader import NETWORK
 from pipelines.params import Params
 from pipelines.photos.decode import encode_png, sha256_hex
 from pipelines.segmentation.model import CARD, WEIGHTS, load_card
 
-NETWORK = "network"  # artifact folder with weights.safetensors and model.json: what the service loads
+# Tags of runs and versions. People's registries hold them, so their names never change.
 FINGERPRINT, DATASET, REVISION = "maskloop.fingerprint", "maskloop.dataset", "maskloop.dataset_revision"
 STARTED_FROM, STEPS_DONE, MINUTES = "maskloop.started_from", "maskloop.steps", "maskloop.minutes"
-_INTERVAL = ("miou_low", "miou_high")  # of metrics.json; the report has those of the other figures
+_INTERVAL = ("miou_low", "miou_high")  # of metrics.json; the report has the intervals of the other metrics
 _SECTIONS = ("train", "split", "compile", "evaluate", "promote", "effort")  # of params.yaml
 _PACKAGES = (
     "torch", "torchvision", "segmentation-models-pytorch", "timm", "openvino", "opencv-python-headless", "numpy",
@@ -38,9 +39,9 @@ _PACKAGES = (
 
 @dataclass(frozen=True)
 class Training:
-    """A training, begun or finished: the dataset it is on, and the folder that it works in.
+    """A training, begun or finished: the tag and git revision of its dataset, and the folder that it works in.
 
-    `summary` says what is new in the dataset; `cache` is the address under which DVC's remote keeps files by their
+    `summary` says what is new in the dataset; `cache` is the address under which DVC's remote stores files by their
     hash, or empty.
     """
 
@@ -52,28 +53,28 @@ class Training:
 
     @property
     def fingerprint(self) -> str:
-        """Identify dataset and weights, once there are any: the same training is registered once."""
+        """Return a hash of dataset and weights, once there are any; the same training is registered once."""
         return sha256_hex((self.folder / MODEL / WEIGHTS).read_bytes() + self.revision.encode())[:16]
 
     @property
     def is_finished(self) -> bool:
-        """Tell whether the folder holds a network."""
+        """Return whether the folder holds a network."""
         return (self.folder / MODEL / WEIGHTS).exists()
 
     @property
     def steps(self) -> dict[str, Any]:
-        """Return what the training noted of its steps; nothing where it did not."""
+        """Return what the training recorded about its steps; empty where it did not."""
         path = self.folder / STEPS
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
     @property
     def ended_ms(self) -> int:
-        """Return when its figures were written, in milliseconds since 1970."""
+        """Return when its metrics were written, in milliseconds since 1970."""
         return int((self.folder / METRICS).stat().st_mtime * 1000)
 
 
 def tags_of(training: Training) -> dict[str, str]:
-    """Return the tags that a run has from its beginning."""
+    """Return the tags that a run has from its start."""
     return {
         DATASET: training.dataset,
         REVISION: training.revision,
@@ -85,7 +86,7 @@ def tags_of(training: Training) -> dict[str, str]:
 
 
 def log_beginning(client: MlflowClient, run_id: str, training: Training, params: Params) -> None:
-    """Log what is known before a training: its parameters and its dataset. Logging it again changes nothing."""
+    """Log what is known before a training: its parameters and its dataset; logging it again changes nothing."""
     values = {f"{section}.{name}": str(value) for section in _SECTIONS for name, value in getattr(params, section)}
     client.log_batch(run_id, params=[Param(name, value) for name, value in values.items()])
     if (training.folder / MANIFEST).exists():
@@ -93,28 +94,28 @@ def log_beginning(client: MlflowClient, run_id: str, training: Training, params:
 
 
 def dataset_input(training: Training) -> DatasetInput:
-    """Describe a training's dataset as MLflow does: its tag, the manifest's hash (as DVC has it), and its photos."""
+    """Return a training's dataset for MLflow: its tag, the manifest's MD5, as DVC has it, and photos by split."""
     data = (training.folder / MANIFEST).read_bytes()
-    sides = pd.read_parquet(training.folder / MANIFEST, columns=["split"])["split"].value_counts()
+    photos = pd.read_parquet(training.folder / MANIFEST, columns=["split"])["split"].value_counts()
     digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
     source = {"uri": f"{training.cache}/{digest[:2]}/{digest[2:]}" if training.cache else str(MANIFEST)}
-    profile = {side: int(sides.get(side, 0)) for side in ("train", "val", "test")}
+    profile = {split: int(photos.get(split, 0)) for split in ("train", "val", "test")}
     described = Dataset(training.dataset, digest[:8], "dvc", json.dumps(source), profile=json.dumps(profile))
     return DatasetInput(described, [InputTag("mlflow.data.context", "training")])
 
 
 def log_result(client: MlflowClient, run: Run, training: Training, photo: np.ndarray) -> None:
-    """Log figures, curves, pictures, the environment and the model, and end the run when the training ended.
+    """Log metrics, curves, plots, the environment and the model, and end the run at the time the training ended.
 
-    What a broken attempt logged already is not logged twice. `photo` is a (H, W, 3) uint8 RGB example.
+    What an interrupted attempt has already logged is not logged twice. `photo` is a (H, W, 3) uint8 RGB example.
     """
     folder, run_id = training.folder, run.info.run_id
-    figures = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
     began = run.info.start_time
     ended = training.ended_ms if training.ended_ms >= began else max(began, run.info.end_time or 0)
     steps = training.steps
     curve = _missing_points(client, run_id, folder / CURVES, began, ended)
-    client.log_batch(run_id, [*_figures(figures, ended), *curve], tags=_progress(steps, began, ended))
+    client.log_batch(run_id, [*_shown_metrics(metrics, ended), *curve], tags=_progress(steps, began, ended))
     for path in (folder / "params.yaml", folder / METRICS, folder / CURVES):
         client.log_artifact(run_id, str(path))
     client.log_artifacts(run_id, str(folder / REPORT), "report")
@@ -128,7 +129,7 @@ def log_result(client: MlflowClient, run: Run, training: Training, photo: np.nda
 
 
 def lay_out_network(folder: Path, target: Path) -> Path:
-    """Copy what a training's folder holds of its model to where `load_model` reads it, and return `target`."""
+    """Copy a training's model into the folder `target` as `load_model` reads it, and return `target`."""
     shutil.copytree(folder / MODEL, target)
     if (folder / PROPOSALS).exists():
         shutil.copy(folder / PROPOSALS, target)
@@ -136,18 +137,18 @@ def lay_out_network(folder: Path, target: Path) -> Path:
 
 
 def logged_model(client: MlflowClient, run_id: str) -> str | None:
-    """Return the id of the model that a run holds; None when it holds none, or the upload broke off."""
+    """Return the id of the model that a run holds; None when it holds none, or its upload was interrupted."""
     outputs = client.get_run(run_id).outputs
     models = [output.model_id for output in (outputs.model_outputs if outputs else ())]
     ready = [model for model in models if client.get_logged_model(model).status.value == "READY"]
     return ready[-1] if ready else None
 
 
-def _figures(figures: Mapping[str, Any], time_ms: int) -> list[Metric]:
-    """Give the figures that stand on MLflow's pages; metrics.json and the report hold all."""
-    shown = [key for key in figures if key in _INTERVAL or not key.endswith(("_low", "_high"))]
-    values = {f"test_{key}": figures[key] for key in shown if isinstance(figures[key], float)}
-    values |= {f"iou/{label}": of_label["iou"] for label, of_label in figures["per_class"].items() if "iou" in of_label}
+def _shown_metrics(metrics: Mapping[str, Any], time_ms: int) -> list[Metric]:
+    """Return the metrics that MLflow's pages show; metrics.json and the report hold all of them."""
+    shown = [key for key in metrics if key in _INTERVAL or not key.endswith(("_low", "_high"))]
+    values = {f"test_{key}": metrics[key] for key in shown if isinstance(metrics[key], float)}
+    values |= {f"iou/{label}": scores["iou"] for label, scores in metrics["per_class"].items() if "iou" in scores}
     return [Metric(name, value, time_ms, 0) for name, value in values.items()]
 
 
@@ -160,30 +161,30 @@ def _progress(steps: Mapping[str, Any], began_ms: int, ended_ms: int) -> list[Ru
 
 
 def _missing_points(client: MlflowClient, run_id: str, path: Path, began_ms: int, ended_ms: int) -> list[Metric]:
-    """Give the points of the learning curve that did not reach the run while the training went on.
+    """Return the points of the learning curve that did not reach the run during the training.
 
-    Their times lie between those of the points that did.
+    Their times are interpolated between those of the points that did.
     """
     table = pd.read_csv(path)
-    place = table["step"] if "step" in table.columns else table["epoch"]
+    position = table["step"] if "step" in table.columns else table["epoch"]
     points = []
     for name in ("train_loss", "val_miou", "learning_rate"):
         if name not in table.columns:
             continue
-        there = {point.step: point.timestamp for point in client.get_metric_history(run_id, name)}
-        known = {min([0, *there]): began_ms, max([int(place.max()), *there]): ended_ms, **there}
+        logged = {point.step: point.timestamp for point in client.get_metric_history(run_id, name)}
+        known = {min([0, *logged]): began_ms, max([int(position.max()), *logged]): ended_ms, **logged}
         steps = sorted(known)
-        times = np.interp(place.to_numpy(float), steps, [known[step] for step in steps]).tolist()
+        times = np.interp(position.to_numpy(float), steps, [known[step] for step in steps]).tolist()
         points += [
             Metric(name, float(value), int(time), int(step))
-            for step, value, time in zip(place, table[name], times, strict=True)
-            if np.isfinite(value) and step not in there
+            for step, value, time in zip(position, table[name], times, strict=True)
+            if np.isfinite(value) and step not in logged
         ]
     return points
 
 
 def environment() -> dict[str, Any]:
-    """Describe the machine and the packages that a training depends on."""
+    """Return a description of the machine and the packages that a training depends on."""
     import torch
 
     from pipelines.segmentation.runtime import multiplies_bfloat16
@@ -199,9 +200,9 @@ def environment() -> dict[str, Any]:
 
 
 def _log_model(run: Run, network: Path, photo: np.ndarray) -> str:
-    """Log the model as code and a few plain files, and return the name of its code.
+    """Log the model as code and a few plain files, and return the name of its package of code.
 
-    It loads with `mlflow.pyfunc.load_model` and holds no pickle.
+    `mlflow.pyfunc.load_model` loads it, and it holds no pickle.
     """
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema

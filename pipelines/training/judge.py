@@ -18,7 +18,7 @@ from pipelines.errors import DatasetError, StorageError
 from pipelines.models.overview import GAIN, REPORT_PAGE
 from pipelines.models.registry import Registry
 from pipelines.models.run import Training, lay_out_network
-from pipelines.models.versions import DETECTABLE, DIVISION, GATE_FILE
+from pipelines.models.versions import DETECTABLE, GATE_FILE, SPLIT_CONFIG
 from pipelines.params import Params
 from pipelines.records import ModelVersion
 from pipelines.segmentation.model import load_model
@@ -170,7 +170,7 @@ def _keep(
     if decision.detectable_gain is not None:
         manifest = pd.read_parquet(MANIFEST)
         division = str(manifest["division"].iloc[0]) if "division" in manifest.columns else ""
-        registry.tag(version, {DETECTABLE: f"{decision.detectable_gain:.4f}", DIVISION: division})
+        registry.tag(version, {DETECTABLE: f"{decision.detectable_gain:.4f}", SPLIT_CONFIG: division})
     if decision.champion_miou is not None and decision.gain:
         gain, low, high = decision.gain
         names = ("champion_test_miou", "gain", "gain_low", "gain_high")

@@ -11,13 +11,13 @@ import pytest
 from mlflow import MlflowClient
 
 from pipelines.errors import ModelError
-from pipelines.models.champion import Champion
+from pipelines.models.champion import ChampionPoller
 from pipelines.segmentation.model import WEIGHTS, ClothingModel, load_model
 
 NAME = "clothing"
 
 
-class ModelShelf:
+class RegistryWithModels:
     """The registry of a tracking server: registers model folders and points the alias at versions."""
 
     def __init__(self, address: str, files: Path) -> None:
@@ -43,8 +43,8 @@ class ModelShelf:
 
 
 @pytest.fixture
-def shelf(empty_mlflow: str, tmp_path: Path) -> ModelShelf:
-    return ModelShelf(empty_mlflow, tmp_path)
+def registry(empty_mlflow: str, tmp_path: Path) -> RegistryWithModels:
+    return RegistryWithModels(empty_mlflow, tmp_path)
 
 
 @pytest.fixture
@@ -61,70 +61,70 @@ def unreachable(free_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"http://127.0.0.1:{free_port}"
 
 
-def champion_of(address: str, kept: Path) -> Champion:
-    return Champion(NAME, address, kept, min_region_share=0)
+def champion_of(address: str, cache_dir: Path) -> ChampionPoller:
+    return ChampionPoller(NAME, address, cache_dir, min_region_share=0)
 
 
-def served(champion: Champion) -> str:
+def served(champion: ChampionPoller) -> str:
     return champion.model.version if champion.model else ""
 
 
 def test_a_registry_without_a_model_is_no_problem(empty_mlflow: str, tmp_path: Path) -> None:
-    champion = champion_of(empty_mlflow, tmp_path / "kept")
+    champion = champion_of(empty_mlflow, tmp_path / "cache")
 
     assert not champion.refresh()
     assert (champion.model, champion.problem) == (None, "")
 
 
 def test_the_champion_follows_the_alias_and_no_broken_model_replaces_it(
-    shelf: ModelShelf, model_that_sees_coats: Path, broken_model: Path, tmp_path: Path
+    registry: RegistryWithModels, model_that_sees_coats: Path, broken_model: Path, tmp_path: Path
 ) -> None:
-    champion = champion_of(shelf.address, tmp_path / "kept")
+    champion = champion_of(registry.address, tmp_path / "cache")
 
-    shelf.register(model_that_sees_coats)
+    registry.register(model_that_sees_coats)
     assert not champion.refresh(), "a version without the alias does not serve"
 
     for version in (2, 3):
-        assert shelf.promote(model_that_sees_coats) == version
+        assert registry.promote(model_that_sees_coats) == version
         assert champion.refresh()
         assert served(champion) == f"clothing:v{version}"
         assert not champion.refresh(), "the same champion is not loaded again"
 
-    shelf.promote(broken_model)
+    registry.promote(broken_model)
     assert not champion.refresh()
     assert served(champion) == "clothing:v3"
     assert WEIGHTS in champion.problem
 
-    shelf.promote(model_that_sees_coats)
+    registry.promote(model_that_sees_coats)
     assert champion.refresh()
     assert (served(champion), champion.problem) == ("clothing:v5", "")
 
 
 def test_a_champion_that_was_withdrawn_serves_no_more(
-    shelf: ModelShelf, model_that_sees_coats: Path, unreachable: str, tmp_path: Path
+    registry: RegistryWithModels, model_that_sees_coats: Path, unreachable: str, tmp_path: Path
 ) -> None:
-    champion = champion_of(shelf.address, tmp_path / "kept")
-    shelf.promote(model_that_sees_coats)
+    champion = champion_of(registry.address, tmp_path / "cache")
+    registry.promote(model_that_sees_coats)
     champion.refresh()
-    shelf.demote()
+    registry.demote()
 
     assert champion.refresh()
     assert champion.model is None
 
-    later = champion_of(unreachable, tmp_path / "kept")
+    later = champion_of(unreachable, tmp_path / "cache")
     assert not later.refresh(), "nor after a restart without the registry"
 
 
 def test_the_last_good_model_serves_while_the_registry_is_down(
-    shelf: ModelShelf, model_that_sees_coats: Path, broken_model: Path, unreachable: str, tmp_path: Path
+    registry: RegistryWithModels, model_that_sees_coats: Path, broken_model: Path, unreachable: str, tmp_path: Path
 ) -> None:
-    before = champion_of(shelf.address, tmp_path / "kept")
-    shelf.promote(model_that_sees_coats)
+    before = champion_of(registry.address, tmp_path / "cache")
+    registry.promote(model_that_sees_coats)
     before.refresh()
-    shelf.promote(broken_model)
+    registry.promote(broken_model)
     before.refresh()
 
-    after_restart = champion_of(unreachable, tmp_path / "kept")
+    after_restart = champion_of(unreachable, tmp_path / "cache")
 
     assert after_restart.refresh()
     assert served(after_restart) == "clothing:v1"
@@ -133,10 +133,10 @@ def test_the_last_good_model_serves_while_the_registry_is_down(
 
 
 def test_the_kept_model_serves_before_the_registry_answers(
-    shelf: ModelShelf, model_that_sees_coats: Path, tmp_path: Path
+    registry: RegistryWithModels, model_that_sees_coats: Path, tmp_path: Path
 ) -> None:
-    shelf.promote(model_that_sees_coats)
-    champion_of(shelf.address, tmp_path / "kept").refresh()
+    registry.promote(model_that_sees_coats)
+    champion_of(registry.address, tmp_path / "cache").refresh()
     served_while_asking = []
 
     class SlowRegistry(BaseHTTPRequestHandler):
@@ -149,14 +149,14 @@ def test_the_kept_model_serves_before_the_registry_answers(
 
     with HTTPServer(("127.0.0.1", 0), SlowRegistry) as server:
         Thread(target=server.handle_request).start()
-        restarted = champion_of(f"http://127.0.0.1:{server.server_port}", tmp_path / "kept")
+        restarted = champion_of(f"http://127.0.0.1:{server.server_port}", tmp_path / "cache")
         restarted.refresh()
 
     assert served_while_asking == ["clothing:v1"]
 
 
 def test_without_registry_and_kept_model_nothing_serves_and_it_says_so(unreachable: str, tmp_path: Path) -> None:
-    champion = champion_of(unreachable, tmp_path / "kept")
+    champion = champion_of(unreachable, tmp_path / "cache")
 
     assert not champion.refresh()
     assert champion.model is None
@@ -164,30 +164,30 @@ def test_without_registry_and_kept_model_nothing_serves_and_it_says_so(unreachab
 
 
 def test_files_that_are_gone_keep_the_model_that_serves(
-    shelf: ModelShelf, model_that_sees_coats: Path, tmp_path: Path
+    registry: RegistryWithModels, model_that_sees_coats: Path, tmp_path: Path
 ) -> None:
-    champion = champion_of(shelf.address, tmp_path / "kept")
-    shelf.promote(model_that_sees_coats)
+    champion = champion_of(registry.address, tmp_path / "cache")
+    registry.promote(model_that_sees_coats)
     champion.refresh()
-    shelf.promote(model_that_sees_coats)
-    shelf.delete_files()
+    registry.promote(model_that_sees_coats)
+    registry.delete_files()
 
     assert not champion.refresh()
     assert served(champion) == "clothing:v1"
-    assert "cannot download clothing version 2" in champion.problem
-    pointer, copy = sorted((tmp_path / "kept").iterdir())
+    assert "cannot download clothing:v2 from MLflow" in champion.problem
+    pointer, copy = sorted((tmp_path / "cache").iterdir())
     assert (pointer.name, pointer.read_text()) == ("champion.txt", copy.name)
     assert copy.name.startswith("v1-")
 
 
 def test_a_model_that_cannot_be_loaded_is_not_downloaded_with_every_look(
-    shelf: ModelShelf, model_that_sees_coats: Path, broken_model: Path, tmp_path: Path
+    registry: RegistryWithModels, model_that_sees_coats: Path, broken_model: Path, tmp_path: Path
 ) -> None:
-    champion = champion_of(shelf.address, tmp_path / "kept")
-    shelf.promote(broken_model)
+    champion = champion_of(registry.address, tmp_path / "cache")
+    registry.promote(broken_model)
     champion.refresh()
     first = champion.problem
-    shelf.delete_files()
+    registry.delete_files()
 
     champion.refresh()
 
@@ -196,12 +196,12 @@ def test_a_model_that_cannot_be_loaded_is_not_downloaded_with_every_look(
 
 
 def test_another_registrys_version_of_the_same_number_is_another_model(
-    shelf: ModelShelf, model_that_sees_coats: Path, tmp_path: Path
+    registry: RegistryWithModels, model_that_sees_coats: Path, tmp_path: Path
 ) -> None:
-    champion_folder = tmp_path / "kept"
+    champion_folder = tmp_path / "cache"
     (champion_folder / "v1-of-another-run").mkdir(parents=True)
-    shelf.promote(model_that_sees_coats)
-    champion = champion_of(shelf.address, champion_folder)
+    registry.promote(model_that_sees_coats)
+    champion = champion_of(registry.address, champion_folder)
 
     assert champion.refresh()
     assert served(champion) == "clothing:v1"
@@ -212,17 +212,17 @@ def cold_start_from(folder: Path) -> Callable[[], ClothingModel]:
 
 
 def test_the_cold_start_serves_until_there_is_a_champion_and_again_without_it(
-    shelf: ModelShelf, model_that_sees_coats: Path, tmp_path: Path
+    registry: RegistryWithModels, model_that_sees_coats: Path, tmp_path: Path
 ) -> None:
     cold = cold_start_from(model_that_sees_coats)
-    champion = Champion(NAME, shelf.address, tmp_path / "kept", 0, cold)
+    champion = ChampionPoller(NAME, registry.address, tmp_path / "cache", 0, cold)
 
     assert champion.refresh()
     assert served(champion) == "cold-start:b2@0a1b2c3d"
-    shelf.promote(model_that_sees_coats)
+    registry.promote(model_that_sees_coats)
     champion.refresh()
     assert served(champion) == "clothing:v1"
-    shelf.demote()
+    registry.demote()
     champion.refresh()
     assert served(champion) == "cold-start:b2@0a1b2c3d"
 
@@ -230,7 +230,7 @@ def test_the_cold_start_serves_until_there_is_a_champion_and_again_without_it(
 def test_the_cold_start_serves_when_the_registry_is_down_and_nothing_is_kept(
     unreachable: str, model_that_sees_coats: Path, tmp_path: Path
 ) -> None:
-    champion = Champion(NAME, unreachable, tmp_path / "kept", 0, cold_start_from(model_that_sees_coats))
+    champion = ChampionPoller(NAME, unreachable, tmp_path / "cache", 0, cold_start_from(model_that_sees_coats))
 
     assert champion.refresh()
     assert served(champion).startswith("cold-start")
@@ -244,7 +244,7 @@ def test_a_cold_start_that_cannot_be_had_goes_on_being_named(empty_mlflow: str, 
         tries.append(1)
         raise ModelError("no line to the hub")
 
-    champion = Champion(NAME, empty_mlflow, tmp_path / "kept", 0, nothing)
+    champion = ChampionPoller(NAME, empty_mlflow, tmp_path / "cache", 0, nothing)
     for _ in range(3):
         champion.refresh()
         assert champion.problem == "no line to the hub"

@@ -6,7 +6,7 @@ import zlib
 
 from mlflow.entities import Metric, Run, RunData, RunInfo, RunTag
 
-from pipelines.models.overview import Shown, experiment_note, experiment_tags
+from pipelines.models.overview import VersionStatus, experiment_note, experiment_tags
 
 
 def run(**tags: str) -> Run:
@@ -18,17 +18,17 @@ def run(**tags: str) -> Run:
 def test_a_runs_name_holds_the_facts_in_one_line() -> None:
     whole = run(gain="+0.031 (+0.012…+0.050)", steps="160/160", minutes="4")
 
-    assert Shown("clothing:v2", whole, "promoted", "better").run_name == (
+    assert VersionStatus("clothing:v2", whole, "promoted", "better").run_name == (
         "v2 promoted · 0.712 mIoU · +0.031 (+0.012…+0.050) · 160/160 steps · 4 min"
     )
-    assert Shown("clothing:v2", run(), "", "").run_name == "v2 not judged yet · 0.712 mIoU"
+    assert VersionStatus("clothing:v2", run(), "", "").run_name == "v2 not judged yet · 0.712 mIoU"
 
 
 def test_a_description_begins_with_a_plain_sentence_and_fits_into_mlflows_database() -> None:
-    shown = Shown("clothing:v2", run(dataset="dataset-0002"), "not promoted", "no gain")
+    status = VersionStatus("clothing:v2", run(dataset="dataset-0002"), "not promoted", "no gain")
     row = "| coat | 7 | 0.5 | 0.5 |"
 
-    text = shown.description("**Not promoted**: no gain\n\n" + "\n".join([row] * 400))
+    text = status.description("**Not promoted**: no gain\n\n" + "\n".join([row] * 400))
 
     assert text.startswith("Not promoted: no gain\n\n[Report](#/experiments/7/runs/a1/artifacts/report.html?")
     assert "**" not in text

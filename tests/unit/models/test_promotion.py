@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.errors import ModelError
 from pipelines.models.registry import Registry
-from pipelines.models.versions import DETECTABLE, DIVISION, GATE_FILE
+from pipelines.models.versions import DETECTABLE, GATE_FILE, SPLIT_CONFIG
 from pipelines.records import ModelVersion
 
 AddVersion = Callable[..., ModelVersion]
@@ -233,8 +233,8 @@ def test_the_detectable_gain_is_the_newest_decided_versions(registry: Registry, 
     assert registry.detectable_gain() is None
     first, second = add_version(), add_version()
     add_version()
-    registry.tag(first, {DETECTABLE: "0.0800", DIVISION: "aaaa"})
-    registry.tag(second, {DETECTABLE: "0.0500", DIVISION: "bbbb"})
+    registry.tag(first, {DETECTABLE: "0.0800", SPLIT_CONFIG: "aaaa"})
+    registry.tag(second, {DETECTABLE: "0.0500", SPLIT_CONFIG: "bbbb"})
 
     assert registry.detectable_gain() == 0.05
     assert registry.detectable_gain("bbbb") == 0.05

@@ -182,7 +182,9 @@ def test_only_what_it_needs_is_packed_and_all_of_that_is_required(tmp_path: Path
 
     files = {str(path.relative_to(package)) for path in package.rglob("*.py")}
     assert "segmentation/model.py" in files
-    assert not any(path.startswith(("local_stack", "labelstudio", "demo", "dataset", "training", "models")) for path in files)
+    assert not any(
+        path.startswith(("local_stack", "labelstudio", "demo", "dataset", "training", "models")) for path in files
+    )
     assert "pipelines." not in "".join(line for line in code.read_text().splitlines() if "import" in line)
     names = packages_distributions()
     required = {requirement.partition("==")[0] for requirement in pinned_requirements()}

@@ -14,9 +14,10 @@ import torch
 from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, STEPS
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
+from pipelines.models.reader import NETWORK
 from pipelines.models.registry import Registry
-from pipelines.models.run import NETWORK, Training
-from pipelines.models.versions import DETECTABLE, DIVISION
+from pipelines.models.run import Training
+from pipelines.models.versions import DETECTABLE, SPLIT_CONFIG
 from pipelines.params import Params
 from pipelines.records import ModelVersion
 from pipelines.segmentation.model import ModelCard, build_network, save_model
@@ -144,7 +145,7 @@ def test_a_better_model_is_promoted_and_all_that_was_weighed_is_kept(
     assert (gate["compared"], gate["champion"], gate["looks"]) == (True, "clothing:v1", 0)
     assert registry.looks_at(gate["test_families"]) == 1
     tags = registry.client.get_model_version("clothing", str(challenger.version)).tags
-    assert (tags[DIVISION], float(tags[DETECTABLE])) == ("aaaa", registry.detectable_gain("aaaa"))
+    assert (tags[SPLIT_CONFIG], float(tags[DETECTABLE])) == ("aaaa", registry.detectable_gain("aaaa"))
     run = registry.client.get_run(challenger.run_id)
     assert run.data.metrics["gain"] > 0
     assert run.data.tags["maskloop.gain"].startswith(f"{run.data.metrics['gain']:+.3f} (")

@@ -16,8 +16,8 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ServiceError
 from pipelines.labelstudio.cursor import Changes, TaskCursor
+from pipelines.models.reader import NETWORK
 from pipelines.models.registry import Registry
-from pipelines.models.run import NETWORK
 from pipelines.params import Params
 from pipelines.records import Annotation, ModelVersion
 from pipelines.segmentation.model import WEIGHTS
