@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 import pytest
 from google.cloud.storage import Client
@@ -14,10 +15,10 @@ from google.cloud.storage import Client
 from pipelines.dataset import pipeline
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MASKS, VERSION
-from pipelines.dataset.mirror import SyncState, reconcile
+from pipelines.dataset.mirror import SyncState, load_state, reconcile
 from pipelines.dataset.pipeline import build_dataset, publish_dataset, sync
 from pipelines.dataset.published import Published
-from pipelines.dataset.records import annotation_json
+from pipelines.dataset.records import annotation_json, encode_mask
 from pipelines.dataset.split import is_marked_full
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ChecksError, DatasetError, StorageError
@@ -224,3 +225,43 @@ def test_once_the_test_split_detects_small_gains_it_stays_full(
         assert lay_out(before, None) == (tmp_path / BEFORE).read_bytes()
         assert is_marked_full(pd.read_parquet(tmp_path / BEFORE)), "whatever is known later"
         assert len(asked) == 1
+
+
+def test_a_workspace_of_an_older_layout_is_migrated_by_a_sync_and_its_tags_still_open(
+    project: Project, annotated_photo: Annotate
+) -> None:
+    """Older versions hold a file per annotation and mask, and no data/version.json."""
+    workspace, dataset = project.workspace, project.dataset
+    drawn, masks = list(dataset.annotations.read()), {}
+    for annotation in drawn:
+        masks[annotation.image.sha256] = dataset.read_mask(annotation.image.sha256)
+    for folder in (ANNOTATIONS, MASKS):
+        for path in dataset.path(folder).iterdir():
+            path.unlink()
+    for annotation in drawn:
+        (dataset.path(ANNOTATIONS) / f"{annotation.uuid}.json").write_bytes(annotation_json(annotation))
+    for photo, mask in masks.items():
+        (dataset.path(MASKS) / f"{photo}.png").write_bytes(encode_mask(mask))
+    workspace.dvc("add", str(ANNOTATIONS))
+    workspace.dvc("commit", "--force", "compile")
+    workspace.dvc("push")
+    workspace.git("rm", "--quiet", str(VERSION))
+    workspace.git("commit", "--quiet", "--all", "-m", "dataset-0001: as it was")
+    workspace.git("tag", "--force", "--annotate", "dataset-0001", "-m", "as it was")
+    (project.settings.var / "sync.json").write_text('{"project": "p", "known": {}}', encoding="utf-8")
+
+    project.state = load_state(project.settings.var / "sync.json", "p", dataset)
+    assert project.state.cursor is None, "everything is read again"
+    project.read(*drawn)
+    version = project.publish()
+
+    assert version is not None
+    assert (version.tag, version.summary) == ("dataset-0002", "+0 photos")
+    for folder in (ANNOTATIONS, MASKS):
+        assert {path.suffix for path in dataset.path(folder).iterdir()} == {".parquet"}
+    for tag in ("dataset-0001", "dataset-0002"):
+        with Published(workspace).checked_out(tag) as old:
+            assert sorted(one.uuid for one in old.annotations.read()) == ["a", "b", "c"]
+            assert set(old.manifest()["sha256"]) == set(masks)
+            for photo, mask in masks.items():
+                assert np.array_equal(old.read_mask(photo), mask)
