@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.demo.archive import SyntheticArchive
-from pipelines.records import CATALOG_COLUMNS
 from pipelines.params import Params
+from pipelines.records import CATALOG_COLUMNS
 
 
 def test_drawn_photos_are_drawn_once_and_then_more(tmp_path: Path, params: Params) -> None:
