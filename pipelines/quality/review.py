@@ -3,16 +3,18 @@
 import logging
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, decode_mask, mask_path, parse_annotation_json
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.published import Published
+from pipelines.dataset.shards import shard_of
 from pipelines.dataset.split import BLIND_SIDES
 from pipelines.errors import AnnotationError
 from pipelines.fs import held
@@ -22,13 +24,12 @@ from pipelines.labelstudio.regions import compile_annotation
 from pipelines.labelstudio.tasks import locked_tasks, show_reviews
 from pipelines.models.registry import Registry
 from pipelines.params import Params
-from pipelines.photos.decode import decode_image
 from pipelines.quality.agreement import Drawings, measure_agreement
 from pipelines.quality.folds import ENCODERS, ENOUGH_PHOTOS, Features, judge_out_of_fold
 from pipelines.quality.label_errors import Judged, find_suspicious
 from pipelines.quality.metrics import Quality
 from pipelines.quality.planted import GoldPhoto, donors_of, hand_out_gold, miss_rates, take_back
-from pipelines.records import NO_MODEL, ModelVersion
+from pipelines.records import NO_MODEL, Annotation, ModelVersion
 from pipelines.segmentation.model import load_model
 from pipelines.settings import Settings
 
@@ -44,48 +45,42 @@ def review(
     Photos that were called suspicious before and are not any more leave the tab. Gold photos that only their expert
     drew are handed out once more. Raises DatasetError when nothing is published.
     """
-    dataset, champion = published.newest(), registry.champion()
-    project, opened = find_project(labels, params), _Version(published, dataset)
-    judged: Counter[str] = Counter()
+    tag, champion = published.newest(), registry.champion()
+    project = find_project(labels, params)
+    with published.checked_out(tag) as dataset:
+        version = _Version(published, dataset, published.manifest(tag))
+        judged: Counter[str] = Counter()
 
-    def counted() -> Iterator[Judged]:
-        for one in _judged(settings, opened, registry, champion, params):
-            judged[one.judge] += 1
-            yield one
+        def counted() -> Iterator[Judged]:
+            for photo in _judged(settings, version, registry, champion, params):
+                judged[photo.judge] += 1
+                yield photo
 
-    suspicious = find_suspicious(counted(), params.quality.review)
-    digits = len(str(len(suspicious)))  # the tab orders by text
-    reasons = {one.sha256: f"{rank:0{digits}} · {one.reason}" for rank, one in enumerate(suspicious, start=1)}
-    with held(settings.var / "ingest.lock"):
-        changed = show_reviews(labels, project, reasons)
-    logger.info("%d photos look wrong; %d tasks changed in the tab", len(suspicious), changed)
-    drawn = _read_drawn(published, dataset)
-    _hand_out_gold(labels, project, opened, drawn, champion, params)
-    return Quality(
-        dataset=dataset,
-        model=champion.served_as if champion else "",
-        judged=judged,
-        suspicious=tuple(suspicious),
-        agreement=measure_agreement(_drawn_by_several(drawn.people, published, params), params.label_ids),
-        missed=miss_rates((one.person, one.fate) for one in drawn.answers),
-    )
+        suspicious = find_suspicious(counted(), params.quality.review)
+        digits = len(str(len(suspicious)))  # the tab orders by text
+        reasons = {one.sha256: f"{rank:0{digits}} · {one.reason}" for rank, one in enumerate(suspicious, start=1)}
+        with held(settings.var / "ingest.lock"):
+            changed = show_reviews(labels, project, reasons)
+        logger.info("%d photos look wrong; %d tasks changed in the tab", len(suspicious), changed)
+        drawn = _read_drawn(dataset)
+        _hand_out_gold(labels, project, version, drawn, champion, params)
+        return Quality(
+            dataset=tag,
+            model=champion.served_as if champion else "",
+            judged=judged,
+            suspicious=tuple(suspicious),
+            agreement=measure_agreement(_drawn_by_several(drawn.people, dataset, params), params.label_ids),
+            missed=miss_rates((one.person, one.fate) for one in drawn.answers),
+        )
 
 
+@dataclass(frozen=True)
 class _Version:
-    """Photos, masks and manifest of a published version, out of what the version keeps: a sync may go on beside."""
+    """The version that is reviewed: its files, checked out, its manifest, and the other published versions."""
 
-    def __init__(self, published: Published, dataset: str) -> None:
-        self.published, self.manifest = published, published.manifest(dataset)
-        self._images, self._masks = published.folder(dataset, IMAGES), published.folder(dataset, MASKS)
-
-    def photo(self, sha256: str) -> np.ndarray:
-        """Return a photo, (H, W, 3) uint8 RGB upright."""
-        return decode_image(self.published.file(self._images[sha256], sha256), max_megapixels=float("inf"))
-
-    def mask(self, sha256: str) -> np.ndarray:
-        """Return a photo's (H, W) uint8 index mask."""
-        name = mask_path(sha256).name
-        return decode_mask(self.published.file(self._masks[name], name), name)
+    published: Published
+    dataset: Dataset
+    manifest: pd.DataFrame
 
 
 def _judged(
@@ -97,17 +92,20 @@ def _judged(
         with tempfile.TemporaryDirectory() as scratch:
             model = load_model(registry.download(champion, Path(scratch)), version=champion.served_as)
         for sha256 in track(sorted(unseen), "examining", transient=True):
-            probabilities = model.probabilities(version.photo(sha256))
-            yield Judged(sha256, version.mask(sha256), probabilities, model.card.labels, champion.served_as)
+            probabilities = model.probabilities(version.dataset.read_image(sha256))
+            yield Judged(
+                sha256, version.dataset.read_mask(sha256), probabilities, model.card.labels, champion.served_as
+            )
     families = _families(version.manifest)
     others = {photo: family for photo, family in families.items() if photo not in unseen}
     if len(others) < ENOUGH_PHOTOS:
         logger.info("%d photos are too few to be judged by each other: nothing is said of these", len(others))
         return
-    features = [Features(settings.var / _FEATURES, version.photo, params.train, encoder) for encoder in ENCODERS]
+    read_image, folder = version.dataset.read_image, settings.var / _FEATURES
+    features = [Features(folder, read_image, params.train, encoder) for encoder in ENCODERS]
     for one in features:
         one.drop_others(list(others))
-    yield from judge_out_of_fold(others, features, version.mask, params.label_ids, params.quality.folds)
+    yield from judge_out_of_fold(others, features, version.dataset.read_mask, params.label_ids, params.quality.folds)
 
 
 def _unseen_by(champion: ModelVersion, version: _Version) -> set[str]:
@@ -132,7 +130,7 @@ class _Drawn:
 
     is_truth: bool
     updated_at: str
-    md5: str
+    uuid: str
     task: int
 
 
@@ -154,15 +152,14 @@ class _AllDrawn:
     answers: list[_Answer] = field(default_factory=list)
 
 
-def _read_drawn(published: Published, dataset: str) -> _AllDrawn:
+def _read_drawn(dataset: Dataset) -> _AllDrawn:
     """Read all annotations; who set the truth counts by that."""
     drawn = _AllDrawn(defaultdict(dict))
-    for name, md5 in published.folder(dataset, ANNOTATIONS).items():
-        one = parse_annotation_json(published.file(md5, name), name)
+    for one in dataset.annotations.read():
         if one.planted:
             drawn.answers.append(_Answer(one.image.sha256, one.task_id, one.annotator, one.planted))
             continue
-        this = _Drawn(bool(one.raw.get("ground_truth")), one.updated_at.isoformat(), md5, one.task_id)
+        this = _Drawn(bool(one.raw.get("ground_truth")), one.updated_at.isoformat(), one.uuid, one.task_id)
         of_photo = drawn.people[one.image.sha256]
         of_photo[one.annotator] = max(this, of_photo.get(one.annotator, this), key=astuple)
     return drawn
@@ -184,15 +181,16 @@ def _hand_out_gold(
         if one.is_truth and len(of_photo) == 1 and photo not in answered
     }
     taken = locked_tasks(labels, project)
+    free = {photo: {one.uuid} for photo, one in gold.items() if one.task not in taken}
     waiting = [
-        GoldPhoto(one.task, photo, truth)
-        for photo, one in gold.items()
-        if one.task not in taken and (truth := _mask(version.published, one.md5, params)) is not None
+        GoldPhoto(gold[photo].task, photo, truth)
+        for photo, masks in _masks_of(free, version.dataset, params)
+        for truth in masks.values()
     ]
     # The labeling stream hands out what has a prediction of this name; see pipelines.prelabel.pipeline.
     stream = "" if champion is None else f"{champion.served_as} (paused)" if champion.paused else champion.served_as
     shown = hand_out_gold(
-        labels, project, waiting, lambda photo: donors_of(version.manifest, photo, version.mask), params,
+        labels, project, waiting, lambda photo: donors_of(version.manifest, photo, version.dataset.read_mask), params,
         version=stream, plants=champion is not None and not champion.paused,
     )  # fmt: skip
     over = {one.task for one in drawn.answers} - {one.task for one in gold.values()} - taken
@@ -203,18 +201,31 @@ def _hand_out_gold(
 
 
 def _drawn_by_several(
-    people: Mapping[str, Mapping[str, _Drawn]], published: Published, params: Params
+    people: Mapping[str, Mapping[str, _Drawn]], dataset: Dataset, params: Params
 ) -> Iterator[Drawings]:
-    for of_photo in people.values():
-        if len(of_photo) > 1:
-            masks = {person: _mask(published, one.md5, params) for person, one in of_photo.items()}
-            readable = {person: mask for person, mask in masks.items() if mask is not None}
-            truth = sorted(person for person, one in of_photo.items() if one.is_truth and person in readable)
-            yield Drawings(readable, truth[0] if truth else None)
+    several = {photo: of_photo for photo, of_photo in people.items() if len(of_photo) > 1}
+    uuids = {photo: {one.uuid for one in of_photo.values()} for photo, of_photo in several.items()}
+    for photo, masks in _masks_of(uuids, dataset, params):
+        readable = {person: masks[one.uuid] for person, one in several[photo].items() if one.uuid in masks}
+        truth = sorted(person for person, one in several[photo].items() if one.is_truth and person in readable)
+        yield Drawings(readable, truth[0] if truth else None)
 
 
-def _mask(published: Published, md5: str, params: Params) -> np.ndarray | None:
-    annotation = parse_annotation_json(published.file(md5, md5), md5)
+def _masks_of(
+    uuids: Mapping[str, Collection[str]], dataset: Dataset, params: Params
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Yield each photo with the masks of some of its annotations by UUID; what cannot be compiled is left out."""
+    for _, photos in groupby(sorted(uuids), key=shard_of):  # annotations of one shard are in memory at a time
+        of_photo: dict[str, list[Annotation]] = {photo: [] for photo in photos}
+        for annotation in dataset.annotations.of_photos(of_photo):
+            if annotation.uuid in uuids[annotation.image.sha256]:
+                of_photo[annotation.image.sha256].append(annotation)
+        for photo, annotations in of_photo.items():
+            masks = {annotation.uuid: _mask(annotation, params) for annotation in annotations}
+            yield photo, {uuid: mask for uuid, mask in masks.items() if mask is not None}
+
+
+def _mask(annotation: Annotation, params: Params) -> np.ndarray | None:
     try:
         return compile_annotation(annotation, params).mask
     except AnnotationError as error:

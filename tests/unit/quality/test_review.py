@@ -2,7 +2,9 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +15,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines.dataset.files import ANNOTATIONS, IMAGES, MASKS, annotation_json, encode_mask, mask_path
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.records import encode_mask
+from pipelines.dataset.shards import shard_of
 from pipelines.errors import DatasetError
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import task_data
@@ -32,17 +36,12 @@ HEIGHT, WIDTH = 60, 40
 CHAMPION = ModelVersion("clothing", 4, "run-4", "dataset-0001", 0.5)
 
 
-class Dataset:
-    """Published versions: files by hash, folders and manifests by tag."""
+class Versions:
+    """Published versions: manifests by tag, and one folder that holds the files of all."""
 
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.folders: dict[tuple[str, Path], dict[str, str]] = {}
+    def __init__(self, folder: Path) -> None:
+        self.dataset = Dataset(folder)
         self.manifests: dict[str, pd.DataFrame] = {}
-
-    def keep(self, tag: str, folder: Path, name: str, data: bytes) -> None:
-        self.files[sha256_hex(data)] = data
-        self.folders.setdefault((tag, folder), {})[name] = sha256_hex(data)
 
     def tags(self) -> list[str]:
         return sorted(self.manifests)
@@ -55,11 +54,10 @@ class Dataset:
     def manifest(self, tag: str) -> pd.DataFrame:
         return self.manifests[tag]
 
-    def folder(self, tag: str, path: Path) -> dict[str, str]:
-        return self.folders.get((tag, path), {})
-
-    def file(self, md5: str, _: str) -> bytes:
-        return self.files[md5]
+    @contextmanager
+    def checked_out(self, tag: str) -> Iterator[Dataset]:
+        assert tag == self.newest()
+        yield self.dataset
 
 
 class Models:
@@ -95,21 +93,22 @@ def photo(number: int) -> tuple[bytes, np.ndarray]:
     return file.getvalue(), mask
 
 
-Publish = Callable[..., tuple[Dataset, Studio]]
+Publish = Callable[..., tuple[Versions, Studio]]
 
 
 @pytest.fixture
-def publish(two_labels: Params) -> Publish:
+def publish(two_labels: Params, tmp_path: Path) -> Publish:
     """Publish so many photos, each with a task; masks may be damaged, and sides given by number."""
 
-    def make(count: int, damage: dict[int, np.ndarray] | None = None, **sides: str) -> tuple[Dataset, Studio]:
-        dataset, studio, rows = Dataset(), Studio(two_labels), []
+    def make(count: int, damage: dict[int, np.ndarray] | None = None, **sides: str) -> tuple[Versions, Studio]:
+        versions, studio, rows = Versions(tmp_path / "dataset"), Studio(two_labels), []
+        masks: dict[str, dict[str, bytes]] = defaultdict(dict)
         for number in range(count):
             data, mask = photo(number)
             mask = (damage or {}).get(number, mask)
             name = sha256_hex(data)
-            dataset.keep("dataset-0001", IMAGES, name, data)
-            dataset.keep("dataset-0001", MASKS, mask_path(name).name, encode_mask(mask))
+            versions.dataset.write_photo(name, data)
+            masks[shard_of(name)][name] = encode_mask(mask)
             image = ImageRef(f"gs://archive/{number}.png", 1, name, HEIGHT, WIDTH)
             studio.tasks[number + 1] = {"id": number + 1, "data": task_data(image, {})}
             ids, pixels = np.unique(mask[mask > 0], return_counts=True)
@@ -119,8 +118,10 @@ def publish(two_labels: Params) -> Publish:
                 "family": f"family {number // 2}", "class_ids": ids, "label_pixels": json.dumps(label_pixels),
                 "height": HEIGHT, "width": WIDTH,
             })  # fmt: skip
-        dataset.manifests["dataset-0001"] = pd.DataFrame(rows)
-        return dataset, studio
+        for shard, of_shard in masks.items():
+            versions.dataset.masks.write_shard(shard, of_shard)
+        versions.manifests["dataset-0001"] = pd.DataFrame(rows)
+        return versions, studio
 
     return make
 
@@ -133,17 +134,17 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.quality.review.ENCODERS", folds.ENCODERS[:1])
 
 
-def look(dataset: Dataset, studio: Studio, params: Params, tmp_path: Path, models: Models | None = None) -> Quality:
+def look(versions: Versions, studio: Studio, params: Params, tmp_path: Path, models: Models | None = None) -> Quality:
     settings = Settings(_env_file=None, var=tmp_path)
-    return review(settings, dataset, models or Models(None), studio.client, params)  # type: ignore[arg-type]
+    return review(settings, versions, models or Models(None), studio.client, params)  # type: ignore[arg-type]
 
 
 def test_photos_are_judged_by_who_did_not_learn_from_them(
     publish: Publish, quick: None, two_labels: Params, tmp_path: Path, model_that_sees_coats: Path
 ) -> None:
-    dataset, studio = publish(44, photo_0="test", photo_1="test", photo_2="val", photo_3="val")
+    versions, studio = publish(44, photo_0="test", photo_1="test", photo_2="val", photo_3="val")
 
-    found = look(dataset, studio, two_labels, tmp_path, Models(CHAMPION, model_that_sees_coats))
+    found = look(versions, studio, two_labels, tmp_path, Models(CHAMPION, model_that_sees_coats))
 
     assert found.judged == {"clothing:v4": 4, "folds": 40}
     assert str(found).endswith("look wrong (4 judged by clothing:v4, 40 judged by folds)")
@@ -156,13 +157,11 @@ def test_a_champion_judges_nothing_that_it_may_have_learned_from(
     publish: Publish, quick: None, two_labels: Params, tmp_path: Path, learned_from: str
 ) -> None:
     """A dataset that nobody knows, and one in which the test photos were for training."""
-    dataset, studio = publish(44)
-    now = dataset.manifests["dataset-0001"]
-    dataset.manifests["dataset-0002"] = now.assign(split=["test"] * 4 + ["train"] * 40)
-    for folder in (IMAGES, MASKS):
-        dataset.folders["dataset-0002", folder] = dataset.folders["dataset-0001", folder]
+    versions, studio = publish(44)
+    now = versions.manifests["dataset-0001"]
+    versions.manifests["dataset-0002"] = now.assign(split=["test"] * 4 + ["train"] * 40)
 
-    found = look(dataset, studio, two_labels, tmp_path, Models(replace(CHAMPION, dataset=learned_from)))
+    found = look(versions, studio, two_labels, tmp_path, Models(replace(CHAMPION, dataset=learned_from)))
 
     assert found.judged == {"folds": 44}
 
@@ -171,10 +170,10 @@ def test_the_worst_mask_stands_first_in_the_tab_with_its_reason(
     publish: Publish, quick: None, two_labels: Params, tmp_path: Path
 ) -> None:
     without_dress = np.where(photo(7)[1] == DRESS.id, 0, photo(7)[1]).astype(np.uint8)
-    dataset, studio = publish(40, {7: without_dress})
+    versions, studio = publish(40, {7: without_dress})
     studio.tasks[3]["data"]["review"] = "1 · the model sees hat where nothing is drawn (9.0% of the photo)"
 
-    found = look(dataset, studio, two_labels, tmp_path)
+    found = look(versions, studio, two_labels, tmp_path)
 
     said = {number: task["data"].get("review", "") for number, task in studio.tasks.items()}
     first = min((text, number) for number, text in said.items() if text)
@@ -188,9 +187,9 @@ def test_the_worst_mask_stands_first_in_the_tab_with_its_reason(
 
 
 def test_of_a_few_photos_nothing_is_said(publish: Publish, two_labels: Params, tmp_path: Path) -> None:
-    dataset, studio = publish(6)
+    versions, studio = publish(6)
 
-    found = look(dataset, studio, two_labels, tmp_path)
+    found = look(versions, studio, two_labels, tmp_path)
 
     assert (found.judged, found.suspicious) == ({}, ())
     assert "too few photos" in str(found)
@@ -199,7 +198,7 @@ def test_of_a_few_photos_nothing_is_said(publish: Publish, two_labels: Params, t
 class TestGold:
     """Photos whose truth an expert set, in an archive that is too small for judges."""
 
-    def draw(self, dataset: Dataset, number: int, person: str, mask: np.ndarray, **fields: Any) -> None:
+    def draw(self, versions: Versions, number: int, person: str, mask: np.ndarray, **fields: Any) -> None:
         name = sha256_hex(photo(number)[0])
         labels = {COAT.name: COAT.id, DRESS.name: DRESS.id}
         regions = [
@@ -214,23 +213,23 @@ class TestGold:
             uuid, number + 1, image, {}, person, datetime(2026, 1, 1, tzinfo=UTC), 9.0, False,
             raw=raw, **fields,
         )  # fmt: skip
-        dataset.keep("dataset-0001", ANNOTATIONS, f"{uuid}.json", annotation_json(annotation))
+        versions.dataset.annotations.update([annotation], ())
 
     @pytest.fixture
-    def gold(self, publish: Publish) -> tuple[Dataset, Studio]:
+    def gold(self, publish: Publish) -> tuple[Versions, Studio]:
         """A gold photo without a dress among others that have one."""
         coat = np.where(photo(0)[1] == DRESS.id, 0, photo(0)[1]).astype(np.uint8)
-        dataset, studio = publish(6, {0: coat})
-        self.draw(dataset, 0, "expert", coat, gold=True)
-        self.draw(dataset, 1, "expert", photo(1)[1])
-        return dataset, studio
+        versions, studio = publish(6, {0: coat})
+        self.draw(versions, 0, "expert", coat, gold=True)
+        self.draw(versions, 1, "expert", photo(1)[1])
+        return versions, studio
 
     def test_it_is_handed_out_with_a_wrong_region(
-        self, gold: tuple[Dataset, Studio], two_labels: Params, tmp_path: Path
+        self, gold: tuple[Versions, Studio], two_labels: Params, tmp_path: Path
     ) -> None:
-        dataset, studio = gold
+        versions, studio = gold
 
-        look(dataset, studio, two_labels, tmp_path, Models(CHAMPION))
+        look(versions, studio, two_labels, tmp_path, Models(CHAMPION))
 
         [shown] = studio.predictions.values()
         assert [one["id"] for one in shown["result"]] == ["gold--coat", "planted--dress"]
@@ -239,37 +238,37 @@ class TestGold:
         assert "overlap" not in studio.tasks[2]
 
     def test_what_somebody_has_in_hand_is_left_alone(
-        self, gold: tuple[Dataset, Studio], two_labels: Params, tmp_path: Path
+        self, gold: tuple[Versions, Studio], two_labels: Params, tmp_path: Path
     ) -> None:
-        dataset, studio = gold
+        versions, studio = gold
         studio.held = {1}
 
-        look(dataset, studio, two_labels, tmp_path, Models(CHAMPION))
+        look(versions, studio, two_labels, tmp_path, Models(CHAMPION))
 
         assert studio.predictions == {}
 
     @pytest.mark.parametrize("champion", [None, replace(CHAMPION, paused="it costs time")])
     def test_while_no_model_draws_masks_it_is_handed_out_without(
-        self, gold: tuple[Dataset, Studio], two_labels: Params, tmp_path: Path, champion: ModelVersion | None
+        self, gold: tuple[Versions, Studio], two_labels: Params, tmp_path: Path, champion: ModelVersion | None
     ) -> None:
-        dataset, studio = gold
+        versions, studio = gold
 
-        look(dataset, studio, two_labels, tmp_path, Models(champion))
+        look(versions, studio, two_labels, tmp_path, Models(champion))
 
         assert [one["result"] for one in studio.predictions.values()] == ([[]] if champion else [])
         assert studio.tasks[1]["overlap"] == 2
 
     def test_an_answer_counts_for_its_person_and_nowhere_else(
-        self, gold: tuple[Dataset, Studio], two_labels: Params, tmp_path: Path
+        self, gold: tuple[Versions, Studio], two_labels: Params, tmp_path: Path
     ) -> None:
-        dataset, studio = gold
+        versions, studio = gold
         models = Models(CHAMPION)
-        look(dataset, studio, two_labels, tmp_path, models)
-        self.draw(dataset, 0, "novice@x.org", photo(0)[1], planted="missed", prediction_version="planted")
-        self.draw(dataset, 1, "novice@x.org", photo(1)[1])
+        look(versions, studio, two_labels, tmp_path, models)
+        self.draw(versions, 0, "novice@x.org", photo(0)[1], planted="missed", prediction_version="planted")
+        self.draw(versions, 1, "novice@x.org", photo(1)[1])
         studio.tasks[1] |= {"overlap": 1}
 
-        found = look(dataset, studio, two_labels, tmp_path, models)
+        found = look(versions, studio, two_labels, tmp_path, models)
         log_quality(models, found)  # type: ignore[arg-type]
 
         assert found.missed == {"novice@x.org": MissRate(1, 1)}
@@ -283,4 +282,4 @@ class TestGold:
 
 def test_without_a_dataset_there_is_nothing_to_look_through(two_labels: Params, tmp_path: Path) -> None:
     with pytest.raises(DatasetError):
-        look(Dataset(), Studio(two_labels), two_labels, tmp_path)
+        look(Versions(tmp_path / "dataset"), Studio(two_labels), two_labels, tmp_path)
