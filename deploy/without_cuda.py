@@ -1,8 +1,8 @@
-"""Take CUDA out of an installed torch that will only ever run on processors: four of its five gigabytes.
+"""Fallback of deploy/Dockerfile: take CUDA out of the locked torch where PyTorch's builds for processors can't be had.
 
-PyPI's torch for Linux is built for CUDA, and its libraries must be there for the import to succeed. Those that are
-large and only called by a GPU are replaced by empty libraries with the same names and symbols, which end the process
-when one is called after all. CUDA's runtime stays: with it torch finds out that there is no GPU. Run it where a C
+The locked torch is built for CUDA, and its libraries must be there for the import to succeed. Those that are large and
+only called by a GPU are replaced by empty libraries with the same names and symbols, which end the process when one is
+called after all: 4 GB less. CUDA's runtime stays: with it torch finds out that there is no GPU. Run it where a C
 compiler and binutils are, with the interpreter of the environment to change.
 """
 
