@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.planted import fate_of_planted
+from pipelines.labelstudio.planted import outcome_of_planted
 from pipelines.labelstudio.prelabel_diff import proposal_of
 from pipelines.labelstudio.render import version_of_region
 from pipelines.labelstudio.schema import AnnotationJson, TaskJson
@@ -49,7 +49,7 @@ def parse_annotation(raw: AnnotationJson, task: TaskJson, people: Mapping[int, s
         prediction_version=prediction_version_of(raw),
         raw=kept,
         proposal=proposal_of(raw, image, ignore_label) if started_from_its_prediction(raw) else None,
-        planted=fate_of_planted(raw, image),
+        planted=outcome_of_planted(raw, image),
     )
 
 

@@ -47,11 +47,11 @@ class LabelStudioClient:
         """Return the JSON of an address below the server's; query values of None are left out."""
         return self._send("GET", path, params={key: value for key, value in query.items() if value is not None})
 
-    def post(self, path: str, body: Any, **query: Any) -> Any:
+    def post(self, path: str, body: object, **query: Any) -> Any:
         """Send JSON and return that of the answer."""
         return self._send("POST", path, json=body, params=query)
 
-    def patch(self, path: str, body: Any) -> Any:
+    def patch(self, path: str, body: object) -> Any:
         """Change some fields of an object; returns the JSON of the answer."""
         return self._send("PATCH", path, json=body)
 

@@ -65,17 +65,17 @@ def parse_prompts(regions: Sequence[RegionJson], height: int, width: int) -> Pro
     A keypoint with `is_positive` false (Alt-click) is a negative point. Raises PromptError for prompts that select
     nothing or are not numbers.
     """
-    points, positive, box, label = [], [], None, ""
+    coords, is_positive, box, label = [], [], None, ""
     for region in regions:
         try:
             value = region["value"]
             if region["type"] == "keypointlabels":
-                points.append(to_pixels(float(value["x"]), float(value["y"]), height, width))
-                positive.append(region.get("is_positive", True) is not False)
+                coords.append(to_pixels(float(value["x"]), float(value["y"]), height, width))
+                is_positive.append(region.get("is_positive", True) is not False)
             else:
-                first = to_pixels(float(value["x"]), float(value["y"]), height, width)
-                far = float(value["x"]) + float(value["width"]), float(value["y"]) + float(value["height"])
-                box = np.array([*first, *to_pixels(*far, height, width)], np.float32)
+                corner = to_pixels(float(value["x"]), float(value["y"]), height, width)
+                opposite = float(value["x"]) + float(value["width"]), float(value["y"]) + float(value["height"])
+                box = np.array([*corner, *to_pixels(*opposite, height, width)], np.float32)
             label = str(cast(Mapping[str, Any], value)[region["type"]][0])
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise PromptError(
@@ -83,7 +83,7 @@ def parse_prompts(regions: Sequence[RegionJson], height: int, width: int) -> Pro
             ) from error
     if box is not None and (box[2] - box[0] < 1 or box[3] - box[1] < 1):
         box = None
-    return Prompts(np.array(points, np.float32).reshape(-1, 2), np.array(positive, bool), box, label)
+    return Prompts(np.array(coords, np.float32).reshape(-1, 2), np.array(is_positive, bool), box, label)
 
 
 def require_same_labels_in(body: Any, params: Params, model_labels: Collection[str]) -> None:

@@ -32,7 +32,7 @@ def is_planted(regions: Iterable[RegionJson]) -> bool:
     return any(_drawn_by(region) in (_PLANTED, _GOLD) for region in regions)
 
 
-def fate_of_planted(raw: AnnotationJson, image: ImageRef) -> str:
+def outcome_of_planted(raw: AnnotationJson, image: ImageRef) -> str:
     """Return `missed` when the planted region was left as it was, `found` when it was not.
 
     `raw` is an annotation of an export. Returns an empty text when it did not start from a planted prediction: Label
@@ -45,11 +45,11 @@ def fate_of_planted(raw: AnnotationJson, image: ImageRef) -> str:
         return ""
     for region in proposed:
         if _drawn_by(region) == _PLANTED:
-            return _fate(region, submitted, image)
+            return _outcome(region, submitted, image)
     return MISSED if any(_is_untouched(region) for region in submitted) else FOUND
 
 
-def _fate(planted: RegionJson, submitted: Sequence[RegionJson], image: ImageRef) -> str:
+def _outcome(planted: RegionJson, submitted: Sequence[RegionJson], image: ImageRef) -> str:
     """Compare by pixels: another region painted over the planted one, the ignore label's too, corrects it as well."""
     try:
         pixels = compare([planted], submitted, image, ignore_label=None).pixels

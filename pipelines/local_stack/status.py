@@ -83,12 +83,12 @@ def _blind(settings: Settings) -> str:
 
 
 def _model(settings: Settings) -> str:
-    from pipelines.prelabel.blind import why_paused
+    from pipelines.prelabel.blind import pause_reason
 
     version, labels = serving_model(settings)
     if not labels:
         return "no champion yet"
-    paused = why_paused(settings, version)
+    paused = pause_reason(settings, version)
     return f"{version}, {len(labels)} labels" + (f"; paused, draws no masks: {paused}" if paused else "")
 
 

@@ -1,4 +1,4 @@
-"""Station 2b: embeddings before the click, so that the first click on the next photos is answered at once."""
+"""Embeddings ahead of the click: photos that come next are encoded, so that their first click is answered at once."""
 
 import logging
 import time
@@ -16,7 +16,7 @@ from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
 _TIMEOUT_S = 120  # one photo through ViT-H on two busy cores
-_LONGEST_RUN_S = 420  # of the ten minutes between two runs
+_MAX_RUN_S = 420  # of the ten minutes between two runs
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class EmbedReport:
 def embed_ahead(labels: LabelStudioClient, settings: Settings, params: Params) -> EmbedReport:
     """Let the Segment Anything service encode the next photos of the queue; photos that are ready cost nothing.
 
-    A photo that cannot be encoded is reported and the rest goes on. After some minutes the rest is left to the next
+    A photo that cannot be encoded is reported and the others go on. After some minutes the others are left to the next
     run, because new masks wait for the end of this one.
     """
     queue, started = _queue(labels, params), time.monotonic()
     answers = []
-    for task in queue:  # one by one: each may take many seconds
-        answers.append(_ask(settings, [task], compute=time.monotonic() - started < _LONGEST_RUN_S))
+    for task in queue:  # one per request, because each may take many seconds
+        answers.append(_ask(settings, [task], compute=time.monotonic() - started < _MAX_RUN_S))
     return _report(queue, answers)
 
 
@@ -49,12 +49,12 @@ def count_ready(labels: LabelStudioClient, settings: Settings, params: Params) -
 
 def _queue(labels: LabelStudioClient, params: Params) -> list[Task]:
     waiting = [task for task in list_tasks(labels, find_project(labels, params)) if not task.opened]
-    waiting.sort(key=lambda task: not task.prediction_versions)  # what the labeling stream serves comes first
+    waiting.sort(key=lambda task: not task.prediction_versions)  # what the label stream serves comes first
     return waiting[: params.embed.ahead]
 
 
 def _ask(settings: Settings, tasks: Sequence[Task], *, compute: bool) -> dict[int, str]:
-    """Give, per task id, why it is not ready: a problem, or an empty text for «not encoded yet»."""
+    """Return, by task id, why a photo is not ready: a problem, or an empty text when it is not encoded yet."""
     body = {"tasks": [{"id": task.id, "data": task_data(task.image, {})} for task in tasks], "compute": compute}
     answer = ask_service(settings, SEGMENT_ANYTHING, "/embed", body, timeout_s=_TIMEOUT_S)
     return {

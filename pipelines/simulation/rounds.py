@@ -9,27 +9,27 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import chdir
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, MODEL
 from pipelines.demo.labelers import correct
 from pipelines.errors import ConfigurationError
+from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import MaskedPhotos
 from pipelines.fs import write_atomically
 from pipelines.labelstudio.render import prediction_json
 from pipelines.params import Params
 from pipelines.photos.decode import sha256_hex
-from pipelines.prelabel.strategies import Ledger, next_tasks
+from pipelines.prelabel.strategies import ScoreCache, next_tasks
 from pipelines.records import ImageRef, Task
 from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.segmentation.runtime import callers_at_once
-from pipelines.simulation.corpus import write_dataset
-from pipelines.training.data import photos_of, read_photo
+from pipelines.training.data import photos_in
 from pipelines.training.evaluate import evaluate_model
 from pipelines.training.train import train, training_code
 
@@ -65,13 +65,12 @@ def simulate(
 
     Raises ConfigurationError when there are fewer photos to train on than the largest size.
     """
-    folder = folder.resolve()
-    if not (folder / MANIFEST).exists():
-        write_dataset(folder, source, params)
-    with chdir(folder):
-        pool, there = photos_of("train"), len(photos_of("train"))
-    if there < max(sizes):
-        raise ConfigurationError(f"only {there} photos are on the train side; give sizes up to that")
+    dataset = Dataset(folder.resolve())
+    if not dataset.path(MANIFEST).exists():
+        write_dataset(dataset, source, params)
+    pool = photos_in(dataset, "train")
+    if len(pool) < max(sizes):
+        raise ConfigurationError(f"only {len(pool)} photos are in the train split; give sizes up to that")
     for seed in seeds:
         shuffled = np.random.default_rng(seed).permutation(pool).tolist()
         for order in (RANDOM, QUEUE):
@@ -81,14 +80,13 @@ def simulate(
                 # The first batch is by chance in both orders: nothing can be uncertain yet.
                 of = RANDOM if step is None else order
                 known = sha256_hex("".join(before).encode())[:6]
-                place = folder / f"{of}-{seed}-{size}-{known}"
+                place = dataset.root / f"{of}-{seed}-{size}-{known}"
                 if not (place / _STEP).exists():
-                    with chdir(folder):
-                        new = _next(order, model, shuffled, before, size - len(before), params)
-                        seconds = [_seconds(sha256, model, params) for sha256 in new]
-                    _train(place, [*before, *new], params, steps, seed)
-                    with chdir(folder):
-                        found = evaluate_model(load_model(place / MODEL), photos_of("test"), params.label_ids)
+                    new = _next(dataset, order, model, shuffled, before, size - len(before), params)
+                    seconds = [_seconds(dataset, sha256, model, params) for sha256 in new]
+                    _train(Dataset(place), [*before, *new], params, steps, seed)
+                    test = photos_in(dataset, "test")
+                    found = evaluate_model(load_model(place / MODEL), dataset, test, params.label_ids)
                     taken, by_hand = (sum(values) for values in zip(*seconds, strict=True))
                     done = Step(of, seed, (*before, *new), found.confusion.miou(), taken, by_hand)
                     write_atomically(place / _STEP, json.dumps(asdict(done)).encode())
@@ -123,6 +121,7 @@ def as_curve(steps: Sequence[Step]) -> pd.DataFrame:
 
 
 def _next(
+    dataset: Dataset,
     order: str,
     model: ClothingModel | None,
     shuffled: Sequence[str],
@@ -135,30 +134,30 @@ def _next(
     if order == RANDOM or model is None:
         return left[:count]
     with ThreadPoolExecutor(callers_at_once()) as pool:
-        scores = dict(zip(left, pool.map(lambda sha256: model.score(read_photo(sha256)[0]), left), strict=True))
+        scores = dict(zip(left, pool.map(lambda sha256: model.score(dataset.read_image(sha256)), left), strict=True))
     tasks = [Task(number, ImageRef("", 0, sha256, 0, 0)) for number, sha256 in enumerate(left)]
-    chosen = next_tasks(tasks, Ledger(scores), params.prelabel.model_copy(update={"ahead": count}))
+    chosen = next_tasks(tasks, ScoreCache(scores), params.prelabel.model_copy(update={"ahead": count}))
     return [task.image.sha256 for task in chosen]
 
 
-def _seconds(sha256: str, model: ClothingModel | None, params: Params) -> tuple[float, float]:
+def _seconds(dataset: Dataset, sha256: str, model: ClothingModel | None, params: Params) -> tuple[float, float]:
     """Give the seconds a simulated labeler takes from the model's pre-label, and from nothing."""
-    photo, truth = read_photo(sha256)
+    photo, truth = dataset.read_image(sha256), dataset.read_mask(sha256)
     proposed = prediction_json(model.predict(photo))["result"] if model else []
     return correct(proposed, truth, params)[1], correct([], truth, params)[1]
 
 
-def _train(place: Path, labelled: Sequence[str], params: Params, steps: int, seed: int) -> None:
-    """Train on these photos alone, in a folder whose photos and masks are those of the folder above."""
-    (place / IMAGES.parent).mkdir(parents=True, exist_ok=True)
+def _train(dataset: Dataset, labelled: Sequence[str], params: Params, steps: int, seed: int) -> None:
+    """Train on these photos alone, in a dataset whose photos and masks are those of the folder above."""
+    above = Dataset(dataset.root.parent)
+    dataset.path(IMAGES.parent).mkdir(parents=True, exist_ok=True)
     for part in (IMAGES, MASKS):
-        if not (place / part).exists():
-            (place / part).symlink_to(place.parent / part)
-    table = pd.read_parquet(place.parent / MANIFEST)
-    table[table["sha256"].isin(labelled) | (table["split"] == "test")].to_parquet(place / MANIFEST, index=False)
+        if not dataset.path(part).exists():
+            dataset.path(part).symlink_to(above.path(part))
+    table = above.manifest()
+    dataset.write_table(MANIFEST, table[table["sha256"].isin(labelled) | (table["split"] == "test")])
     options = {"epochs": steps, "min_steps": 0, "max_steps": steps, "max_minutes": 0, "patience": 0, "seed": seed}
-    with chdir(place):
-        train(params.model_copy(update={"train": params.train.model_copy(update=options)}))
+    train(dataset, params.model_copy(update={"train": params.train.model_copy(update=options)}))
 
 
 def _read(place: Path) -> Step:

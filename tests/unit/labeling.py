@@ -20,11 +20,11 @@ def prediction(version: str = "clothing:v2", score: float = 0.5) -> dict[str, An
     return {"result": [REGION], "score": score, "model_version": version}
 
 
-def photo_on(side: str, number: int, params: Params) -> ImageRef:
-    """The number-th photo whose content alone leads to this side."""
+def photo_in(split: str, number: int, params: Params) -> ImageRef:
+    """The number-th photo whose content alone leads to this split."""
     names = (sha256_hex(f"{n}".encode()) for n in range(10_000))
-    found = [name for name in names if side_of(name, params.split) == side]
-    return ImageRef(f"gs://archive/{number}.jpg", 1, found[number], 4, 6)
+    hashes = [name for name in names if side_of(name, params.split) == split]
+    return ImageRef(f"gs://archive/{number}.jpg", 1, hashes[number], 4, 6)
 
 
 class Studio:
@@ -40,8 +40,8 @@ class Studio:
         self.before_listing: Callable[[], None] = lambda: None  # what happens meanwhile
         self.client = LabelStudioClient("http://label-studio.test", "token", transport=httpx.MockTransport(self))
 
-    def add(self, task_id: int, *versions: str, side: str = "train", masks: bool = True, **fields: Any) -> Task:
-        photo = photo_on(side, task_id, self.params)
+    def add(self, task_id: int, *versions: str, split: str = "train", masks: bool = True, **fields: Any) -> Task:
+        photo = photo_in(split, task_id, self.params)
         self.tasks[task_id] = {"id": task_id, "data": task_data(photo, {}), **fields}
         for version in versions:
             result = [REGION] if masks else []
@@ -50,8 +50,8 @@ class Studio:
 
     def of(self, task_id: int) -> list[tuple[str, int]]:
         """The task's predictions: version, and how many regions it proposes."""
-        there = [one for one in self.predictions.values() if one["task"] == task_id]
-        return [(one["model_version"], len(one["result"])) for one in there]
+        stored = [prediction for prediction in self.predictions.values() if prediction["task"] == task_id]
+        return [(prediction["model_version"], len(prediction["result"])) for prediction in stored]
 
     def _predict(self, task_id: int, fields: dict[str, Any]) -> None:
         number = max(self.predictions, default=29) + 1
@@ -60,15 +60,15 @@ class Studio:
     def _listed(self, query: dict[str, Any]) -> list[dict[str, Any]]:
         asked = [item["filter"] for item in query.get("filters", {}).get("items", ())]
         included = query.get("selectedItems", {}).get("included", self.tasks)
-        found = []
+        tasks = []
         for number, raw in self.tasks.items():
             masks = sum(count for _, count in self.of(number))
             fits = {"filter:tasks:locks__expire_at": number in self.held, "filter:tasks:predictions_results": masks > 0}
             if number in included and all(fits[name] for name in asked):
                 versions = {version for version, _ in self.of(number)}
                 told = {"predictions_model_versions": ",".join(versions), "total_predictions": len(self.of(number))}
-                found.append({**raw, **told})
-        return found
+                tasks.append({**raw, **told})
+        return tasks
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         where, body = request.url.path, json.loads(request.content) if request.content else None
@@ -87,19 +87,19 @@ class Studio:
                 listed = self._listed(json.loads(request.url.params["query"]))
                 answer = {"total": len(listed), "tasks": listed}
             case ["GET", "projects", "7", "export"]:
-                answer = [self.tasks[int(one)] for one in request.url.params.get_list("ids[]")]
+                answer = [self.tasks[int(task_id)] for task_id in request.url.params.get_list("ids[]")]
             case ["PATCH", "tasks", _]:
                 answer = self.tasks[number] = self.tasks[number] | body
             case ["GET", "predictions"]:
                 asked = int(request.url.params["task"])
-                answer = [one for one in self.predictions.values() if one["task"] == asked]
+                answer = [stored for stored in self.predictions.values() if stored["task"] == asked]
             case ["PATCH", "predictions", _]:
                 answer = self.predictions[number] = self.predictions[number] | body
             case ["DELETE", "predictions", _]:
                 answer = self.predictions.pop(number)
             case ["POST", "projects", "7", "import", "predictions"]:
-                for one in body[self.drops :]:
-                    self._predict(one["task"], one)
+                for fields in body[self.drops :]:
+                    self._predict(fields["task"], fields)
                 answer = {"created": len(body) - self.drops}
             case _:
                 return httpx.Response(404, text=where)

@@ -41,15 +41,15 @@ class Studio:
         if request.url.path == "/api/users":
             return httpx.Response(200, json=[{"id": 5, "email": "ada@example.org"}])
         if request.url.path.endswith("/export"):
-            ids = [int(one) for one in params.get_list("ids[]")]
+            ids = [int(task_id) for task_id in params.get_list("ids[]")]
             self.exported.append(ids)
-            return httpx.Response(200, json=[self.tasks[one] for one in ids])
+            return httpx.Response(200, json=[self.tasks[task_id] for task_id in ids])
         query = json.loads(params.get("query") or "{}")
-        found = list(self.tasks.values())
+        tasks = list(self.tasks.values())
         if "filters" in query:
             [item] = query["filters"]["items"]
-            since = datetime.fromisoformat(item["value"].replace("Z", "+00:00"))
-            found = [t for t in found if datetime.fromisoformat(t["updated_at"].replace("Z", "+00:00")) >= since]
+            since = datetime.fromisoformat(item["value"])
+            tasks = [t for t in tasks if datetime.fromisoformat(t["updated_at"]) >= since]
         self.listings.append(query)
         size, page = int(params["page_size"]), int(params["page"])
-        return httpx.Response(200, json={"total": len(found), "tasks": found[(page - 1) * size : page * size]})
+        return httpx.Response(200, json={"total": len(tasks), "tasks": tasks[(page - 1) * size : page * size]})

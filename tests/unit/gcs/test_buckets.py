@@ -70,12 +70,12 @@ def client(google: Google) -> Client:
 
 
 def test_missing_buckets_are_made_with_every_setting(client: Client, google: Google, settings: Settings) -> None:
-    found = differences(client, settings)
-    assert {(one.bucket, one.is_now) for one in found if one.setting == "exists"} == {
+    different = differences(client, settings)
+    assert {(difference.bucket, difference.is_now) for difference in different if difference.setting == "exists"} == {
         (name, False) for name in expected_settings(settings)
     }
 
-    assert reconcile(client, settings, found) == []
+    assert reconcile(client, settings, different) == []
 
     source, target, data = (google.buckets[name] for name in expected_settings(settings))
     for bucket in (source, target, data):
@@ -83,27 +83,27 @@ def test_missing_buckets_are_made_with_every_setting(client: Client, google: Goo
         assert bucket["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"] is True
         assert bucket["iamConfiguration"]["publicAccessPrevention"] == "enforced"
         assert int(bucket["softDeletePolicy"]["retentionDurationSeconds"]) == 7 * 24 * 3600
-    assert [one["origin"] for one in source["cors"]] == [["https://label.example.org"]]
+    assert [rule["origin"] for rule in source["cors"]] == [["https://label.example.org"]]
     assert {"action": {"type": "Delete"}, "condition": {"age": 60, "matchesPrefix": ["embeddings/"]}} in (
         target["lifecycle"]["rule"]
     )
     assert not data.get("lifecycle", {}).get("rule"), "no rule ever deletes a dataset"
 
 
-def test_an_open_bucket_is_mended_and_rules_of_others_stay(client: Client, google: Google, settings: Settings) -> None:
+def test_an_open_bucket_is_corrected_and_other_rules_stay(client: Client, google: Google, settings: Settings) -> None:
     reconcile(client, settings, differences(client, settings))
     theirs = {"action": {"type": "SetStorageClass", "storageClass": "NEARLINE"}, "condition": {"age": 9}}
     source, target = google.buckets[settings.source_bucket], google.buckets[settings.target_bucket]
     source["cors"] = [{"origin": ["*"], "method": ["GET"]}]
     target["versioning"], target["lifecycle"] = {"enabled": False}, {"rule": [theirs]}
 
-    found = differences(client, settings)
+    different = differences(client, settings)
 
-    assert [(one.bucket, one.setting) for one in found] == [
+    assert [(difference.bucket, difference.setting) for difference in different] == [
         (settings.source_bucket, "cors"), (settings.target_bucket, "versioning"), (settings.target_bucket, "lifecycle"),
     ]  # fmt: skip
-    assert len(as_table(found).rows) == 3
-    assert reconcile(client, settings, found) == []
+    assert len(as_table(different).rows) == 3
+    assert reconcile(client, settings, different) == []
     assert theirs in target["lifecycle"]["rule"]
     google.asked.clear()
     assert differences(client, settings) == []
@@ -111,10 +111,10 @@ def test_an_open_bucket_is_mended_and_rules_of_others_stay(client: Client, googl
 
 
 def test_the_bucket_server_in_memory_keeps_versions(bucket_client: Client, settings: Settings) -> None:
-    found = differences(bucket_client, settings)
-    left = reconcile(bucket_client, settings, found)
+    different = differences(bucket_client, settings)
+    left = reconcile(bucket_client, settings, different)
 
-    assert "versioning" not in {one.setting for one in left}
+    assert "versioning" not in {difference.setting for difference in left}
     assert all(bucket_client.get_bucket(name).versioning_enabled for name in expected_settings(settings))
     require_applied(left, settings)
     blob = bucket_client.bucket(settings.source_bucket).blob("a.jpg")
@@ -137,8 +137,8 @@ def test_a_server_that_refuses_settings_still_gets_its_buckets(
 
     left = reconcile(bucket_client, settings, differences(bucket_client, settings))
 
-    assert "exists" not in {one.setting for one in left}
-    assert "versioning" in {one.setting for one in left}
+    assert "exists" not in {difference.setting for difference in left}
+    assert "versioning" in {difference.setting for difference in left}
     google = settings.model_copy(update={"storage_emulator": False, "dvc_bucket": f"{settings.dvc_bucket}-2"})
     with pytest.raises(StorageError, match="does not support versioning"):
         reconcile(bucket_client, google, differences(bucket_client, google))

@@ -18,8 +18,8 @@ PNG = "image/png"
 
 
 @pytest.fixture
-def bucket_with_looks(bucket_client: Client, empty_bucket: str) -> str:
-    """Three photos, one of them outside of photos/, and a text."""
+def bucket_with_photos(bucket_client: Client, empty_bucket: str) -> str:
+    """Three photos, one of which is outside of photos/, and a text."""
     for name in ("photos/b.JPG", "photos/a.png", "photos/notes.txt", "other/c.png"):
         gcs.write(bucket_client, empty_bucket, name, name.encode(), "application/octet-stream")
     return empty_bucket
@@ -28,8 +28,8 @@ def bucket_with_looks(bucket_client: Client, empty_bucket: str) -> str:
 @pytest.fixture
 def overwritten(bucket_client: Client, empty_bucket: str) -> tuple[ObjectRef, ObjectRef]:
     """One object's reference before and after somebody overwrote it."""
-    before = gcs.write(bucket_client, empty_bucket, "look.png", b"old", PNG)
-    return before, gcs.write(bucket_client, empty_bucket, "look.png", b"new", PNG, replaces=before.generation)
+    before = gcs.write(bucket_client, empty_bucket, "photo.png", b"old", PNG)
+    return before, gcs.write(bucket_client, empty_bucket, "photo.png", b"new", PNG, replaces=before.generation)
 
 
 class TestConnect:
@@ -49,22 +49,22 @@ class TestConnect:
 
 
 class TestList:
-    def test_objects_come_in_name_order(self, bucket_client: Client, bucket_with_looks: str) -> None:
-        names = [ref.name for ref in gcs.list_objects(bucket_client, bucket_with_looks)]
+    def test_objects_come_in_name_order(self, bucket_client: Client, bucket_with_photos: str) -> None:
+        names = [ref.name for ref in gcs.list_objects(bucket_client, bucket_with_photos)]
         assert names == ["other/c.png", "photos/a.png", "photos/b.JPG", "photos/notes.txt"]
 
-    def test_prefix_and_suffixes_choose_whatever_the_case(self, bucket_client: Client, bucket_with_looks: str) -> None:
-        found = gcs.list_objects(bucket_client, bucket_with_looks, "photos/", [".png", ".jpg"])
-        assert [ref.name for ref in found] == ["photos/a.png", "photos/b.JPG"]
+    def test_prefix_and_suffixes_choose_whatever_the_case(self, bucket_client: Client, bucket_with_photos: str) -> None:
+        refs = gcs.list_objects(bucket_client, bucket_with_photos, "photos/", [".png", ".jpg"])
+        assert [ref.name for ref in refs] == ["photos/a.png", "photos/b.JPG"]
 
-    def test_a_reference_tells_size_and_content(self, bucket_client: Client, bucket_with_looks: str) -> None:
-        ref = next(gcs.list_objects(bucket_client, bucket_with_looks, "photos/a"))
+    def test_a_reference_tells_size_and_content(self, bucket_client: Client, bucket_with_photos: str) -> None:
+        ref = next(gcs.list_objects(bucket_client, bucket_with_photos, "photos/a"))
         assert (ref.size, ref.md5) == (12, gcs.md5_base64(b"photos/a.png"))
-        assert ref.uri == f"gs://{bucket_with_looks}/photos/a.png"
-        assert ref == gcs.stat(bucket_client, bucket_with_looks, "photos/a.png")
+        assert ref.uri == f"gs://{bucket_with_photos}/photos/a.png"
+        assert ref == gcs.stat(bucket_client, bucket_with_photos, "photos/a.png")
 
-    def test_nothing_below_the_prefix_is_fine(self, bucket_client: Client, bucket_with_looks: str) -> None:
-        assert list(gcs.list_objects(bucket_client, bucket_with_looks, "nothing/")) == []
+    def test_nothing_below_the_prefix_is_fine(self, bucket_client: Client, bucket_with_photos: str) -> None:
+        assert list(gcs.list_objects(bucket_client, bucket_with_photos, "nothing/")) == []
 
 
 class TestRead:
@@ -119,26 +119,26 @@ class TestWrite:
         assert again == after
 
     def test_put_writes_once(self, bucket_client: Client, empty_bucket: str) -> None:
-        first = gcs.put(bucket_client, empty_bucket, "look.png", b"old", PNG)
-        assert gcs.put(bucket_client, empty_bucket, "look.png", b"old", PNG).generation == first.generation
+        first = gcs.put(bucket_client, empty_bucket, "photo.png", b"old", PNG)
+        assert gcs.put(bucket_client, empty_bucket, "photo.png", b"old", PNG).generation == first.generation
 
     def test_put_replaces_whatever_was_there(self, bucket_client: Client, empty_bucket: str) -> None:
-        first = gcs.put(bucket_client, empty_bucket, "look.png", b"old", PNG)
-        second = gcs.put(bucket_client, empty_bucket, "look.png", b"new", PNG)
+        first = gcs.put(bucket_client, empty_bucket, "photo.png", b"old", PNG)
+        second = gcs.put(bucket_client, empty_bucket, "photo.png", b"new", PNG)
         assert second.generation > first.generation
         assert gcs.read(bucket_client, second) == b"new"
 
 
 class TestDelete:
     def test_a_deleted_object_is_gone(self, bucket_client: Client, empty_bucket: str) -> None:
-        ref = gcs.put(bucket_client, empty_bucket, "look.png", b"x", PNG)
+        ref = gcs.put(bucket_client, empty_bucket, "photo.png", b"x", PNG)
         gcs.delete(bucket_client, ref)
         assert gcs.stat(bucket_client, ref.bucket, ref.name) is None
         with pytest.raises(ObjectChangedError):
             gcs.read(bucket_client, ref)
 
     def test_deleting_again_is_fine(self, bucket_client: Client, empty_bucket: str) -> None:
-        ref = gcs.put(bucket_client, empty_bucket, "look.png", b"x", PNG)
+        ref = gcs.put(bucket_client, empty_bucket, "photo.png", b"x", PNG)
         gcs.delete(bucket_client, ref)
         gcs.delete(bucket_client, ref)
 

@@ -21,8 +21,8 @@ SEVERITY: dict[str, Severity] = {"rows": "critical", "ids": "warning", "years": 
 
 
 def read(data: bytes, severity: dict[str, Severity] = SEVERITY) -> dict[str, dict[str, str]]:
-    found, _ = read_catalog(data, "gs://archive/catalogue.csv", severity)
-    return {key: dict(metadata) for key, metadata in found.items()}
+    metadata_of, _ = read_catalog(data, "gs://archive/catalogue.csv", severity)
+    return {key: dict(metadata) for key, metadata in metadata_of.items()}
 
 
 def test_each_photo_gets_its_metadata_without_its_id() -> None:
@@ -40,9 +40,9 @@ def test_each_photo_gets_its_metadata_without_its_id() -> None:
 
 
 def test_rows_of_one_photo_are_folded_in_order_each_value_once() -> None:
-    found = read(catalog(ROW, ROW.replace("coat", "dress"), ROW.replace("outerwear", "")))
-    assert found["look-1"]["subject"] == "coat · dress"
-    assert found["look-1"]["typology"] == "outerwear"
+    metadata_of = read(catalog(ROW, ROW.replace("coat", "dress"), ROW.replace("outerwear", "")))
+    assert metadata_of["look-1"]["subject"] == "coat · dress"
+    assert metadata_of["look-1"]["typology"] == "outerwear"
 
 
 def test_empty_cells_are_left_out() -> None:
@@ -50,9 +50,9 @@ def test_empty_cells_are_left_out() -> None:
 
 
 def test_texts_that_look_like_numbers_or_nothing_stay_texts() -> None:
-    found = read(catalog("007,2001,NA,null,nan,1e5,None,,,"))
-    assert found["007"]["collection"] == "NA"
-    assert (found["007"]["season"], found["007"]["media_type"]) == ("null", "1e5")
+    metadata_of = read(catalog("007,2001,NA,null,nan,1e5,None,,,"))
+    assert metadata_of["007"]["collection"] == "NA"
+    assert (metadata_of["007"]["season"], metadata_of["007"]["media_type"]) == ("null", "1e5")
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_what_spreadsheets_do_changes_nothing(data: bytes) -> None:
 
 
 def test_quoted_cells_may_hold_commas_quotes_and_new_lines() -> None:
-    found = read(catalog(ROW.replace("Look 1", '"Look ""1"",\nback"')))
-    assert found["look-1"]["name"] == 'Look "1",\nback'
+    metadata_of = read(catalog(ROW.replace("Look 1", '"Look ""1"",\nback"')))
+    assert metadata_of["look-1"]["name"] == 'Look "1",\nback'
 
 
 def test_columns_may_stand_in_any_order() -> None:
@@ -105,7 +105,7 @@ def test_a_broken_catalogue_is_named_with_what_is_wrong(data: bytes, said: str) 
     assert said in str(caught.value)
 
 
-def test_a_strange_year_is_reported_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_year_is_reported_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "pipelines.ingest.catalog"):
         assert read(catalog(ROW.replace("1999", "99?")))["look-1"]["year"] == "99?"
     assert "gs://archive/catalogue.csv: year is no four-digit year (for example 99?)" in caplog.text
@@ -116,18 +116,18 @@ def test_other_encodings_are_understood_and_remarked(encoding: str) -> None:
     rows = [ROW.replace("Autumn", "Été à la façade").replace("look-1", f"look-{n}") for n in range(30)]
     data = catalog(*rows).decode().encode(encoding)
 
-    found, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
+    metadata_of, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
 
-    assert len(found) == 30
-    assert {one["collection"] for one in found.values()} == {"Été à la façade"}
+    assert len(metadata_of) == 30
+    assert {metadata["collection"] for metadata in metadata_of.values()} == {"Été à la façade"}
     assert bool(remarks) == (encoding != "utf-8-sig")
     assert all("the file is taken for" in remark for remark in remarks)
 
 
 def test_rows_without_an_id_are_left_out_and_named_by_line() -> None:
     data = catalog(ROW, "  ,2001,,,,,,,,")
-    found, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
-    assert list(found) == ["look-1"]
+    metadata_of, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
+    assert list(metadata_of) == ["look-1"]
     assert remarks == ["id_file is empty in 1 rows, such as line 3"]
     assert read_catalog(data, "catalogue.csv", {**SEVERITY, "ids": "off"})[1] == []
     with pytest.raises(CatalogError, match=r"in 1 rows, such as line 3\. Correct these rows"):

@@ -114,10 +114,10 @@ def put(client: Client, settings: Settings, name: str, data: bytes) -> None:
 
 
 def counts(report: IngestReport) -> tuple[int, int, int, int, int]:
-    """Give new, changed, unchanged, set aside and ignored, and check that they add up to what was listed."""
-    found = (report.created, report.updated, report.unchanged, len(report.problems), report.ignored)
-    assert report.listed == sum(found)
-    return found
+    """Return new, changed, unchanged, set aside and ignored, and check that they add up to what was listed."""
+    outcome = (report.created, report.updated, report.unchanged, len(report.problems), report.ignored)
+    assert report.listed == sum(outcome)
+    return outcome
 
 
 class TestIngest:
@@ -163,19 +163,19 @@ class TestIngest:
 
         report = run()
 
-        there = gcs.stat(bucket_client, archive_of_two.target_bucket, REPORT)
-        lines = list(csv.DictReader(io.StringIO(gcs.read(bucket_client, there).decode("utf-8-sig"))))
-        found = [(line["uri"].rpartition("/")[2], line["reason"], line["set aside"]) for line in lines]
-        assert found == [
+        ref = gcs.stat(bucket_client, archive_of_two.target_bucket, REPORT)
+        lines = list(csv.DictReader(io.StringIO(gcs.read(bucket_client, ref).decode("utf-8-sig"))))
+        reported = [(line["uri"].rpartition("/")[2], line["reason"], line["set aside"]) for line in lines]
+        assert reported == [
             ("b.PNG", "no-row", "no"), ("empty.jpg", "empty", "yes"), ("wrong.jpg", "mislabelled", "no"),
             ("wrong.jpg", "no-row", "no"), ("z-again.png", "duplicate", "yes"),
         ]  # fmt: skip
         assert all(line["message"] and line["generation"].isdigit() for line in lines)
         assert len(report.problems) + len(report.notes) == len(lines)
         run()
-        assert gcs.stat(bucket_client, archive_of_two.target_bucket, REPORT) != there, "notes of new photos are gone"
+        assert gcs.stat(bucket_client, archive_of_two.target_bucket, REPORT) != ref, "notes of new photos are gone"
 
-    def test_moving_pictures_are_set_aside(self, run: Run, bucket_client: Client, archive_of_two: Settings) -> None:
+    def test_animations_are_set_aside(self, run: Run, bucket_client: Client, archive_of_two: Settings) -> None:
         frames = [Image.fromarray(np.full((30, 20, 3), shade, np.uint8)) for shade in (1, 99)]
         for kind in ("webp", "png"):
             file = io.BytesIO()
@@ -191,7 +191,7 @@ class TestIngest:
         report = ingest(bucket_client, labels, archive_of_two, small)
         assert [(p.uri.rpartition("/")[2], p.reason) for p in report.problems] == [("b.PNG", "too-large")]
 
-    def test_copies_are_known_from_the_listing_and_not_read(
+    def test_duplicates_are_known_from_the_listing_and_not_read(
         self, run: Run, bucket_client: Client, archive_of_two: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         put(bucket_client, archive_of_two, "photos/0-copy-of-a.png", png(10))

@@ -101,9 +101,9 @@ def test_a_skipped_task_is_a_cancelled_annotation() -> None:
 def test_tasks_are_exported_in_batches(label_studio) -> None:
     client, server = label_studio({EXPORT: [[task(1)], [task(51)]]})
 
-    found = list(export_tasks(client, 7, range(1, 52)))
+    exported = list(export_tasks(client, 7, range(1, 52)))
 
-    assert [one["id"] for one in found] == [1, 51]
+    assert [task["id"] for task in exported] == [1, 51]
     assert [query["ids[]"] for _, query, _ in server.asked][1] == "51"
 
 

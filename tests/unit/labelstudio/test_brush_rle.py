@@ -177,7 +177,7 @@ class TestDecoding:
 
 
 def header(elements: int, word_bits: int = 8) -> list[int]:
-    """Give the first 7 bytes of a stream; its last 3 bits, which are of the first record, are 0."""
+    """Return the first 7 bytes of a stream; its last 3 bits, which are of the first record, are 0."""
     bits = elements << 21 | (word_bits - 1) << 16 | 0x237F
     return list((bits << 3).to_bytes(7))
 

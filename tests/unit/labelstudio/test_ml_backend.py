@@ -95,12 +95,12 @@ def test_label_studio_itself_is_told_by_what_it_sends_along() -> None:
     ("x", "y", "pixel"), [(0, 0, (0, 0)), (100, 100, (WIDTH - 1, HEIGHT - 1)), (50, 25, (50, 50)), (-3, 120, (0, 199))]
 )
 def test_percent_become_pixels_inside_of_the_photo(x: float, y: float, pixel: tuple[int, int]) -> None:
-    assert parse_prompts([point(x, y)], HEIGHT, WIDTH).points.tolist() == [list(pixel)]
+    assert parse_prompts([point(x, y)], HEIGHT, WIDTH).point_coords.tolist() == [list(pixel)]
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.integers(1, 5000), st.integers(1, 5000))
 def test_no_click_leaves_the_photo(x: float, y: float, height: int, width: int) -> None:
-    column, row = parse_prompts([point(x, y)], height, width).points[0]
+    column, row = parse_prompts([point(x, y)], height, width).point_coords[0]
 
     assert 0 <= column <= width - 1
     assert 0 <= row <= height - 1
@@ -111,7 +111,7 @@ def test_a_box_is_read_corner_by_corner() -> None:
 
     assert prompts.box.tolist() == [10, 40, 40, 120]
     assert prompts.label == "dress"
-    assert prompts.points.shape == (0, 2)
+    assert prompts.point_coords.shape == (0, 2)
 
 
 def test_alt_clicks_are_negative_points_and_a_missing_flag_is_positive() -> None:
@@ -119,7 +119,7 @@ def test_alt_clicks_are_negative_points_and_a_missing_flag_is_positive() -> None
 
     prompts = parse_prompts([point(1, 1), point(2, 2, is_positive=False), untold], HEIGHT, WIDTH)
 
-    assert prompts.positive.tolist() == [True, False, True]
+    assert prompts.point_labels.tolist() == [True, False, True]
 
 
 def test_the_newest_box_counts() -> None:

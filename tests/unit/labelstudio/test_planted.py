@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.labelstudio.annotations import parse_annotation
-from pipelines.labelstudio.planted import fate_of_planted, is_planted, planted_json
+from pipelines.labelstudio.planted import is_planted, outcome_of_planted, planted_json
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import task_data
 from pipelines.records import ImageRef, Prediction, RegionMask, RegionScore
@@ -46,7 +46,7 @@ def test_region_ids_tell_the_wrong_one_from_the_right_ones(planted: dict[str, An
 
 
 def test_a_region_left_as_it_was_is_missed(planted: dict[str, Any]) -> None:
-    assert fate_of_planted(submitted(planted["result"], planted), PHOTO) == "missed"
+    assert outcome_of_planted(submitted(planted["result"], planted), PHOTO) == "missed"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_region_left_as_it_was_is_missed(planted: dict[str, Any]) -> None:
     ],
 )
 def test_work_beside_it_does_not_find_it(planted: dict[str, Any], also: dict[str, Any]) -> None:
-    assert fate_of_planted(submitted([*planted["result"], also], planted), PHOTO) == "missed"
+    assert outcome_of_planted(submitted([*planted["result"], also], planted), PHOTO) == "missed"
 
 
 @pytest.mark.parametrize(
@@ -71,54 +71,54 @@ def test_work_beside_it_does_not_find_it(planted: dict[str, Any], also: dict[str
     ],
 )
 def test_a_region_that_somebody_did_something_about_is_found(planted: dict[str, Any], left: list[Any]) -> None:
-    assert fate_of_planted(submitted(left, planted), PHOTO) == "found"
+    assert outcome_of_planted(submitted(left, planted), PHOTO) == "found"
 
 
 @pytest.mark.parametrize("label", ["dress", "unclear"])
 def test_a_region_that_another_one_covers_is_found(planted: dict[str, Any], label: str) -> None:
     covered = [*planted["result"], drawn(label, rows(10, 20))]
-    assert fate_of_planted(submitted(covered, planted), PHOTO) == "found"
+    assert outcome_of_planted(submitted(covered, planted), PHOTO) == "found"
 
 
 @pytest.mark.parametrize(
-    ("origin", "fate"), [("prediction", "missed"), ("prediction-changed", "found"), (None, "found")]
+    ("origin", "outcome"), [("prediction", "missed"), ("prediction-changed", "found"), (None, "found")]
 )
-def test_without_the_copy_the_region_itself_tells(planted: dict[str, Any], origin: str | None, fate: str) -> None:
+def test_without_the_copy_the_region_itself_tells(planted: dict[str, Any], origin: str | None, outcome: str) -> None:
     """Label Studio keeps none when another model became champion while somebody had the photo open."""
     coat, skirt = planted["result"]
     left = [coat, {**skirt, "origin": origin}] if origin else [coat]
-    assert fate_of_planted(submitted(left, None, parent_prediction=99), PHOTO) == fate
+    assert outcome_of_planted(submitted(left, None, parent_prediction=99), PHOTO) == outcome
 
 
 def test_of_a_damaged_copy_the_region_itself_tells_as_well(planted: dict[str, Any]) -> None:
     coat, skirt = planted["result"]
     damaged = {**planted, "result": [coat, {**skirt, "value": {}}]}
-    assert fate_of_planted(submitted(planted["result"], damaged), PHOTO) == "missed"
+    assert outcome_of_planted(submitted(planted["result"], damaged), PHOTO) == "missed"
 
 
 def test_usual_work_is_not_planted(planted: dict[str, Any]) -> None:
     usual = {"model_version": "clothing:v4", "result": [drawn("coat", rows(0, 10), "clothing_3av4--coat")]}
-    assert fate_of_planted(submitted(usual["result"], usual), PHOTO) == ""
-    assert fate_of_planted(submitted([drawn("coat", rows(0, 10))], None), PHOTO) == ""
+    assert outcome_of_planted(submitted(usual["result"], usual), PHOTO) == ""
+    assert outcome_of_planted(submitted([drawn("coat", rows(0, 10))], None), PHOTO) == ""
     assert not is_planted(usual["result"])
 
 
 def test_a_copy_beside_work_that_did_not_start_from_it_says_nothing(planted: dict[str, Any]) -> None:
     """Label Studio keeps the task's prediction beside whatever is submitted."""
     by_hand = submitted([drawn("coat", rows(0, 10))], planted, parent_prediction=None)
-    assert fate_of_planted(by_hand, PHOTO) == ""
+    assert outcome_of_planted(by_hand, PHOTO) == ""
 
 
 @pytest.mark.parametrize("result", [None, "x", [None, 7], [{"id": 3}]])
 def test_json_of_any_shape_is_read(planted: dict[str, Any], result: Any) -> None:
-    assert fate_of_planted(submitted(result, planted), PHOTO) == "found"
-    assert fate_of_planted({**submitted([], None), "result": result, "prediction": None}, PHOTO) == ""
+    assert outcome_of_planted(submitted(result, planted), PHOTO) == "found"
+    assert outcome_of_planted({**submitted([], None), "result": result, "prediction": None}, PHOTO) == ""
 
 
 def test_an_annotation_says_whether_it_was_planted(planted: dict[str, Any]) -> None:
     task = {"id": 4, "data": task_data(PHOTO, {})}
 
-    found = parse_annotation(submitted(planted["result"], planted), task, {5: "ada@archive.test"}, "unclear")
+    annotation = parse_annotation(submitted(planted["result"], planted), task, {5: "ada@archive.test"}, "unclear")
 
-    assert (found.planted, found.proposal) == ("missed", None), "it says nothing of any model"
-    assert found.prediction_version != "", "it was not drawn blind"
+    assert (annotation.planted, annotation.proposal) == ("missed", None), "it says nothing of any model"
+    assert annotation.prediction_version != "", "it was not drawn blind"

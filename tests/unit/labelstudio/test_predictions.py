@@ -15,14 +15,14 @@ BODY = {"result": [], "score": 0.5, "model_version": "clothing:v3"}
 
 
 def test_the_newest_prediction_is_brought_up_to_date_and_doubles_go(label_studio) -> None:
-    update, double = "PATCH /api/predictions/9/", "DELETE /api/predictions/4/"
-    client, server = label_studio({"GET /api/predictions/": [[{"id": 9}, {"id": 4}]], update: [{}], double: [None]})
+    update, duplicate = "PATCH /api/predictions/9/", "DELETE /api/predictions/4/"
+    client, server = label_studio({"GET /api/predictions/": [[{"id": 9}, {"id": 4}]], update: [{}], duplicate: [None]})
 
     assert replace_predictions(client, 1, {"result": [], "score": 0.5, "model_version": "v2"}) == 1
-    assert [where for where, _, _ in server.asked] == ["GET /api/predictions/", double, update]
+    assert [where for where, _, _ in server.asked] == ["GET /api/predictions/", duplicate, update]
 
 
-def test_a_task_without_predictions_has_none_to_bring_up_to_date(label_studio) -> None:
+def test_a_task_without_predictions_has_none_to_update(label_studio) -> None:
     client, _ = label_studio({"GET /api/predictions/": [[]]})
 
     assert replace_predictions(client, 1, {"result": []}) == 0

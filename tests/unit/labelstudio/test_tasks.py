@@ -127,10 +127,10 @@ def test_tasks_are_created_in_bulk_and_counted(label_studio) -> None:
 
 
 def test_an_update_leaves_what_others_wrote_in_a_task(label_studio) -> None:
-    there = {**task_data(PHOTO, METADATA), "review": "0.871 · drawn as coat, the model sees dress", "batch": [7]}
+    existing = {**task_data(PHOTO, METADATA), "review": "0.871 · drawn as coat, the model sees dress", "batch": [7]}
     same_bytes = replace(PHOTO, generation=9)
     client, server = label_studio({
-        "GET /api/tasks": [{"total": 1, "tasks": [{"id": 4, "data": there}]}], "PATCH /api/tasks/4/": [{}]
+        "GET /api/tasks": [{"total": 1, "tasks": [{"id": 4, "data": existing}]}], "PATCH /api/tasks/4/": [{}]
     })  # fmt: skip
 
     update_task(client, 7, 4, same_bytes, {"year": "2001"})
@@ -138,14 +138,14 @@ def test_an_update_leaves_what_others_wrote_in_a_task(label_studio) -> None:
     [(_, query, _), (_, _, sent)] = server.asked
     assert json.loads(query["query"])["selectedItems"] == {"all": False, "included": [4]}
     assert query["resolve_uri"] == "false", "an address for browsers would be written over the photo's own"
-    assert sent == {"data": {**there, "generation": "9", "year": "2001"}}
+    assert sent == {"data": {**existing, "generation": "9", "year": "2001"}}
 
 
 def test_other_bytes_are_not_reviewed_any_more(label_studio) -> None:
-    there = {**task_data(PHOTO, METADATA), "review": "0.871 · drawn as coat, the model sees dress", "batch": [7]}
+    existing = {**task_data(PHOTO, METADATA), "review": "0.871 · drawn as coat, the model sees dress", "batch": [7]}
     other = ImageRef(PHOTO.uri, 9, "cd" * 32, 40, 30, "0f" * 8)
     client, server = label_studio({
-        "GET /api/tasks": [{"total": 1, "tasks": [{"id": 4, "data": there}]}], "PATCH /api/tasks/4/": [{}]
+        "GET /api/tasks": [{"total": 1, "tasks": [{"id": 4, "data": existing}]}], "PATCH /api/tasks/4/": [{}]
     })  # fmt: skip
 
     update_task(client, 7, 4, other, METADATA)
@@ -177,14 +177,14 @@ def test_a_label_studio_that_hides_locks_is_named_with_the_remedy() -> None:
 
 
 def test_reviews_are_shown_on_the_photos_named_and_taken_away_from_others(label_studio) -> None:
-    fine, doubted, mended = (task_json(number) for number in (1, 2, 3))
+    fine, doubted, corrected = (task_json(number) for number in (1, 2, 3))
     doubted["data"] = task_data(ImageRef("gs://archive/photos/b.jpg", 1, "cd" * 32, 8, 8), METADATA)
-    mended["data"] = {**mended["data"], "review": "0.010 · drawn as coat, the model sees dress"}
+    corrected["data"] = {**corrected["data"], "review": "0.010 · drawn as coat, the model sees dress"}
     later = {**doubted["data"], "generation": "2"}  # ingest was here meanwhile
     client, server = label_studio({
         "GET /api/tasks": [
-            {"total": 3, "tasks": [fine, doubted, mended]}, {"total": 1, "tasks": [{**doubted, "data": later}]},
-            {"total": 1, "tasks": [mended]},
+            {"total": 3, "tasks": [fine, doubted, corrected]}, {"total": 1, "tasks": [{**doubted, "data": later}]},
+            {"total": 1, "tasks": [corrected]},
         ],
         "PATCH /api/tasks/2/": [{}], "PATCH /api/tasks/3/": [{}],
     })  # fmt: skip
@@ -197,7 +197,7 @@ def test_reviews_are_shown_on_the_photos_named_and_taken_away_from_others(label_
         **later, "review": "0.005 · the model sees nothing where coat is drawn"
     }  # fmt: skip
     assert sent["PATCH /api/tasks/3/"]["review"] == ""
-    assert parse_metadata(mended["data"]) == METADATA, "a review is no catalogue data"
+    assert parse_metadata(corrected["data"]) == METADATA, "a review is no catalogue data"
 
 
 def test_label_studio_itself_looks_for_predictions_that_propose_something(label_studio) -> None:

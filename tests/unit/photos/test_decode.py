@@ -220,18 +220,18 @@ def test_sha256_is_written_as_hex() -> None:
     assert sha256_hex(b"") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-def test_copies_have_close_perceptual_hashes_and_other_photos_distant_ones(params: Params) -> None:
+def test_duplicates_have_close_perceptual_hashes_and_other_photos_distant_ones(params: Params) -> None:
     photos = [draw_photo(seed, params.label_ids).image for seed in range(24)]
     hashes = [int(perceptual_hash(photo), 16) for photo in photos]
     assert min((a ^ b).bit_count() for a, b in combinations(hashes, 2)) > params.split.near_duplicate_bits
     photo, height, width = photos[0], *photos[0].shape[:2]
     jpeg = io.BytesIO()
     Image.fromarray(photo).save(jpeg, "JPEG", quality=40)
-    copies = [
+    duplicates = [
         np.asarray(Image.fromarray(photo).resize((width // 2, height // 2))), decode_image(jpeg.getvalue()),
         np.clip(photo.astype(int) + 15, 0, 255).astype(np.uint8), photo[8:-8, 6:-6],
     ]  # fmt: skip
-    assert max((hashes[0] ^ int(perceptual_hash(copy), 16)).bit_count() for copy in copies) <= 4
+    assert max((hashes[0] ^ int(perceptual_hash(duplicate), 16)).bit_count() for duplicate in duplicates) <= 4
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -247,7 +247,7 @@ def test_examining_sees_the_size_and_the_looks_of_the_decoded_photo(kind: str, t
     height, width, phash = examine_image(file.getvalue())
 
     assert (height, width) == decoded.shape[:2]
-    assert (int(phash, 16) ^ int(perceptual_hash(decoded), 16)).bit_count() <= 2, "copies may differ in 4"
+    assert (int(phash, 16) ^ int(perceptual_hash(decoded), 16)).bit_count() <= 2, "duplicates may differ in 4"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

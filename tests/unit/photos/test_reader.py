@@ -60,7 +60,7 @@ def test_photos_in_use_stay_within_the_limit_and_wait_for_each_other(bucket: Cli
     reader = PhotoReader(bucket, BUCKET, max_megapixels=25e-6)  # two photos of 12 pixels
     inside, most, counting = 0, 0, Lock()
 
-    def look(address: PhotoAddress) -> None:
+    def use(address: PhotoAddress) -> None:
         nonlocal inside, most
         with reader.open(address):
             with counting:
@@ -71,7 +71,7 @@ def test_photos_in_use_stay_within_the_limit_and_wait_for_each_other(bucket: Cli
                 inside -= 1
 
     with ThreadPoolExecutor(6) as people:
-        list(people.map(look, addresses))
+        list(people.map(use, addresses))
 
     assert most == 2
 

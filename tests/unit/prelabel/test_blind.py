@@ -1,4 +1,4 @@
-"""Who sees masks: by the side, by chance for comparison, and what is told of it."""
+"""Who sees masks: by the split, at random for comparison, and what is reported of it."""
 
 import pandas as pd
 import pytest
@@ -21,37 +21,37 @@ def tasks() -> list[Task]:
 
 
 def version(tasks: list[Task], side: str, params: Params, **columns: object) -> pd.DataFrame:
-    """A version in which these photos are on a side, under the parameters as they are."""
+    """A version in which these photos are in a split, under the parameters as they are."""
     rows = [
-        {"sha256": one.image.sha256, "phash": "", "class_ids": [1], "group": one.image.sha256, "split": side}
-        for one in tasks
+        {"sha256": photo.image.sha256, "phash": "", "class_ids": [1], "group": photo.image.sha256, "split": side}
+        for photo in tasks
     ]
     table = pd.DataFrame(rows)
     return table.assign(division=split_photos(table, None, params.split)["division"], **columns)
 
 
-def test_the_sides_that_judge_are_blind_and_nothing_else(tasks: list[Task], params: Params) -> None:
+def test_the_splits_that_judge_are_blind_and_nothing_else(tasks: list[Task], params: Params) -> None:
     blindness = blindness_of(tasks, None, params)
 
-    blind = {one.id for one in tasks if blindness.is_blind(one)}
+    blind = {photo.id for photo in tasks if blindness.is_blind(photo)}
 
-    assert blind == {one.id for one in tasks if side_of(one.image.sha256, params.split) in ("test", "val")}
+    assert blind == {photo.id for photo in tasks if side_of(photo.image.sha256, params.split) in ("test", "val")}
     assert 60 < len(blind) < 120, "three in ten"
     assert (str(blindness), blindness.is_test_full) == ("0 of 0 labelled photos", False)
 
 
-def test_with_a_full_test_side_chance_leaves_photos_without_masks(tasks: list[Task], params: Params) -> None:
+def test_with_a_full_test_split_a_random_share_is_drawn_without_masks(tasks: list[Task], params: Params) -> None:
     before = version(tasks[:5], "test", params, blind=[True, True, True, False, False], test_full=True)
 
     blindness = blindness_of(tasks, before, params)
 
-    assert all(blindness.judges(one) for one in tasks[:5])
-    assert not any(blindness.judges(one) for one in tasks[5:]), "new families go to training"
-    blind = {one.id for one in tasks[5:] if blindness.is_blind(one)}
-    assert blind == {one.id for one in tasks[5:] if chance("control", one) < params.prelabel.control_share}
-    assert blindness.drawn_from_masks == {one.image.sha256 for one in tasks[3:5]}
+    assert all(blindness.judges(photo) for photo in tasks[:5])
+    assert not any(blindness.judges(photo) for photo in tasks[5:]), "new families go to training"
+    blind = {photo.id for photo in tasks[5:] if blindness.is_blind(photo)}
+    assert blind == {photo.id for photo in tasks[5:] if chance("control", photo) < params.prelabel.control_share}
+    assert blindness.drawn_from_masks == {photo.image.sha256 for photo in tasks[3:5]}
     assert str(blindness) == (
-        "3 of 5 labelled photos; the test side is large enough, 10% of new photos are for comparison"
+        "3 of 5 labelled photos; the test split is large enough, 10% of new photos are for comparison"
     )
 
 

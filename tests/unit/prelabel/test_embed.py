@@ -80,7 +80,7 @@ def test_the_next_photos_of_the_queue_are_encoded_one_by_one(encoder, studio_wit
     report = embed_ahead(client, settings, few)
 
     assert (report.queued, report.ready, report.problems) == (2, 2, {})
-    assert [[one["id"] for one in body["tasks"]] for body in asked] == [[2], [4]]
+    assert [[task["id"] for task in body["tasks"]] for body in asked] == [[2], [4]]
 
 
 def test_a_broken_photo_is_reported_and_stops_no_other(encoder, studio_with, two_labels: Params) -> None:

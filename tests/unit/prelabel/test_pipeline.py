@@ -1,5 +1,6 @@
 """The prelabel pipeline between a small Label Studio, a scripted segmentation service and an MLflow."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,10 +14,10 @@ import pytest
 import yaml
 from google.cloud.storage import Client
 
-from pipelines.dataset.cache import keep_file
 from pipelines.dataset.split import side_of, split_photos
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ContractError, ServiceError
+from pipelines.fs import write_atomically
 from pipelines.gcs.client import ensure_bucket
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import Params
@@ -24,7 +25,7 @@ from pipelines.prelabel.pipeline import Batch, PrelabelReport, plan_batches, pre
 from pipelines.prelabel.strategies import chance
 from pipelines.records import ImageRef, Task
 from pipelines.settings import Settings
-from tests.unit.labeling import Studio, photo_on, prediction
+from tests.unit.labeling import Studio, photo_in, prediction
 
 Serve = Callable[..., Settings]
 
@@ -69,10 +70,10 @@ def serve(bucket_client: Client, bucket_server: str, empty_mlflow: str, tmp_path
 
 @pytest.fixture
 def studio(two_labels: Params) -> Studio:
-    """A project with the two labels and a photo on each blind side that is in work, so that none is empty."""
+    """A project with the two labels and a photo of each blind split that is in work, so that none is empty."""
     studio = Studio(two_labels)
-    for number, side in ((98, "test"), (99, "val")):
-        studio.add(number, side=side, draft_exists=True)
+    for number, split in ((98, "test"), (99, "val")):
+        studio.add(number, split=split, draft_exists=True)
     return studio
 
 
@@ -89,25 +90,26 @@ def run(studio: Studio, settings: Settings, params: Params) -> PrelabelReport:
 
 
 def publish(settings: Settings, manifest: pd.DataFrame) -> None:
-    """Make this the newest dataset of the workspace."""
-    workspace = Workspace(settings.workspace_path, settings)
-    workspace.path.mkdir(parents=True)
-    manifest.to_parquet(workspace.path / "manifest.parquet")
-    md5, _ = keep_file(settings, workspace.path / "manifest.parquet")
-    outs = [{"path": "data/manifest.parquet", "md5": md5}]
-    (workspace.path / "dvc.lock").write_text(yaml.safe_dump({"stages": {"split": {"outs": outs}}}), encoding="utf-8")
-    for command in (
-        ("init", "--quiet"),
-        ("add", "dvc.lock"),
-        ("commit", "--quiet", "-m", "1"),
-        ("tag", "dataset-0001"),
+    """Make this the newest dataset of the workspace: its manifest lies in DVC's cache, and a tag names it."""
+    workspace, data = Workspace(settings.workspace_path, settings), manifest.to_parquet()
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    output = {"md5": md5, "size": len(data), "hash": "md5", "path": "manifest.parquet"}
+    cache = settings.var / "dvc-cache"
+    write_atomically(cache / "files" / "md5" / md5[:2] / md5[2:], data)
+    for name, text in (
+        (".dvc/config", ""),
+        (".dvc/config.local", f"[cache]\n    dir = {cache}\n"),
+        (".gitignore", "/.dvc/config.local\n/.dvc/tmp\n"),
+        ("data/manifest.parquet.dvc", yaml.safe_dump({"outs": [output]})),
     ):
-        workspace.git(*command)
+        write_atomically(workspace.path / name, text.encode())
+    for command in ("init --quiet", "add --all", "commit --quiet -m 1", "tag dataset-0001"):
+        workspace.git(*command.split())
 
 
-def labelled(*tasks: Task, blind: bool, side: str, division: str, **columns: Any) -> pd.DataFrame:
+def labelled(*tasks: Task, blind: bool, split: str, division: str, **columns: Any) -> pd.DataFrame:
     rows = [
-        {"sha256": task.image.sha256, "phash": "", "class_ids": [1], "group": task.image.sha256, "split": side,
+        {"sha256": task.image.sha256, "phash": "", "class_ids": [1], "group": task.image.sha256, "split": split,
          "blind": blind, "division": division, **columns}
         for task in tasks
     ]  # fmt: skip
@@ -141,7 +143,7 @@ def test_batches_have_the_size_of_the_parameters(serve: Serve, studio: Studio, t
     for number in range(1, 6):
         studio.add(number)
     for number in (11, 12, 13):
-        studio.add(number, side="test")
+        studio.add(number, split="test")
 
     planned = plan_batches(studio.client, serve("clothing:v2"), two)
 
@@ -206,7 +208,7 @@ def test_tasks_in_peoples_hands_keep_the_masks_they_started_from(
     studio.add(1)
     studio.add(2, "clothing:v1")
     studio.add(3)
-    studio.add(4, "clothing:v2", side="test")
+    studio.add(4, "clothing:v2", split="test")
     studio.held = {2, 3, 4}
     settings = serve("clothing:v2")
 
@@ -243,7 +245,7 @@ def test_tasks_that_were_opened_meanwhile_are_left_as_they_are(
 ) -> None:
     studio.add(1, total_annotations=1)
     studio.add(2, "clothing:v2")
-    studio.add(3, total_annotations=1, side="test")
+    studio.add(3, total_annotations=1, split="test")
     settings = serve("clothing:v2")
 
     report = prelabel_batch(studio.client, settings, two_labels, masks_of(1, 2) | {"blind": [3]})
@@ -281,14 +283,14 @@ def test_photos_that_judge_models_get_a_place_in_the_queue_and_no_masks(
 ) -> None:
     for number in range(1, 4):
         studio.add(number)
-    blind = [studio.add(11, side="test"), studio.add(12, side="val"), studio.add(13, side="test")]
+    blind = [studio.add(11, split="test"), studio.add(12, split="val"), studio.add(13, split="test")]
     settings = serve(version)
 
     assert run(studio, settings, two_labels) == PrelabelReport(6, 3, 3, {})
 
     assert [studio.of(number) for number in (1, 2, 3)] == [[(version, 1)]] * 3
     assert [studio.of(task.id) for task in blind] == [[(version, 0)]] * 3
-    scores = {one["task"]: one["score"] for one in studio.predictions.values()}
+    scores = {stored["task"]: stored["score"] for stored in studio.predictions.values()}
     of_others = sorted(scores[number] for number in (1, 2, 3))
     assert all(of_others[0] <= scores[task.id] <= of_others[-1] for task in blind), "neither sooner nor later"
     assert sorted(blind, key=lambda task: scores[task.id]) == sorted(blind, key=lambda task: chance("score", task))
@@ -298,10 +300,10 @@ def test_photos_that_judge_models_get_a_place_in_the_queue_and_no_masks(
 def test_masks_that_photos_of_a_blind_side_hold_already_are_taken_away(
     serve: Serve, studio: Studio, two_labels: Params
 ) -> None:
-    studio.add(1, "clothing:v2", side="test")
-    studio.add(2, "clothing:v1", side="val")
+    studio.add(1, "clothing:v2", split="test")
+    studio.add(2, "clothing:v1", split="val")
     studio.add(3, "clothing:v2")
-    studio.add(4, "clothing:v2", side="test", masks=False)
+    studio.add(4, "clothing:v2", split="test", masks=False)
     settings = serve("clothing:v2")
 
     assert run(studio, settings, two_labels) == PrelabelReport(2, 0, 2, {})
@@ -325,11 +327,11 @@ def test_the_sides_of_the_newest_dataset_count(serve: Serve, studio: Studio, two
     first, second = studio.add(1, total_annotations=1), studio.add(2)
     for task in (first, second):
         studio.tasks[task.id]["data"] |= collection
-    side = side_of("Autumn", two_labels.split)
-    other = {"test": "train"}.get(side, "test")
+    split = side_of("Autumn", two_labels.split)
+    other = {"test": "train"}.get(split, "test")
     settings = serve("clothing:v2")
     division = _division(two_labels)
-    manifest = labelled(first, blind=True, side=other, division=division, meta_collection="Autumn")
+    manifest = labelled(first, blind=True, split=other, division=division, meta_collection="Autumn")
     publish(settings, manifest.assign(group="Autumn"))
 
     [batch] = plan_batches(studio.client, settings, two_labels)
@@ -339,17 +341,17 @@ def test_the_sides_of_the_newest_dataset_count(serve: Serve, studio: Studio, two
 
 def _division(params: Params) -> str:
     """The name under which the present parameters of `split` divide photos."""
-    one = labelled(Task(1, photo_on("train", 0, params)), blind=True, side="", division="")
-    return str(split_photos(one, None, params.split)["division"][0])
+    manifest = labelled(Task(1, photo_in("train", 0, params)), blind=True, split="", division="")
+    return str(split_photos(manifest, None, params.split)["division"][0])
 
 
 def test_once_the_test_side_is_full_a_share_of_the_others_is_for_comparison(
     serve: Serve, studio: Studio, two_labels: Params
 ) -> None:
-    tasks = [studio.add(number, side=side) for number, side in enumerate(["train", "test"] * 15, start=20)]
+    tasks = [studio.add(number, split=split) for number, split in enumerate(["train", "test"] * 15, start=20)]
     done = studio.add(1, total_annotations=1)
     settings, share = serve("clothing:v2"), two_labels.prelabel.control_share
-    publish(settings, labelled(done, blind=True, side="train", division=_division(two_labels), test_full=True))
+    publish(settings, labelled(done, blind=True, split="train", division=_division(two_labels), test_full=True))
 
     run(studio, settings, two_labels)
 
@@ -363,7 +365,7 @@ def test_a_paused_champion_draws_masks_for_nobody_until_it_goes_on(
 ) -> None:
     studio.add(1)
     studio.add(2, "clothing:v1")
-    studio.add(3, side="test")
+    studio.add(3, split="test")
     settings = serve("clothing:v1")
     registry = champion_in(settings)
     registry.pause(registry.champion(), "its masks cost 20 s per photo")
@@ -408,7 +410,7 @@ def test_a_registry_out_of_reach_pauses_nothing(
 def test_test_photos_that_were_drawn_from_masks_are_drawn_again_by_somebody_else(
     serve: Serve, studio: Studio, two_labels: Params
 ) -> None:
-    """Of each kind: drawn from masks, drawn blind since, drawn by three people, on the train side, blind all along."""
+    """Of each kind: drawn from masks, drawn blind since, drawn by three people, of the train split, blind all along."""
     done = {"total_annotations": 1, "is_labeled": True}
     dirty, without = studio.add(1, "clothing:v1", **done), studio.add(2, **done)
     given_up = studio.add(3, "clothing:v1", **done | {"total_annotations": 3})
@@ -416,9 +418,9 @@ def test_test_photos_that_were_drawn_from_masks_are_drawn_again_by_somebody_else
     train, clean = studio.add(5, "clothing:v1", **done), studio.add(6, "clothing:v2", **done, masks=False)
     settings, division = serve("clothing:v2"), _division(two_labels)
     tables = [
-        labelled(dirty, without, given_up, skipped, blind=False, side="test", division=division),
-        labelled(train, blind=False, side="train", division=division),
-        labelled(clean, blind=True, side="test", division=division),
+        labelled(dirty, without, given_up, skipped, blind=False, split="test", division=division),
+        labelled(train, blind=False, split="train", division=division),
+        labelled(clean, blind=True, split="test", division=division),
     ]
     publish(settings, pd.concat(tables, ignore_index=True))
 
@@ -458,7 +460,7 @@ def annotation(region_id: str) -> dict[str, Any]:
 def test_gold_photos_that_measure_people_are_left_as_they_are(serve: Serve, studio: Studio, two_labels: Params) -> None:
     gold = studio.add(1, "clothing:v2", total_annotations=1, is_labeled=False, overlap=2)
     settings = serve("clothing:v2")
-    publish(settings, labelled(gold, blind=False, side="test", division=_division(two_labels)))
+    publish(settings, labelled(gold, blind=False, split="test", division=_division(two_labels)))
 
     plan_batches(studio.client, settings, two_labels)
 
@@ -470,7 +472,7 @@ def test_only_so_many_photos_wait_for_a_second_drawing_at_a_time(
 ) -> None:
     tasks = [studio.add(number, total_annotations=1, is_labeled=True) for number in range(50)]
     settings = serve("clothing:v2")
-    publish(settings, labelled(*tasks, blind=False, side="test", division=_division(two_labels)))
+    publish(settings, labelled(*tasks, blind=False, split="test", division=_division(two_labels)))
 
     for _ in range(3):
         plan_batches(studio.client, settings, two_labels)

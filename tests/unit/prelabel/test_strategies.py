@@ -1,4 +1,4 @@
-"""The queue: filled up to its length, its random share kept, the least certain first, the same choice every time."""
+"""The queue: filled up to its length, its random share kept, the least confident first, the same choice every time."""
 
 from collections import Counter
 from dataclasses import replace
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipelines.gcs.client import ensure_bucket
 from pipelines.params import Params, PrelabelParams
 from pipelines.photos.decode import sha256_hex
-from pipelines.prelabel.strategies import Ledger, LedgerFile, chance, is_random, next_tasks, to_score
+from pipelines.prelabel.strategies import ScoreCache, ScoreCacheFile, chance, is_random, next_tasks, to_score
 from pipelines.records import ImageRef, Task
 
 
@@ -29,9 +29,9 @@ def tasks(count: int, *versions: str) -> list[Task]:
     return [task(number, *versions) for number in range(count)]
 
 
-def scored(some: list[Task]) -> Ledger:
-    """Give each photo a score; the higher its number, the less certain."""
-    return Ledger({one.image.sha256: 0.9 - one.id / 1000 for one in some})
+def scored(some: list[Task]) -> ScoreCache:
+    """Return a score for each photo; the higher its number, the lower the score."""
+    return ScoreCache({t.image.sha256: 0.9 - t.id / 1000 for t in some})
 
 
 def test_the_least_certain_come_first_beside_a_share_that_chance_chose(ten_ahead: PrelabelParams) -> None:
@@ -39,8 +39,8 @@ def test_the_least_certain_come_first_beside_a_share_that_chance_chose(ten_ahead
 
     chosen = next_tasks(everything, scored(everything), ten_ahead)
 
-    by_chance = [one for one in chosen if is_random(one, 0.2)]
-    others = [one.id for one in chosen if not is_random(one, 0.2)]
+    by_chance = [t for t in chosen if is_random(t, 0.2)]
+    others = [t.id for t in chosen if not is_random(t, 0.2)]
     assert (len(by_chance), len(others)) == (2, 8)
     assert others == sorted((t.id for t in everything if not is_random(t, 0.2)), reverse=True)[:8]
 
@@ -48,13 +48,13 @@ def test_the_least_certain_come_first_beside_a_share_that_chance_chose(ten_ahead
 def test_what_waits_already_counts_and_each_part_is_filled_up_by_itself(ten_ahead: PrelabelParams) -> None:
     everything = tasks(200)
     first = next_tasks(everything, scored(everything), ten_ahead)
-    taken = {one.id for one in first if is_random(one, 0.2)} | {first[-1].id}  # somebody labelled these
-    waiting = [task(one.id, "v1") if one in first else one for one in everything if one.id not in taken]
+    taken = {t.id for t in first if is_random(t, 0.2)} | {first[-1].id}  # somebody labelled these
+    waiting = [task(t.id, "v1") if t in first else t for t in everything if t.id not in taken]
 
     second = next_tasks(waiting, scored(everything), ten_ahead)
 
-    assert Counter(is_random(one, 0.2) for one in second) == {True: 2, False: 1}
-    assert not {one.id for one in second} & {one.id for one in first}
+    assert Counter(is_random(t, 0.2) for t in second) == {True: 2, False: 1}
+    assert not {t.id for t in second} & {t.id for t in first}
 
 
 def test_a_full_queue_stays_as_it_is_after_a_promotion(ten_ahead: PrelabelParams) -> None:
@@ -70,69 +70,69 @@ def test_the_queue_is_as_long_as_it_can_be(count: int, share: float) -> None:
     )  # fmt: skip
     everything = tasks(count)
 
-    chosen = next_tasks(everything, Ledger(), params)
+    chosen = next_tasks(everything, ScoreCache(), params)
 
-    assert len(chosen) == len({one.id for one in chosen}) == min(10, count)
+    assert len(chosen) == len({t.id for t in chosen}) == min(10, count)
 
 
 def test_photos_without_a_score_come_after_those_with_one(ten_ahead: PrelabelParams) -> None:
     everything = tasks(100)
-    known = [one for one in everything if not is_random(one, 0.2)][:8]
+    known = [t for t in everything if not is_random(t, 0.2)][:8]
 
     chosen = next_tasks(everything, scored(known), ten_ahead)
 
-    assert {one.id for one in chosen if not is_random(one, 0.2)} == {one.id for one in known}
+    assert {t.id for t in chosen if not is_random(t, 0.2)} == {t.id for t in known}
 
 
 def test_a_photo_that_cannot_be_predicted_takes_nobodys_place(
     ten_ahead: PrelabelParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = tasks(60)
-    ledger = scored(everything)
-    bad = next_tasks(everything, ledger, ten_ahead)
-    for one in bad:
-        ledger.note_failure(one)
+    cache = scored(everything)
+    bad = next_tasks(everything, cache, ten_ahead)
+    for t in bad:
+        cache.record_failure(t)
 
-    chosen = next_tasks(everything, ledger, ten_ahead)
-    assert (len(chosen), {one.id for one in chosen} & {one.id for one in bad}) == (10, set())
+    chosen = next_tasks(everything, cache, ten_ahead)
+    assert (len(chosen), {t.id for t in chosen} & {t.id for t in bad}) == (10, set())
 
-    again = [task(one.id, generation=2) for one in bad]  # uploaded once more
-    assert [one.id for one in next_tasks(again, ledger, ten_ahead)]
-    ledger.failed_at = dict.fromkeys(ledger.failed_at, 0.0)  # hours ago
-    assert {one.id for one in next_tasks(everything, ledger, ten_ahead)} == {one.id for one in bad}
+    again = [task(t.id, generation=2) for t in bad]  # uploaded once more
+    assert [t.id for t in next_tasks(again, cache, ten_ahead)]
+    cache.failed_at = dict.fromkeys(cache.failed_at, 0.0)  # hours ago
+    assert {t.id for t in next_tasks(everything, cache, ten_ahead)} == {t.id for t in bad}
 
 
 def test_only_the_pool_is_scored_and_each_photo_once(ten_ahead: PrelabelParams) -> None:
     everything, small = tasks(200), ten_ahead.model_copy(update={"pool": 20})
 
-    asked = to_score(everything, Ledger(), small)
+    asked = to_score(everything, ScoreCache(), small)
 
     assert len(asked) == 20
-    assert not any(is_random(one, 0.2) for one in asked)
+    assert not any(is_random(t, 0.2) for t in asked)
     assert to_score(everything, scored(asked), small) == []
 
 
 def test_the_ledger_is_kept_for_each_model(bucket_client: Client) -> None:
     ensure_bucket(bucket_client, "ledgers")
-    ledger = Ledger({"ab": 0.123456789}, {"cd#7": 5.0})
-    file = LedgerFile(bucket_client, "ledgers", "clothing:v3")
-    file.write(ledger)
+    cache = ScoreCache({"ab": 0.123456789}, {"cd#7": 5.0})
+    file = ScoreCacheFile(bucket_client, "ledgers", "clothing:v3")
+    file.write(cache)
 
-    assert file.read() == Ledger({"ab": 0.12346}, {"cd#7": 5.0})
-    assert LedgerFile(bucket_client, "ledgers", "clothing:v4").read() == Ledger()
+    assert file.read() == ScoreCache({"ab": 0.12346}, {"cd#7": 5.0})
+    assert ScoreCacheFile(bucket_client, "ledgers", "clothing:v4").read() == ScoreCache()
 
 
 def test_blind_photos_come_by_chance_and_are_not_scored(ten_ahead: PrelabelParams) -> None:
     everything = tasks(200)
-    blind = {one.id for one in everything[:100]}
+    blind = {t.id for t in everything[:100]}
 
-    assert not {one.id for one in to_score(everything, Ledger(), ten_ahead, blind)} & blind
+    assert not {t.id for t in to_score(everything, ScoreCache(), ten_ahead, blind)} & blind
     chosen = next_tasks(everything, scored(everything), ten_ahead, blind)
     assert len(chosen) == 10
-    assert [one.id for one in chosen if one.id in blind] != sorted(blind)[-5:], "certainty has no say"
-    ledger = scored(everything)
-    ledger.note_failure(chosen[0])
-    assert chosen[0] in next_tasks(everything, ledger, ten_ahead, blind), "nothing has to be predicted"
+    assert [t.id for t in chosen if t.id in blind] != sorted(blind)[-5:], "scores do not matter"
+    cache = scored(everything)
+    cache.record_failure(chosen[0])
+    assert chosen[0] in next_tasks(everything, cache, ten_ahead, blind), "nothing has to be predicted"
 
 
 @pytest.mark.parametrize("first", ["blind", "others", "by chance"])
@@ -141,14 +141,14 @@ def test_people_are_given_blind_photos_in_their_share_whatever_comes_first(
     ten_ahead: PrelabelParams, share: float, first: str
 ) -> None:
     """Four people's pace: some photos are taken between two runs, in the worst order for the blind ones or in none."""
-    everything = {one.id: one for one in tasks(1500)}
+    everything = {t.id: t for t in tasks(1500)}
     blind = {number for number in everything if chance("test", everything[number]) < share}
-    ledger, queue, given = scored(list(everything.values())), dict[int, Task](), list[bool]()
+    cache, queue, given = scored(list(everything.values())), dict[int, Task](), list[bool]()
     for run in range(120):
-        there = [replace(one, prediction_versions=("v1",)) if one.id in queue else one for one in everything.values()]
-        queue |= {one.id: one for one in next_tasks(there, ledger, ten_ahead, blind)}
-        rank = {"blind": lambda one: one not in blind, "others": lambda one: one in blind, "by chance": hash}[first]
-        for number in sorted(queue, key=lambda one: (rank(one), one))[: 1 + run % 7]:
+        current = [replace(t, prediction_versions=("v1",)) if t.id in queue else t for t in everything.values()]
+        queue |= {t.id: t for t in next_tasks(current, cache, ten_ahead, blind)}
+        rank = {"blind": lambda t: t not in blind, "others": lambda t: t in blind, "by chance": hash}[first]
+        for number in sorted(queue, key=lambda t: (rank(t), t))[: 1 + run % 7]:
             given.append(number in blind)
             del queue[number], everything[number]
 
@@ -163,6 +163,6 @@ def test_the_queue_is_as_long_as_it_can_be_with_blind_photos_too(count: int, sha
     )  # fmt: skip
     everything = tasks(count)
 
-    chosen = next_tasks(everything, Ledger(), params, {one.id for one in everything if one.id < count * blind_share})
+    chosen = next_tasks(everything, ScoreCache(), params, {t.id for t in everything if t.id < count * blind_share})
 
-    assert len(chosen) == len({one.id for one in chosen}) == min(10, count)
+    assert len(chosen) == len({t.id for t in chosen}) == min(10, count)
