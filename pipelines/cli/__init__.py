@@ -1,20 +1,23 @@
-"""The command line: each station by hand, the local stack, models and data."""
+"""The command line `maskloop`: the local stack, each pipeline by hand, models, data, and trials of the loop.
+
+A command imports what it runs inside its function, so that `maskloop --help` starts quickly.
+"""
 
 import sys
 
 from rich.logging import RichHandler
 
 from pipelines.cli import stack, models, data, trials  # isort: skip  # in the order that --help shows
-from pipelines.cli import pipelines as stations
+from pipelines.cli import pipelines
 from pipelines.cli.app import app, console
 from pipelines.errors import MaskloopError
 from pipelines.log import configure_logging
 
-__all__ = ["app", "data", "main", "models", "stack", "stations", "trials"]
+__all__ = ["app", "data", "main", "models", "pipelines", "stack", "trials"]
 
 
 def main() -> None:
-    """Run the command line; errors that Maskloop knows are shown without a traceback."""
+    """Run the command line; a MaskloopError is shown without a traceback."""
     configure_logging(RichHandler(console=console, show_path=False))
     try:
         app()

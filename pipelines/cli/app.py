@@ -1,4 +1,4 @@
-"""The command line's root, which the modules beside it hang their commands on."""
+"""The root of the command line, to which the modules beside it add their commands."""
 
 import sys
 
@@ -11,4 +11,4 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(width=None if sys.stdout.isatty() else 120)  # logs are no 80-column terminal
+console = Console(width=None if sys.stdout.isatty() else 120)  # a log is not limited to 80 columns

@@ -1,4 +1,4 @@
-"""Commands that follow data, and take it out and in."""
+"""Commands for lineage, export and import of data."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ def lineage(
     what: Annotated[str, typer.Argument(help="gs://bucket/photo, dataset-0007, or models:/clothing@champion")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree")] = False,
 ) -> None:
-    """Show where a photo went, what a dataset is made of, or what a model was made from."""
+    """Show the lineage of a photo, a dataset version or a model version."""
     from pipelines.dataset.published import Published
     from pipelines.models.registry import Registry
     from pipelines.reports.lineage import Lineage
@@ -34,7 +34,7 @@ def export(
     form: Annotated[str, typer.Argument(help="coco, png, yolo or huggingface")],
     folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet")],
 ) -> None:
-    """Write a dataset version in a form that other tools read."""
+    """Write a dataset version in a format that other tools read."""
     from pipelines.dataset.published import Published
     from pipelines.exchange.export import export as run
     from pipelines.params import load_params
@@ -52,7 +52,7 @@ def import_labels(
     labels: Annotated[Path, typer.Argument(help="CSV with columns index and label: mask value → label of params.yaml")],
     name: Annotated[str, typer.Option(help="Folder of the source bucket that the photos go to")] = "imported",
 ) -> None:
-    """Bring photos that are labelled already into the loop, as annotations that people can correct."""
+    """Import externally labelled photos as annotations that people can correct."""
     from pipelines.exchange.importer import import_labelled
     from pipelines.exchange.masked_photos import masked_photos
     from pipelines.gcs import client as gcs

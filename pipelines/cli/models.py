@@ -1,4 +1,4 @@
-"""Commands for judging models and labels, and for changing the champion by hand."""
+"""Commands for evaluating models and labels, and for changing the champion by hand."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from pipelines.settings import get_settings
 
 @app.command()
 def promote(version: Annotated[int, typer.Argument(min=1, help="Number of the model version, such as 3")]) -> None:
-    """Make a model version champion by hand, whatever the gate said."""
+    """Make a model version champion by hand, whatever the gate decided."""
     from pipelines.training.pipeline import promote_by_hand
 
     console.print(f"{promote_by_hand(get_settings(), version).served_as} is champion", highlight=False)
@@ -18,17 +18,17 @@ def promote(version: Annotated[int, typer.Argument(min=1, help="Number of the mo
 
 @app.command()
 def rollback() -> None:
-    """Bring back the model that served before the champion; once more, the one before that."""
+    """Make the previous champion champion again; run again, the one before that."""
     from pipelines.training.pipeline import roll_back
 
     leaving, back = roll_back(get_settings())
     gone = leaving.served_as if leaving else "a deleted version"
-    console.print(f"{gone} left, {back.served_as} is champion again", highlight=False)
+    console.print(f"{back.served_as} is champion again, in place of {gone}", highlight=False)
 
 
 @app.command()
 def quality() -> None:
-    """Show masks that look wrong in Label Studio's tab «Review»; measure how well people agree and what they miss."""
+    """Show suspicious masks in Label Studio's tab "Review"; measure how well people agree and what they miss."""
     from pipelines.dataset.published import Published
     from pipelines.labelstudio.client import connect
     from pipelines.models.registry import Registry
@@ -39,28 +39,29 @@ def quality() -> None:
     settings = get_settings()
     published = Published.of(settings)
     registry = Registry(settings)
-    found = review(settings, published, registry, connect(settings), load_params(settings.params_path))
-    log_quality(registry, found)
-    for table in as_tables(found):
+    result = review(settings, published, registry, connect(settings), load_params(settings.params_path))
+    log_quality(registry, result)
+    for table in as_tables(result):
         console.print(table)
 
 
 @app.command()
 def report() -> None:
-    """Show what people did with each model's masks and what these saved, as a table and as a page of pictures."""
+    """Show the usage of each model's masks and the time that they saved, as tables and as a page of plots."""
     from pipelines.dataset.published import Published
     from pipelines.models.registry import Registry
     from pipelines.params import load_params
     from pipelines.reports.effort import measure_effort
-    from pipelines.reports.prelabel_report import as_notes, as_table, miou_on_test, write_report
+    from pipelines.reports.prelabel_report import as_notes, as_tables, miou_on_test, write_report
 
     settings = get_settings()
     published = Published.of(settings)
     dataset, params = published.newest(), load_params(settings.params_path)
-    found, scores = measure_effort(published.manifest(dataset), params), miou_on_test(Registry(settings))
+    effort, scores = measure_effort(published.manifest(dataset), params), miou_on_test(Registry(settings))
     page = settings.var / "report.html"
-    write_report(page, found, scores, params, dataset)
-    console.print(as_table(found, scores, dataset))
-    for note in as_notes(found):
+    write_report(page, effort, scores, params, dataset)
+    for table in as_tables(effort, scores, dataset):
+        console.print(table)
+    for note in as_notes(effort):
         console.print(note, highlight=False)
-    console.print(f"pictures: {page}", highlight=False)
+    console.print(f"plots: {page}", highlight=False)

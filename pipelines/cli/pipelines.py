@@ -1,4 +1,4 @@
-"""Commands for each station by hand."""
+"""Commands that run each pipeline by hand: ingest, prelabel, sync, retrain."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ def ingest() -> None:
 
 @app.command()
 def prelabel() -> None:
-    """Give tasks that nobody opened the champion's masks, and those that people are to draw without them none."""
+    """Add the champion's masks to unopened tasks, and empty predictions to those that are to be drawn blind."""
     from rich.progress import track
 
     from pipelines.labelstudio.client import connect
@@ -64,8 +64,8 @@ def sync() -> None:
         try:
             params = load_params(settings.params_path)
             log_effort(Registry(settings), published.manifest(version.tag), version.tag, params)
-        except ServiceError as error:  # the version is published; the next one's figures hold all of these
-            console.print(f"what people saved is not in MLflow: {error}", highlight=False)
+        except ServiceError as error:  # the version is published; the next one logs all of these metrics
+            console.print(f"the usage of pre-labels is not logged in MLflow: {error}", highlight=False)
 
 
 @app.command()

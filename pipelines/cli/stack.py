@@ -1,4 +1,4 @@
-"""Commands for the local stack and what it needs."""
+"""Commands for the local stack and its buckets."""
 
 from typing import Annotated
 
@@ -15,21 +15,21 @@ def up() -> None:
     from pipelines.local_stack.lifecycle import up as start
 
     settings = start(console)
-    if not settings.composed:  # what a container prints stays in a log, and this holds passwords
+    if not settings.composed:  # the output of a container stays in a log, and the table has passwords
         console.print(addresses(settings))
 
 
 @app.command()
 def down() -> None:
-    """End what `up` started; everything is kept in the state folder."""
+    """Stop what `up` started; all data stays in the state folder."""
     from pipelines.local_stack.lifecycle import down as stop
 
     stop(console)
 
 
 @app.command("exec", hidden=True)
-def become(process: Annotated[str, typer.Argument(help="Name of a process in the Procfile")]) -> None:
-    """Become one process of Procfile or deploy/Procfile, with the environment it needs; containers start this way."""
+def exec_process(process: Annotated[str, typer.Argument(help="Name of a process in the Procfile")]) -> None:
+    """Replace this process by one of Procfile or deploy/Procfile, with its environment; containers start this way."""
     import os
     import platform
 
@@ -37,19 +37,19 @@ def become(process: Annotated[str, typer.Argument(help="Name of a process in the
     from pipelines.local_stack.services import environment, read_procfile
     from pipelines.settings import PROJECT_ROOT
 
-    of_servers = PROJECT_ROOT / "deploy" / "Procfile"
-    commands = read_procfile() | (read_procfile(of_servers) if of_servers.exists() else {})
+    server_procfile = PROJECT_ROOT / "deploy" / "Procfile"
+    commands = read_procfile() | (read_procfile(server_procfile) if server_procfile.exists() else {})
     if process not in commands:
         raise ConfigurationError(f"no Procfile has a process {process!r}; they have {', '.join(commands)}")
     os.chdir(PROJECT_ROOT)
-    who = {"OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id={process}@{platform.node()}"}  # whose metrics are whose
-    variables = {**os.environ, **environment(get_settings()), **who}
+    identity = {"OTEL_RESOURCE_ATTRIBUTES": f"service.instance.id={process}@{platform.node()}"}  # of its metrics
+    variables = {**os.environ, **environment(get_settings()), **identity}
     os.execve("/bin/sh", ["sh", "-c", commands[process]], variables)  # noqa: S606  a Procfile's lines name variables
 
 
 @app.command()
 def status() -> None:
-    """Show services, memory, models, and where the loop stands."""
+    """Show services, memory, models, and the state of the loop."""
     from pipelines.local_stack.status import show_status
 
     show_status(get_settings(), console)
@@ -57,7 +57,7 @@ def status() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check every connection and every known trap, and say how to mend what is wrong."""
+    """Check every connection and every known trap, and say how to fix what is wrong."""
     from pipelines.local_stack.doctor import examine
 
     if not examine(get_settings(), console):
@@ -66,7 +66,7 @@ def doctor() -> None:
 
 @app.command()
 def setup() -> None:
-    """Create or mend buckets, Label Studio project and Airflow pool; changes only what differs."""
+    """Create or correct buckets, Label Studio project and Airflow pools; changes only what differs."""
     from pipelines.local_stack.lifecycle import set_up
 
     for line in set_up(get_settings()) or ["nothing to change"]:
@@ -81,18 +81,20 @@ app.add_typer(buckets, name="buckets")
 def buckets_setup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference and change nothing")] = False,
 ) -> None:
-    """Create or mend source, target and dataset bucket; shows what differs first."""
+    """Create or correct source, target and dataset bucket; shows what differs first."""
     from pipelines.gcs import client as gcs
     from pipelines.gcs.buckets import as_table, differences, reconcile, require_applied
 
     settings = get_settings()
     client = gcs.connect(settings)
-    found = differences(client, settings)
-    console.print(as_table(found) if found else "all buckets are as they must be")
-    if dry_run or not found:
+    different = differences(client, settings)
+    console.print(as_table(different) if different else "all buckets are as they must be")
+    if dry_run or not different:
         return
-    left = reconcile(client, settings, found)
+    left = reconcile(client, settings, different)
     require_applied(left, settings)
-    console.print(f"{len(found) - len(left)} settings brought in line")
+    console.print(f"{len(different) - len(left)} settings changed")
     if left:
-        console.print(f"the local bucket server does not know: {', '.join(sorted({one.setting for one in left}))}")
+        console.print(
+            f"the local bucket server does not know: {', '.join(sorted({difference.setting for difference in left}))}"
+        )

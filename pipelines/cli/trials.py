@@ -1,4 +1,4 @@
-"""Commands that try the loop out: on simulated labelers, and on photos whose masks are known."""
+"""Commands that try the loop on simulated labelers and on photos whose masks are known."""
 
 import os
 from pathlib import Path
@@ -24,12 +24,12 @@ def simulate(
     masks: Annotated[Path, typer.Argument(help="Folder of index masks, PNG, named like the photos")],
     labels: Annotated[Path, typer.Argument(help="CSV with columns index and label: mask value → label of params.yaml")],
     sizes: Annotated[str, typer.Option(help="Photos labelled after each batch")] = "50,100,200",
-    seeds: Annotated[int, typer.Option(min=1, help="How often each order is tried")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Random orders to try")] = 3,
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each training")] = 200,
     height: Annotated[int, typer.Option(help="Height of photos in training, in pixels")] = 192,
     width: Annotated[int, typer.Option(help="Their width")] = 128,
 ) -> None:
-    """Measure what labelling more photos is worth, taken by chance or by the queue, on photos whose masks are known."""
+    """Measure how much more labels help, chosen at random or by the queue, on photos whose masks are known."""
     import time
 
     import torch
@@ -59,7 +59,7 @@ def simulate(
     )
     write_figures(settings.var / "bench" / "simulate.json", done, command, time.monotonic() - started)
     console.print(as_table(curve))
-    console.print(f"picture: {folder / 'curve.png'}", highlight=False)
+    console.print(f"plot: {folder / 'curve.png'}", highlight=False)
 
 
 @app.command()
@@ -67,12 +67,12 @@ def train(
     photos: PhotosFolder,
     masks: MasksFolder,
     labels: LabelsTable,
-    out: Annotated[Path, typer.Option(help="Folder for the model, its figures and report.html")],
+    out: Annotated[Path, typer.Option(help="Folder for the model, its metrics and report.html")],
     minutes: Annotated[
         float, typer.Option(min=-1, help="Safety net in minutes; 0: none, -1: train.max_minutes of params.yaml")
     ] = -1,
 ) -> None:
-    """Train a clothing model on a folder of masked photos as the loop would, with its split, figures and report."""
+    """Train a clothing model on a folder of masked photos as the loop would, with its split, metrics and report."""
     import torch
 
     from pipelines.exchange.masked_photos import masked_photos
@@ -97,7 +97,7 @@ def evaluate_masks(
     model: Annotated[
         str, typer.Option(help="models:/NAME@champion, models:/NAME/3, or a model folder")
     ] = "models:/clothing@champion",
-    json: Annotated[Path | None, typer.Option(help="File to write the figures to as JSON")] = None,
+    json: Annotated[Path | None, typer.Option(help="File to write the metrics to, as JSON")] = None,
 ) -> None:
     """Measure a clothing model on every photo of a folder whose masks are known."""
     import json as writer
@@ -112,15 +112,15 @@ def evaluate_masks(
     settings = get_settings()
     params = load_params(settings.params_path)
     source = masked_photos(photos, masks, labels, params)
-    found = evaluate_on_folder(source, params, load_named_model(settings, model))
+    result = evaluate_on_folder(source, params, load_named_model(settings, model))
     if json:
-        json.write_text(writer.dumps(found, indent=1) + "\n", encoding="utf-8")
-    table = Table(title=f"{model} on {found['photos']} photos", title_justify="left", box=box.SIMPLE_HEAD)
+        json.write_text(writer.dumps(result, indent=1) + "\n", encoding="utf-8")
+    table = Table(title=f"{model} on {result['photos']} photos", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("", "value", "95 % of resamples"):
         table.add_column(heading, justify="left" if not heading else "right")
-    figures = {key: value for key, value in found.items() if key not in ("photos", "iou")}
-    figures |= {f"IoU {label}": value for label, value in found["iou"].items()}
-    for name, value in figures.items():
+    metrics = {key: value for key, value in result.items() if key not in ("photos", "iou")}
+    metrics |= {f"IoU {label}": value for label, value in result["iou"].items()}
+    for name, value in metrics.items():
         interval = f"{value['low']:.3f} … {value['high']:.3f}" if "low" in value else "–"
         table.add_row(name, f"{value['value']:.3f}", interval)
     console.print(table)

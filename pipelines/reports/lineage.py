@@ -1,4 +1,4 @@
-"""Where a photo's pixels went, what a dataset is made of, what a model was made from: one chain, in both directions.
+"""Lineage from photos to models and from models to photos, as one chain in both directions.
 
 MLflow run → dataset version → annotation → the model that pre-labelled it → photo at its generation.
 """
@@ -23,21 +23,21 @@ _SHOWN_PHOTOS = 3
 
 @dataclass(frozen=True)
 class Link:
-    """One thing in the chain, what is known of it, and what follows from it or led to it."""
+    """One element of the chain, its facts, and the elements that follow from it or led to it."""
 
     name: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     links: tuple["Link", ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Give the chain as JSON values."""
+        """Return the chain as JSON values."""
         return {"name": self.name, **self.facts, "links": [link.as_json() for link in self.links]}
 
     def as_tree(self) -> Tree:
-        """Draw the chain for a terminal."""
+        """Return the chain as a tree for a terminal."""
         tree = Tree(f"[bold]{self.name}[/]")
         shown = list(self.facts.items())
-        if any(isinstance(value, Mapping) and "annotations" in value for _, value in shown):  # photos: there are many
+        if any(isinstance(value, Mapping) and "annotations" in value for _, value in shown):  # a list of many photos
             shown = [(name, value["annotations"]) for name, value in shown[:_SHOWN_PHOTOS]]
             if len(self.facts) > _SHOWN_PHOTOS:
                 shown.append(("…", f"{len(self.facts) - _SHOWN_PHOTOS} more; --json names them all"))
@@ -49,15 +49,15 @@ class Link:
 
 
 class Lineage:
-    """Answers from what was published and from the model registry; nothing is written down twice."""
+    """Reads the chain from published manifests and the model registry; nothing is stored a second time."""
 
     def __init__(self, published: Published, registry: "Registry") -> None:
         self._published, self._registry = published, registry
 
     def of(self, what: str) -> Link:
-        """Trace `gs://bucket/photo`, `dataset-0007`, `models:/clothing@champion` or `models:/clothing/3`.
+        """Return the chain of `gs://bucket/photo`, `dataset-0007`, `models:/clothing@champion` or `models:/clothing/3`.
 
-        Raises DataError for anything else, and when there is no such thing.
+        Raises DataError for anything else, and when it does not exist.
         """
         if what.startswith("gs://"):
             return self._photo(what)
@@ -67,25 +67,25 @@ class Lineage:
             return self._dataset(what)
         versions = ", ".join(self._published.tags()[-5:]) or "none yet"
         raise DataError(
-            f"{what!r} is nothing that can be traced: give gs://bucket/photo, models:/{self._registry.name}@champion, "
+            f"{what!r} cannot be traced: give gs://bucket/photo, models:/{self._registry.name}@champion, "
             f"or a dataset version ({versions})"
         )
 
     def _photo(self, uri: str) -> Link:
-        found = []
+        links = []
         for tag in self._published.tags():
             photos = self._published.manifest(tag)
             for row in photos[photos["uri"] == uri].to_dict("records"):
-                found.append(Link(tag, _facts(row), self._models_of(tag)))
-        if not found:
+                links.append(Link(tag, _facts(row), self._models_of(tag)))
+        if not links:
             raise DataError(f"no dataset version holds {uri}; it is not labelled, or not synced yet")
-        return Link(uri, {}, tuple(found))
+        return Link(uri, {}, tuple(links))
 
     def _dataset(self, tag: str) -> Link:
         photos = self._published.manifest(tag)
         facts = {
             "commit": self._published.revision(tag), "change": self._published.summary(tag), "photos": len(photos),
-            "sides": dict(sorted(Counter(photos["split"]).items())),
+            "splits": dict(sorted(Counter(photos["split"]).items())),
             "annotators": dict(Counter(who for people in photos["annotators"] for who in people).most_common()),
         }  # fmt: skip
         started = Counter(version or "drawn by hand" for version in photos["prediction_version"])
@@ -111,18 +111,18 @@ class Lineage:
             raise DataError(f"there is one alias, champion; or give a number, as in models:/{self._registry.name}/3")
         if not rest:
             name, _, number = name.partition("/")
-        found = self._registry.champion() if rest else self._registry.version(number)
-        if name != self._registry.name or found is None:
+        version = self._registry.champion() if rest else self._registry.version(number)
+        if name != self._registry.name or version is None:
             raise DataError(f"MLflow has no {address}; the model is named {self._registry.name} (MASKLOOP_MODEL_NAME)")
-        return found
+        return version
 
 
 def _facts(row: Mapping[Hashable, Any]) -> dict[str, Any]:
-    """Say what a manifest's row knows of a photo."""
+    """Return the facts of a manifest's row about a photo."""
     return {
         "generation": int(row["generation"]), "sha256": row["sha256"],
         "annotations": ", ".join(row["annotations"]), "annotators": ", ".join(row["annotators"]),
-        "updated": row["updated_at"], "side": row["split"],
+        "updated": row["updated_at"], "split": row["split"],
         "started from": row["prediction_version"] or "nothing: drawn by hand",
         "pixels": json.loads(row["label_pixels"]),
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What rounds paid: per model, how good it is and what its masks saved people; in MLflow, in a terminal, as a page."""
+"""Usage of pre-labels and time saved per model: metrics in MLflow, tables for a terminal, and a page of plots."""
 
 import io
 import logging
@@ -36,14 +36,21 @@ _TEMPLATE = Path(__file__).with_name("prelabel_report.html.j2")
 _COLORS = {"untouched": "#2ca02c", "corrected": "#ffbf00", "drawn": "#1f77b4", "deleted": "#b0b0b0"}
 _WITH, _WITHOUT = "#2ca02c", "#1f77b4"
 _NONE = "–"
-_PAUSED = "paused.md"  # of a run: why its version was paused
+_PAUSED = "paused.md"  # artifact of a run: why its version was paused
+_USAGE_COLUMNS = (
+    "model", "test mIoU", "photos", "untouched", "corrected", "drawn", "deleted", "pre-label\nmIoU",
+)  # fmt: skip
+_TIME_COLUMNS = (
+    "model", "s with masks\nmean (median)", "s without masks\nmean (median)", "saved s per photo\n95 % interval",
+    "saved hours\n95 % interval",
+)  # fmt: skip
 
 
 def log_effort(registry: Registry, manifest: pd.DataFrame, dataset: str, params: Params) -> list[str]:
-    """Add to the run of each model what people did with its masks, with the dataset's number as step.
+    """Log the usage of each model's masks and the time saved to its run, with the dataset's number as step.
 
-    A champion whose masks cost people time is paused: it draws none any more, until one is promoted or somebody lets it
-    go on. Returns the models that got figures; those of other registries, or whose run was deleted, are left out.
+    A champion whose masks cost people time is paused: it draws no more masks until a version is promoted. Returns the
+    models with new metrics; those of other registries, or whose run was deleted, are left out.
     """
     step = int(dataset.rpartition("-")[2])
     versions = {version.served_as: version for version in registry.versions()}
@@ -58,40 +65,47 @@ def log_effort(registry: Registry, manifest: pd.DataFrame, dataset: str, params:
 
 
 def _pause_once(registry: Registry, champion: ModelVersion, reason: str) -> None:
-    """Keep a champion from drawing masks, unless somebody let it go on after that had been done before."""
+    """Pause a champion, unless people resumed it after an earlier pause."""
     if champion.paused:
         return
     if registry.file(champion, _PAUSED):
-        logger.warning("%s goes on as somebody decided when it was paused, but %s", champion.served_as, reason)
+        logger.warning(
+            "%s was paused before and resumed by hand, so it is not paused again, but %s", champion.served_as, reason
+        )
         return
-    logger.warning("%s is paused and draws no masks any more: %s", champion.served_as, reason)
+    logger.warning("%s is paused and draws no more masks: %s", champion.served_as, reason)
     registry.pause(champion, reason)
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / _PAUSED
         note.write_text(f"{champion.served_as} was paused: {reason}.\n", encoding="utf-8")
-        registry.log_file(champion.run_id, note)  # last: who is killed before pauses it again
+        registry.log_file(champion.run_id, note)  # last: after a kill before this line it is paused again
 
 
-def as_table(report: EffortReport, test_miou: Mapping[str, float], dataset: str) -> Table:
-    """Lay the figures out for a terminal: a row per model, and one for what all of them saved."""
-    table = Table(title=f"What people did with masks, in {dataset}", title_justify="left", box=box.SIMPLE_HEAD)
-    columns = ("model", "test\nmIoU", "photos", "un-\ntouched", "cor-\nrected", "drawn", "de-\nleted",
-               "pre-label\nmIoU", "s, mean (median)\nwith masks", "\nwithout", "saved s per photo\n95 % interval",
-               "saved hours\n95 % interval")  # fmt: skip
-    for place, heading in enumerate(columns):
-        table.add_column(heading, justify="right" if place else "left")
-    for row in _rows(report, test_miou):
+def as_tables(report: EffortReport, test_miou: Mapping[str, float], dataset: str) -> tuple[Table, Table]:
+    """Return two tables for a terminal of 120 columns: the usage of masks and the time saved, a row per model."""
+    rows = _rows(report, test_miou)
+    usage = _table(f"Usage of masks, in {dataset}", _USAGE_COLUMNS, [row[: len(_USAGE_COLUMNS)] for row in rows])
+    saved = _table(f"Time saved, in {dataset}", _TIME_COLUMNS, [[row[0], *row[len(_USAGE_COLUMNS) :]] for row in rows])
+    return usage, saved
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(columns[0], overflow="fold")  # a name is never cut
+    for heading in columns[1:]:
+        table.add_column(heading, justify="right")
+    for row in rows:
         table.add_row(*row)
     return table
 
 
 def as_notes(report: EffortReport) -> list[str]:
-    """Say in sentences what the table leaves open: what cannot be told and why, what practice did, what is left out."""
+    """Return sentences about what the tables leave open: missing estimates, the effect of practice, photos left out."""
     notes = [f"{name}: {effort.saving.reason}." for name, effort in report.by_model.items() if effort.saving.reason]
     for name, effort in report.by_model.items():
         if by_chance := effort.by_chance.per_photo:
             notes.append(
-                f"{name}, only photos that chance and no model chose for the queue: {_interval(by_chance, 0)} s saved "
+                f"{name}, only photos chosen for the queue at random: {_interval(by_chance, 0)} s saved "
                 f"per photo (95 % interval), on {effort.by_chance.with_masks} photos."
             )
     notes.append(_practice(report.learning))
@@ -104,33 +118,33 @@ def as_notes(report: EffortReport) -> list[str]:
 def write_report(
     path: Path, report: EffortReport, test_miou: Mapping[str, float], params: Params, dataset: str
 ) -> None:
-    """Write the page: pictures over the models in their order, and the table of figures."""
+    """Write the page: plots over the models in their order, and the table of metrics."""
     by_model = report.by_model
     names = [name for name in by_model if name != BY_HAND]
-    pictures = {
+    plots = {
         "Seconds saved per photo with masks, with their 95 % intervals": _draw(lambda axes: _draw_saved(axes, report)),
-        "What became of regions": _draw(lambda axes: _draw_shares(axes, by_model)),
-        "Seconds per photo: means of photos at the same time, not adjusted": _draw(
+        "Shares of regions": _draw(lambda axes: _draw_shares(axes, by_model)),
+        "Seconds per photo: means of photos of the same time, not adjusted": _draw(
             lambda axes: _draw_seconds(axes, by_model)
         ),
-        "How good the masks were": _draw(lambda axes: _draw_quality(axes, names, by_model, test_miou)),
+        "Quality of the masks": _draw(lambda axes: _draw_quality(axes, names, by_model, test_miou)),
     }
     if learning := report.learning:
-        pictures["What practice did: seconds of the average photo, without masks, at equal garments"] = _draw(
+        plots["Effect of practice: seconds of the average photo, without masks, at equal garments"] = _draw(
             lambda axes: _draw_learning(axes, learning)
         )
     labels = [label for label in ("", *params.label_ids) if any(label in by_model[name].iou for name in names)]
     if labels:
         height = 1 + 0.28 * len(labels)
-        pictures["IoU of pre-labels by label"] = _draw(lambda axes: _draw_labels(axes, names, labels, by_model), height)
+        plots["IoU of pre-labels by label"] = _draw(lambda axes: _draw_labels(axes, names, labels, by_model), height)
     html = render(
         _TEMPLATE,
         dataset=dataset,
-        pictures=pictures,
+        plots=plots,
         rows=_rows(report, test_miou),
         notes=as_notes(report),
         names=names,
-        classes=[[label or "background", *(_figure(by_model[n].iou.get(label)) for n in names)] for label in labels],
+        classes=[[label or "background", *(_number(by_model[n].iou.get(label)) for n in names)] for label in labels],
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, encoding="utf-8")
@@ -142,10 +156,10 @@ def miou_on_test(registry: Registry) -> dict[str, float]:
 
 
 def _rows(report: EffortReport, test_miou: Mapping[str, float]) -> list[list[str]]:
-    """Return the table's cells, a row per model and one for all of them."""
+    """Return the cells of the usage columns and then of the time columns, a row per model and one for all models."""
     rows = [[
-        _title(name), _figure(test_miou.get(name)), str(effort.photos),
-        *(f"{share:.0%}" for share in effort.shares.values()), _figure(effort.miou),
+        _title(name), _number(test_miou.get(name)), str(effort.photos),
+        *(f"{share:.0%}" for share in effort.shares.values()), _number(effort.miou),
         _seconds(effort.seconds_with_masks, effort.median_seconds_with_masks),
         _seconds(effort.seconds_without_masks, effort.median_seconds_without_masks),
         *((_NONE, _NONE) if name == BY_HAND else _saved(effort.saving)),
@@ -157,7 +171,7 @@ def _rows(report: EffortReport, test_miou: Mapping[str, float]) -> list[list[str
 
 
 def _saved(saving: Saving) -> tuple[str, str]:
-    """Write what was saved per photo, and in hours, each with its interval or why there is none."""
+    """Return the cells for the seconds saved per photo and the hours saved, or the reason why there are none."""
     if saving.per_photo is None or saving.hours is None:
         return TOO_FEW, _NONE
     return _interval(saving.per_photo, 0), _interval(saving.hours, 1)
@@ -165,11 +179,11 @@ def _saved(saving: Saving) -> tuple[str, str]:
 
 def _practice(learning: Learning | None) -> str:
     if learning is None:
-        return "What practice did: too few photos to tell."
+        return "Effect of practice: too few photos to tell."
     (first, then), (last, now) = learning.curve[0], learning.curve[-1]
     share = learning.change.times(100)
     return (
-        f"What practice did, at equal garments and without masks: after {last} photos a person takes "
+        f"Effect of practice, at equal garments and without masks: after {last} photos a person takes "
         f"{_interval(share, 0)} % of the seconds of the first ones (95 % interval): the average photo took "
         f"{_interval(then, 0)} s after {first} photos and takes {_interval(now, 0)} s now."
     )
@@ -200,9 +214,9 @@ def _draw_saved(axes: Axes, report: EffortReport) -> None:
 
 def _draw_shares(axes: Axes, by_model: Mapping[str, Effort]) -> None:
     bottom = np.zeros(len(by_model))
-    for what, color in _COLORS.items():
-        shares = np.array([100 * effort.shares[what] for effort in by_model.values()])
-        axes.bar(_ticks(by_model), shares, bottom=bottom, color=color, label=what, width=0.7)
+    for share, color in _COLORS.items():
+        shares = np.array([100 * effort.shares[share] for effort in by_model.values()])
+        axes.bar(_ticks(by_model), shares, bottom=bottom, color=color, label=share, width=0.7)
         bottom += shares
     axes.set_ylabel("% of regions")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -247,7 +261,7 @@ def _draw_labels(axes: Axes, names: Sequence[str], labels: Sequence[str], by_mod
     axes.set_xticks(range(len(names)), _ticks(names))
     axes.set_yticks(range(len(labels)), [label or "background" for label in labels])
     for (row, column), value in np.ndenumerate(values):
-        axes.text(column, row, _figure(value, 2), ha="center", va="center", fontsize=8)
+        axes.text(column, row, _number(value, 2), ha="center", va="center", fontsize=8)
 
 
 def _ticks(names: Mapping[str, Effort] | Sequence[str]) -> list[str]:
@@ -258,7 +272,7 @@ def _title(name: str) -> str:
     return name or "by hand"
 
 
-def _figure(value: float | None, places: int = 3) -> str:
+def _number(value: float | None, places: int = 3) -> str:
     return _NONE if value is None or np.isnan(value) else f"{value:.{places}f}"
 
 

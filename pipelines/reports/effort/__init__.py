@@ -1,7 +1,7 @@
-"""What people do with a model's masks and how many seconds these save; all of it stands in a dataset's manifest.
+"""Usage of pre-labels and the time they save, computed from the manifest of a dataset version.
 
-`photos` says which times count and whose they are, `saving` estimates what masks save, `measure` puts the figures of
-each model together.
+`photos` decides which times count, `regression` and `saving` estimate the time saved, `measure` collects the metrics of
+each model.
 """
 
 from pipelines.reports.effort.measure import BY_HAND, Effort, EffortReport, costs_time, effort_of, measure_effort

@@ -1,4 +1,4 @@
-"""What people did with each model's masks: what became of regions, how good the masks were, and what they saved."""
+"""Usage of each model's pre-labels: what became of regions, how good the masks were, and the time they saved."""
 
 import json
 from collections import Counter, defaultdict
@@ -14,20 +14,21 @@ from pipelines.reports.effort.saving import Learning, Saving, estimate_savings
 
 BY_HAND = ""  # the model version of photos on which no model drew anything
 _ORIGINS = {"untouched": "untouched", "corrected": "changed", "drawn": "manual", "deleted": "deleted"}
-_NOT_KNOWN = float("nan")
+_UNKNOWN = float("nan")
 _NOTHING = Saving(0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Effort:
-    """What people did with one model's masks on `photos` photos.
+    """Usage of one model's masks on `photos` photos.
 
-    `untouched`, `corrected`, `drawn` and `deleted` count regions. Seconds are of photos whose time counts, NaN where
-    there are none: `seconds` and `median_seconds` of these photos, `…_with_masks` of those on which masks were shown,
-    `…_without_masks` of the photos that they are compared with. `iou` compares the proposed masks with the submitted
-    ones, by label over the pixels of all photos, with background as the empty label; it is empty when nothing was
-    proposed. `left_out` counts photos whose time does not count, by the reason. `saving` is of all photos with masks,
-    `by_chance` of those that chance chose for the queue, which differ from the photos without masks in nothing else.
+    `untouched`, `corrected`, `drawn` and `deleted` count regions. Seconds are means and medians over photos whose time
+    counts, NaN where there are none: `seconds` and `median_seconds` over all of these photos, `…_with_masks` over those
+    that showed masks, `…_without_masks` over the photos with which they are compared. `iou` compares the proposed masks
+    with the submitted ones, by label over the pixels of all photos, with background as the empty label; it is empty
+    when nothing was proposed. `left_out` counts photos whose time does not count, by reason. `saving` is that of all
+    photos with masks, `by_chance` that of the photos chosen for the queue at random, which differ from the photos
+    without masks only in having masks.
     """
 
     photos: int
@@ -53,23 +54,23 @@ class Effort:
 
     @property
     def untouched_share(self) -> float:
-        """Return the share of submitted regions that are predictions nobody changed: 0..1."""
+        """Return the share of submitted regions that are unchanged predictions: 0..1."""
         return self.untouched / max(1, self.regions - self.deleted)
 
     @property
     def shares(self) -> dict[str, float]:
-        """Return what became of regions: accepted untouched, corrected, drawn by hand, deleted; they add up to 1."""
+        """Return the shares of regions accepted untouched, corrected, drawn by hand and deleted; they add up to 1."""
         return {name: getattr(self, name) / max(1, self.regions) for name in _ORIGINS}
 
     @property
     def miou(self) -> float:
-        """Average the IoU over labels that were submitted, background included; NaN when nothing was proposed."""
-        return float(np.mean(list(self.iou.values()))) if self.iou else _NOT_KNOWN
+        """Return the mean IoU over the submitted labels and background; NaN when nothing was proposed."""
+        return float(np.mean(list(self.iou.values()))) if self.iou else _UNKNOWN
 
     def as_metrics(self) -> dict[str, float]:
-        """Return the figures that are known under the names they have in MLflow."""
-        figures = {f"labelers/{name}_share": share for name, share in self.shares.items()}
-        figures |= {
+        """Return the known metrics under their names in MLflow."""
+        metrics = {f"labelers/{name}_share": share for name, share in self.shares.items()}
+        metrics |= {
             "labelers/photos": float(self.photos),
             "labelers/photos_without_masks": float(self.saving.without_masks),
             "labelers/seconds_per_photo": self.seconds,
@@ -82,18 +83,18 @@ class Effort:
             ("seconds_saved_per_photo", self.saving.per_photo), ("hours_saved", self.saving.hours)
         ):  # fmt: skip
             if interval:
-                figures[f"labelers/{name}"] = interval.value
-                figures |= {f"labelers/{name}_low": interval.low, f"labelers/{name}_high": interval.high}
-        figures |= {f"labelers/iou/{label or 'background'}": value for label, value in self.iou.items()}
-        return {name: value for name, value in figures.items() if not np.isnan(value)}
+                metrics[f"labelers/{name}"] = interval.value
+                metrics |= {f"labelers/{name}_low": interval.low, f"labelers/{name}_high": interval.high}
+        metrics |= {f"labelers/iou/{label or 'background'}": value for label, value in self.iou.items()}
+        return {name: value for name, value in metrics.items() if not np.isnan(value)}
 
 
 @dataclass(frozen=True)
 class EffortReport:
-    """What people did with the masks of each model, by version, and what all of them saved.
+    """Usage of the masks of each model version, and the time that all of them saved.
 
-    `by_model` starts with photos on which no model drew anything (`BY_HAND`), if there are any; `in_all` is over the
-    versions whose saving can be told. `learning` is None while too little was done to tell what practice did.
+    `by_model` starts with the photos on which no model drew anything (`BY_HAND`), if there are any; `in_all` covers the
+    versions whose saving can be estimated. `learning` is None while there is too little data for its estimate.
     """
 
     by_model: Mapping[str, Effort]
@@ -103,9 +104,9 @@ class EffortReport:
 
 
 def measure_effort(manifest: pd.DataFrame, params: Params) -> EffortReport:
-    """Return what people did with each model's masks, versions in the order of their numbers.
+    """Return the usage of each model's masks and the time they saved, versions in the order of their numbers.
 
-    `manifest` has a row per photo and is that of any dataset version; columns that it lacks count as not known.
+    `manifest` has a row per photo and may be that of any dataset version; columns that it lacks count as unknown.
     """
     shares = params.prelabel.control_share, params.prelabel.random_share
     photos = labelled_photos(manifest, params.effort.longest_s, *shares)
@@ -122,9 +123,9 @@ def measure_effort(manifest: pd.DataFrame, params: Params) -> EffortReport:
 
 
 def effort_of(manifest: pd.DataFrame, params: EffortParams | None = None) -> Effort:
-    """Return the effort on these photos of a manifest together, whatever model drew masks for them, and if none did.
+    """Return the effort on all of these photos, whichever model drew masks for them, or none.
 
-    Nothing is said of what was saved: these photos with masks and without need not be comparable.
+    The time saved is not estimated, because these photos with and without masks need not be comparable.
     """
     photos = labelled_photos(manifest, (params or EffortParams()).longest_s)
     shown = photos["version"] != BY_HAND
@@ -132,9 +133,9 @@ def effort_of(manifest: pd.DataFrame, params: EffortParams | None = None) -> Eff
 
 
 def costs_time(effort: Effort) -> str:
-    """Return why a model's masks should not be shown any more: they cost people time; empty while that is not sure.
+    """Return why a model's masks should no longer be shown, because they cost people time; empty while unproven.
 
-    What the photos say that chance chose must not contradict it: the others are those that the model was unsure of.
+    The photos that were chosen at random must not contradict it, because the others are hard photos for the model.
     """
     saved, by_chance = effort.saving.per_photo, effort.by_chance.per_photo
     if saved is None or saved.high >= 0 or (by_chance and by_chance.value >= 0):
@@ -149,7 +150,7 @@ def _effort(
     photos: pd.DataFrame, shown: pd.DataFrame, bare: pd.DataFrame, pixels: "pd.Series[str]",
     saving: Saving = _NOTHING, by_chance: Saving = _NOTHING,
 ) -> Effort:  # fmt: skip
-    """Put the figures of some photos together: those with masks are `shown`, those to compare with are `bare`."""
+    """Compute the metrics of some photos: those with masks are `shown`, those compared with them are `bare`."""
     regions = {name: int(photos[column].sum()) for name, column in _ORIGINS.items()}
     seconds, with_masks, without = (part.loc[part["left_out"] == "", "seconds"] for part in (photos, shown, bare))
     return Effort(

@@ -1,4 +1,4 @@
-"""A manifest as the data of an experiment: a row per labelled photo, with what it took and whether that counts."""
+"""A manifest as the data of an experiment: a row per labelled photo, with its time and whether that counts."""
 
 import json
 from collections import Counter
@@ -13,11 +13,11 @@ NO_TIME = "no time recorded"
 IMPORTED = "imported masks"
 SEVERAL = "drawn by several people"
 BREAK = "a break in between"
-FAR_OUT = "many times what such photos take"
-_REASONS = [NO_TIME, IMPORTED, SEVERAL, BREAK]  # why a photo's time does not count, the first that holds
+FAR_OUT = "many times the usual time of such photos"
+_REASONS = [NO_TIME, IMPORTED, SEVERAL, BREAK]  # why a photo's time does not count; the first that applies
 _ORIGINS = ("untouched", "changed", "manual", "deleted")
-_QUARTILE_DISTANCES = 3.0  # from the upper quartile: far out (Tukey, «Exploratory Data Analysis», 1977)
-_SHORTEST_BREAK = 5.0  # times what is expected; where all times are nearly equal the quartiles say nothing
+_QUARTILE_DISTANCES = 3.0  # from the upper quartile: far out (Tukey, "Exploratory Data Analysis", 1977)
+_SHORTEST_BREAK = 5.0  # times the expected time; needed where nearly equal times make the quartiles useless
 
 
 def labelled_photos(
@@ -25,12 +25,12 @@ def labelled_photos(
 ) -> pd.DataFrame:
     """Return a row per photo of a manifest of any version, in the manifest's order, numbered from 0.
 
-    A longer time than `longest_s` seconds is a break; the shares, 0..1, are those of `prelabel` in params.yaml.
+    A time above `longest_s` seconds is a break; the shares, 0..1, are those of `prelabel` in params.yaml.
 
     Columns, of type str: `version` (the model whose masks were shown, or empty), `period` (of photos without masks: the
     version whose masks were shown at that time, or empty), `family`, `person` (or empty), `left_out` (why the photo's
-    time does not count, or empty when it does). Of type bool: `is_spared` (its side is handed out without masks),
-    `is_control` (chance left it without masks), `is_random` (chance chose it for the queue). Of type int: `done`
+    time does not count, or empty when it does). Of type bool: `is_spared` (its split is served without masks),
+    `is_control` (served without masks at random), `is_random` (chosen for the queue at random). Of type int: `done`
     (photos that this person had labelled before), `garments` (labels in the final mask), and regions `untouched`,
     `changed`, `manual`, `deleted`. Of type float: `seconds` and `at` (since 1970), NaN when unknown.
     """
@@ -57,10 +57,10 @@ def labelled_photos(
 
 
 def regressors(photos: pd.DataFrame) -> pd.DataFrame:
-    """Return what a photo's time depends on besides masks, a column each; no two people share a column.
+    """Return what a photo's time depends on besides masks, a column each, with one column per person.
 
     Experience is the logarithm of one plus the photos done before: the time of a task falls by a power of how often it
-    was done (Newell and Rosenbloom, «Mechanisms of skill acquisition and the law of practice», 1981).
+    was done (Newell and Rosenbloom, "Mechanisms of skill acquisition and the law of practice", 1981).
     """
     people = pd.get_dummies(photos["person"], prefix="person", prefix_sep="\t", dtype=float)
     experience, garments = np.log1p(photos["done"]), np.log1p(photos["garments"])
@@ -68,7 +68,7 @@ def regressors(photos: pd.DataFrame) -> pd.DataFrame:
 
 
 def arm_regressors(photos: pd.DataFrame) -> pd.DataFrame:
-    """Return what masks have to do with a photo's time, a column each: whose they are, and that they save by garment.
+    """Return how masks affect a photo's time, a column each: per model version, and per garment.
 
     Photos for which the version of their time proposed nothing have a column of their own.
     """
@@ -81,29 +81,29 @@ def arm_regressors(photos: pd.DataFrame) -> pd.DataFrame:
 def _chosen(
     manifest: pd.DataFrame, control_share: float, random_share: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tell which photos' side is handed out without masks, which chance left without, and which it chose: (N,) bool.
+    """Return which photos' split is served without masks, which are controls, and which were random: (N,) bool each.
 
-    Photos of the training side that have no masks lack them for a reason, as a model that was sure of nothing proposed
-    nothing: these are no ordinary photos, but for the share of controls once the test side has stopped growing. Where
-    the side is not recorded, every photo without masks counts as a control.
+    Photos of the training split without masks usually lack them for a reason, for example because the model was not
+    confident about any region. They are no controls, except for the random share of controls once the test split has
+    stopped growing. Where the split is not recorded, every photo without masks counts as a control.
     """
     photos = _texts(manifest, "sha256")
     is_share, is_random = (
         np.array([chance_of(purpose, photo) < share for photo in photos], bool)
         for purpose, share in (("control", control_share), ("random", random_share))
     )
-    side = _texts(manifest, "split")
-    spared, unknown = side.isin(BLIND_SIDES).to_numpy(), (side == "").to_numpy()
+    split = _texts(manifest, "split")
+    spared, unknown = split.isin(BLIND_SIDES).to_numpy(), (split == "").to_numpy()
     blind = (is_blind(manifest) & (_texts(manifest, "prediction_version") == "")).to_numpy()
     return spared, blind & (spared | unknown | (_flags(manifest, "test_full") & is_share)), is_random
 
 
 def _periods(at: np.ndarray, version: np.ndarray) -> np.ndarray:
-    """Give, for each photo without masks, the version whose masks were shown at its time, or an empty text: (N,) str.
+    """Return, for each photo without masks, the version whose masks were shown at its time, or "": (N,) str.
 
     That is the version of the nearest photo with masks, if the photo was labelled between the first and the last one
-    with the masks of that version. So where the times of versions overlap, because somebody came back to an old photo
-    for one, a photo without masks belongs to one version only.
+    with the masks of that version. Where the times of versions overlap, for example because a person opened an old
+    photo again, a photo without masks therefore belongs to one version only.
     """
     period = np.full(len(at), "", object)
     shown, bare = (np.flatnonzero(chosen & np.isfinite(at)) for chosen in (version != "", version == ""))
@@ -119,16 +119,16 @@ def _periods(at: np.ndarray, version: np.ndarray) -> np.ndarray:
 
 
 def _families(manifest: pd.DataFrame) -> "pd.Series[str]":
-    """Give each photo's family, or its group where that is not recorded, or the photo itself."""
-    found = pd.Series([f"photo {place}" for place in range(len(manifest))], manifest.index)
+    """Return each photo's family, or its group where that is not recorded, or the photo itself."""
+    families = pd.Series([f"photo {place}" for place in range(len(manifest))], manifest.index)
     for column in ("sha256", "group", "family"):
         known = _texts(manifest, column)
-        found = known.where(known != "", found)
-    return found
+        families = known.where(known != "", families)
+    return families
 
 
 def _garments(manifest: pd.DataFrame) -> list[int]:
-    """Count the labels of each final mask; older manifests that lack them have the regions that were submitted."""
+    """Count the labels of each final mask, or the submitted regions in older manifests that lack the labels."""
     if "label_pixels" in manifest.columns:
         return [len(json.loads(text)) if text else 0 for text in _texts(manifest, "label_pixels")]
     counts = [_numbers(manifest, f"regions_{name}").fillna(0) for name in _ORIGINS[:3]]
@@ -136,7 +136,7 @@ def _garments(manifest: pd.DataFrame) -> list[int]:
 
 
 def _done_before(table: pd.DataFrame, people: list[list[str]]) -> list[int]:
-    """Count, for each photo, what its person had labelled before; nobody practised on photos without a time."""
+    """Count, for each photo, what its person had labelled before; photos without a time are no practice."""
     done: Counter[str] = Counter()
     before = [0] * len(table)
     idle = table["left_out"].isin((NO_TIME, IMPORTED)).to_numpy()
@@ -148,11 +148,11 @@ def _done_before(table: pd.DataFrame, people: list[list[str]]) -> list[int]:
 
 
 def _far_out(counted: pd.DataFrame) -> pd.Index:
-    """Give the index of photos whose time is far above what such photos take.
+    """Return the index of photos whose time is far above that of similar photos.
 
-    The fence is the same for all photos, with masks or without, in logarithms of seconds after person, experience and
-    garments are accounted for: that of the arm whose photos take longest. A fence per arm would cut a ten-minute break
-    off quick photos and leave it on slow ones. Short times are no error.
+    The fence is the same for all photos, with masks or without: that of the arm whose photos take longest. It is in
+    logarithms of seconds adjusted for person, experience and garments. A fence per arm would remove a ten-minute break
+    from quick photos and keep it on slow ones. Short times are no error.
     """
     if counted.empty:
         return counted.index
@@ -192,6 +192,6 @@ def _flags(manifest: pd.DataFrame, column: str) -> np.ndarray:
 
 
 def _lists(manifest: pd.DataFrame, column: str) -> list[list[str]]:
-    """Give a column of lists of texts; Parquet gives them as arrays, and a photo without one has none."""
+    """Return a column of lists of texts; Parquet reads them as arrays, and a missing cell is an empty list."""
     cells = manifest[column] if column in manifest.columns else [()] * len(manifest)
     return [list(map(str, cell)) if isinstance(cell, (list, tuple, np.ndarray)) else [] for cell in cells]

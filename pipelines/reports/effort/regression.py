@@ -1,8 +1,8 @@
-"""What seconds per photo depend on, as a Poisson regression, with the jackknife over families that says how surely.
+"""Poisson regression of the seconds per photo, with a jackknife over families for the intervals.
 
-A Poisson regression with logarithmic link fits means of any positive quantity that people, practice and photos multiply
-(Santos Silva and Tenreyro, «The log of gravity», 2006); the distribution need not be Poisson's, as the jackknife and
-not the model gives the interval.
+A Poisson regression with logarithmic link fits the mean of any positive quantity with multiplicative effects, here of
+people, practice and photos (Santos Silva and Tenreyro, "The log of gravity", 2006). The seconds need not follow a
+Poisson distribution, because the interval comes from the jackknife and not from the model.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ import numpy as np
 from scipy import stats
 
 _CONFIDENCE = 0.95
-_MOST_CLUSTERS = 1000  # families are put together beyond: so many tell the variance well enough
-_RIDGE = 1e-9  # of the mean curvature: a person all of whose photos are of one family is no obstacle
-_CELLS = 4_000_000  # photos times clusters that are held at once
+_MOST_CLUSTERS = 1000  # more families than this are combined: so many estimate the variance well enough
+_RIDGE = 1e-9  # of the mean curvature: allows a person all of whose photos are of one family
+_CELLS = 4_000_000  # photos times clusters in memory at the same time
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Interval:
 class Regression:
     """A fitted regression of N photos, with its weights when each of G clusters of families is left out.
 
-    `inputs` is (N, K) float64, of which the first `base` columns do not speak of masks; `seconds` (N,), `cluster` (N,)
+    `inputs` is (N, K) float64, of which the first `base` columns do not concern masks; `seconds` (N,), `cluster` (N,)
     int 0..G-1, `weights` (K,), `without` (G, K).
     """
 
@@ -51,16 +51,16 @@ class Regression:
         return len(self.without)
 
     def expected(self, groups: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Sum, over each group of photos, (N,) bool or float64, the seconds that are expected without masks.
+        """Return the sum of the seconds expected without masks over each group of photos, (N,) bool or float64.
 
-        Each sum is (1 + G,): of all of the group, by all photos' weights, and without each cluster, by weights that do
-        not know it.
+        Each sum is (1 + G,): over the whole group with the weights of all photos, and without each cluster with the
+        weights fitted without it.
         """
         members = np.column_stack(groups).astype(float)
-        here = np.flatnonzero(members.any(1))
-        inputs, members, cluster = self.inputs[here, : self.base], members[here], self.cluster[here]
+        rows = np.flatnonzero(members.any(1))
+        inputs, members, cluster = self.inputs[rows, : self.base], members[rows], self.cluster[rows]
         sums = [members.T @ np.exp(inputs @ self.weights[: self.base])]
-        step = max(1, _CELLS // max(1, len(here)))
+        step = max(1, _CELLS // max(1, len(rows)))
         for start in range(0, self.clusters, step):
             weights = self.without[start : start + step, : self.base]
             each = np.exp(inputs @ weights.T)
@@ -69,21 +69,21 @@ class Regression:
         return list(np.array(sums).T)
 
     def taken(self, groups: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Sum the seconds that photos of each group took, as `expected` does what they were expected to."""
+        """Return the sum of the seconds that the photos of each group took, in the shape of `expected`."""
         sums = [self.seconds * group for group in groups]
         parts = [np.bincount(self.cluster, values, self.clusters) for values in sums]
         return [np.concatenate([[part.sum()], part.sum() - part]) for part in parts]
 
     def sizes(self, group: np.ndarray) -> np.ndarray:
-        """Count the photos of a group, (N,) bool, in each cluster: (G,) int."""
+        """Return the number of photos of a group, (N,) bool, in each cluster: (G,) int."""
         return np.bincount(self.cluster[group], minlength=self.clusters)
 
 
 def fit(inputs: np.ndarray, base: int, seconds: np.ndarray, families: np.ndarray) -> Regression:
     """Fit the regression of N ≥ 1 photos; `families` (N,) str are what the jackknife leaves out, one after the other.
 
-    The weights without a cluster are one Newton step away from those with it (Pregibon, «Logistic regression
-    diagnostics», 1981), which stays within a thousandth of a full fit here.
+    The weights without a cluster are one Newton step from those with it (Pregibon, "Logistic regression diagnostics",
+    1981), which agrees with a full fit to a thousandth here.
     """
     _, family = np.unique(families, return_inverse=True)
     cluster = np.unique(family % _MOST_CLUSTERS, return_inverse=True)[1]
@@ -101,18 +101,18 @@ def fit(inputs: np.ndarray, base: int, seconds: np.ndarray, families: np.ndarray
 def half_width(moves: np.ndarray, sizes: Sequence[np.ndarray]) -> float:
     """Return half the width of the 95 % interval of an estimate.
 
-    `moves` (G,) is by how much it moves when each cluster is left out (CV3: MacKinnon, Nielsen and Webb, «Fast and
-    reliable jackknife and bootstrap methods for cluster-robust inference», 2023), `sizes` the photos (G,) that clusters
-    have in each arm. A cluster belongs to the first arm that it has photos in. Student's t has the degrees of freedom
-    of Welch and Satterthwaite over the arms, of which each has its effective number of clusters less one (Carter,
-    Schnepel and Steigerwald, «Asymptotic behavior of a t-test robust to cluster heterogeneity», 2017).
+    `moves` (G,) is the change of the estimate when each cluster is left out (CV3: MacKinnon, Nielsen and Webb, "Fast
+    and reliable jackknife and bootstrap methods for cluster-robust inference", 2023), `sizes` the number of photos (G,)
+    of each cluster in each arm. A cluster belongs to the first arm in which it has photos. Student's t has the degrees
+    of freedom of Welch and Satterthwaite over the arms, each of which has its effective number of clusters less one
+    (Carter, Schnepel and Steigerwald, "Asymptotic behavior of a t-test robust to cluster heterogeneity", 2017).
     """
     arm = np.select([size > 0 for size in sizes], list(range(len(sizes))), default=len(sizes))
     variance, parts = 0.0, 0.0
     for number in np.unique(arm):
         inside = arm == number
         size = sizes[number][inside] if number < len(sizes) else np.ones(inside.sum())
-        # In its own arm a cluster's leaving moves the mean by 1 / (G - 1) and not by 1 / G of its distance.
+        # Leaving out a cluster moves the mean of its arm by 1 / (G - 1), not by 1 / G, of its distance.
         shrink = 1 - 1 / inside.sum() if number < len(sizes) else 1.0
         part = shrink * float(np.sum(moves[inside] ** 2))
         variance += part
@@ -124,7 +124,7 @@ def half_width(moves: np.ndarray, sizes: Sequence[np.ndarray]) -> float:
 def from_logarithms(values: np.ndarray, sizes: Sequence[np.ndarray]) -> Interval:
     """Return the exponential of an estimate, (1 + G,) with its values without each cluster, and its interval."""
     half = half_width(values[1:] - values[0], sizes)
-    return Interval(*(float(np.exp(values[0] + side * half)) for side in (0, -1, 1)))
+    return Interval(*(float(np.exp(values[0] + sign * half)) for sign in (0, -1, 1)))
 
 
 def _poisson(inputs: np.ndarray, seconds: np.ndarray) -> np.ndarray:
@@ -133,7 +133,7 @@ def _poisson(inputs: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     for _ in range(50):
         mean = np.exp(inputs @ weights)
         step = np.linalg.solve(_curvature(inputs, mean), inputs.T @ (seconds - mean))
-        step *= min(1.0, 2 / max(2, np.abs(inputs @ step).max()))  # far steps overflow
+        step *= min(1.0, 2 / max(2, np.abs(inputs @ step).max()))  # large steps overflow
         weights = weights + step
         if np.abs(step).max() < 1e-8:
             break

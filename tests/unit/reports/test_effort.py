@@ -1,4 +1,4 @@
-"""What masks saved, from manifests whose pixels and seconds are known and from simulated people whose savings are."""
+"""Time saved by masks, from manifests with known pixels and seconds and from simulated people with known savings."""
 
 import json
 from typing import Any
@@ -59,7 +59,7 @@ def of_v1(manifest: pd.DataFrame, params: Params) -> Saving:
     return measure_effort(manifest, params).by_model["clothing:v1"].saving
 
 
-# What people did with masks
+# Usage of masks
 
 
 def test_regions_are_counted_by_what_became_of_them_and_models_stand_in_order(params: Params) -> None:
@@ -128,7 +128,7 @@ def test_photos_of_a_round_are_taken_together() -> None:
     assert (effort.seconds_with_masks, effort.seconds_without_masks) == (3, 9)
 
 
-def test_figures_have_names_for_mlflow(params: Params) -> None:
+def test_metrics_have_names_for_mlflow(params: Params) -> None:
     effort = effort_of(pd.DataFrame([photo("clothing:v1", 3, untouched=1, pixels={"": (5, 5, 5), "coat": (2, 2, 1)})]))
 
     assert effort.as_metrics() == pytest.approx({
@@ -146,7 +146,7 @@ def test_figures_have_names_for_mlflow(params: Params) -> None:
     assert saved["labelers/hours_saved"] == pytest.approx(78 * saved["labelers/seconds_saved_per_photo"] / 3600)
 
 
-# What masks saved
+# Time saved
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0, -0.4])
@@ -177,7 +177,7 @@ def test_the_interval_covers_the_truth_in_simulated_archives(params: Params) -> 
     assert abs(np.mean([error for _, error in one])) < 4  # seconds of photos that take some 70
 
 
-def test_practice_is_not_booked_as_the_models_merit(params: Params) -> None:
+def test_practice_does_not_count_as_time_saved(params: Params) -> None:
     """Masks that save nothing, and people who become much quicker: only the pace of earlier days would say they do."""
     before = exact_archive(0.0).assign(prediction_version="", blind=True, split="train")
     before = before.assign(updated_at=before["updated_at"].str.replace("2026-01", "2025-12"))
@@ -214,7 +214,7 @@ def test_a_version_that_proposes_nothing_on_hard_photos_is_not_flattered(params:
 
 
 def test_single_photos_of_all_families_may_be_the_controls(params: Params) -> None:
-    """So it is once the test side has stopped growing: the hash that `prelabel.control_share` cuts decides."""
+    """As when the test split has stopped growing: a hash below `prelabel.control_share` decides."""
     prelabel = params.prelabel.model_copy(update={"control_share": 0.2})
     shared = params.model_copy(update={"prelabel": prelabel})
     found = [
@@ -227,10 +227,10 @@ def test_single_photos_of_all_families_may_be_the_controls(params: Params) -> No
     assert np.mean(found) >= 0.9
 
 
-# Who is compared with whom
+# Arms of the comparison
 
 
-def test_controls_are_blind_photos_of_the_same_time_whose_side_chance_chose(params: Params) -> None:
+def test_controls_are_random_blind_photos_of_the_same_time(params: Params) -> None:
     table = exact_archive()
     long_before = table[:30].assign(prediction_version="", blind=True, split="test", updated_at="2025-01-01T00:00:00Z")
     nothing_proposed = table[60:66].assign(prediction_version="", blind=True, split="train")
@@ -258,7 +258,7 @@ def test_a_photo_that_was_opened_again_does_not_draw_later_controls_to_its_versi
     assert (photos.loc[: len(first) - 1, "period"] != "clothing:v2").all()
 
 
-def test_once_the_test_side_is_full_the_share_of_controls_counts_and_no_other_training_photo() -> None:
+def test_once_the_test_split_is_full_the_share_of_controls_counts_and_no_other_training_photo() -> None:
     table = exact_archive().assign(split="train", test_full=True)
 
     photos = labelled_photos(table, 1800, control_share=0.5)
@@ -269,7 +269,7 @@ def test_once_the_test_side_is_full_the_share_of_controls_counts_and_no_other_tr
 
 
 @pytest.mark.parametrize(("families", "told"), [(2, False), (3, True)])
-def test_too_few_families_without_masks_give_no_figure_but_the_reason(
+def test_too_few_families_without_masks_give_a_reason_instead_of_an_estimate(
     families: int, told: bool, params: Params
 ) -> None:
     table = exact_archive()
@@ -284,7 +284,7 @@ def test_too_few_families_without_masks_give_no_figure_but_the_reason(
     assert effort.saving.reason == ("" if told else lacking)
 
 
-def test_versions_from_before_sides_were_left_blind_have_no_figure(params: Params) -> None:
+def test_versions_from_before_splits_were_blind_have_no_estimate(params: Params) -> None:
     table = exact_archive()
     shown = table["blind"] & (table.index % 4 > 0)
     table.loc[shown, ["prediction_version", "blind"]] = ["clothing:v1", False]
@@ -292,7 +292,7 @@ def test_versions_from_before_sides_were_left_blind_have_no_figure(params: Param
     saving = of_v1(table, params)
 
     assert saving.per_photo is None
-    assert saving.reason.startswith("too few blind photos to tell: at its time most photos of the sides test and val")
+    assert saving.reason.startswith("too few blind photos to tell: at its time most photos of the splits test and val")
 
 
 # Which times count

@@ -1,4 +1,4 @@
-"""The chain from a photo to models and from a model to photos, in both directions, as text and as JSON."""
+"""Lineage from a photo to models and from a model to photos, as text and as JSON."""
 
 import io
 import json
@@ -33,11 +33,11 @@ class TwoVersions:
             rows.append(self.row(HAT, "c", "clothing:v1", "test"))
         return pd.DataFrame(rows)
 
-    def row(self, uri: str, annotation: str, started_from: str, side: str) -> dict[str, Any]:
+    def row(self, uri: str, annotation: str, started_from: str, split: str) -> dict[str, Any]:
         return {
             "uri": uri, "generation": 7, "sha256": "ab" * 32, "annotations": [annotation],
             "annotators": ["ada@example.org"], "updated_at": "2026-01-01", "prediction_version": started_from,
-            "split": side, "label_pixels": '{"coat": 160}',
+            "split": split, "label_pixels": '{"coat": 160}',
         }  # fmt: skip
 
 
@@ -77,10 +77,10 @@ def test_a_photo_leads_to_every_version_that_holds_it_and_their_models(lineage: 
     assert found.links[0].facts["pixels"] == {"coat": 160}
 
 
-def test_a_version_names_its_photos_people_sides_and_what_they_started_from(lineage: Lineage) -> None:
+def test_a_version_names_its_photos_people_splits_and_pre_labels(lineage: Lineage) -> None:
     found = lineage.of("dataset-0002")
 
-    assert found.facts["sides"] == {"test": 1, "train": 1}
+    assert found.facts["splits"] == {"test": 1, "train": 1}
     assert found.facts["annotators"] == {"ada@example.org": 2}
     started, photos, model = found.links
     assert started.facts == {"drawn by hand": 1, "clothing:v1": 1}
@@ -100,11 +100,11 @@ def test_a_model_leads_back_to_its_dataset(lineage: Lineage, address: str, numbe
     ("what", "words"),
     [
         ("gs://archive/none.jpg", "no dataset version holds gs://archive/none.jpg"),
-        ("dataset-0009", r"nothing that can be traced.*dataset-0001, dataset-0002"),
+        ("dataset-0009", r"cannot be traced.*dataset-0001, dataset-0002"),
         ("models:/clothing/9", "MLflow has no models:/clothing/9"),
         ("models:/shoes@champion", "the model is named clothing"),
         ("models:/clothing@best", "one alias, champion"),
-        ("skirt", "nothing that can be traced"),
+        ("skirt", "cannot be traced"),
     ],
 )
 def test_what_is_not_there_is_named(lineage: Lineage, what: str, words: str) -> None:
