@@ -81,11 +81,21 @@ class Registry(Versions):
         return version
 
     def promote(self, version: ModelVersion, reason: str, table: str = "") -> None:
-        """Make a version champion because the gate decided so; `table` is Markdown that MLflow shows with it."""
-        if self._serve(version):
-            self.note_decision(
-                version, reason, table, promoted=True
-            )  # last: a version without a decision is judged again
+        """Make a version champion because the gate decided so; `table` is Markdown that MLflow shows with it.
+
+        The decision is noted last: a version without one is judged again. Doing it twice changes nothing.
+        """
+        if self._serve(version) or not self._is_decided(version):
+            self.note_decision(version, reason, table, promoted=True)
+
+    def log_gate_table(self, version: ModelVersion, table: str) -> None:
+        """Log what the gate weighed as Markdown, before the version that it decided for is promoted."""
+        with self._reader.explained():
+            self.client.log_text(version.run_id, table, _GATE_TABLE)
+
+    def _is_decided(self, version: ModelVersion) -> bool:
+        with self._reader.explained():
+            return bool(self.client.get_model_version(self.name, str(version.version)).tags.get(DECISION))
 
     def promote_by_hand(self, version: ModelVersion) -> None:
         """Make a version champion, or let a paused champion draw masks again."""

@@ -16,8 +16,10 @@ import mlflow
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset as DatasetEntity
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, STEPS
 from pipelines.models.packing import pack_model_code, pinned_requirements
 from pipelines.models.pyfunc_model import IMAGE, MASK, REGIONS, SCORE
@@ -50,6 +52,11 @@ class Training:
     revision: str
     summary: str
     cache: str = ""
+
+    @property
+    def dataset_files(self) -> Dataset:
+        """Return the dataset in its folder."""
+        return Dataset(self.folder)
 
     @property
     def fingerprint(self) -> str:
@@ -100,7 +107,7 @@ def dataset_input(training: Training) -> DatasetInput:
     digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
     source = {"uri": f"{training.cache}/{digest[:2]}/{digest[2:]}" if training.cache else str(MANIFEST)}
     profile = {split: int(photos.get(split, 0)) for split in ("train", "val", "test")}
-    described = Dataset(training.dataset, digest[:8], "dvc", json.dumps(source), profile=json.dumps(profile))
+    described = DatasetEntity(training.dataset, digest[:8], "dvc", json.dumps(source), profile=json.dumps(profile))
     return DatasetInput(described, [InputTag("mlflow.data.context", "training")])
 
 

@@ -1,45 +1,43 @@
 """Photos and masks of a dataset workspace as tensors, read the way the services read them."""
 
-import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from rich.progress import track
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from pipelines.dataset.files import MANIFEST, image_path, mask_path, read_mask
+from pipelines.dataset.dataset import Dataset
 from pipelines.errors import DatasetError
 from pipelines.params import IGNORE
-from pipelines.photos.decode import decode_image
 from pipelines.segmentation.model import ModelCard
 from pipelines.segmentation.transforms import Area, normalize
 
 
-def photos_of(side: str) -> list[str]:
-    """Return the sha256 of each photo on one side, in a fixed order.
+def photos_in(dataset: Dataset, split: str) -> list[str]:
+    """Return the SHA-256 of each photo in a split, in a fixed order.
 
-    Raises DatasetError when the side is empty.
+    Raise DatasetError when train or test is empty.
     """
-    photos = _on_side(side)["sha256"].tolist()
-    if not photos and side != "val":
-        raise DatasetError(f"no photo is on the {side} side yet; label more photos, then run `maskloop sync`")
+    photos = _rows_of(dataset, split)["sha256"].tolist()
+    if not photos and split != "val":
+        raise DatasetError(f"no photo is in the {split} split yet; label more photos, then run `maskloop sync`")
     return photos
 
 
-def clean_photos(side: str) -> list[str]:
-    """Return the sha256 of each photo on one side whose mask is blind, that is drawn without a model; may be none.
+def clean_photos(dataset: Dataset, split: str) -> list[str]:
+    """Return the SHA-256 of each photo in a split whose mask is blind, that is drawn without a model; may be none.
 
     Manifests of older versions say only which prediction an annotation started from, or nothing at all.
     """
-    table = _on_side(side)
+    table = _rows_of(dataset, split)
     if "blind" in table.columns:
         table = table[table["blind"].fillna(False).astype(bool)]
     elif "prediction_version" in table.columns:
@@ -47,39 +45,34 @@ def clean_photos(side: str) -> list[str]:
     return list(table["sha256"])
 
 
-def families_of(photos: Sequence[str]) -> tuple[str, ...]:
+def families_of(dataset: Dataset, photos: Sequence[str]) -> tuple[str, ...]:
     """Return for each photo its family: photos that look alike, and what of one group looks like them, share one.
 
     In manifests without families it is the group, and without groups each photo is one of its own.
     """
-    table = pd.read_parquet(MANIFEST).set_index("sha256", drop=False)
+    table = dataset.manifest().set_index("sha256", drop=False)
     family = next((name for name in ("family", "group") if name in table.columns), "sha256")
     return tuple(table.loc[list(photos), family].fillna(table["sha256"]).astype(str))
 
 
-def _on_side(side: str) -> pd.DataFrame:
-    table = pd.read_parquet(MANIFEST)
-    return table[table["split"] == side].sort_values("sha256")
+def _rows_of(dataset: Dataset, split: str) -> pd.DataFrame:
+    table = dataset.manifest()
+    return table[table["split"] == split].sort_values("sha256")
 
 
-def metadata_of(photos: Sequence[str], columns: Sequence[str]) -> dict[str, list[str]]:
-    """Return, for each of these catalogue columns that the dataset has, its value per photo; «–» if there is none."""
-    table = pd.read_parquet(MANIFEST).set_index("sha256")
-    found = {column: f"meta_{column}" for column in columns if f"meta_{column}" in table.columns}
+def metadata_of(dataset: Dataset, photos: Sequence[str], columns: Sequence[str]) -> dict[str, list[str]]:
+    """Return, for each of these catalogue columns that the dataset has, its value per photo; "–" if there is none."""
+    table = dataset.manifest().set_index("sha256")
+    known = {column: f"meta_{column}" for column in columns if f"meta_{column}" in table.columns}
     return {
-        column: [str(value) for value in table.loc[list(photos), name].fillna("–")] for column, name in found.items()
+        column: [str(value) for value in table.loc[list(photos), name].fillna("–")] for column, name in known.items()
     }
-
-
-def read_photo(sha256: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return one photo, (H, W, 3) uint8 RGB upright, and its (H, W) uint8 index mask; ingest checked its size."""
-    return decode_image(Path(image_path(sha256)).read_bytes(), max_megapixels=math.inf), read_mask(mask_path(sha256))
 
 
 Draw = tuple[int, int]  # a photo's place, and the seed of its augmentation
 
 
-class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class Photos(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
     """Photos at the network's size, decoded once into a file without a name; masks hold channel numbers.
 
     An item is ((3, h, w) float32 normalised, (h, w) int64); pixels around the photo, and those that nobody can name,
@@ -88,7 +81,7 @@ class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     process.
     """
 
-    def __init__(self, photos: Sequence[str], card: ModelCard, *, augment: bool) -> None:
+    def __init__(self, dataset: Dataset, photos: Sequence[str], card: ModelCard, *, augment: bool) -> None:
         self.card, self._augment = card, augment
         self._colors, self._moves = _changes_of_color(), _moves()
         self._padding = torch.tensor(card.padding, dtype=torch.float32)[:, None, None]
@@ -96,13 +89,13 @@ class Photos(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         channel_of[card.index_of_channel] = np.arange(len(card.index_of_channel))
         channel_of[IGNORE] = IGNORE
         size = len(photos), card.height, card.width, 4
-        with tempfile.TemporaryFile(dir=".") as file:  # mapped, it stays after it is closed
+        with tempfile.TemporaryFile(dir=dataset.root) as file:  # mapped, it stays after it is closed
             self._planes = np.memmap(file, np.uint8, "w+", shape=size) if photos else np.empty(size, np.uint8)
         self._areas = [Area(0, 0, card.height, card.width)] * len(photos)
         self.pixels = np.zeros((len(photos), len(card.index_of_channel)), np.int64)  # of each channel, by photo
 
         def read(place: int) -> None:
-            photo, mask = read_photo(photos[place])
+            photo, mask = dataset.read_image(photos[place]), dataset.read_mask(photos[place])
             channels = channel_of[card.input_mask(mask)]
             self._planes[place, :, :, :3] = card.input_photo(photo)
             self._planes[place, :, :, 3] = channels

@@ -16,7 +16,9 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from pipelines.dataset.files import MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, fresh
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import METRICS, MODEL, PROPOSALS, REPORT
+from pipelines.fs import write_atomically
 from pipelines.log import run_stage
 from pipelines.params import IGNORE, Params, load_params
 from pipelines.segmentation.model import ClothingModel, load_model
@@ -35,7 +37,7 @@ from pipelines.training.acceptance import (
 )  # fmt: skip
 from pipelines.training.boundary import count_bands, count_edges
 from pipelines.training.confusion import Confusion
-from pipelines.training.data import clean_photos, families_of, metadata_of, photos_of, read_photo
+from pipelines.training.data import clean_photos, families_of, metadata_of, photos_in
 from pipelines.training.floor import floor_of
 from pipelines.training.metrics import BINS, Evaluation, count_certainty, figures, figures_of_slices
 from pipelines.training.plots import draw_calibration, draw_confusion, draw_overlays
@@ -62,6 +64,7 @@ class _Counted:
 
 def evaluate_model(
     model: ClothingModel,
+    dataset: Dataset,
     photos: Sequence[str],
     labels: Mapping[str, int],
     *,
@@ -73,10 +76,10 @@ def evaluate_model(
     Classes that only one of model and truth knows count as errors. `families` has one per photo; left out, they are the
     manifest's. `served` is the same model in the precision it is served in, if that is another one.
     """
-    families = families_of(photos) if families is None else tuple(families)
+    families = families_of(dataset, photos) if families is None else tuple(families)
     with ThreadPoolExecutor(callers_at_once()) as pool:
         pairs = zip(photos, families, strict=True)
-        counted = list(pool.map(lambda pair: _count(model, pair[0], pair[1], labels, served), pairs))
+        counted = list(pool.map(lambda pair: _count(model, dataset, pair[0], pair[1], labels, served), pairs))
     channels, pixels = len(labels) + 1, sum(one.pixels for one in counted)
 
     def stacked(name: str, *shape: int) -> np.ndarray:
@@ -96,9 +99,10 @@ def evaluate_model(
 
 
 def _count(
-    model: ClothingModel, sha256: str, family: str, labels: Mapping[str, int], served: ClothingModel | None
-) -> _Counted:
-    photo, index = read_photo(sha256)
+    model: ClothingModel, dataset: Dataset, sha256: str, family: str, labels: Mapping[str, int],
+    served: ClothingModel | None,
+) -> _Counted:  # fmt: skip
+    photo, index = dataset.read_image(sha256), dataset.read_mask(sha256)
     channel_of, channels = _channels(labels), len(labels) + 1
     probabilities = model.probabilities(photo)
     answer, confidence = classes_of_photo(probabilities, *index.shape)
@@ -135,24 +139,24 @@ def _channels(labels: Mapping[str, int]) -> np.ndarray:
     return channel_of
 
 
-def evaluate(params: Params) -> None:
-    """Evaluate model/ of the current folder on the test side, and fit which of its regions are shown."""
-    model, rounds = _load(params, reduced_precision=False), params.evaluate.resamples
-    served = _load(params, reduced_precision=True) if serves_in_other_precision() else None
-    clean = clean_photos("test")
-    test = clean or photos_of("test")
+def evaluate(dataset: Dataset, params: Params) -> None:
+    """Evaluate the model beside a dataset on its test split, and fit which of its regions are shown."""
+    model, rounds = _load(dataset, params, reduced_precision=False), params.evaluate.resamples
+    served = _load(dataset, params, reduced_precision=True) if serves_in_other_precision() else None
+    clean = clean_photos(dataset, "test")
+    test = clean or photos_in(dataset, "test")
     if not clean:
         logger.warning(
             "models drew parts of the masks of all %d test photos: every figure flatters the model that did; label "
             "test photos without masks, which is how the queue hands them out now",
             len(test),
         )
-    blind = evaluate_model(model, [*test, *clean_photos("val")], params.label_ids, served=served)
+    blind = evaluate_model(model, dataset, [*test, *clean_photos(dataset, "val")], params.label_ids, served=served)
     found = blind.on(test)
     values = {"clean_photos": len(clean), **figures(found, params.label_ids, rounds)}
-    values |= {"served_agreement": round(blind.agreement, 5)} | _judge_proposals(blind, test, params)
-    METRICS.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    _write_report(model, found, values["per_class"], params)
+    values |= {"served_agreement": round(blind.agreement, 5)} | _judge_proposals(dataset, blind, test, params)
+    write_atomically(dataset.path(METRICS), (json.dumps(values, indent=1) + "\n").encode())
+    _write_report(model, dataset, found, values["per_class"], params)
     logger.info(
         "test mIoU %.3f on %d photos of %d families; masks save %.1f s per photo", values["miou"], len(test),
         values["families"], values["seconds_saved"],
@@ -170,19 +174,19 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _load(params: Params, *, reduced_precision: bool) -> ClothingModel:
+def _load(dataset: Dataset, params: Params, *, reduced_precision: bool) -> ClothingModel:
     share = params.prelabel.min_region_share
-    return load_model(MODEL, min_region_share=share, reduced_precision=reduced_precision)
+    return load_model(dataset.path(MODEL), min_region_share=share, reduced_precision=reduced_precision)
 
 
-def _judge_proposals(blind: Evaluation, test: Sequence[str], params: Params) -> dict[str, float]:
+def _judge_proposals(dataset: Dataset, blind: Evaluation, test: Sequence[str], params: Params) -> dict[str, float]:
     """Write proposals.json, fitted on all these photos; give what it saves on the test photos by models without them.
 
     `acceptance_error` is the calibration error of the chance that a region is accepted as it is.
     """
-    seconds = estimate_seconds(pd.read_parquet(MANIFEST), params.effort)
+    seconds = estimate_seconds(dataset.manifest(), params.effort)
     proposals = fit_proposals(blind.regions, seconds, params.effort)
-    fresh(PROPOSALS).write_text(proposals.as_json(), encoding="utf-8")
+    write_atomically(dataset.path(PROPOSALS), proposals.as_json().encode())
     regions = cross_fitted(blind.regions, seconds, params.effort)
     accepted = regions["iou"].to_numpy(float) >= params.effort.accept_iou
     error = calibration_error(regions["accepted"].to_numpy(float), accepted, BINS)
@@ -193,21 +197,24 @@ def _judge_proposals(blind: Evaluation, test: Sequence[str], params: Params) -> 
 
 
 def _write_report(
-    model: ClothingModel, found: Evaluation, per_class: dict[str, dict[str, float]], params: Params
+    model: ClothingModel, dataset: Dataset, found: Evaluation, per_class: dict[str, dict[str, float]], params: Params
 ) -> None:
-    shutil.rmtree(REPORT, ignore_errors=True)  # the first time there is none
-    REPORT.mkdir()
-    pd.DataFrame.from_dict(per_class, orient="index").rename_axis("label").to_csv(REPORT / CLASSES)
-    draw_confusion(found.confusion, ["background", *params.label_ids], REPORT / "confusion.png")
-    draw_calibration(found, REPORT / "calibration.png")
-    draw_overlays(model, found.miou_of_photo, params, REPORT)
-    slices = figures_of_slices(found, metadata_of(found.photos, params.evaluate.slices), params.evaluate.resamples)
-    pd.DataFrame(slices, columns=list(_SLICE_COLUMNS)).to_csv(REPORT / SLICES, index=False)
+    folder = dataset.path(REPORT)
+    shutil.rmtree(folder, ignore_errors=True)  # the first time there is none
+    folder.mkdir()
+    pd.DataFrame.from_dict(per_class, orient="index").rename_axis("label").to_csv(folder / CLASSES)
+    draw_confusion(found.confusion, ["background", *params.label_ids], folder / "confusion.png")
+    draw_calibration(found, folder / "calibration.png")
+    draw_overlays(model, dataset, found.miou_of_photo, params, folder)
+    slices = figures_of_slices(
+        found, metadata_of(dataset, found.photos, params.evaluate.slices), params.evaluate.resamples
+    )
+    pd.DataFrame(slices, columns=list(_SLICE_COLUMNS)).to_csv(folder / SLICES, index=False)
 
 
 def main() -> None:
     """Run the stage in the current folder."""
-    evaluate(load_params(Path("params.yaml")))
+    evaluate(Dataset(Path.cwd()), load_params(Path("params.yaml")))
 
 
 if __name__ == "__main__":

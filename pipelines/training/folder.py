@@ -8,20 +8,17 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, START
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import CURVES, METRICS, MODEL, PROPOSALS, REPORT, START
 from pipelines.errors import ConfigurationError, ModelError
+from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import MaskedPhotos
 from pipelines.params import Params
 from pipelines.segmentation.model import CARD, ClothingModel, load_model
 from pipelines.settings import Settings
-from pipelines.simulation.corpus import write_dataset
-from pipelines.training.data import families_of
 from pipelines.training.evaluate import evaluate, evaluate_model
 from pipelines.training.metrics import figures
 from pipelines.training.report import write_folder_page
@@ -47,12 +44,12 @@ def train_on_folder(source: MaskedPhotos, params: Params, out: Path, *, minutes:
         params = params.model_copy(update={"train": params.train.model_copy(update={"max_minutes": minutes})})
     work = out / "work"
     (work / START).mkdir(parents=True, exist_ok=True)
-    manifest = write_dataset(work, source, params)
+    manifest = write_dataset(Dataset(work), source, params)
     logger.info("%d photos: %s", len(manifest), manifest["split"].value_counts().to_dict())
-    with chdir(work):
-        train(params)
-        evaluate(params)
-        write_folder_page(Path("report.html"), params)
+    dataset = Dataset(work)
+    train(dataset, params)
+    evaluate(dataset, params)
+    write_folder_page(work / "report.html", dataset, params)
     for part in (*(work / MODEL).iterdir(), *(work / name for name in (PROPOSALS, METRICS, CURVES, "report.html"))):
         part.replace(out / part.name)
     shutil.rmtree(out / REPORT, ignore_errors=True)  # of an earlier training
@@ -68,10 +65,10 @@ def evaluate_on_folder(source: MaskedPhotos, params: Params, model: ClothingMode
     with `value`, `low` and `high`, and `iou`, such a mapping for each label; `low` and `high`, which hold 95 % of
     resamples of families of look-alike photos, are left out where there are too few photos for them.
     """
-    with tempfile.TemporaryDirectory(prefix="maskloop-evaluate-") as scratch, chdir(scratch):
-        write_dataset(Path(), source, params)
-        photos = sorted(pd.read_parquet(MANIFEST)["sha256"])
-        found = evaluate_model(model, photos, params.label_ids, families=families_of(photos))
+    with tempfile.TemporaryDirectory(prefix="maskloop-evaluate-") as scratch:
+        dataset = Dataset(Path(scratch))
+        photos = sorted(write_dataset(dataset, source, params)["sha256"])
+        found = evaluate_model(model, dataset, photos, params.label_ids)
         values = figures(found, params.label_ids, params.evaluate.resamples)
     per_class: Mapping[str, Mapping[str, float]] = values["per_class"]
     return {

@@ -9,27 +9,29 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.params import Params
 from pipelines.segmentation.model import ClothingModel
 from pipelines.training.confusion import Confusion
-from pipelines.training.data import read_photo
 from pipelines.training.metrics import BINS, Evaluation
 
 matplotlib.use("agg")
 _PHOTO_HEIGHT = 420  # pixels of each photo in an overlay picture
 
 
-def draw_overlays(model: ClothingModel, per_photo: dict[str, float], params: Params, folder: Path) -> None:
+def draw_overlays(
+    model: ClothingModel, dataset: Dataset, per_photo: dict[str, float], params: Params, folder: Path
+) -> None:
     """Draw photo, truth and prediction side by side, the worst photos first; names carry rank and mIoU."""
     worst = sorted(per_photo, key=lambda sha256: (per_photo[sha256], sha256))[: params.evaluate.overlays]
     for rank, sha256 in enumerate(worst):
         name = f"overlay-{rank:02d}-miou-{per_photo[sha256]:.2f}-{sha256[:8]}.jpg"
-        (folder / name).write_bytes(draw_sheet(sha256, [model], params))
+        (folder / name).write_bytes(draw_sheet(dataset, sha256, [model], params))
 
 
-def draw_sheet(sha256: str, models: Sequence[ClothingModel], params: Params) -> bytes:
-    """Draw a photo, its truth, and what each model says, side by side; gives a JPEG."""
-    photo, truth = read_photo(sha256)
+def draw_sheet(dataset: Dataset, sha256: str, models: Sequence[ClothingModel], params: Params) -> bytes:
+    """Draw a photo, its truth, and what each model says, side by side; return a JPEG."""
+    photo, truth = dataset.read_image(sha256), dataset.read_mask(sha256)
     masks = [truth, *(model.index_mask(photo) for model in models)]
     sheet = np.concatenate([_fit(panel) for panel in (photo, *(paint(photo, mask, params) for mask in masks))], axis=1)
     done, encoded = cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])

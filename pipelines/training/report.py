@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, MODEL
 from pipelines.params import Params
 from pipelines.reports.html import inline, render
 from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.training.changes import Changes
-from pipelines.training.data import clean_photos, metadata_of, photos_of
+from pipelines.training.data import clean_photos, metadata_of, photos_in
 from pipelines.training.evaluate import evaluate_model
 from pipelines.training.gate import Decision
 from pipelines.training.metrics import Evaluation, figures, figures_of_slices
@@ -44,17 +45,17 @@ class Contender:
 
 
 def write_page(
-    path: Path, title: str, decision: Decision | None, challenger: Contender, champion: Contender | None,
-    params: Params, changes: Changes | None = None,
+    path: Path, dataset: Dataset, title: str, decision: Decision | None, challenger: Contender,
+    champion: Contender | None, params: Params, changes: Changes | None = None,
 ) -> None:  # fmt: skip
-    """Write the report on what `train` left in the current folder and what the contenders answered.
+    """Write the report on what `train` left beside a dataset and what the contenders answered.
 
     It shows the photos on which the challenger is worst, and others chosen by chance, as many as `params.evaluate`
     says: photo, truth, champion and challenger side by side.
     """
     models = [one for one in (champion, challenger) if one]
     found, rounds = challenger.found, params.evaluate.resamples
-    columns = metadata_of(found.photos, params.evaluate.slices)
+    columns = metadata_of(dataset, found.photos, params.evaluate.slices)
     worst, others = choose(found, params)
     html = render(
         _TEMPLATE,
@@ -63,26 +64,26 @@ def write_page(
         decision=decision,
         changes=changes,
         metrics=figures(found, params.label_ids, rounds),
-        note="" if set(found.photos) <= set(clean_photos("test")) else _FLATTERING,
+        note="" if set(found.photos) <= set(clean_photos(dataset, "test")) else _FLATTERING,
         summary=_SUMMARY,
         columns=_COLUMNS,
         slices=figures_of_slices(found, columns, rounds, champion.found if champion else None),
-        pictures=_pictures(found, params),
+        pictures=_pictures(dataset, found, params),
         panels=["photo", "truth", *(one.name for one in models)],
         groups={
-            "The worst photos": _sheets(worst, models, params),
-            "Photos chosen by chance": _sheets(others, models, params),
+            "The worst photos": _sheets(dataset, worst, models, params),
+            "Photos chosen by chance": _sheets(dataset, others, models, params),
         },
     )
     path.write_text(html, encoding="utf-8")
 
 
-def write_folder_page(path: Path, params: Params) -> None:
-    """Write the report on the training in the current folder, which no champion and no gate has seen."""
-    model = load_model(MODEL, min_region_share=params.prelabel.min_region_share, reduced_precision=False)
-    photos = clean_photos("test") or photos_of("test")
-    contender = Contender("the model", model, evaluate_model(model, photos, params.label_ids))
-    write_page(path, f"trained on {len(photos_of('train'))} photos", None, contender, None, params)
+def write_folder_page(path: Path, dataset: Dataset, params: Params) -> None:
+    """Write the report on the training on a dataset which no champion and no gate has seen."""
+    model = load_model(dataset.path(MODEL), min_region_share=params.prelabel.min_region_share, reduced_precision=False)
+    photos = clean_photos(dataset, "test") or photos_in(dataset, "test")
+    contender = Contender("the model", model, evaluate_model(model, dataset, photos, params.label_ids))
+    write_page(path, dataset, f"trained on {len(photos_in(dataset, 'train'))} photos", None, contender, None, params)
 
 
 def choose(found: Evaluation, params: Params) -> tuple[list[str], list[str]]:
@@ -95,24 +96,26 @@ def choose(found: Evaluation, params: Params) -> tuple[list[str], list[str]]:
     return ranked[:count], chance.sample(rest, min(count, len(rest)))
 
 
-def _pictures(found: Evaluation, params: Params) -> dict[str, str]:
+def _pictures(dataset: Dataset, found: Evaluation, params: Params) -> dict[str, str]:
     pictures = {}
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder) / "picture.png"
         for name, draw in (
-            ("learning curves", partial(draw_curves, pd.read_csv(CURVES))),
+            ("learning curves", partial(draw_curves, pd.read_csv(dataset.path(CURVES)))),
             ("confusion matrix", partial(draw_confusion, found.confusion, ["background", *params.label_ids])),
-            ("are its probabilities honest?", partial(draw_calibration, found)),
+            ("calibration (reliability diagram)", partial(draw_calibration, found)),
         ):
             draw(scratch)
             pictures[name] = inline(scratch.read_bytes(), "png")
     return pictures
 
 
-def _sheets(photos: Sequence[str], models: Sequence[Contender], params: Params) -> list[dict[str, str]]:
+def _sheets(
+    dataset: Dataset, photos: Sequence[str], models: Sequence[Contender], params: Params
+) -> list[dict[str, str]]:
     sheets = []
     for sha256 in photos:
         scores = " · ".join(f"{one.name} {one.found.miou_of_photo[sha256]:.2f}" for one in models)
-        picture = draw_sheet(sha256, [one.model for one in models], params)
+        picture = draw_sheet(dataset, sha256, [one.model for one in models], params)
         sheets.append({"photo": sha256[:12], "scores": scores, "picture": inline(picture, "jpeg")})
     return sheets

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import START, STEPS
 from pipelines.errors import ModelError
 from pipelines.segmentation.model import WEIGHTS, ModelCard, build_network, load_card
@@ -32,28 +33,29 @@ class Start:
     steps: int = 0
 
 
-def take_start(network: torch.nn.Module, card: ModelCard, start: str) -> Start:
+def take_start(dataset: Dataset, network: torch.nn.Module, card: ModelCard, start: str) -> Start:
     """Give a network the weights of the one in data/start, and return what that is.
 
     An unfinished training is gone on with whatever `start` (`train.start`) says; a champion is with `champion` only. A
     network of another architecture is left alone, and a warning says so.
     """
-    if not (START / WEIGHTS).exists():
+    folder = dataset.path(START)
+    if not (folder / WEIGHTS).exists():
         if start == "champion":
             logger.info("there is no champion to go on from: training starts from scratch")
         return Start()
-    earlier = _read_earlier(START / STEPS.name)
+    earlier = _read_earlier(folder / STEPS.name)
     if start != "champion" and not earlier.is_cut_short:
         return Start()
-    theirs = load_card(START)
+    theirs = load_card(folder)
     pairs = {name: (getattr(theirs, name), getattr(card, name)) for name in ("architecture", "encoder", "decoder")}
     if different := [name for name, (their_value, our_value) in pairs.items() if their_value != our_value]:
         logger.warning("%s has other %s: training starts from scratch", earlier.version, " and ".join(different))
         return Start()
     try:
-        take_over(network, card, load_file(START / WEIGHTS), theirs)
+        take_over(network, card, load_file(folder / WEIGHTS), theirs)
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise ModelError(f"{START / WEIGHTS} cannot be loaded ({error}); run `maskloop retrain --again`") from error
+        raise ModelError(f"{folder / WEIGHTS} cannot be loaded ({error}); run `maskloop retrain --again`") from error
     if not earlier.is_cut_short:
         logger.info("the training starts from the weights of %s", earlier.version)
         return Start(earlier.version)

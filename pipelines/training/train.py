@@ -1,4 +1,4 @@
-"""DVC stage `train`: fit the network of params.yaml on the train side; writes model/ and curves.csv.
+"""DVC stage `train`: fit the network of params.yaml on the train split; writes model/ and curves.csv.
 
 A training is its optimizer steps: the same parameters, photos and processor give the same bytes, whatever else the
 machine does meanwhile, unless `max_minutes` cuts it short. Checkpoints lie in training/ meanwhile.
@@ -22,14 +22,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, MANIFEST, MODEL, START, STEPS, TRAINING
 from pipelines.errors import DatasetError, ModelError, TrainingError
+from pipelines.fs import write_atomically
 from pipelines.log import run_stage
 from pipelines.params import Params, TrainParams, load_params
 from pipelines.photos.decode import sha256_hex
 from pipelines.segmentation.model import ModelCard, new_network, save_model
 from pipelines.training.budget import Schedule
-from pipelines.training.data import Batches, Photos, RepeatFactorSampler, clean_photos, photos_of, processes
+from pipelines.training.data import Batches, Photos, RepeatFactorSampler, clean_photos, photos_in, processes
 from pipelines.training.live import LiveLog
 from pipelines.training.loop import COUNTED_BATCHES, VALIDATIONS, Loop
 from pipelines.training.module import Learner
@@ -41,22 +43,24 @@ _PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "num
 _ONE_OF_MANY = "LOCAL_RANK"  # torch's launcher sets it for processes that train together
 
 
-def train(params: Params) -> None:
-    """Train on the workspace in the current folder and write model/ and curves.csv.
+def train(dataset: Dataset, params: Params) -> None:
+    """Train on a dataset and write model/ and curves.csv beside it.
 
-    Raises DatasetError when the train side has fewer than two photos, or the test side none, and TrainingError when no
+    Raise DatasetError when the train split has fewer than two photos, or the test split none, and TrainingError when no
     network can be built as params.yaml says, or the training diverges.
     """
     options, begun = params.train, time.monotonic()
     _prepare_torch(options)
-    photos_of("test")  # better to hear now than after the training that nothing can be evaluated
+    photos_in(dataset, "test")  # better to hear now than after the training that nothing can be evaluated
     network, card = _network(options, params.label_ids)
-    start = take_start(network, card, options.start)
+    start = take_start(dataset, network, card, options.start)
     smaller = replace(card, height=options.image_height, width=options.image_width)
-    photos = Photos(photos_of("train"), smaller, augment=True)
+    photos = Photos(dataset, photos_in(dataset, "train"), smaller, augment=True)
     if len(photos) < 2:
-        raise DatasetError("training needs at least two photos on the train side; label more, then run `maskloop sync`")
-    validation, decides = _validation_photos(card)
+        raise DatasetError(
+            "training needs at least two photos in the train split; label more, then run `maskloop sync`"
+        )
+    validation, decides = _validation_photos(dataset, card)
     # Batch normalisation needs two photos per batch.
     size = min(options.batch_size, max(2, len(photos)))
     batches = Batches(RepeatFactorSampler(photos.pixels, options.repeat_threshold, options.seed), size)
@@ -76,9 +80,9 @@ def train(params: Params) -> None:
             learner, photos, batches, validation, schedule, steps_before=start.steps,
             patience=options.patience * batches.per_epoch if decides else 0, live=live,
         )  # fmt: skip
-        loop.run(TRAINING / _key(params) / "last.ckpt")
+        loop.run(dataset.path(TRAINING) / _key(dataset, params) / "last.ckpt")
     if processes()[0] == 0:
-        _write(loop, card, start, planned, schedule)
+        _write(dataset, loop, card, start, planned, schedule)
 
 
 def _network(options: TrainParams, label_ids: Mapping[str, int]) -> tuple[torch.nn.Module, ModelCard]:
@@ -98,16 +102,15 @@ def _network(options: TrainParams, label_ids: Mapping[str, int]) -> tuple[torch.
     return network, card
 
 
-def _write(loop: Loop, card: ModelCard, start: Start, planned: int, schedule: Schedule) -> None:
-    save_model(loop.network, card, MODEL)
+def _write(dataset: Dataset, loop: Loop, card: ModelCard, start: Start, planned: int, schedule: Schedule) -> None:
+    save_model(loop.network, card, dataset.path(MODEL))
     steps = {
         "planned_steps": planned, "done_steps": start.steps + schedule.done, "ended_by": schedule.ended_by,
         "started_from": start.version, "steps_before": start.steps,
     }  # fmt: skip
-    STEPS.unlink(missing_ok=True)  # may be linked into DVC's cache
-    STEPS.write_text(json.dumps(steps, indent=1) + "\n", encoding="utf-8")
-    pd.DataFrame(loop.curve).to_csv(CURVES, index=False, float_format="%.7g")
-    shutil.rmtree(TRAINING, ignore_errors=True)  # there is none of a short training
+    write_atomically(dataset.path(STEPS), (json.dumps(steps, indent=1) + "\n").encode())
+    pd.DataFrame(loop.curve).to_csv(dataset.path(CURVES), index=False, float_format="%.7g")
+    shutil.rmtree(dataset.path(TRAINING), ignore_errors=True)  # there is none of a short training
     logger.info("%d / %d steps done, ended by %s", steps["done_steps"], planned, schedule.ended_by)
 
 
@@ -123,14 +126,14 @@ def steps_to_do(options: TrainParams, per_epoch: int, before: int) -> tuple[int,
     return before + missing, missing
 
 
-def _validation_photos(card: ModelCard) -> tuple[Photos, bool]:
+def _validation_photos(dataset: Dataset, card: ModelCard) -> tuple[Photos, bool]:
     """Return the photos that the learning curve is made of, and whether they may decide when a training ends."""
-    photos, decides = photos_of("val"), True
+    photos, decides = photos_in(dataset, "val"), True
     if not photos:
-        photos, decides = clean_photos("test"), False
-        logger.info("no photo is on the val side: the learning curve is of %d test photos, to be looked at only",
+        photos, decides = clean_photos(dataset, "test"), False
+        logger.info("no photo is in the val split: the learning curve is of %d test photos, to be looked at only",
                     len(photos))  # fmt: skip
-    return Photos(photos, card, augment=False), decides
+    return Photos(dataset, photos, card, augment=False), decides
 
 
 def _prepare_torch(options: TrainParams) -> None:
@@ -158,35 +161,36 @@ def keep_freed_memory() -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _key(params: Params) -> str:
+def _key(dataset: Dataset, params: Params) -> str:
     """Name a training by all that it depends on: parameters, photos, masks, the network it goes on from, and code."""
-    parts = [training_code(), MANIFEST.read_bytes(), repr(params.train).encode(), repr(params.label_ids).encode()]
-    parts += [path.read_bytes() for path in sorted(START.glob("[!.]*"))]
+    parts = [training_code(), dataset.path(MANIFEST).read_bytes(), repr(params.train).encode()]
+    parts.append(repr(params.label_ids).encode())
+    parts += [path.read_bytes() for path in sorted(dataset.path(START).glob("[!.]*"))]
     versions = [platform.python_version(), *(f"{name} {version(name)}" for name in _PACKAGES)]
     return sha256_hex(b"\n".join([*parts, *map(str.encode, versions)]))[:16]
 
 
-def _on_all_gpus(count: int) -> None:
+def _on_all_gpus(dataset: Dataset, count: int) -> None:
     """Start this program anew, once for each GPU; with few photos, on fewer of them."""
-    count = min(count, max(1, len(photos_of("train")) // 2))
+    count = min(count, max(1, len(photos_in(dataset, "train")) // 2))
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m"]
     os.execv(sys.executable, [sys.executable, *launcher, "pipelines.training.train"])  # noqa: S606 # no shell
 
 
 def main() -> None:
     """Run the stage in the current folder; with several GPUs one process for each."""
-    gpus = torch.cuda.device_count()
+    dataset, gpus = Dataset(Path.cwd()), torch.cuda.device_count()
     if gpus > 1 and _ONE_OF_MANY not in os.environ:
-        _on_all_gpus(gpus)
+        _on_all_gpus(dataset, gpus)
     if _ONE_OF_MANY not in os.environ:
         torch.set_num_threads(os.cpu_count() or 1)
-        train(load_params(Path("params.yaml")))
+        train(dataset, load_params(Path("params.yaml")))
         return
     if gpus:
         torch.cuda.set_device(int(os.environ[_ONE_OF_MANY]))
     torch.distributed.init_process_group()
     try:
-        train(load_params(Path("params.yaml")))
+        train(dataset, load_params(Path("params.yaml")))
     finally:
         torch.distributed.destroy_process_group()
 

@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import copy
 
@@ -112,7 +113,11 @@ def put_before_the_gate(
     registry: Registry, published: Manifests, clone: Workspace, training: Training, lenient: Params
 ) -> Judge:
     def put(version: ModelVersion) -> ModelVersion:
-        return judge(registry, published, clone, training, version, lenient)  # type: ignore[arg-type]
+        judged, reason = judge(registry, published, clone, training, version, lenient)  # type: ignore[arg-type]
+        if reason is not None:
+            registry.promote(judged, reason)
+            judged = replace(judged, promoted=True, reason=reason)
+        return judged
 
     return put
 

@@ -1,26 +1,27 @@
-"""Labelled photos of other makers as a dataset folder that `train` and `evaluate` can work in."""
+"""Photos with masks as a dataset that `train` and `evaluate` can work in."""
 
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipelines.dataset.files import MANIFEST, encode_mask, image_path, mask_path
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST
+from pipelines.dataset.records import encode_mask
+from pipelines.dataset.shards import shard_of
 from pipelines.dataset.split import split_photos
 from pipelines.demo.archive import Archive
 from pipelines.errors import DatasetError, ImageError
-from pipelines.fs import write_atomically
 from pipelines.params import IGNORE, Params
 from pipelines.photos.decode import decode_image, perceptual_hash, sha256_hex
 
 logger = logging.getLogger(__name__)
 
 
-def write_dataset(folder: Path, source: Archive, params: Params, count: int = 1_000_000) -> pd.DataFrame:
+def write_dataset(dataset: Dataset, source: Archive, params: Params, count: int = 1_000_000) -> pd.DataFrame:
     """Write at most `count` photos, their masks and the manifest, divided by the project's own split.
 
     Photos that cannot be read or do not fit their mask are left out with a line in the log; of equal files one counts.
@@ -38,17 +39,20 @@ def write_dataset(folder: Path, source: Archive, params: Params, count: int = 1_
             logger.warning("%s is left out: it has %s pixels, its mask %s", name, photo.shape[:2], mask.shape)
             return None
         sha256, png = sha256_hex(data), encode_mask(mask)
-        write_atomically(folder / image_path(sha256), data)
-        write_atomically(folder / mask_path(sha256), png)
+        dataset.write_photo(sha256, data)
+        masks[sha256] = png
         return {
             "uri": name, "sha256": sha256, "phash": perceptual_hash(photo), "mask_sha256": sha256_hex(png),
             "class_ids": [int(value) for value in np.unique(mask) if value not in (0, IGNORE)],
         }  # fmt: skip
 
+    masks: dict[str, bytes] = {}
     with ThreadPoolExecutor() as pool:
         rows = [row for row in pool.map(write, source.take(0, count)) if row]
     if not rows:
         raise DatasetError("none of the photos can be used; the lines above say why")
     manifest = split_photos(pd.DataFrame(rows).drop_duplicates("sha256", ignore_index=True), None, params.split)
-    write_atomically(folder / MANIFEST, manifest.to_parquet(index=False))
+    for shard in sorted({shard_of(sha256) for sha256 in masks}):
+        dataset.masks.write_shard(shard, {sha256: png for sha256, png in masks.items() if shard_of(sha256) == shard})
+    dataset.write_table(MANIFEST, manifest)
     return manifest
