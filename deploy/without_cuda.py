@@ -1,9 +1,9 @@
-"""Fallback of deploy/Dockerfile: take CUDA out of the locked torch where PyTorch's builds for processors can't be had.
+"""Fallback of deploy/Dockerfile: remove CUDA from the locked torch where PyTorch's CPU builds are not available.
 
-The locked torch is built for CUDA, and its libraries must be there for the import to succeed. Those that are large and
-only called by a GPU are replaced by empty libraries with the same names and symbols, which end the process when one is
-called after all: 4 GB less. CUDA's runtime stays: with it torch finds out that there is no GPU. Run it where a C
-compiler and binutils are, with the interpreter of the environment to change.
+The locked torch is built for CUDA and cannot be imported without its libraries. Those that are large and only used with
+a GPU are replaced by empty libraries with the same names and symbols, which abort the process if one is called: 4 GB
+less. CUDA's runtime stays, because torch uses it to find out that there is no GPU. Run this with the interpreter of the
+environment to change; it needs a C compiler and binutils.
 """
 
 import shutil
@@ -13,29 +13,29 @@ import sysconfig
 from pathlib import Path
 
 SITE = Path(sysconfig.get_paths()["purelib"])
-KEPT_BYTES = 8_000_000  # smaller libraries stay as they are
+MIN_BYTES = 8_000_000  # smaller libraries stay as they are
 
 
 def symbols(library: Path, *options: str) -> set[str]:
-    """Give the names of a library's dynamic symbols, without their versions."""
+    """Return the names of a library's dynamic symbols, without their versions."""
     listed = subprocess.run(["nm", "-D", *options, str(library)], check=True, capture_output=True, text=True).stdout
     return {line.split()[-1].partition("@")[0] for line in listed.splitlines()}
 
 
 def main() -> None:
-    """Replace what is only called by a GPU, remove what is not even loaded, and try the import."""
+    """Replace libraries that are only used with a GPU, remove those that torch does not load, and test the import."""
     torch = SITE / "torch" / "lib"
-    wanted = set().union(*(symbols(one, "--undefined-only") for one in torch.glob("*.so*")))
+    wanted = set().union(*(symbols(library, "--undefined-only") for library in torch.glob("*.so*")))
     needed = subprocess.run(
         ["readelf", "-d", *map(str, torch.glob("*.so*"))], check=True, capture_output=True, text=True
     ).stdout
     for library in sorted((SITE / "nvidia").rglob("*.so*")):
-        if library.stat().st_size < KEPT_BYTES:
+        if library.stat().st_size < MIN_BYTES:
             continue
         provided = sorted(symbols(library, "--defined-only") & wanted)
         library.unlink()
         if f"[{library.name}]" not in needed:
-            continue  # loaded by another of these only
+            continue  # only loaded by another of these
         source = "void abort(void);\n" + "".join(f"void {name}(void) {{ abort(); }}\n" for name in provided)
         subprocess.run(
             ["gcc", "-shared", "-fPIC", "-w", f"-Wl,-soname,{library.name}", "-xc", "-", "-o", str(library)],

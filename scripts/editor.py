@@ -1,4 +1,4 @@
-"""Label Studio's labeling editor as a labeler's hands use it, for the browser tests and the pictures of the guide."""
+"""Label Studio's labeling editor, used as labelers use it, for the browser tests and the pictures of the guide."""
 
 from playwright.sync_api import Page
 
@@ -10,21 +10,21 @@ _TOOLS = {POINT: "key-point-tool", BOX: "rectangle-tool"}
 
 
 class Editor:
-    """An open task; places are shares (0..1) of the photo's width and height."""
+    """An open task; positions are shares (0..1) of the photo's width and height."""
 
     def __init__(self, page: Page, params: Params, photo_size: tuple[int, int]) -> None:
         self.page, self._params = page, params
         self._height, self._width = photo_size
 
     def auto_annotation(self, *, accept: bool) -> None:
-        """Switch smart tools on, and whether their answers become regions without being asked about."""
+        """Switch smart tools on; `accept` lets their answers become regions without confirmation."""
         self.page.get_by_text("Auto-Annotation", exact=True).click()
         if accept:
             self.page.get_by_text("Auto-Accept Suggestions", exact=True).click()
         self.page.wait_for_timeout(300)
 
     def smart_tool(self, group: str) -> None:
-        """Take the smart point or the smart box out of the tool bar."""
+        """Select the smart point or the smart box in the tool bar."""
         self.page.locator(".lsf-tool_smart:visible").last.hover()
         self.page.wait_for_timeout(400)
         self.page.locator(f"[aria-label={_TOOLS[group]}]:visible").click()
@@ -32,15 +32,15 @@ class Editor:
         self.page.wait_for_timeout(400)
 
     def label(self, group: str, label: str) -> None:
-        """Pick a label from one of the three lists."""
-        names = list(self._params.region_ids)  # the ignore label stands last
+        """Select a label in one of the three lists."""
+        names = list(self._params.region_ids)  # the ignore label is last
         place = self.page.locator(".lsf-label").nth(_GROUPS[group] * len(names) + names.index(label))
         place.scroll_into_view_if_needed()
         place.click()
         self.page.wait_for_timeout(200)
 
     def click(self, x: float, y: float, *, negative: bool = False) -> None:
-        """Click into the photo, with Alt for «not this»."""
+        """Click on the photo; a negative click is made with Alt."""
         if negative:
             self.page.keyboard.down("Alt")
         self.page.mouse.click(*self.at(x, y))
@@ -56,30 +56,30 @@ class Editor:
         self.page.mouse.up()
 
     def accept(self) -> None:
-        """Take the smart tool's answer as a region."""
+        """Accept the smart tool's answer as a region."""
         self.page.wait_for_timeout(500)
         self.page.locator(".lsf-auto-accept__action_type_accept").click()
         self.page.wait_for_timeout(500)
 
     def delete_all_regions(self) -> None:
-        """Start from an empty photo."""
+        """Delete every region of the task."""
         while (rows := self.page.locator(".lsf-outliner-item:visible")).count():
             rows.first.click()
             self.page.keyboard.press("Backspace")
             self.page.wait_for_timeout(300)
 
     def regions(self) -> list[str]:
-        """Give the labels of the regions in the list, in order."""
+        """Return the labels of the regions in the list, in order."""
         titles = self.page.locator(".lsf-outliner-item:visible .lsf-outliner-item__title")
         return [text.strip() for text in titles.all_inner_texts()]
 
     def submit(self) -> None:
-        """Submit, and wait until Label Studio has it."""
+        """Submit, and wait until Label Studio has stored the annotation."""
         with self.page.expect_response(lambda answer: "/annotations" in answer.url and answer.request.method == "POST"):
             self.page.get_by_text("Submit", exact=True).click()
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Give the place on the screen."""
+        """Return the position on the screen, in pixels."""
         shown = self.page.locator(".konvajs-content").first.bounding_box()
         assert shown is not None
         height = shown["height"]

@@ -1,4 +1,4 @@
-"""Take the pictures of docs/labelers.md: one photo labelled in the stream, as one of the demo's labelers sees it."""
+"""Take the screenshots of docs/labelers.md: one photo labelled in the stream, as one of the demo's labelers sees it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,7 +33,7 @@ _NO_RINGS = "() => document.querySelectorAll('.guide-ring').forEach(ring => ring
 
 
 def take_pictures(browser: Browser, settings: Settings, folder: Path) -> None:
-    """Write `labelers-*.jpg` into `folder`; what is drawn for them is thrown away again."""
+    """Write `labelers-*.jpg` into `folder`; the drafts drawn for them are deleted afterwards."""
     labels, params = connect(settings), load_params(settings.params_path)
     project = find_project(labels, params)
     camera = _Camera(browser.new_page(viewport={"width": 1360, "height": 860}), folder)
@@ -46,30 +46,30 @@ def take_pictures(browser: Browser, settings: Settings, folder: Path) -> None:
     page.wait_for_url(lambda url: "/user/login" not in url, wait_until="domcontentloaded")
     page.goto(f"{settings.url('label_studio')}/projects/{project}/data")
     page.wait_for_selector("text=Label All Tasks", timeout=60_000)
-    page.wait_for_timeout(4000)  # small pictures of the photos
+    page.wait_for_timeout(4000)  # thumbnails of the photos
     camera.shoot("start", "text=Label All Tasks")
-    with page.expect_response(lambda answer: "id=next_task" in answer.url) as handed:
+    with page.expect_response(lambda answer: "id=next_task" in answer.url) as served:
         page.get_by_text("Label All Tasks", exact=True).click()
-        task = handed.value.json()
-    if not task["predictions"][0]["result"]:  # one that is drawn without masks: the guide shows another
-        waiting = [one.id for one in list_tasks(labels, project) if not one.opened and one.prediction_versions]
+        task = served.value.json()
+    if not task["predictions"][0]["result"]:  # a blind task: the guide shows another one
+        waiting = [other.id for other in list_tasks(labels, project) if not other.opened and other.prediction_versions]
         task = labels.get(f"/api/tasks/{min(tasks_with_masks(labels, project, waiting))}/")
         page.goto(f"{settings.url('label_studio')}/projects/{project}/data?task={task['id']}")
     page.wait_for_selector(".konvajs-content canvas", timeout=60_000)
-    page.wait_for_timeout(5000)  # the editor draws strokes after the photo, without any sign of being done
-    with _nothing_left_behind(labels, int(task["id"])):
+    page.wait_for_timeout(5000)  # the editor draws strokes after the photo and does not signal when it is done
+    with _drafts_deleted(labels, int(task["id"])):
         _label(camera, Editor(page, params, (task["data"]["height"], task["data"]["width"])), task)
     page.close()
 
 
 class _Camera:
-    """Pictures of a page with red rings around what the text speaks of."""
+    """Screenshots of a page with red rings around the parts that the text explains."""
 
     def __init__(self, page: Page, folder: Path) -> None:
         self.page, self._folder = page, folder
 
     def shoot(self, name: str, *around: str | Box) -> None:
-        """Take `labelers-NAME.jpg` with a ring around each selector's element and each box."""
+        """Write `labelers-NAME.jpg` with a ring around each selector's element and each box."""
         for place in around:
             box = self.page.locator(place).last.bounding_box() if isinstance(place, str) else place
             assert box is not None, f"{name}: there is no {place} to put a ring around"
@@ -118,7 +118,7 @@ def _mask(region: Mapping[str, Any]) -> np.ndarray:
 
 
 def _deepest(mask: np.ndarray) -> tuple[float, float]:
-    """Give the place of a mask that is farthest from its border, as shares of width and height."""
+    """Return the point of a mask that is farthest from its border, as shares of width and height."""
     distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
     y, x = np.unravel_index(distance.argmax(), mask.shape)
     return float(x + 0.5) / mask.shape[1], float(y + 0.5) / mask.shape[0]
@@ -130,7 +130,7 @@ def _spot(editor: Editor, x: float, y: float) -> Box:
 
 
 @contextmanager
-def _nothing_left_behind(labels: LabelStudioClient, task: int) -> Iterator[None]:
+def _drafts_deleted(labels: LabelStudioClient, task: int) -> Iterator[None]:
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Take the documents' pictures from the running demo with headless Chromium: `make screenshots`."""
+"""Take the screenshots of the documents from the running demo with headless Chromium: `make screenshots`."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ QUIET = (
 def chromium(*more: str) -> Iterator[Browser]:
     """Start the system's Chromium, or Playwright's own when there is none, with `more` arguments."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("MASKLOOP_CHROMIUM") or next((found for name in names if (found := shutil.which(name))), None)
+    path = os.environ.get("MASKLOOP_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=[*QUIET, *more])
         try:
@@ -39,7 +39,7 @@ def chromium(*more: str) -> Iterator[Browser]:
 
 
 def log_in_to_label_studio(page: Page, settings: Settings) -> None:
-    """Fill the login form."""
+    """Log in by the login form."""
     page.goto(settings.url("label_studio") + "/user/login/")
     page.fill("input[name=email]", settings.label_studio_email)
     page.fill("input[name=password]", settings.label_studio_password.get_secret_value())
@@ -54,11 +54,11 @@ def open_task(page: Page, settings: Settings, project: int, task: int) -> None:
     page.wait_for_function(
         "() => [...document.querySelectorAll('img')].some(i => i.complete && i.naturalWidth > 300)", timeout=60_000
     )
-    page.wait_for_timeout(2500)  # the editor draws strokes after the photo, without any sign of being done
+    page.wait_for_timeout(2500)  # the editor draws strokes after the photo and does not signal when it is done
 
 
 def label_studio(page: Page, settings: Settings) -> None:
-    """Show an open task with the champion's masks."""
+    """Take an open task with the champion's masks."""
     labels, params = connect(settings), load_params(settings.params_path)
     project = find_project(labels, params)
     waiting = [task.id for task in list_tasks(labels, project) if not task.opened and task.prediction_versions]
@@ -71,7 +71,7 @@ def label_studio(page: Page, settings: Settings) -> None:
 
 
 def airflow(page: Page, settings: Settings) -> None:
-    """Show the newest retraining run as a grid."""
+    """Take the newest run of the retraining DAG as a grid."""
     run = Airflow(settings).runs(RETRAIN_DAG)[0]["dag_run_id"]
     page.goto(settings.url("airflow") + "/auth/login/")
     page.wait_for_selector("input[name=username]")
@@ -86,7 +86,7 @@ def airflow(page: Page, settings: Settings) -> None:
 
 
 def mlflow(page: Page, settings: Settings) -> None:
-    """Show the champion's run."""
+    """Take the run of the champion."""
     registry = Registry(settings)
     champion = registry.champion()
     if champion is None:
@@ -96,14 +96,14 @@ def mlflow(page: Page, settings: Settings) -> None:
     overlay = next(file.path for file in report if "overlay" in file.path)
     page.goto(
         f"{settings.url('mlflow')}/#/experiments/{experiment}/runs/{champion.run_id}/artifacts/{overlay}"
-        "?workflowType=machine_learning"  # and not MLflow's pages for language models
+        "?workflowType=machine_learning"  # instead of MLflow's pages for language models
     )
     page.wait_for_timeout(6000)
     page.screenshot(path=PICTURES / "mlflow.png")
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     settings = get_settings()
     PICTURES.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:

@@ -1,4 +1,4 @@
-"""Give Maskloop's own account in Airflow its password; in-process, because arguments of a command show in `ps`."""
+"""Set the password of Maskloop's account in Airflow; in-process, because `ps` shows the arguments of a command."""
 
 from airflow.providers.fab.auth_manager.cli_commands.utils import get_application_builder
 
@@ -6,7 +6,7 @@ from pipelines.settings import get_settings
 
 
 def main() -> None:
-    """Create the account with the role Admin, or bring its password in line with the secret."""
+    """Create the account with the role Admin, or set its password to that of the secret."""
     settings = get_settings()
     name, password = settings.airflow_user, settings.airflow_password.get_secret_value()
     with get_application_builder() as builder:

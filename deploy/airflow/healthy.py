@@ -1,4 +1,4 @@
-"""Exit well when a part of Airflow is alive: `healthy.py scheduler|dag_processor|triggerer|worker`."""
+"""Exit with 0 when a part of Airflow is alive: `healthy.py scheduler|dag_processor|triggerer|worker`."""
 
 import json
 import socket
@@ -7,7 +7,7 @@ import urllib.request
 
 
 def main(part: str) -> bool:
-    """Ask the API server for the part's heartbeat; a worker has none there, and serves its logs while it lives."""
+    """Return whether a part is alive: by its heartbeat in the API server, or a worker by the port of its logs."""
     if part == "worker":
         socket.create_connection(("127.0.0.1", 8793), timeout=4).close()
         return True
