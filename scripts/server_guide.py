@@ -1,4 +1,4 @@
-"""Take the screenshots of docs/deploy.md from a server that runs on this machine: `python -m scripts.server_guide FOLDER`.
+"""Take the screenshots of docs/deploy.md from a server on this machine: `python -m scripts.server_guide FOLDER`.
 
 FOLDER is the server's, with the names that it has without a domain. The demo should have run on it.
 """
