@@ -1,10 +1,10 @@
 """Maskloop: a closed, data-versioned labelling loop for image segmentation.
 
-What happens at each station of the loop lives here; when it happens is in `dags/`, how models are served in `bentos/`.
+This package holds what the loop does; `dags/` decides when it is done, and `bentos/` serves the models over HTTP.
 """
 
 import os
 
-# Threads of OpenMP spin while they wait for each other, unless this is set before torch loads it. On a busy machine a
-# thread that spins keeps the one it waits for from working, and a training of two threads takes many times as long.
+# Unless this is set before torch loads OpenMP, its threads spin while they wait for each other. On a busy machine a
+# spinning thread blocks the one that it waits for, and a training with two threads takes many times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,1 +1,5 @@
-"""Labelled photos in and out: importing masks of other tools, and dataset versions in the formats of other tools."""
+"""Labelled photos in and out of the loop.
+
+`importer` turns externally labelled photos into annotations; `export` writes a dataset version in other formats, with
+one module per format.
+"""

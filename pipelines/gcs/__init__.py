@@ -1,1 +1,4 @@
-"""Google Cloud Storage: all access to buckets (`client`), their settings as code (`buckets`), and `credentials`."""
+"""Google Cloud Storage, or a local server that emulates it.
+
+`client` reads and writes objects, `buckets` holds the buckets' settings as code, `credentials` finds the account's key.
+"""

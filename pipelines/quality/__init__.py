@@ -1,1 +1,5 @@
-"""How far labels can be trusted: annotations that look wrong, and how well people agree."""
+"""How far labels can be trusted.
+
+`folds` and `label_errors` rank masks that look wrong, `agreement` compares annotators, `planted` measures who accepts
+planted errors, and `review` shows the results to people.
+"""

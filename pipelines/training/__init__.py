@@ -1,1 +1,4 @@
-"""From a dataset version to a model version: train, evaluate, register, compare, promote."""
+"""From a dataset version to a model version: train, evaluate, register, compare with the champion, promote.
+
+`pipeline` runs the steps; `train` and `evaluate` are DVC stages, and `gate` decides about a promotion.
+"""
