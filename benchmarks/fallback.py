@@ -42,8 +42,8 @@ def run() -> list[Row]:
         for label_id in np.flatnonzero(np.bincount(drawn.mask.ravel()) > _SMALLEST * drawn.mask.size)[1:]:
             truth = drawn.mask == label_id
             for kind, prompts in _asked(drawn.mask, truth, params.label_names[int(label_id)]):
-                wanted = truth if prompts.box is not None else _part_at(truth, prompts.points[0])
-                masks = (alone.segment(prompts)[0], helped.segment(prompts)[0], _opencv(drawn.image, prompts))
+                wanted = truth if prompts.box is not None else _part_at(truth, prompts.point_coords[0])
+                masks = (alone.predict(prompts)[0], helped.predict(prompts)[0], _opencv(drawn.image, prompts))
                 scores = [_iou(mask, wanted) for mask in masks]
                 found.setdefault(kind, []).append((scores[0], scores[1], scores[2]))
     return [row for kind, scores in found.items() for row in _rows(kind, scores)]
@@ -82,7 +82,7 @@ def _opencv(photo: np.ndarray, prompts: Prompts) -> np.ndarray:
         cv2.grabCut(image, trimap, (x1, y1, x2 - x1, y2 - y1), *models, 5, cv2.GC_INIT_WITH_RECT)
     else:
         trimap[height // 20 : -height // 20, width // 20 : -width // 20] = cv2.GC_PR_BGD
-        for place, positive in zip(prompts.points.astype(int).tolist(), prompts.positive, strict=True):
+        for place, positive in zip(prompts.point_coords.astype(int).tolist(), prompts.point_labels, strict=True):
             cv2.circle(trimap, place, 10, cv2.GC_FGD if positive else cv2.GC_BGD, -1)
         cv2.grabCut(image, trimap, (0, 0, 0, 0), *models, 5, cv2.GC_INIT_WITH_MASK)
     return np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))

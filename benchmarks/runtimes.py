@@ -22,7 +22,7 @@ from segment_anything import sam_model_registry
 from benchmarks.harness import Row, compare_several
 from pipelines.params import load_params
 from pipelines.segmentation.model import Probabilities, new_network
-from pipelines.segmentation.runtime import Forward, callers_at_once, compile_network, multiplies_bfloat16
+from pipelines.segmentation.runtime import Forward, compile_network, max_concurrency, multiplies_bfloat16
 from pipelines.settings import PROJECT_ROOT
 
 
@@ -65,11 +65,11 @@ def _call(way: Forward, batch: np.ndarray) -> Callable[[], object]:
 
 def _openvino(network: torch.nn.Module, shape: tuple[int, ...], *, reduced_precision: bool = False) -> Forward:
     count, *size = shape
-    callers = min(count, callers_at_once())
+    concurrency = min(count, max_concurrency())
     forward = compile_network(
-        network, (size[0], size[1], size[2]), callers=callers, reduced_precision=reduced_precision
+        network, (size[0], size[1], size[2]), concurrency=concurrency, reduced_precision=reduced_precision
     )
-    pool = ThreadPoolExecutor(callers)
+    pool = ThreadPoolExecutor(concurrency)
     return lambda batch: np.concatenate(list(pool.map(forward, np.split(batch, len(batch)))))
 
 

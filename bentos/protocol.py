@@ -1,4 +1,4 @@
-"""What both services share of Label Studio's ML backend protocol: events, logins, and errors as clear answers."""
+"""The part of Label Studio's ML backend protocol that both services share: events, login, and errors as answers."""
 
 import base64
 import json
@@ -15,16 +15,15 @@ from pipelines.log import REQUEST_ID
 from pipelines.settings import get_settings
 
 requests_log = logging.getLogger("bentos.requests")
-_MOST_BYTES = 64 << 20  # of a request: Label Studio sends up to a hundred tasks with what was drawn on them
+_MAX_BYTES = 64 << 20  # of a request: Label Studio sends up to a hundred tasks with what was drawn on them
 _STATUS = ((DataError, 400), (ContractError, 409), (BusyError, 503))
 
 
 def backend_app(title: str) -> FastAPI:
-    """Make an app that asks for the services' login, accepts Label Studio's events, and answers errors with a message.
+    """Return an app that asks for the services' login, accepts Label Studio's events and explains errors.
 
-    Unusable input is HTTP 400, labels that disagree 409, too much at once 503; what lies with another server is 502.
-    Requests of more than 64 MB are 413, those that do not tell their length 411, those that are no JSON 415. `/health`
-    needs no login.
+    Unusable input is HTTP 400, labels that disagree 409, too many items at once 503, an error of another server 502.
+    Requests of more than 64 MB are 413, without a length 411, without JSON 415. `/health` needs no login.
     """
     app = FastAPI(title=title)
     if not requests_log.handlers:
@@ -32,20 +31,20 @@ def backend_app(title: str) -> FastAPI:
         requests_log.setLevel(logging.INFO)
 
     @app.middleware("http")
-    async def require_login(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+    async def require_login(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         if request.url.path == "/health":
-            return await go_on(request)
-        if _is_welcome(request.headers.get("authorization", "")):
-            begun = time.perf_counter()
-            answer = _refused(request) or await go_on(request)
-            _note(request, answer.status_code, time.perf_counter() - begun)
+            return await call_next(request)
+        if _is_authorized(request.headers.get("authorization", "")):
+            started = time.perf_counter()
+            answer = _refusal(request) or await call_next(request)
+            _log_request(request, answer.status_code, time.perf_counter() - started)
             return answer
         detail = "this service asks for a login: MASKLOOP_SERVICE_USER and MASKLOOP_SERVICE_PASSWORD, as basic auth"
         return JSONResponse({"detail": detail}, 401, {"WWW-Authenticate": 'Basic realm="maskloop"'})
 
     @app.post("/webhook")
     async def webhook() -> dict[str, str]:
-        """Accept events; stations read the state of the stores themselves."""
+        """Accept events; the pipelines read the state of the stores themselves."""
         return {"status": "ok"}
 
     @app.exception_handler(MaskloopError)
@@ -56,8 +55,8 @@ def backend_app(title: str) -> FastAPI:
     return app
 
 
-def _note(request: Request, status: int, seconds: float) -> None:
-    """Log a request as a line of JSON; `asked_by` names the DAG, run and task, or is empty for Label Studio's."""
+def _log_request(request: Request, status: int, seconds: float) -> None:
+    """Log a request as a line of JSON; `asked_by` names the DAG, run and task, and is empty for Label Studio."""
     line = {
         "path": request.url.path, "status": status, "seconds": round(seconds, 3),
         "asked_by": request.headers.get(REQUEST_ID, ""),
@@ -65,19 +64,19 @@ def _note(request: Request, status: int, seconds: float) -> None:
     requests_log.info(json.dumps(line))
 
 
-def _refused(request: Request) -> Response | None:
+def _refusal(request: Request) -> Response | None:
     length = request.headers.get("content-length", "")
     if request.method == "POST" and not length.isdecimal():
-        return JSONResponse({"detail": "the request must tell its length: Content-Length"}, 411)
-    if length.isdecimal() and int(length) > _MOST_BYTES:
-        return JSONResponse({"detail": f"more than {_MOST_BYTES >> 20} MB: send fewer tasks at a time"}, 413)
+        return JSONResponse({"detail": "the request must have its length: Content-Length"}, 411)
+    if length.isdecimal() and int(length) > _MAX_BYTES:
+        return JSONResponse({"detail": f"more than {_MAX_BYTES >> 20} MB: send fewer tasks at a time"}, 413)
     if length not in ("", "0") and not request.headers.get("content-type", "").startswith("application/json"):
         return JSONResponse({"detail": "the body must be JSON: Content-Type: application/json"}, 415)
     return None
 
 
-def _is_welcome(authorization: str) -> bool:
+def _is_authorized(authorization: str) -> bool:
     settings = get_settings()
     password = settings.service_password.get_secret_value()
-    wanted = base64.b64encode(f"{settings.service_user}:{password}".encode()).decode()
-    return not password or secrets.compare_digest(authorization.encode(), f"Basic {wanted}".encode())
+    expected = base64.b64encode(f"{settings.service_user}:{password}".encode()).decode()
+    return not password or secrets.compare_digest(authorization.encode(), f"Basic {expected}".encode())

@@ -13,14 +13,14 @@ from pipelines.gcs.client import EMBEDDINGS, BucketBlobStore, connect
 from pipelines.labelstudio.ml_backend import batch_answer, click_answer, empty_answer, parse_prompts, parse_request
 from pipelines.params import load_params
 from pipelines.photos.reader import PhotoReader
-from pipelines.segmentation.batching import Admission
+from pipelines.segmentation.batching import RequestLimiter
 from pipelines.segmentation.interactive import choose_segmenter
 from pipelines.services import ask_probabilities
 from pipelines.settings import get_settings
 
-# In work at a time, of the forty threads that there are. Photos that must be encoded first take seconds, so they have a
-# door of their own: clicks on photos that are ready never queue behind them.
-_MOST_CLICKS, _MOST_WAITING = 24, 12
+# Requests in work at a time, of the server's forty threads. Photos that must be encoded first take seconds, so they
+# have a limit of their own: clicks on encoded photos never wait behind them.
+_MAX_CLICKS, _MAX_ENCODES = 24, 12
 
 logger = logging.getLogger(__name__)
 app = backend_app("Maskloop Segment Anything")
@@ -29,15 +29,15 @@ app = backend_app("Maskloop Segment Anything")
 @bentoml.service(name="maskloop_segment_anything", workers=1, traffic={"timeout": 300})
 @bentoml.asgi_app(app, path="/")
 class SegmentAnything:
-    """Segment Anything with an official checkpoint; GrabCut, and it says so, where none can be had."""
+    """Segment Anything with an official checkpoint, or GrabCut where none can be had; `/health` says which and why."""
 
     def __init__(self) -> None:
         settings = get_settings()
         params = load_params(settings.params_path)
         client = connect(settings)
         self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels, settings.hosts)
-        self.door = Admission(_MOST_CLICKS, "clicks")
-        self.waiting_room = Admission(_MOST_WAITING, "clicks on photos that are looked at for the first time")
+        self.click_limiter = RequestLimiter(_MAX_CLICKS, "clicks")
+        self.encode_limiter = RequestLimiter(_MAX_ENCODES, "clicks on photos that must be encoded first")
         self.segmenter, self.reason = choose_segmenter(
             settings.sam_checkpoint,
             settings.var / "segment-anything",
@@ -48,33 +48,36 @@ class SegmentAnything:
 
     @app.get("/health")
     async def health(self) -> dict[str, str]:
-        """Answer when the model is loaded; `fallback` says why it is not Segment Anything."""
+        """Return 200 once the model is loaded; `fallback` says why it is not Segment Anything."""
         return {"status": "UP", "model_version": self.segmenter.version, "fallback": self.reason}
 
     @app.post("/setup")
     async def setup(self) -> dict[str, str]:
-        """Tell Label Studio which segmenter answers."""
+        """Return the segmenter in use, for Label Studio."""
         return {"model_version": self.segmenter.version}
 
     @app.get("/versions")
     async def versions(self) -> dict[str, list[str]]:
-        """List what can be asked for: the segmenter in use."""
+        """Return the versions that can be asked for: the segmenter in use."""
         return {"versions": [self.segmenter.version]}
 
     @app.post("/embed")
     def embed(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Make photos ready for clicks, or, without `compute`, tell which are; one bad photo stops no other."""
+        """Encode photos before the first click, or, without `compute`, return which are encoded.
+
+        `problems` has a message for each photo that cannot be read; the others are encoded all the same.
+        """
         ready, problems = [], {}
         for position, address in enumerate(parse_request(body).photos):
             try:
-                found = self.photos.resolve(address)
+                resolved = self.photos.resolve(address)
                 if body.get("compute"):
-                    self.segmenter.ready(found, partial(self.photos.open, found))
-                ready.append(self.segmenter.is_ready(found))
+                    self.segmenter.set_image(resolved, partial(self.photos.open, resolved))
+                ready.append(self.segmenter.is_ready(resolved))
             except MaskloopError as error:
                 problems[position] = str(error)
                 ready.append(False)
-            except Exception as error:  # one photo must not cost the others theirs
+            except Exception as error:  # the other photos of the request are still encoded
                 logger.exception("photo %s cannot be encoded", address.uri)
                 problems[position] = f"an error of the service itself, see its log: {error!r}"
                 ready.append(False)
@@ -82,21 +85,22 @@ class SegmentAnything:
 
     @app.post("/predict")
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Answer one click with one region; a batch has no clicks, so there is nothing to say.
+        """Answer one click with one region; a batch, which has no clicks, gets no masks.
 
-        Whoever draws without masks must not be shown the champion's opinion by a click either, so it is only asked
-        where a prediction proposes regions.
+        Whoever draws without pre-labels must not see the champion's masks through clicks either, so its probabilities
+        are a prior only where a prediction of the task proposes regions.
         """
         request, version = parse_request(body), self.segmenter.version
         if not request.context or not request.photos:
             return batch_answer([None] * len(request.photos), version)
         address = self.photos.resolve(request.photos[0])
-        door = self.door if self.segmenter.is_ready(address) else self.waiting_room
-        with door.admitted(1):
-            photo = self.segmenter.ready(address, partial(self.photos.open, address), ask_champion=request.shows_masks)
+        limiter = self.click_limiter if self.segmenter.is_ready(address) else self.encode_limiter
+        with limiter.acquire():
+            open_photo = partial(self.photos.open, address)
+            predictor = self.segmenter.set_image(address, open_photo, use_prior=request.shows_masks)
             try:
-                prompts = parse_prompts(request.context, photo.height, photo.width)
+                prompts = parse_prompts(request.context, predictor.height, predictor.width)
             except PromptError:
                 return empty_answer(version)
-            mask, score = photo.segment(prompts)
+            mask, score = predictor.predict(prompts)
             return click_answer(mask, prompts.label, score, version)

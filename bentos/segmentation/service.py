@@ -13,13 +13,13 @@ from pipelines.models.champion import ChampionPoller
 from pipelines.params import load_params
 from pipelines.photos.reader import PhotoReader
 from pipelines.records import NO_MODEL
-from pipelines.segmentation.batching import Admission
+from pipelines.segmentation.batching import RequestLimiter
 from pipelines.segmentation.cold_start import load_cold_start
-from pipelines.segmentation.transforms import expect_many_callers
+from pipelines.segmentation.transforms import use_single_threaded_opencv
 from pipelines.services import pack_probabilities
 from pipelines.settings import get_settings
 
-_MOST_PHOTOS = 256  # in work at a time; Label Studio itself sends up to 100 in one request
+_MAX_PHOTOS = 256  # in work at a time; Label Studio itself sends up to 100 in one request
 
 app = backend_app("Maskloop segmentation")
 
@@ -27,16 +27,16 @@ app = backend_app("Maskloop segmentation")
 @bentoml.service(name="maskloop_segmentation", workers=1, traffic={"timeout": 300})
 @bentoml.asgi_app(app, path="/")
 class Segmentation:
-    """One champion per process, reloaded when the registry's alias moves."""
+    """The champion, reloaded when the registry's alias moves."""
 
     def __init__(self) -> None:
-        expect_many_callers()
+        use_single_threaded_opencv()
         self.settings = settings = get_settings()
         params = load_params(settings.params_path)
         share = params.prelabel.min_region_share
         client = connect(settings)
         self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels, settings.hosts)
-        self.door = Admission(_MOST_PHOTOS, "photos")
+        self.limiter = RequestLimiter(_MAX_PHOTOS, "photos")
         classes = params.prelabel.cold_start
         cold_start = partial(load_cold_start, settings.cold_start, classes, params.label_ids, min_region_share=share)
         self.champion = ChampionPoller(
@@ -47,58 +47,58 @@ class Segmentation:
 
     @app.get("/health")
     async def health(self) -> dict[str, str]:
-        """Answer as soon as the process serves; Label Studio waits one second for this."""
+        """Return 200 as soon as the process serves; Label Studio waits one second for this."""
         return {"status": "UP", "model_version": self.champion.version, "problem": self.champion.problem}
 
     @app.post("/setup")
     async def setup(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Tell Label Studio the version that predictions will carry, and the labels the model knows.
+        """Return the version that predictions will carry and the labels that the model knows, for Label Studio.
 
-        Labels of the project that are not those of params.yaml and the model are an error that names them.
+        Raises ContractError, which names the labels, when those of the project, params.yaml and the model disagree.
         """
         require_same_labels_in(body, load_params(self.settings.params_path), self.champion.labels)
         return {"model_version": self.champion.version, "labels": self.champion.labels}
 
     @app.get("/versions")
     async def versions(self) -> dict[str, list[str]]:
-        """List what can be asked for: the champion."""
+        """Return the versions that can be asked for: the champion."""
         return {"versions": [self.champion.version]}
 
     @app.post("/reload")
     def reload(self) -> dict[str, Any]:
-        """Follow the registry's alias now instead of at the next poll."""
+        """Poll the registry now; returns whether another model serves."""
         return {"changed": self.champion.refresh(), "model_version": self.champion.version}
 
     @app.post("/predict")
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Pre-label a batch of tasks; a photo that cannot be read gets no prediction and stops nothing.
+        """Pre-label a batch of tasks; a photo that cannot be read gets no prediction, and the others do.
 
-        Label Studio itself, which asks when somebody opens a task without a prediction, gets none: who may see masks of
-        which photo, only the prelabel station knows.
+        Label Studio itself, which asks when somebody opens a task without a prediction, gets none: only the prelabel
+        pipeline knows who may see masks of which photo.
         """
         request, model = parse_request(body), self.champion.model
         photos = request.photos
         if model is None or request.by_label_studio:
             return batch_answer([None] * len(photos), model.version if model else NO_MODEL)
-        with self.door.admitted(len(photos)):
+        with self.limiter.acquire(len(photos)):
             predictions, problems = self.photos.each(photos, lambda photo: prediction_json(model.predict(photo)))
         return {**batch_answer(predictions, model.version), "problems": problems}
 
     @app.post("/score")
     def score(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Score photos without drawing masks; None, and why, for a photo that cannot be read."""
+        """Score photos without drawing masks; a photo that cannot be read gets None and a problem."""
         photos, model = parse_request(body).photos, self.champion.model
         if model is None:
             return {"scores": [None] * len(photos), "model_version": NO_MODEL, "problems": {}}
-        with self.door.admitted(len(photos)):
+        with self.limiter.acquire(len(photos)):
             scores, problems = self.photos.each(photos, model.score)
         return {"scores": scores, "model_version": model.version, "problems": problems}
 
     @app.post("/probabilities")
     def probabilities(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Give what the champion thinks of one photo, label by label, as the click service asks for it."""
+        """Return the champion's probabilities of one photo, label by label, for the click service."""
         address, model = parse_request(body).photos[0], self.champion.model
         if model is None:
             return {}
-        with self.door.admitted(1), self.photos.open(address) as photo:
+        with self.limiter.acquire(1), self.photos.open(address) as photo:
             return pack_probabilities(model.probabilities(photo), model.card.labels)

@@ -1,4 +1,4 @@
-"""One photo per call for people, whatever the network likes best; and a door that lets in no more than fits."""
+"""From networks that take batches to calls with one photo each, and a limit on the requests in work."""
 
 import threading
 from collections.abc import Iterator
@@ -9,31 +9,31 @@ import numpy as np
 import torch
 
 from pipelines.errors import BusyError
-from pipelines.segmentation.runtime import Forward, callers_at_once
+from pipelines.segmentation.runtime import Forward, max_concurrency
 
 
-def one_at_a_time(forward: Forward) -> Forward:
-    """Make a function of one (C, H, W) array of a network's function of batches; any thread may call it."""
+def per_item(forward: Forward) -> Forward:
+    """Return a function of one (C, H, W) array, made of a network's function of batches; any thread may call it."""
     if torch.cuda.is_available():
-        return Batched(forward, callers_at_once())
+        return Batched(forward, max_concurrency())
     return lambda item: forward(item[None])[0]
 
 
 class Batched:
-    """Adaptive batching: what arrives while the network runs goes through it together the next time.
+    """Adaptive batching: items that arrive while the network runs form its next batch.
 
-    Calls of many threads with one (C, H, W) array each are run as (N, C, H, W) batches of at most `largest`. Nothing
-    waits for a batch to fill, so a photo that comes alone loses no time, and there is no thread and no queue to look
-    after: whoever finds the network free runs it for everybody who waits.
+    Calls of many threads with one (C, H, W) array each run as (N, C, H, W) batches of at most `max_batch_size`. No call
+    waits for a batch to fill, so a single photo loses no time, and there is no thread and no queue to manage: the
+    thread that finds the network free runs it for all threads that wait.
     """
 
-    def __init__(self, forward: Forward, largest: int) -> None:
-        self._forward, self._largest = forward, largest
+    def __init__(self, forward: Forward, max_batch_size: int) -> None:
+        self._forward, self._max_batch_size = forward, max_batch_size
         self._waiting: list[tuple[np.ndarray, Future[np.ndarray]]] = []
         self._lock, self._running = threading.Lock(), threading.Lock()
 
     def __call__(self, item: np.ndarray) -> np.ndarray:
-        """Give the network's output for one item; an error of its batch reaches everybody in the batch."""
+        """Return the network's output for one item; an error of a batch reaches every caller of the batch."""
         future: Future[np.ndarray] = Future()
         with self._lock:
             self._waiting.append((item, future))
@@ -45,10 +45,10 @@ class Batched:
 
     def _run_next(self) -> None:
         with self._lock:
-            batch, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+            batch, self._waiting = self._waiting[: self._max_batch_size], self._waiting[self._max_batch_size :]
         try:
             outputs = self._forward(np.stack([item for item, _ in batch]))
-        except BaseException as error:  # whatever it is, those who wait must hear of it instead of waiting for ever
+        except BaseException as error:  # whatever it is, the threads that wait must get it instead of waiting for ever
             for _, future in batch:
                 future.set_exception(error)
         else:
@@ -56,25 +56,28 @@ class Batched:
                 future.set_result(output)
 
 
-class Admission:
-    """A door that lets in work up to a limit, and turns away what is more at once instead of letting it pile up."""
+class RequestLimiter:
+    """Limits the work in progress: what exceeds `limit` is refused at once instead of queued.
 
-    def __init__(self, limit: int, what: str) -> None:
-        self.limit, self._what = limit, what
-        self._inside, self._lock = 0, threading.Lock()
+    `items` names in error messages what is counted, such as "photos".
+    """
+
+    def __init__(self, limit: int, items: str) -> None:
+        self.limit, self._items = limit, items
+        self._in_work, self._lock = 0, threading.Lock()
 
     @contextmanager
-    def admitted(self, count: int) -> Iterator[None]:
-        """Hold places for `count` pieces of work; raises BusyError when there are not as many left."""
+    def acquire(self, count: int = 1) -> Iterator[None]:
+        """Count `count` items as in work while the block runs; raises BusyError when that exceeds the limit."""
         with self._lock:
-            if self._inside + count > self.limit:
+            if self._in_work + count > self.limit:
                 raise BusyError(
-                    f"{self._inside} {self._what} are being worked on and {count} more would exceed the limit of "
+                    f"{self._in_work} {self._items} are in work and {count} more would exceed the limit of "
                     f"{self.limit}; ask again in a few seconds, or for fewer at a time"
                 )
-            self._inside += count
+            self._in_work += count
         try:
             yield
         finally:
             with self._lock:
-                self._inside -= count
+                self._in_work -= count

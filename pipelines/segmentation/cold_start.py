@@ -1,6 +1,6 @@
 """Masks before the first own model: a SegFormer of Hugging Face whose classes params.yaml maps to our labels.
 
-Xie et al.: «SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers» (2021).
+Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers" (2021).
 """
 
 import hashlib
@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 
 from pipelines.errors import ContractError, ModelError
 from pipelines.segmentation.model import ClothingModel, ModelCard
-from pipelines.segmentation.runtime import callers_at_once, compile_network
+from pipelines.segmentation.runtime import compile_network, max_concurrency
 
 _WEIGHTS = "model.safetensors"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, where the checkpoint names no others
-_SIDE = 512
+_INPUT_SIZE = 512
 
 
 def load_cold_start(
@@ -28,8 +28,8 @@ def load_cold_start(
 ) -> ClothingModel:
     """Load a SegFormer from a folder, or by its Hugging Face name (`owner/name` or `owner/name@revision`).
 
-    `classes` gives our label of each of the checkpoint's classes; classes it leaves out are background, and the
-    probabilities of classes of one label are added up before the most probable label wins.
+    `classes` maps the checkpoint's classes to our labels; classes that it leaves out are background, and the
+    probabilities of classes with one label are added up before the most probable label wins.
 
     Raises ModelError when the checkpoint cannot be had, holds no safetensors or another network, or lacks a class, and
     ContractError when params.yaml has no such label.
@@ -53,7 +53,7 @@ def load_cold_start(
     height, width, mean, std = _preprocessing(folder)
     card = ModelCard("Segformer", checkpoint, height, width, mean, std, labels)
     merged = _Merged(network, torch.from_numpy(merge))
-    forward = compile_network(merged, (3, height, width), callers=callers_at_once())
+    forward = compile_network(merged, (3, height, width), concurrency=max_concurrency())
     with (folder / _WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     name = checkpoint.partition("@")[0].rstrip("/").rpartition("/")[2]
@@ -74,7 +74,7 @@ class _Merged(torch.nn.Module):
 
 
 def _load(checkpoint: str) -> tuple[Any, Path]:
-    """Give the network and the folder its files are in."""
+    """Return the network and the folder that holds its files."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     from huggingface_hub import snapshot_download
@@ -93,12 +93,7 @@ def _load(checkpoint: str) -> tuple[Any, Path]:
                 f"{checkpoint} is a {kind} and no SegFormer; set MASKLOOP_COLD_START to one, or to nothing"
             )
         network = SegformerForSemanticSegmentation.from_pretrained(folder, use_safetensors=True, local_files_only=True)
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # what the hub and transformers raise for names, lines, files
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:  # of the hub and of transformers
         raise ModelError(f"the cold-start model {checkpoint} cannot be loaded ({error}); {remedy}") from error
     return network.eval(), folder
 
@@ -110,6 +105,6 @@ def _preprocessing(folder: Path) -> tuple[int, int, tuple[float, ...], tuple[flo
     if not isinstance(size, Mapping):  # older files hold one number
         size = {"height": size, "width": size}
     return (
-        int(size.get("height", _SIDE)), int(size.get("width", _SIDE)),
+        int(size.get("height", _INPUT_SIZE)), int(size.get("width", _INPUT_SIZE)),
         tuple(fields.get("image_mean", _MEAN)), tuple(fields.get("image_std", _STD)),
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""Image embeddings of Segment Anything, kept in three tiers: memory, disk, bucket.
+"""Image embeddings of Segment Anything, cached in three tiers: memory, disk, bucket.
 
-An embedding is encoded once per photo and checkpoint, however many people click meanwhile: the first caller computes,
-the others wait for that photo alone. The result is written once, atomically, in half precision (a 256×64×64 embedding
-is 2 MiB), survives restarts, and is shared with other processes and machines through the bucket.
+A photo is encoded once per checkpoint, however many people click meanwhile: the first caller computes, and the others
+wait for that photo only. The embedding is written once, atomically, in half precision (256×64×64 values are 2 MiB),
+survives restarts, and is shared with other processes and machines through the bucket.
 """
 
 import io
@@ -21,123 +21,123 @@ import numpy as np
 from pipelines.errors import MaskloopError
 from pipelines.fs import PART_PATTERN, write_atomically
 from pipelines.photos.decode import sha256_hex
-from pipelines.segmentation.single_flight import Kept
+from pipelines.segmentation.single_flight import SingleFlightCache
 
 logger = logging.getLogger(__name__)
-_PART_S = 3600  # a file that has been half written for so long was left by a process that was killed
+_PART_S = 3600  # an unfinished file of this age was left by a killed process
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """What the encoder made of one photo: `features` is (channels, h, w) float16; sizes are of the upright photo."""
+    """The encoder's output for one photo: `features` is (channels, h, w) float16; the size is the upright photo's."""
 
     features: np.ndarray
     height: int
     width: int
 
 
-class Shelf(Protocol):
-    """A place that outlives the process and is shared by others, such as a bucket."""
+class BlobStore(Protocol):
+    """Storage that outlives the process and is shared with others, such as a bucket."""
 
     def fetch(self, name: str) -> bytes | None:
-        """Give what was stored under a name, or None."""
+        """Return the bytes stored under a name, or None."""
 
     def store(self, name: str, data: bytes) -> None:
-        """Store under a name; what is there already stays."""
+        """Store bytes under a name, unless there are some already."""
 
 
 class EmbeddingCache:
-    """Embeddings by photo: in memory up to `memory_items`, on disk up to `disk_bytes`, and on a shelf without limit.
+    """Embeddings by photo: in memory up to `max_items`, in `cache_dir` up to `max_bytes`, in a store without limit.
 
-    `checkpoint` names the weights; embeddings of other weights are never mixed up with these.
+    `checkpoint` names the weights; embeddings of other weights have other names.
     """
 
     def __init__(
         self,
         checkpoint: str,
-        folder: Path,
+        cache_dir: Path,
         *,
-        memory_items: int = 64,
-        disk_bytes: int = 8 << 30,
-        shelf: Shelf | None = None,
+        max_items: int = 64,
+        max_bytes: int = 8 << 30,
+        blob_store: BlobStore | None = None,
     ) -> None:
-        self._checkpoint, self._folder, self._shelf = checkpoint, folder, shelf
-        self._disk_bytes, self._memory = disk_bytes, Kept[Embedding](memory_items)
+        self._checkpoint, self._cache_dir, self._blob_store = checkpoint, cache_dir, blob_store
+        self._max_bytes, self._memory = max_bytes, SingleFlightCache[Embedding](max_items)
 
     def get(self, key: str, encode: Callable[[], Embedding]) -> Embedding:
-        """Give the embedding of the photo that `key` identifies, from the nearest tier, or by calling `encode` once.
+        """Return the embedding of the photo that `key` identifies, from the nearest tier, or by calling `encode` once.
 
-        An error of `encode` reaches every caller that waits for this photo, and the next caller tries again.
+        An error of `encode` reaches every caller that waits for this photo; the next call tries again.
         """
         name = self.name_of(key)
         return self._memory.get(
-            name, lambda: self._from_disk(name) or self._from_shelf(name) or self._new(name, encode)
+            name, lambda: self._from_disk(name) or self._from_blob_store(name) or self._encoded(name, encode)
         )
 
     def is_ready(self, key: str) -> bool:
-        """Tell whether a click on this photo needs no encoder."""
+        """Return whether a click on this photo needs no encoder."""
         name = self.name_of(key)
-        return name in self._memory or (self._folder / name).exists() or self._from_shelf(name) is not None
+        return name in self._memory or (self._cache_dir / name).exists() or self._from_blob_store(name) is not None
 
     def name_of(self, key: str) -> str:
-        """Name the file of a photo's embedding."""
+        """Return the file name of a photo's embedding."""
         return f"{sha256_hex(f'{self._checkpoint} {key}'.encode())}.npz"
 
     def _from_disk(self, name: str) -> Embedding | None:
-        path = self._folder / name
+        path = self._cache_dir / name
         try:
             embedding = _parse(path.read_bytes())
-            os.utime(path)  # the least recently used file makes room first
+            os.utime(path)  # the least recently used file is evicted first
             return embedding
         except FileNotFoundError:
             return None
         except (ValueError, OSError) as error:
             logger.warning("%s is damaged and is made again: %s", path, error)
-            with suppress(OSError):  # the disk's trouble was told in the line above
+            with suppress(OSError):  # the warning above names the disk's error
                 path.unlink(missing_ok=True)
             return None
 
-    def _from_shelf(self, name: str) -> Embedding | None:
-        if self._shelf is None:
+    def _from_blob_store(self, name: str) -> Embedding | None:
+        if self._blob_store is None:
             return None
         try:
-            data = self._shelf.fetch(name)
+            data = self._blob_store.fetch(name)
             if data is None:
                 return None
             embedding = _parse(data)
         except (MaskloopError, ValueError) as error:
-            logger.warning("the shelf's %s cannot be used: %s", name, error)
+            logger.warning("the stored embedding %s cannot be used: %s", name, error)
             return None
         self._to_disk(name, data)
         return embedding
 
-    def _new(self, name: str, encode: Callable[[], Embedding]) -> Embedding:
+    def _encoded(self, name: str, encode: Callable[[], Embedding]) -> Embedding:
         embedding = encode()
         data = _serialise(embedding)
         self._to_disk(name, data)
-        if self._shelf is not None:
+        if self._blob_store is not None:
             try:
-                self._shelf.store(name, data)
+                self._blob_store.store(name, data)
             except MaskloopError as error:
-                logger.warning("the embedding stays on this machine: %s", error)
+                logger.warning("the embedding is stored on this machine only: %s", error)
         return embedding
 
     def _to_disk(self, name: str, data: bytes) -> None:
         try:
-            write_atomically(self._folder / name, data)
-            self._make_room()
+            write_atomically(self._cache_dir / name, data)
+            self._evict()
         except OSError as error:  # a full disk: the click is answered all the same
-            logger.warning("the embedding is not kept on disk: %s", error)
+            logger.warning("the embedding is not cached on disk: %s", error)
 
-    def _make_room(self) -> None:
-        files = [(path, stat) for path in self._folder.glob("*.npz") if (stat := _stat(path)) is not None]
+    def _evict(self) -> None:
+        files = [(path, stat) for path in self._cache_dir.glob("*.npz") if (stat := _stat(path)) is not None]
         total = sum(stat.st_size for _, stat in files)
         for path, stat in sorted(files, key=lambda pair: pair[1].st_mtime):
-            if total <= self._disk_bytes:
+            if total <= self._max_bytes:
                 break
             path.unlink(missing_ok=True)
             total -= stat.st_size
-        for path in self._folder.glob(PART_PATTERN):
+        for path in self._cache_dir.glob(PART_PATTERN):
             if (stat := _stat(path)) is not None and stat.st_mtime < time.time() - _PART_S:
                 path.unlink(missing_ok=True)
 
@@ -145,7 +145,7 @@ class EmbeddingCache:
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
-    except FileNotFoundError:  # another process made room
+    except FileNotFoundError:  # another process evicted it
         return None
 
 

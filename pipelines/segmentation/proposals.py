@@ -1,9 +1,9 @@
-"""Which regions of a prediction are shown to people: those that are expected to save them time.
+"""Which regions of a prediction people are shown: those that are expected to save them time.
 
-A region that stays as it is saves drawing it, one that is worth correcting saves a part of that, and one that is
-deleted costs time. How likely each is follows from two logistic models of what the network says of the region, fitted
-on photos whose masks people drew by themselves (`pipelines.training.acceptance`). They travel beside the weights as
-`proposals.json`: a few dozen numbers.
+A region that stays as it is saves the time to draw it, one that is corrected saves a part of that, and one that is
+deleted costs time. Two logistic models estimate how likely each is from features of the region; they are fitted on
+photos whose masks people drew without a model (`pipelines.training.acceptance`) and stored beside the weights as
+`proposals.json`, a few dozen numbers.
 """
 
 import json
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PROPOSALS_FILE = "proposals.json"  # in a model folder
 FEATURES = ("certainty", "overlap", "area", "raggedness")
-_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # types are checked: a file may come from anywhere
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)  # types are checked, because a file may come from anywhere
 Number = TypeVar("Number", float, np.ndarray)
-_LEAST = 1e-3  # probabilities are kept this far from 0 and 1 before their logits are taken
+_MIN_CHANCE = 1e-3  # probabilities are clipped to this distance from 0 and 1 before their logits are taken
 
 
 @dataclass(frozen=True)
 class RegionDescription:
-    """What a network says of one region: `score` 0..1 is its mean probability; `features` are named by FEATURES."""
+    """A network's region in numbers: `score` 0..1 is its mean probability, `features` are named by FEATURES."""
 
     label: str
     label_id: int
@@ -45,7 +45,7 @@ class RegionDescription:
 
 @dataclass(frozen=True)
 class Chances:
-    """How likely people leave a region as it is, correct it, or throw it away; the three add up to 1."""
+    """How likely people leave a region as it is, correct it, or delete it; the three add up to 1."""
 
     accepted: float
     corrected: float
@@ -54,7 +54,7 @@ class Chances:
 
 @dataclass(frozen=True)
 class Seconds:
-    """What people's work takes: a photo costs `look`, and a region one of the others; see `EffortParams`."""
+    """How long people's work takes: `look` for a photo, one of the others for a region; see `EffortParams`."""
 
     look: float
     accept: float
@@ -66,11 +66,11 @@ class Seconds:
 
     @classmethod
     def from_params(cls, effort: EffortParams) -> "Seconds":
-        """Return the seconds that params.yaml gives."""
+        """Return the seconds of params.yaml."""
         return cls(effort.look, effort.accept, effort.correct, effort.delete, effort.draw)
 
     def saved(self, accepted: Number, corrected: Number, deleted: Number) -> Number:
-        """Return what showing regions saves, given how many, or how likely, end in each way."""
+        """Return the seconds that showing regions saves, given how many, or how likely, end in each way."""
         gain = accepted * (self.draw - self.accept) + corrected * (self.draw - self.correct)
         return gain - deleted * self.delete
 
@@ -96,12 +96,12 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Proposals:
-    """What decides whether a region is shown.
+    """Decides which regions are shown.
 
     `acceptable` gives the chance that a region is left as it is, `correctable` that it is at least worth correcting.
     `regions` and `photos` count what both were fitted on, and `saved_per_photo` is what showing the regions that pay
-    saved there, in seconds, by chances from photos of other families. Where that is nothing, no region is shown: what
-    little seems to pay of a hopeless model is chance.
+    saved there, in seconds, by chances from photos of other families. Where that is not above 0, no region is shown:
+    the few regions of such a model that seem to pay do so by chance.
     """
 
     seconds: Seconds
@@ -125,7 +125,7 @@ class Proposals:
         return self.seconds.saved(chances.accepted, chances.corrected, chances.deleted)
 
     def pays(self, description: RegionDescription) -> bool:
-        """Tell whether showing a region is expected to save time."""
+        """Return whether showing a region is expected to save time."""
         return self.saved_per_photo > 0 and self.saving(self.chances(description)) > 0
 
     def worth_showing(
@@ -147,49 +147,51 @@ class Proposals:
 
     @classmethod
     def from_json(cls, text: str) -> "Proposals":
-        """Read what `as_json` wrote; raises ModelError when it is something else."""
+        """Read what `as_json` wrote; raises ModelError for any other text."""
         try:
-            found = TypeAdapter(cls).validate_json(text)
+            proposals = TypeAdapter(cls).validate_json(text)
         except ValueError as error:
             raise ModelError(f"the text is no {PROPOSALS_FILE} ({error}); download or train the model again") from error
-        if {len(found.acceptable.slopes), len(found.correctable.slopes)} != {len(found.features)}:
+        if {len(proposals.acceptable.slopes), len(proposals.correctable.slopes)} != {len(proposals.features)}:
             raise ModelError(
-                f"there must be {len(found.features)} slopes, one for each feature; download or train the model again"
+                f"there must be {len(proposals.features)} slopes, one per feature; download or train the model again"
             )
-        return found
+        return proposals
 
 
 def load_proposals(folder: Path) -> Proposals | None:
-    """Load what decides which regions of a model are shown; None when its folder has no such file.
+    """Load the proposals.json of a model folder; None when there is none.
 
     None as well, with a warning, when it was fitted on other features: such a model proposes every region until it is
-    evaluated again. Raises ModelError naming the file when that is damaged.
+    evaluated again. Raises ModelError naming the file when it is damaged.
     """
     path = folder / PROPOSALS_FILE
     if not path.exists():
         return None
     try:
-        found = Proposals.from_json(path.read_text(encoding="utf-8"))
+        proposals = Proposals.from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, ModelError) as error:
         raise ModelError(f"{path} cannot be loaded: {error}") from error
-    if found.features != FEATURES:
-        logger.warning("%s knows other features of regions: all are proposed until the model is evaluated again", path)
+    if proposals.features != FEATURES:
+        logger.warning(
+            "%s has other features of regions: all regions are proposed until the model is evaluated again", path
+        )
         return None
-    return found
+    return proposals
 
 
 def describe_regions(probabilities: np.ndarray, index_mask: np.ndarray, card: "ModelCard") -> list[RegionDescription]:
     """Describe each label of a mask, in id order.
 
-    `probabilities` is (C, h, w) float32 class probabilities, as `ClothingModel.probabilities` gives them; `index_mask`
-    (H, W) uint8 is the mask that people would see, of any size. What is measured is measured at the network's size.
+    `probabilities` is (C, h, w) float32 class probabilities from `ClothingModel.probabilities`; `index_mask` (H, W)
+    uint8 is the mask that people would see, of any size. Features are measured at the network's size.
 
-    Features: the logit of the region's mean probability; the logit of the IoU that the probabilities promise, their sum
-    over the region by the region's area and their sum outside; the logarithm of its share of the photo; and that of the
-    square of its perimeter against a square's of the same area, which is large for speckle.
+    Features: the logit of the region's mean probability; the logit of its expected IoU, the sum of probabilities over
+    the region divided by the region's area plus their sum outside; the logarithm of its share of the photo; and the
+    logarithm of its squared perimeter divided by that of a square of the same area, which is large for speckle.
     """
-    there = np.flatnonzero(cv2.calcHist([index_mask], [0], None, [256], [0, 256]))
-    label_ids = there[there > 0]
+    present = np.flatnonzero(cv2.calcHist([index_mask], [0], None, [256], [0, 256]))
+    label_ids = present[present > 0]
     if not len(label_ids):
         return []
     channel_of = np.zeros(256, np.intp)
@@ -218,10 +220,10 @@ def _measure(
     area = np.bincount(flat, minlength=256).astype(float)
     inside = np.bincount(flat, weights=own, minlength=256)
     padded, edges = np.pad(small, 1), np.zeros(256)
-    for one, other in ((padded[1:], padded[:-1]), (padded[:, 1:], padded[:, :-1])):
-        differ = one != other
-        edges += np.bincount(one[differ], minlength=256) + np.bincount(other[differ], minlength=256)
-    for label_id in label_ids[area[label_ids] == 0]:  # too small to be met at the network's size: about a pixel
+    for first, second in ((padded[1:], padded[:-1]), (padded[:, 1:], padded[:, :-1])):
+        differ = first != second
+        edges += np.bincount(first[differ], minlength=256) + np.bincount(second[differ], minlength=256)
+    for label_id in label_ids[area[label_ids] == 0]:  # too small for the network's size: counts as one pixel
         rows, columns = np.nonzero(index_mask == label_id)
         rows, columns = rows * height // index_mask.shape[0], columns * width // index_mask.shape[1]
         area[label_id], edges[label_id] = 1, 4
@@ -231,5 +233,5 @@ def _measure(
 
 def _logit(chance: np.ndarray) -> np.ndarray:
     """Return log(p / (1 - p)) of chances, bounded."""
-    kept = np.clip(chance, _LEAST, 1 - _LEAST)
-    return np.asarray(np.log(kept / (1 - kept)))
+    clipped = np.clip(chance, _MIN_CHANCE, 1 - _MIN_CHANCE)
+    return np.asarray(np.log(clipped / (1 - clipped)))

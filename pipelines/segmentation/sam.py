@@ -1,4 +1,4 @@
-"""Segment Anything (Kirillov et al., 2023) with official checkpoints only, hash-checked; never random weights.
+"""Segment Anything (Kirillov et al., "Segment Anything", 2023) with official checkpoints only, checked by hash.
 
 An official file's name ends with the first hex digits of its SHA-256 (`sam_vit_b_01ec64.pth`); these are checked.
 """
@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
-from pipelines.segmentation.embeddings import Embedding, EmbeddingCache, Shelf
+from pipelines.segmentation.embeddings import BlobStore, Embedding, EmbeddingCache
 from pipelines.segmentation.postprocess import clean_likelihood
 from pipelines.segmentation.prompts import PhotoOpener, Prompts, pixels_at
 from pipelines.segmentation.runtime import Forward, compile_network
@@ -37,45 +37,47 @@ _NAME = re.compile(r"sam_(vit_[blh])_([0-9a-f]{6,64})\.pth$")
 
 
 class SegmentAnythingModel:
-    """A loaded SAM. A photo is encoded once, which takes seconds; clicks on photos that are ready never wait for it.
+    """A loaded SAM. A photo is encoded once, which takes seconds; clicks on other photos do not wait for it.
 
-    `kept` is the folder where the encoder is kept as the runtime wants it; without one it is converted on every start.
+    `cache_dir` is the folder for the encoder as the runtime needs it; without one it is converted on every start.
     """
 
-    def __init__(self, network: "Sam", name: str, embeddings: EmbeddingCache, kept: Path | None = None) -> None:
+    def __init__(self, network: "Sam", name: str, embeddings: EmbeddingCache, cache_dir: Path | None = None) -> None:
         self.version = f"sam:{name}"
         self._network, self._embeddings = network.eval(), embeddings
-        self._side = int(network.image_encoder.img_size)  # photos are scaled to this long side, in pixels
-        self._kept = kept / f"{name}.xml" if kept else None
+        self._input_size = int(network.image_encoder.img_size)  # photos are scaled to this long side, in pixels
+        self._encoder_file = cache_dir / f"{name}.xml" if cache_dir else None
         self._encoder: Forward | None = None
-        self._encoding = threading.Lock()  # one photo at a time: the encoder uses every core it may
+        self._encoding = threading.Lock()  # one photo at a time, because the encoder uses all cores
 
-    def ready(self, address: PhotoAddress, open_photo: PhotoOpener, *, ask_champion: bool = False) -> "SamPhoto":
-        """Give the photo ready for clicks, encoding it if nobody did before; only then it is opened.
+    def set_image(
+        self, address: PhotoAddress, open_photo: PhotoOpener, *, use_prior: bool = False
+    ) -> "SamImagePredictor":
+        """Return a predictor for a photo; the photo is opened and encoded when its embedding is not cached.
 
-        The champion is never asked: the encoder knows enough.
+        Segment Anything takes no prior, so that `use_prior` changes nothing.
         """
-        return SamPhoto(self, self._embeddings.get(address.key, lambda: self._encode(open_photo)))
+        return SamImagePredictor(self, self._embeddings.get(address.key, lambda: self._encode(open_photo)))
 
     def is_ready(self, address: PhotoAddress) -> bool:
-        """Tell whether a click on this photo needs no encoder."""
+        """Return whether a click on this photo needs no encoder."""
         return self._embeddings.is_ready(address.key)
 
     def decode(self, embedding: Embedding, prompts: Prompts) -> tuple[np.ndarray, float]:
-        """Give a (H, W) bool mask of one clean region and the model's own estimate of its IoU, 0..1."""
+        """Return a (H, W) bool mask of one clean region and the model's own estimate of its IoU, 0..1."""
         import torch
 
         network, height, width = self._network, embedding.height, embedding.width
-        scaled = _scaled_size(height, width, self._side)
+        scaled = _scaled_size(height, width, self._input_size)
         scale = np.array([scaled[1] / width, scaled[0] / height], np.float32)
         device = network.device
         with torch.inference_mode():
             sparse, dense = network.prompt_encoder(
                 points=(
-                    torch.from_numpy(prompts.points * scale)[None].to(device),
-                    torch.from_numpy(prompts.positive.astype(np.int32))[None].to(device),
+                    torch.from_numpy(prompts.point_coords * scale)[None].to(device),
+                    torch.from_numpy(prompts.point_labels.astype(np.int32))[None].to(device),
                 )
-                if len(prompts.points)
+                if len(prompts.point_coords)
                 else None,
                 boxes=None
                 if prompts.box is None
@@ -87,15 +89,15 @@ class SegmentAnythingModel:
                 image_pe=network.prompt_encoder.get_dense_pe(),
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
-                # One point is ambiguous: of three masks the best is taken.
-                multimask_output=len(prompts.points) == 1 and prompts.box is None,
+                # A single point is ambiguous: the best of three masks is taken.
+                multimask_output=len(prompts.point_coords) == 1 and prompts.box is None,
             )
         best = int(scores[0].argmax())
-        # As Sam.postprocess_masks does, for the one mask that is used.
-        padded = cv2.resize(logits[0, best].float().cpu().numpy(), (self._side, self._side))
+        # As Sam.postprocess_masks, for the best mask only.
+        padded = cv2.resize(logits[0, best].float().cpu().numpy(), (self._input_size, self._input_size))
         unpadded = np.ascontiguousarray(padded[: scaled[0], : scaled[1]])
-        inside = pixels_at(prompts.points[prompts.positive], scaled, height, width)
-        outside = pixels_at(prompts.points[~prompts.positive], scaled, height, width)
+        inside = pixels_at(prompts.positive, scaled, height, width)
+        outside = pixels_at(prompts.negative, scaled, height, width)
         cleaned = clean_likelihood(unpadded, network.mask_threshold, inside, outside)
         mask = mask_at_photo_size(cleaned, network.mask_threshold, height, width)
         return mask, float(scores[0, best].clip(0, 1))
@@ -112,14 +114,14 @@ class SegmentAnythingModel:
         return Embedding(features.astype(np.float16), height, width)
 
     def _padded(self, open_photo: PhotoOpener) -> tuple[np.ndarray, int, int]:
-        """Give the encoder's input and the photo's size; the photo itself is let go before anything is waited for."""
+        """Return the encoder's input and the photo's size; the photo is freed before the encoder is waited for."""
         with open_photo() as photo:
             height, width = photo.shape[:2]
-            scaled = _scaled_size(height, width, self._side)
+            scaled = _scaled_size(height, width, self._input_size)
             small = np.asarray(Image.fromarray(photo).resize(scaled[::-1], Image.Resampling.BILINEAR))
         del photo
         mean, std = (value.flatten().cpu().numpy() for value in (self._network.pixel_mean, self._network.pixel_std))
-        padded = np.zeros((1, 3, self._side, self._side), np.float32)
+        padded = np.zeros((1, 3, self._input_size, self._input_size), np.float32)
         padded[0, :, : scaled[0], : scaled[1]] = ((small - mean) / std).transpose(2, 0, 1)
         return padded, height, width
 
@@ -129,47 +131,47 @@ class SegmentAnythingModel:
         if self._encoder is None:
             self._encoder = self.compiled_encoder()
             if not torch.cuda.is_available():
-                del self._network.image_encoder  # the runtime has its own copy of these hundreds of megabytes
+                del self._network.image_encoder  # the runtime has a copy of its own, of hundreds of megabytes
         return self._encoder
 
     def compiled_encoder(self) -> Forward:
-        """Make the encoder ready to run: (1, 3, side, side) float32, normalised and padded, to (1, C, h, w) float32."""
-        shape = (3, self._side, self._side)
-        return compile_network(self._network.image_encoder, shape, kept=self._kept)
+        """Return the compiled encoder: (1, 3, size, size) float32, normalised and padded, to (1, C, h, w) float32."""
+        shape = (3, self._input_size, self._input_size)
+        return compile_network(self._network.image_encoder, shape, cache_file=self._encoder_file)
 
 
 @dataclass(frozen=True)
-class SamPhoto:
-    """An encoded photo, ready for any number of clicks."""
+class SamImagePredictor:
+    """Predicts masks on one encoded photo."""
 
     model: SegmentAnythingModel
     embedding: Embedding
 
     @property
     def height(self) -> int:
-        """Give the upright photo's height in pixels."""
+        """Return the upright photo's height in pixels."""
         return self.embedding.height
 
     @property
     def width(self) -> int:
-        """Give the upright photo's width in pixels."""
+        """Return the upright photo's width in pixels."""
         return self.embedding.width
 
-    def segment(self, prompts: Prompts) -> tuple[np.ndarray, float]:
-        """Answer one click; see `SegmentAnythingModel.decode`."""
+    def predict(self, prompts: Prompts) -> tuple[np.ndarray, float]:
+        """Return a mask and a score; see `SegmentAnythingModel.decode`."""
         return self.model.decode(self.embedding, prompts)
 
 
-def _scaled_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """Give the size with `side` as its long side, rounded as ResizeLongestSide does."""
-    scale = side / max(height, width)
+def _scaled_size(height: int, width: int, long_side: int) -> tuple[int, int]:
+    """Return the (height, width) with this long side, rounded as ResizeLongestSide does."""
+    scale = long_side / max(height, width)
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def load_sam(checkpoint: str, folder: Path, shelf: Shelf | None = None) -> SegmentAnythingModel:
+def load_sam(checkpoint: str, folder: Path, blob_store: BlobStore | None = None) -> SegmentAnythingModel:
     """Load an official checkpoint given as a path or as vit_b, vit_l or vit_h (downloaded once).
 
-    Checkpoints and embeddings are kept in `folder`; embeddings are shared through `shelf`, if there is one.
+    Checkpoints and embeddings are cached in `folder`; embeddings are shared through `blob_store`, if there is one.
 
     Raises ModelError when the file is missing, cannot be downloaded, is not of the SHA-256 in its name, or holds
     another network.
@@ -186,8 +188,8 @@ def load_sam(checkpoint: str, folder: Path, shelf: Shelf | None = None) -> Segme
     except (UnpicklingError, EOFError, RuntimeError, TypeError) as error:
         raise ModelError(f"{path} holds no weights of {kind} ({error}); use an official checkpoint") from error
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    embeddings = EmbeddingCache(f"{kind}-{expected}", folder / "embeddings", shelf=shelf)
-    return SegmentAnythingModel(network, f"{kind}-{expected}", embeddings, kept=folder / "runtime")
+    embeddings = EmbeddingCache(f"{kind}-{expected}", folder / "embeddings", blob_store=blob_store)
+    return SegmentAnythingModel(network, f"{kind}-{expected}", embeddings, cache_dir=folder / "runtime")
 
 
 def _official_name(path: Path) -> tuple[str, str]:
@@ -204,9 +206,9 @@ def _require_hash(path: Path, expected: str) -> None:
     if not path.is_file():
         raise ModelError(f"MASKLOOP_SAM_CHECKPOINT: there is no file {path}")
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(expected):
-        raise ModelError(f"{path} has SHA-256 {found[:12]}…, not {expected}…: it is damaged; download it again")
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if not actual.startswith(expected):
+        raise ModelError(f"{path} has SHA-256 {actual[:12]}…, not {expected}…: it is damaged; download it again")
 
 
 def _download(name: str, cache: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Values that are made once and kept for a while, however many people ask for them meanwhile."""
+"""A cache whose values are made once, however many threads ask for them meanwhile."""
 
 import threading
 import time
@@ -10,51 +10,59 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class Kept(Generic[V]):
-    """At most `items` values by key, the least recently used making room; `seconds` tells how long a value is good."""
+class SingleFlightCache(Generic[V]):
+    """A thread-safe cache of at most `max_items` values; the least recently used one is evicted.
 
-    def __init__(self, items: int, seconds: Callable[[V], float] = lambda value: float("inf")) -> None:
-        self._items, self._seconds = items, seconds
-        self._values: OrderedDict[str, tuple[V, float]] = OrderedDict()
-        self._underway: dict[str, Future[V]] = {}
+    Concurrent callers of one key share one call that makes its value (single flight), and callers of other keys do not
+    wait for it. An error reaches all callers that share the call and is not cached. `ttl_s` gives the seconds that a
+    value stays valid, from the value itself; by default it stays valid for ever.
+
+    `cachetools.cached(TLRUCache(...), condition=...)` is no replacement: after an error each waiting thread repeats the
+    call, one after another, so that twelve clicks on a photo whose bucket does not answer would wait twelve timeouts.
+    """
+
+    def __init__(self, max_items: int, ttl_s: Callable[[V], float] = lambda value: float("inf")) -> None:
+        self._max_items, self._ttl_s = max_items, ttl_s
+        self._values: OrderedDict[str, tuple[V, float]] = OrderedDict()  # with the time at which each expires
+        self._in_flight: dict[str, Future[V]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: str, make: Callable[[], V]) -> V:
-        """Give the value of a key, calling `make` for it if nobody did or does.
+        """Return the value of a key; calls `make` when it is neither cached nor being made by another thread.
 
-        An error of `make` reaches everybody who waits for this key, and the next one who asks tries again.
+        Raises what `make` raises.
         """
         with self._lock:
-            if self._is_there(key):
+            if self._is_valid(key):
                 self._values.move_to_end(key)
                 return self._values[key][0]
-            future = self._underway.get(key)
-            ours = future is None
+            future = self._in_flight.get(key)
+            is_leader = future is None
             if future is None:
-                future = self._underway[key] = Future()
-        if ours:
+                future = self._in_flight[key] = Future()
+        if is_leader:
             self._fulfil(key, future, make)
         return future.result()
 
     def __contains__(self, key: str) -> bool:
-        """Tell whether the value is there already."""
+        """Return whether a valid value is cached."""
         with self._lock:
-            return self._is_there(key)
+            return self._is_valid(key)
 
-    def _is_there(self, key: str) -> bool:
+    def _is_valid(self, key: str) -> bool:
         return key in self._values and time.monotonic() < self._values[key][1]
 
     def _fulfil(self, key: str, future: "Future[V]", make: Callable[[], V]) -> None:
         try:
             value = make()
             with self._lock:
-                self._values[key] = value, time.monotonic() + self._seconds(value)
+                self._values[key] = value, time.monotonic() + self._ttl_s(value)
                 self._values.move_to_end(key)
-                while len(self._values) > self._items:
+                while len(self._values) > self._max_items:
                     self._values.popitem(last=False)
             future.set_result(value)
-        except BaseException as error:  # whatever it is, those who wait must hear of it instead of waiting for ever
+        except BaseException as error:  # whatever it is, the threads that wait must get it instead of waiting for ever
             future.set_exception(error)
         finally:
             with self._lock:
-                del self._underway[key]
+                del self._in_flight[key]

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 BACKGROUND = 0
-# What is decided for larger photos is decided at this many pixels and enlarged: a network sees far fewer, and memory
-# stays within bounds.
-_DECIDED_PIXELS = 16_000_000
+# Masks of larger photos are computed at this many pixels and enlarged: a network sees far fewer, and memory stays
+# within bounds.
+_MAX_MASK_PIXELS = 16_000_000
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def fitting_area(height: int, width: int, input_height: int, input_width: int) -
     return Area((input_height - rows) // 2, (input_width - columns) // 2, rows, columns)
 
 
-def expect_many_callers() -> None:
-    """Keep each step of this process on its caller's thread: of photos side by side more would be in the way."""
+def use_single_threaded_opencv() -> None:
+    """Make OpenCV run on its caller's thread: threads of its own slow down a process that has many photos in work."""
     cv2.setNumThreads(1)
 
 
@@ -54,16 +54,16 @@ def resize_mask(mask: np.ndarray, height: int, width: int) -> np.ndarray:
 def normalize(image: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Turn (h, w, 3) uint8 RGB into (3, h, w) float32: (x / 255 − mean) / std per channel."""
     values = np.arange(256, dtype=np.float32)[:, None] / 255
-    of_value = (values - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)  # computed once, not per pixel
-    return np.stack([of_value[:, channel].take(image[..., channel]) for channel in range(3)])
+    normalized = (values - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)  # per value, not per pixel
+    return np.stack([normalized[:, channel].take(image[..., channel]) for channel in range(3)])
 
 
 def classes_at_size(probabilities: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Enlarge class probabilities and give the winner of each pixel.
+    """Enlarge class probabilities and return the most probable class of each pixel.
 
-    `probabilities` is (C, h, w) float32 in 0..1. Gives the most probable channel per pixel, (height, width) uint8, and
-    its probability, (height, width) float32. One channel is enlarged at a time, so memory is a few photo-sized planes
-    however many classes there are.
+    `probabilities` is (C, h, w) float32 in 0..1. Returns the most probable channel per pixel, (height, width) uint8,
+    and its probability, (height, width) float32. One channel is enlarged at a time, so that memory is a few photo-sized
+    planes however many classes there are.
     """
     best = np.full((height, width), -1, np.float32)
     channel = np.zeros((height, width), np.uint8)
@@ -76,16 +76,16 @@ def classes_at_size(probabilities: np.ndarray, height: int, width: int) -> tuple
     return channel, best
 
 
-def decided_size(height: int, width: int) -> tuple[int, int]:
-    """Give the photo's own size, or of a photo of more than 16 megapixels a smaller one of the same shape."""
-    shrink = min(1.0, (_DECIDED_PIXELS / (height * width)) ** 0.5)
+def mask_size(height: int, width: int) -> tuple[int, int]:
+    """Return the size at which masks are computed: the photo's own, or at most 16 megapixels of the same shape."""
+    shrink = min(1.0, (_MAX_MASK_PIXELS / (height * width)) ** 0.5)
     return max(1, int(height * shrink)), max(1, int(width * shrink))
 
 
 def mask_at_photo_size(likelihood: np.ndarray, threshold: float, height: int, width: int) -> np.ndarray:
     """Enlarge a (h, w) float32 likelihood to a (height, width) bool mask of where it exceeds `threshold`."""
-    decided = decided_size(height, width)
-    mask = cv2.resize(likelihood, decided[::-1], interpolation=cv2.INTER_LINEAR) > threshold
-    if decided == (height, width):
+    computed = mask_size(height, width)
+    mask = cv2.resize(likelihood, computed[::-1], interpolation=cv2.INTER_LINEAR) > threshold
+    if computed == (height, width):
         return mask
     return cv2.resize(mask.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT).view(bool)

@@ -28,7 +28,7 @@ from pipelines.photos.decode import sha256_hex
 from pipelines.prelabel.strategies import ScoreCache, next_tasks
 from pipelines.records import ImageRef, Task
 from pipelines.segmentation.model import ClothingModel, load_model
-from pipelines.segmentation.runtime import callers_at_once
+from pipelines.segmentation.runtime import max_concurrency
 from pipelines.training.data import photos_in
 from pipelines.training.evaluate import evaluate_model
 from pipelines.training.train import train, training_code
@@ -133,7 +133,7 @@ def _next(
     left = [sha256 for sha256 in shuffled if sha256 not in set(labelled)]
     if order == RANDOM or model is None:
         return left[:count]
-    with ThreadPoolExecutor(callers_at_once()) as pool:
+    with ThreadPoolExecutor(max_concurrency()) as pool:
         scores = dict(zip(left, pool.map(lambda sha256: model.score(dataset.read_image(sha256)), left), strict=True))
     tasks = [Task(number, ImageRef("", 0, sha256, 0, 0)) for number, sha256 in enumerate(left)]
     chosen = next_tasks(tasks, ScoreCache(scores), params.prelabel.model_copy(update={"ahead": count}))

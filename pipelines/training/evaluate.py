@@ -24,7 +24,7 @@ from pipelines.params import IGNORE, Params, load_params
 from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.segmentation.postprocess import classes_of_photo, without_specks
 from pipelines.segmentation.proposals import describe_regions
-from pipelines.segmentation.runtime import callers_at_once, multiplies_bfloat16
+from pipelines.segmentation.runtime import max_concurrency, multiplies_bfloat16
 from pipelines.training.acceptance import (
     Rows,
     calibration_error,
@@ -77,7 +77,7 @@ def evaluate_model(
     manifest's. `served` is the same model in the precision it is served in, if that is another one.
     """
     families = families_of(dataset, photos) if families is None else tuple(families)
-    with ThreadPoolExecutor(callers_at_once()) as pool:
+    with ThreadPoolExecutor(max_concurrency()) as pool:
         pairs = zip(photos, families, strict=True)
         counted = list(pool.map(lambda pair: _count(model, dataset, pair[0], pair[1], labels, served), pairs))
     channels, pixels = len(labels) + 1, sum(one.pixels for one in counted)

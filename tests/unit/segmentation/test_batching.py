@@ -1,4 +1,4 @@
-"""Photos of many threads through one network, and a door that never lets in more than fits."""
+"""Photos of many threads through one network, and a limit on what is in work."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import BusyError
-from pipelines.segmentation.batching import Admission, Batched
+from pipelines.segmentation.batching import Batched, RequestLimiter
 
 
 class Network:
@@ -27,12 +27,12 @@ class Network:
 
 def test_everybody_gets_their_own_result_and_batches_form_while_the_network_is_busy() -> None:
     network = Network()
-    batched = Batched(network, largest=4)
+    batched = Batched(network, max_batch_size=4)
 
     with ThreadPoolExecutor(12) as people:
-        found = list(people.map(batched, [np.full((1, 2, 2), n, np.float32) for n in range(60)]))
+        outputs = list(people.map(batched, [np.full((1, 2, 2), n, np.float32) for n in range(60)]))
 
-    assert [float(one[0, 0, 0]) for one in found] == [2.0 * n for n in range(60)]
+    assert [float(output[0, 0, 0]) for output in outputs] == [2.0 * n for n in range(60)]
     assert max(network.sizes) == 4
     assert len(network.sizes) < 40
 
@@ -40,13 +40,13 @@ def test_everybody_gets_their_own_result_and_batches_form_while_the_network_is_b
 def test_a_photo_that_comes_alone_does_not_wait_for_others() -> None:
     network = Network()
 
-    Batched(network, largest=4)(np.ones((1, 1, 1), np.float32))
+    Batched(network, max_batch_size=4)(np.ones((1, 1, 1), np.float32))
 
     assert network.sizes == [1]
 
 
 def test_an_error_reaches_those_it_concerns_and_the_next_call_works() -> None:
-    batched = Batched(Network(), largest=4)
+    batched = Batched(Network(), max_batch_size=4)
 
     with pytest.raises(ValueError, match="negative"):
         batched(np.full((1, 1, 1), -1, np.float32))
@@ -54,25 +54,25 @@ def test_an_error_reaches_those_it_concerns_and_the_next_call_works() -> None:
     assert batched(np.ones((1, 1, 1), np.float32)) == 2
 
 
-def test_the_door_refuses_what_does_not_fit_and_lets_in_again_afterwards() -> None:
-    door, entered, leave = Admission(3, "photos"), threading.Event(), threading.Event()
+def test_what_exceeds_the_limit_is_refused_until_work_ends() -> None:
+    limiter, entered, leave = RequestLimiter(3, "photos"), threading.Event(), threading.Event()
 
     def stay() -> None:
-        with door.admitted(2):
+        with limiter.acquire(2):
             entered.set()
             leave.wait()
 
-    guest = threading.Thread(target=stay)
-    guest.start()
+    worker = threading.Thread(target=stay)
+    worker.start()
     entered.wait()
-    with pytest.raises(BusyError, match="2 photos are being worked on and 2 more would exceed the limit of 3"):
-        door.admitted(2).__enter__()
-    with door.admitted(1):
+    with pytest.raises(BusyError, match="2 photos are in work and 2 more would exceed the limit of 3"):
+        limiter.acquire(2).__enter__()
+    with limiter.acquire(1):
         pass
     leave.set()
-    guest.join()
+    worker.join()
 
-    with pytest.raises(ZeroDivisionError), door.admitted(3):
+    with pytest.raises(ZeroDivisionError), limiter.acquire(3):
         raise ZeroDivisionError
-    with door.admitted(3):
+    with limiter.acquire(3):
         pass

@@ -12,8 +12,8 @@ from pipelines.errors import StorageError
 from pipelines.segmentation.embeddings import Embedding, EmbeddingCache
 
 
-class DictShelf:
-    """A shelf in memory; `broken` makes it fail like a bucket that is down."""
+class DictBlobStore:
+    """A blob store in memory; `broken` makes it fail like a bucket that is down."""
 
     def __init__(self) -> None:
         self.held: dict[str, bytes] = {}
@@ -54,9 +54,9 @@ def test_a_photo_is_encoded_once_however_many_click_at_the_same_time(tmp_path: P
         return cache.get("photo", encoder)
 
     with ThreadPoolExecutor(8) as people:
-        found = list(people.map(click, range(8)))
+        embeddings = list(people.map(click, range(8)))
     assert encoder.calls == 1
-    assert all(one is found[0] for one in found)
+    assert all(embedding is embeddings[0] for embedding in embeddings)
 
 
 def test_a_slow_encode_does_not_hold_up_other_photos(tmp_path: Path, encoder: Encoder) -> None:
@@ -76,14 +76,14 @@ def test_a_slow_encode_does_not_hold_up_other_photos(tmp_path: Path, encoder: En
         first.result(10)
 
 
-def test_it_survives_the_process_and_is_shared_through_the_shelf(tmp_path: Path, encoder: Encoder) -> None:
-    shelf = DictShelf()
-    EmbeddingCache("w", tmp_path / "a", shelf=shelf).get("photo", lambda: encoder(0.25))
+def test_it_survives_the_process_and_is_shared_through_the_blob_store(tmp_path: Path, encoder: Encoder) -> None:
+    blob_store = DictBlobStore()
+    EmbeddingCache("w", tmp_path / "a", blob_store=blob_store).get("photo", lambda: encoder(0.25))
     for folder in ("a", "b"):  # the same disk after a restart, and another machine
-        found = EmbeddingCache("w", tmp_path / folder, shelf=shelf).get("photo", encoder)
-        assert (found.height, found.width) == (30, 20)
-        assert found.features.dtype == np.float16
-        np.testing.assert_array_equal(found.features, np.float16(0.25))
+        embedding = EmbeddingCache("w", tmp_path / folder, blob_store=blob_store).get("photo", encoder)
+        assert (embedding.height, embedding.width) == (30, 20)
+        assert embedding.features.dtype == np.float16
+        np.testing.assert_array_equal(embedding.features, np.float16(0.25))
     assert encoder.calls == 1
 
 
@@ -94,7 +94,7 @@ def test_other_weights_have_other_embeddings(tmp_path: Path, encoder: Encoder) -
 
 
 def test_memory_and_disk_are_bounded(tmp_path: Path, encoder: Encoder) -> None:
-    cache = EmbeddingCache("w", tmp_path, memory_items=2, disk_bytes=2000)
+    cache = EmbeddingCache("w", tmp_path, max_items=2, max_bytes=2000)
     for number in range(12):
         cache.get(f"photo {number}", encoder)
     assert sum(path.stat().st_size for path in tmp_path.glob("*.npz")) <= 2000
@@ -111,10 +111,10 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, encoder: Encoder) -> None:
     assert encoder.calls == 4
 
 
-def test_without_the_shelf_clicks_go_on(tmp_path: Path, encoder: Encoder) -> None:
-    shelf = DictShelf()
-    shelf.broken = True
-    cache = EmbeddingCache("w", tmp_path, shelf=shelf)
+def test_without_the_blob_store_clicks_go_on(tmp_path: Path, encoder: Encoder) -> None:
+    blob_store = DictBlobStore()
+    blob_store.broken = True
+    cache = EmbeddingCache("w", tmp_path, blob_store=blob_store)
     cache.get("photo", encoder)
     assert cache.is_ready("photo")
 

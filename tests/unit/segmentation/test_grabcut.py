@@ -29,7 +29,7 @@ def red_with_blue_below() -> np.ndarray:
 
 
 def grabcut_mask(photo: np.ndarray, asked: Prompts, prior: Prior | None = None) -> tuple[np.ndarray, float]:
-    return shrink(photo, prior or {}).segment(asked)
+    return shrink(photo, prior or {}).predict(asked)
 
 
 def prompts(*points: tuple[float, float, bool], box: tuple[float, ...] | None = None) -> Prompts:

@@ -34,7 +34,7 @@ def test_grabcut_answers_behind_the_same_interface() -> None:
     segmenter, address = GrabCutSegmenter(), PhotoAddress("gs://a/b.jpg", 1)
 
     assert not segmenter.is_ready(address)
-    mask, score = segmenter.ready(address, lambda: nullcontext(photo)).segment(box)
+    mask, score = segmenter.set_image(address, lambda: nullcontext(photo)).predict(box)
 
     np.testing.assert_array_equal(mask, photo[..., 0] == 200)
     assert score > 0.5
@@ -43,21 +43,21 @@ def test_grabcut_answers_behind_the_same_interface() -> None:
 
 def test_grabcut_reads_a_photo_and_asks_the_champion_once_and_keeps_the_last_ones() -> None:
     asked: list[str] = []
-    segmenter = GrabCutSegmenter(lambda address: asked.append(address.uri) or {}, kept=2)
+    segmenter = GrabCutSegmenter(lambda address: asked.append(address.uri) or {}, max_items=2)
     photo = np.zeros((4, 4, 3), np.uint8)
 
     for name in ("a", "b", "a", "c", "a", "b"):
-        segmenter.ready(PhotoAddress(name, 1), lambda: nullcontext(photo), ask_champion=True)
+        segmenter.set_image(PhotoAddress(name, 1), lambda: nullcontext(photo), use_prior=True)
 
     assert asked == ["a", "b", "c", "b"]
 
 
-def test_the_champions_opinion_is_left_out_where_it_must_not_count() -> None:
+def test_the_prior_is_left_out_unless_it_is_asked_for() -> None:
     coat = {"coat": np.full((4, 4), 255, np.uint8)}
     segmenter, address = GrabCutSegmenter(lambda address: coat), PhotoAddress("a", 1)
     photo = np.zeros((4, 4, 3), np.uint8)
 
-    helped = segmenter.ready(address, lambda: nullcontext(photo), ask_champion=True)
+    with_prior = segmenter.set_image(address, lambda: nullcontext(photo), use_prior=True)
 
-    assert helped.prior == coat
-    assert segmenter.ready(address, lambda: nullcontext(photo)).prior == {}
+    assert with_prior.prior == coat
+    assert segmenter.set_image(address, lambda: nullcontext(photo)).prior == {}

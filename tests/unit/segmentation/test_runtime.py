@@ -18,21 +18,21 @@ def network() -> torch.nn.Module:
     return torch.nn.Sequential(*layers, torch.nn.Softmax(dim=1)).eval()
 
 
-def wanted(network: torch.nn.Module, batch: np.ndarray) -> np.ndarray:
+def torch_output(network: torch.nn.Module, batch: np.ndarray) -> np.ndarray:
     with torch.inference_mode():
         return network(torch.from_numpy(batch)).numpy()
 
 
-@pytest.mark.parametrize("callers", [1, 2, 3])
-def test_every_caller_gets_what_torch_gives(network: torch.nn.Module, callers: int) -> None:
+@pytest.mark.parametrize("concurrency", [1, 2, 3])
+def test_every_caller_gets_what_torch_gives(network: torch.nn.Module, concurrency: int) -> None:
     photos = np.random.default_rng(0).normal(size=(60, 1, 3, 16, 12)).astype(np.float32)
-    forward = compile_network(network, (3, 16, 12), callers=callers)
+    forward = compile_network(network, (3, 16, 12), concurrency=concurrency)
 
     with ThreadPoolExecutor(8) as people:
-        found = list(people.map(forward, photos))
+        outputs = list(people.map(forward, photos))
 
-    for photo, one in zip(photos, found, strict=True):
-        np.testing.assert_allclose(one, wanted(network, photo), atol=1e-5)
+    for photo, output in zip(photos, outputs, strict=True):
+        np.testing.assert_allclose(output, torch_output(network, photo), atol=1e-5)
 
 
 def test_after_an_input_of_a_wrong_shape_the_network_goes_on(network: torch.nn.Module) -> None:
@@ -42,7 +42,7 @@ def test_after_an_input_of_a_wrong_shape_the_network_goes_on(network: torch.nn.M
     with pytest.raises(RuntimeError, match="shape"):
         forward(photo[..., :5])
 
-    np.testing.assert_allclose(forward(photo), wanted(network, photo), atol=1e-5)
+    np.testing.assert_allclose(forward(photo), torch_output(network, photo), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_precision_is_reduced_where_that_is_fast_and_allowed(
         pytest.skip("this processor has no instructions for bfloat16")
     monkeypatch.setattr(runtime, "multiplies_bfloat16", lambda: fast)
 
-    found = compile_network(network, (3, 16, 12), reduced_precision=allowed)(batch)
+    output = compile_network(network, (3, 16, 12), reduced_precision=allowed)(batch)
 
-    farthest = np.abs(found - wanted(network, batch)).max()
+    farthest = np.abs(output - torch_output(network, batch)).max()
     assert (1e-5 < farthest < 1e-2) if differs else farthest <= 1e-5
 
 
@@ -73,10 +73,10 @@ def test_a_result_is_not_overwritten_by_the_next(network: torch.nn.Module) -> No
 
 
 def test_a_network_that_was_converted_once_is_read_from_the_disk(network: torch.nn.Module, tmp_path: Path) -> None:
-    batch, kept = np.ones((1, 3, 8, 8), np.float32), tmp_path / "kept" / "network.xml"
-    first = compile_network(network, (3, 8, 8), kept=kept)(batch)
+    batch, cache_file = np.ones((1, 3, 8, 8), np.float32), tmp_path / "cache" / "network.xml"
+    first = compile_network(network, (3, 8, 8), cache_file=cache_file)(batch)
 
-    again = compile_network(torch.nn.Identity(), (3, 8, 8), kept=kept)(batch)
+    again = compile_network(torch.nn.Identity(), (3, 8, 8), cache_file=cache_file)(batch)
 
     np.testing.assert_array_equal(first, again)
-    assert sorted(path.name for path in kept.parent.iterdir()) == ["network.bin", "network.xml"]
+    assert sorted(path.name for path in cache_file.parent.iterdir()) == ["network.bin", "network.xml"]

@@ -24,7 +24,7 @@ HEIGHT, WIDTH = 40, 30
 POINT = Prompts(np.array([[8, 9]], np.float32), np.array([True]), None, "coat")
 POINTS = Prompts(np.array([[8, 9], [20, 30]], np.float32), np.array([True, False]), None, "coat")
 BOX = Prompts(np.zeros((0, 2), np.float32), np.zeros(0, bool), np.array([4, 4, 20, 30], np.float32), "coat")
-BOTH = Prompts(POINTS.points, POINTS.positive, BOX.box, "coat")
+BOTH = Prompts(POINTS.point_coords, POINTS.point_labels, BOX.box, "coat")
 
 
 def tiny_network() -> Sam:
@@ -49,8 +49,8 @@ def tiny_sam(tmp_path: Path) -> SegmentAnythingModel:
     return SegmentAnythingModel(tiny_network(), "tiny", EmbeddingCache("tiny", tmp_path))
 
 
-def segment(model: SegmentAnythingModel, name: str, photo: "Photo", prompts: Prompts) -> tuple[np.ndarray, float]:
-    return model.ready(PhotoAddress(name, 1), photo).segment(prompts)
+def predict(model: SegmentAnythingModel, name: str, photo: "Photo", prompts: Prompts) -> tuple[np.ndarray, float]:
+    return model.set_image(PhotoAddress(name, 1), photo).predict(prompts)
 
 
 class Photo:
@@ -68,7 +68,7 @@ class Photo:
 
 @pytest.mark.parametrize("prompts", [POINT, POINTS, BOX, BOTH], ids=["a point", "two points", "a box", "both"])
 def test_every_prompt_gives_one_mask_of_the_photos_size(tiny_sam: SegmentAnythingModel, prompts: Prompts) -> None:
-    mask, score = segment(tiny_sam, "a", Photo(0), prompts)
+    mask, score = predict(tiny_sam, "a", Photo(0), prompts)
 
     assert (mask.shape, mask.dtype) == ((HEIGHT, WIDTH), bool)
     assert 0 <= score <= 1
@@ -77,20 +77,20 @@ def test_every_prompt_gives_one_mask_of_the_photos_size(tiny_sam: SegmentAnythin
 def test_a_photo_is_read_and_encoded_once(tiny_sam: SegmentAnythingModel) -> None:
     photo = Photo(0)
 
-    first, _ = segment(tiny_sam, "a", photo, POINT)
-    segment(tiny_sam, "a", photo, BOX)
-    again, _ = segment(tiny_sam, "a", photo, POINT)
+    first, _ = predict(tiny_sam, "a", photo, POINT)
+    predict(tiny_sam, "a", photo, BOX)
+    again, _ = predict(tiny_sam, "a", photo, POINT)
 
     assert photo.reads == 1
     np.testing.assert_array_equal(first, again)
 
 
 def test_photos_are_not_mixed_up(tiny_sam: SegmentAnythingModel) -> None:
-    one, other = Photo(1), Photo(2)
-    first, _ = segment(tiny_sam, "one", one, POINT)
+    first_photo, second_photo = Photo(1), Photo(2)
+    first, _ = predict(tiny_sam, "first", first_photo, POINT)
 
-    second, _ = segment(tiny_sam, "other", other, POINT)
-    back, _ = segment(tiny_sam, "one", one, POINT)
+    second, _ = predict(tiny_sam, "second", second_photo, POINT)
+    back, _ = predict(tiny_sam, "first", first_photo, POINT)
 
     np.testing.assert_array_equal(first, back)
     assert (first != second).any()
@@ -98,11 +98,11 @@ def test_photos_are_not_mixed_up(tiny_sam: SegmentAnythingModel) -> None:
 
 def test_many_people_click_on_many_photos_at_once(tiny_sam: SegmentAnythingModel) -> None:
     photos = [Photo(number) for number in range(3)]
-    alone = [segment(tiny_sam, f"photo {number}", photo, POINT)[0] for number, photo in enumerate(photos)]
+    alone = [predict(tiny_sam, f"photo {number}", photo, POINT)[0] for number, photo in enumerate(photos)]
 
     with ThreadPoolExecutor(8) as people:
         clicks = [
-            (number % 3, people.submit(segment, tiny_sam, f"photo {number % 3}", photos[number % 3], POINT))
+            (number % 3, people.submit(predict, tiny_sam, f"photo {number % 3}", photos[number % 3], POINT))
             for number in range(48)
         ]
 
@@ -112,10 +112,10 @@ def test_many_people_click_on_many_photos_at_once(tiny_sam: SegmentAnythingModel
 
 
 def test_an_embedding_from_disk_gives_the_same_mask(tiny_sam: SegmentAnythingModel, tmp_path: Path) -> None:
-    mask, _ = segment(tiny_sam, "a", Photo(0), POINT)
+    mask, _ = predict(tiny_sam, "a", Photo(0), POINT)
     restarted = SegmentAnythingModel(tiny_network(), "tiny", EmbeddingCache("tiny", tmp_path))
 
-    again, _ = segment(restarted, "a", Photo(1), POINT)
+    again, _ = predict(restarted, "a", Photo(1), POINT)
 
     np.testing.assert_array_equal(mask, again)
     assert restarted.is_ready(PhotoAddress("a", 1))
@@ -128,29 +128,29 @@ def test_masks_are_those_of_the_official_predictor(tiny_sam: SegmentAnythingMode
     official = SamPredictor(tiny_network().eval())
     official.set_image(photo.pixels)
     masks, scores, _ = official.predict(
-        prompts.points if len(prompts.points) else None,
-        prompts.positive.astype(int) if len(prompts.points) else None,
+        prompts.point_coords if len(prompts.point_coords) else None,
+        prompts.point_labels.astype(int) if len(prompts.point_coords) else None,
         prompts.box,
         multimask_output=prompts is POINT,
     )
-    hits = [(int(x), int(y)) for x, y in prompts.points[prompts.positive]]
+    hits = [(int(x), int(y)) for x, y in prompts.positive]
 
-    mask, score = segment(tiny_sam, "a", photo, prompts)
+    mask, score = predict(tiny_sam, "a", photo, prompts)
 
     wanted = clean_region(masks[scores.argmax()], hits)
-    assert np.mean(mask == wanted) > 0.995  # embeddings are kept in half precision
+    assert np.mean(mask == wanted) > 0.995  # embeddings are stored in half precision
     assert score == pytest.approx(np.clip(scores.max(), 0, 1), abs=1e-3)
 
 
-def test_the_encoder_is_converted_once_and_kept(tmp_path: Path) -> None:
+def test_the_encoder_is_converted_once_and_cached(tmp_path: Path) -> None:
     first = SegmentAnythingModel(tiny_network(), "tiny", EmbeddingCache("tiny", tmp_path / "a"), tmp_path / "runtime")
-    one = first.ready(PhotoAddress("a", 1), Photo(0)).embedding
+    embedding = first.set_image(PhotoAddress("a", 1), Photo(0)).embedding
     stamp = (tmp_path / "runtime" / "tiny.xml").stat().st_mtime_ns
 
     second = SegmentAnythingModel(tiny_network(), "tiny", EmbeddingCache("tiny", tmp_path / "b"), tmp_path / "runtime")
-    again = second.ready(PhotoAddress("a", 1), Photo(0)).embedding
+    again = second.set_image(PhotoAddress("a", 1), Photo(0)).embedding
 
-    np.testing.assert_array_equal(one.features, again.features)
+    np.testing.assert_array_equal(embedding.features, again.features)
     assert (tmp_path / "runtime" / "tiny.xml").stat().st_mtime_ns == stamp
     assert not hasattr(first._network, "image_encoder")  # its weights would be in memory twice
 

@@ -1,4 +1,4 @@
-"""Values made once: while others wait, until they are old, until others need the room."""
+"""Cached values: made once while others wait, until they expire or are evicted."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -6,47 +6,71 @@ from time import sleep
 
 import pytest
 
-from pipelines.segmentation.single_flight import Kept
+from pipelines.segmentation.single_flight import SingleFlightCache
 
 
 def test_a_value_is_made_once_however_many_ask_meanwhile() -> None:
-    made: list[int] = []
+    calls: list[int] = []
 
     def make() -> str:
-        made.append(1)
+        calls.append(1)
         sleep(0.05)
         return "value"
 
-    kept = Kept[str](2)
+    cache = SingleFlightCache[str](2)
     with ThreadPoolExecutor(8) as people:
-        assert set(people.map(lambda _: kept.get("a", make), range(8))) == {"value"}
-    assert len(made) == 1
-    assert "a" in kept
+        assert set(people.map(lambda _: cache.get("a", make), range(8))) == {"value"}
+    assert len(calls) == 1
+    assert "a" in cache
 
 
 def test_one_key_does_not_wait_for_another() -> None:
-    kept, go_on = Kept[int](2), threading.Event()
+    cache, go_on = SingleFlightCache[int](2), threading.Event()
     with ThreadPoolExecutor(1) as slow:
-        waiting = slow.submit(kept.get, "slow", lambda: int(go_on.wait()))
-        assert kept.get("quick", lambda: 7) == 7
+        waiting = slow.submit(cache.get, "slow", lambda: int(go_on.wait()))
+        assert cache.get("quick", lambda: 7) == 7
         go_on.set()
         assert waiting.result() == 1
 
 
-def test_the_least_recently_used_makes_room() -> None:
-    kept = Kept[int](2)
+def test_the_least_recently_used_is_evicted() -> None:
+    cache = SingleFlightCache[int](2)
     for key in ("a", "b", "a", "c"):
-        kept.get(key, lambda: 0)
-    assert ["a" in kept, "b" in kept, "c" in kept] == [True, False, True]
+        cache.get(key, lambda: 0)
+    assert ["a" in cache, "b" in cache, "c" in cache] == [True, False, True]
 
 
-def test_an_old_value_is_made_anew_and_each_value_says_how_long_it_is_good() -> None:
-    kept = Kept[int](2, lambda value: 60.0 if value else 0.0)
-    assert [kept.get("a", lambda: 0), kept.get("a", lambda: 5), kept.get("a", lambda: 9)] == [0, 5, 5]
+def test_an_expired_value_is_made_again_and_each_value_has_its_own_time() -> None:
+    cache = SingleFlightCache[int](2, lambda value: 60.0 if value else 0.0)
+    assert [cache.get("a", lambda: 0), cache.get("a", lambda: 5), cache.get("a", lambda: 9)] == [0, 5, 5]
 
 
 def test_an_error_reaches_who_asked_and_the_next_one_tries_again() -> None:
-    kept = Kept[float](2)
+    cache = SingleFlightCache[float](2)
     with pytest.raises(ZeroDivisionError):
-        kept.get("a", lambda: 1 / 0)
-    assert kept.get("a", lambda: 2.0) == 2.0
+        cache.get("a", lambda: 1 / 0)
+    assert cache.get("a", lambda: 2.0) == 2.0
+
+
+def test_an_error_reaches_everybody_who_waits_and_is_met_once() -> None:
+    """Each waiting thread would else meet the same timeout again, one after another."""
+    calls: list[int] = []
+    everybody = threading.Barrier(8)
+
+    def fail() -> int:
+        calls.append(1)
+        sleep(0.2)
+        raise TimeoutError("the bucket does not answer")
+
+    def ask(cache: SingleFlightCache[int]) -> BaseException | None:
+        everybody.wait()
+        with pytest.raises(TimeoutError) as caught:
+            cache.get("a", fail)
+        return caught.value
+
+    cache = SingleFlightCache[int](2)
+    with ThreadPoolExecutor(8) as people:
+        errors = list(people.map(ask, [cache] * 8))
+    assert len(errors) == 8
+    assert len(calls) == 1
+    assert "a" not in cache

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from pipelines.segmentation.transforms import (
     classes_at_size,
-    decided_size,
     fitting_area,
     mask_at_photo_size,
+    mask_size,
     normalize,
     resize_image,
     resize_mask,
@@ -92,11 +92,11 @@ def test_photo_and_mask_stay_aligned() -> None:
 
 
 @given(st.integers(1, 20_000), st.integers(1, 20_000))
-def test_what_is_decided_never_exceeds_sixteen_megapixels(height: int, width: int) -> None:
-    decided = decided_size(height, width)
+def test_the_size_of_masks_never_exceeds_sixteen_megapixels(height: int, width: int) -> None:
+    size = mask_size(height, width)
 
-    assert decided[0] * decided[1] <= 16_000_000 or min(height, width) == 1
-    assert decided == (height, width) or height * width > 16_000_000
+    assert size[0] * size[1] <= 16_000_000 or min(height, width) == 1
+    assert size == (height, width) or height * width > 16_000_000
 
 
 def test_a_mask_of_a_large_photo_has_the_photos_size() -> None:
