@@ -22,10 +22,10 @@ logger = logging.getLogger(__name__)
 
 
 def write_dataset(dataset: Dataset, source: Archive, params: Params, count: int = 1_000_000) -> pd.DataFrame:
-    """Write at most `count` photos, their masks and the manifest, divided by the project's own split.
+    """Write at most `count` photos, their masks and the manifest, split as the project's own photos are.
 
-    Photos that cannot be read or do not fit their mask are left out with a line in the log; of equal files one counts.
-    Raises DatasetError when none is left.
+    Photos that cannot be read or do not fit their mask are left out with a line in the log; equal files count once.
+    Raise DatasetError when none is left.
     """
 
     def write(name: str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""COCO: images/ and, per side, annotations as RLE and as polygons; an annotation per label and photo.
+"""COCO: images/ and, per split, annotations as RLE and as polygons; an annotation per label and photo.
 
 Category ids are the ids of params.yaml. Polygons hold each part's holes by a cut (see `outlines`), and both files give
 the same pixels in COCO's own code. What is ignored belongs to no category, so no annotation holds it, not even a crowd:
@@ -17,8 +17,8 @@ from pipelines.params import IGNORE, Params
 
 
 def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
-    """Write images/, annotations/rle_SIDE.json and annotations/polygons_SIDE.json."""
-    images: dict[str, list[dict[str, Any]]] = {side: [] for side in photos.sides}
+    """Write images/, annotations/rle_SPLIT.json and annotations/polygons_SPLIT.json."""
+    images: dict[str, list[dict[str, Any]]] = {split: [] for split in photos.splits}
     regions: dict[tuple[str, str], list[dict[str, Any]]] = {}
     number = 0
     for photo_id, photo in enumerate(photos, start=1):
@@ -28,7 +28,7 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
         image = {"id": photo_id, "file_name": photo.name, "height": height, "width": width, **identity}
         if (ignored := photo.mask == IGNORE).any():
             image["ignored"] = _as_json(_encode(ignored))
-        images[photo.side].append(image)
+        images[photo.split].append(image)
         for label_id in garment_ids(photo.mask):
             number += 1
             drawn = photo.mask == label_id
@@ -42,22 +42,22 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
                 "polygons": [[float(c) for corner in outline(part) for c in corner] for part in components(drawn)],
             }
             for form, segmentation in forms.items():
-                regions.setdefault((form, photo.side), []).append({**common, "segmentation": segmentation})
+                regions.setdefault((form, photo.split), []).append({**common, "segmentation": segmentation})
     categories = [{"id": label.id, "name": label.name, "supercategory": "garment"} for label in params.labels]
-    for side in photos.sides:
+    for split in photos.splits:
         for form in ("rle", "polygons"):
             document = {
                 "info": {
                     "description": f"{params.project.title}, {photos.tag}",
                     "version": photos.tag,
-                    "ignored": f"Pixels marked «{params.ignore.name}» are in no annotation; an image that has some "
-                    "holds them as RLE in «ignored»: leave them out of training and evaluation.",
+                    "ignored": f'Pixels labelled "{params.ignore.name}" are in no annotation; an image that has some '
+                    'holds them as RLE in "ignored": leave them out of training and evaluation.',
                 },
-                "images": images[side],
-                "annotations": regions.get((form, side), []),
+                "images": images[split],
+                "annotations": regions.get((form, split), []),
                 "categories": categories,
             }
-            write_json(folder / "annotations" / f"{form}_{side}.json", document)
+            write_json(folder / "annotations" / f"{form}_{split}.json", document)
 
 
 def _encode(mask: np.ndarray) -> dict[str, Any]:

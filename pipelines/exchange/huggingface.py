@@ -1,4 +1,4 @@
-"""Hugging Face `datasets`: Parquet per side, photo and mask inside, and a card; `load_dataset(FOLDER)` reads it."""
+"""Hugging Face `datasets`: Parquet per split, photo and mask inside, and a card; `load_dataset(FOLDER)` reads it."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ _LISTS = ("annotations", "annotators")
 
 
 def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
-    """Write data/SIDE-00000-of-00001.parquet and README.md, the dataset's card."""
+    """Write data/SPLIT-00000-of-00001.parquet and README.md, the dataset's card."""
     import datasets
 
     text = datasets.Value("string")
@@ -30,10 +30,10 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
         **{name: datasets.List(text) for name in _LISTS},
     })  # fmt: skip
     (folder / "data").mkdir()
-    for side in photos.sides:
-        path = folder / "data" / f"{side}-00000-of-00001.parquet"
+    for split in photos.splits:
+        path = folder / "data" / f"{split}-00000-of-00001.parquet"
         with pq.ParquetWriter(path, features.arrow_schema) as file:
-            for part in _parts(photos.on(side)):
+            for part in _parts(photos.of(split)):
                 rows = [features.encode_example(_row(photo, params)) for photo in part]
                 file.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
     (folder / "README.md").write_text(_card(photos, params), encoding="utf-8")
@@ -58,16 +58,16 @@ def _row(photo: ExportedPhoto, params: Params) -> dict[str, Any]:
 
 
 def _sorted(ids: Sequence[int]) -> list[int]:
-    return sorted(int(one) for one in ids)
+    return sorted(int(label_id) for label_id in ids)
 
 
 def _card(photos: ExportedPhotos, params: Params) -> str:
-    files = [{"split": side, "path": f"data/{side}-*.parquet"} for side in photos.sides]
+    files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in photos.splits]
     head = yaml.safe_dump({"configs": [{"config_name": "default", "data_files": files}]}, sort_keys=False)
     labels = "".join(f"| {label.id} | {label.name} |\n" for label in params.labels)
     labels += f"| {IGNORE} | {params.ignore.name} (ignored) |\n"
     return (
         f"---\n{head}---\n# {params.project.title}: {photos.tag}\n\n{len(photos)} photos. The pixels of `mask` are "
-        f"label ids; 0 is background, and {IGNORE} («{params.ignore.name}») is what nobody can name: leave it out of "
-        f"training and evaluation.\n\n| id | label |\n|---|---|\n{labels}"
+        f'label ids; 0 is background, and {IGNORE} ("{params.ignore.name}") marks what nobody can name: leave it out '
+        f"of training and evaluation.\n\n| id | label |\n|---|---|\n{labels}"
     )

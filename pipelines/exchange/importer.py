@@ -1,7 +1,7 @@
-"""Labelled photos of other makers into the loop: through the bucket, ingest's checks and Label Studio, like all others.
+"""Import externally labelled photos: through the bucket, ingest's checks and Label Studio, like all other photos.
 
-What they hold becomes annotations, so that people can correct it and the next sync brings it into a dataset, with the
-dataset's own checks. A run that was killed is run again and does what is missing.
+Their masks become annotations, which people can correct and the next sync brings into a dataset, with the dataset's own
+checks. After a kill, running the import again does what is missing.
 """
 
 import logging
@@ -33,7 +33,7 @@ _UPLOADS = 16
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of the photos; `problems` names those without an annotation, `ingested` what ingest said.
+    """What became of the photos; `problems` names those without an annotation, `ingested` is the report of ingest.
 
     `without_mask` and `without_photo` are files of both folders that have no counterpart and were left out.
     """
@@ -47,7 +47,7 @@ class ImportReport:
     without_photo: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """Give the sum in one line, then a line per problem."""
+        """Return the total in one line, then a line per problem."""
         total = (
             f"{self.photos} photos = {self.annotated} annotated + {self.before} annotated before + "
             f"{len(self.problems)} without annotation"
@@ -62,8 +62,8 @@ def import_labelled(
 ) -> ImportReport:
     """Upload photos below `name` in the source bucket, ingest them, and annotate tasks that have no annotation yet.
 
-    Without a catalogue in the bucket one with the photos' names is made. Raises what `ingest` raises, and before
-    anything is uploaded ConfigurationError when masks hold values that the table of labels says nothing of.
+    Without a catalogue in the bucket one with the photos' names is written. Raise what `ingest` raises, and
+    ConfigurationError before anything is uploaded when masks hold values that the table of labels does not name.
     """
     source.require_lines()
     names = source.take(0, 1_000_000)
@@ -111,7 +111,7 @@ def _upload(bucket: Client, settings: Settings, source: MaskedPhotos, names: Seq
 
 
 def _annotate(labels: LabelStudioClient, task: Task, source: MaskedPhotos, photo: str, params: Params) -> str:
-    """Submit a photo's mask as an annotation; gives what is wrong with it, empty when nothing is."""
+    """Submit a photo's mask as an annotation; return what is wrong with it, empty when nothing is."""
     try:
         mask = source.truth(photo)
     except (OSError, ConfigurationError) as error:
@@ -124,7 +124,7 @@ def _annotate(labels: LabelStudioClient, task: Task, source: MaskedPhotos, photo
 
 
 def regions_of(mask: np.ndarray, params: Params) -> list[RegionJson]:
-    """Draw a (H, W) uint8 index mask as regions, one for each label and one for what is ignored."""
+    """Return a (H, W) uint8 index mask as regions, one for each label and one for what is ignored."""
     names = {**params.label_names, IGNORE: params.ignore.name}
     return [
         {**region_json(RegionMask(names[value], mask == value, 1.0), f"{IMPORTED}{value}"), "origin": "manual"}

@@ -1,6 +1,6 @@
-"""Labelled photos of other makers: a folder of photos, one of index masks named like them, and a table of labels.
+"""Externally labelled photos: a folder of photos, one of index masks named like them, and a table of labels.
 
-What a mask value means is never guessed: a value that the table has no line for is an error, except 0, the background.
+A mask value without a line in the table is an error, except 0, the background: what it means is never guessed.
 """
 
 import csv
@@ -35,7 +35,7 @@ class MaskedPhotos:
 
     @cached_property
     def _mask_paths(self) -> dict[str, Path]:
-        """Give the masks by name without suffix, which may be in capitals."""
+        """Return the masks by name without suffix, which may be in capitals."""
         paths = sorted(self.masks.iterdir())
         return {path.stem: path for path in paths if path.suffix.lower() == MASK_SUFFIX}
 
@@ -43,27 +43,27 @@ class MaskedPhotos:
         return [path.name for path in sorted(self.photos.iterdir()) if path.suffix.lower() in PHOTO_SUFFIXES]
 
     def take(self, first: int, count: int) -> list[str]:
-        """Give photos in name order that have a mask."""
+        """Return the names of photos that have a mask, sorted: `count` of them from position `first` on."""
         names = [name for name in self._photo_names() if Path(name).stem in self._mask_paths]
         return names[first : first + count]
 
     def without_mask(self) -> list[str]:
-        """Give the photos that have no mask."""
+        """Return the photos that have no mask."""
         return [name for name in self._photo_names() if Path(name).stem not in self._mask_paths]
 
     def without_photo(self) -> list[str]:
-        """Give the masks that have no photo."""
+        """Return the masks that have no photo."""
         stems = {Path(name).stem for name in self._photo_names()}
         return [path.name for stem, path in self._mask_paths.items() if stem not in stems]
 
     def photo(self, name: str) -> bytes:
-        """Give the photo's file as it is."""
+        """Return the photo's file as it is."""
         return (self.photos / name).read_bytes()
 
     def truth(self, name: str) -> np.ndarray:
         """Read the mask, palette or grey, as (H, W) uint8 with the ids of params.yaml and `IGNORE`.
 
-        Raises ConfigurationError naming the mask when it is no index mask, or holds values without a line in the table.
+        Raise ConfigurationError naming the mask when it is no index mask, or holds values without a line in the table.
         """
         values = self._values(name)
         if unlisted := self._unlisted(values):
@@ -71,23 +71,23 @@ class MaskedPhotos:
         return self.label_of_value[values].astype(np.uint8)
 
     def require_lines(self) -> None:
-        """Read all masks; raises ConfigurationError naming every value that has no line in the table, with examples.
+        """Read all masks; raise ConfigurationError naming every value that has no line in the table, with examples.
 
-        Masks that cannot be read are passed over: whoever takes them in names them one by one.
+        Masks that cannot be read are skipped here: whoever imports them reports them one by one.
         """
-        found: dict[int, list[str]] = {}
+        masks_of_value: dict[int, list[str]] = {}
         for name in track(self.take(0, 1_000_000), "reading masks", transient=True):
             try:
                 values = self._values(name)
             except (OSError, ConfigurationError):
                 continue
             for value in self._unlisted(values):
-                found.setdefault(value, []).append(self._mask_paths[Path(name).stem].name)
-        if found:
-            raise _without_line(found)
+                masks_of_value.setdefault(value, []).append(self._mask_paths[Path(name).stem].name)
+        if masks_of_value:
+            raise _without_line(masks_of_value)
 
     def _values(self, name: str) -> np.ndarray:
-        """Read what the mask's file holds: (H, W) uint8."""
+        """Read the values in the mask's file: (H, W) uint8."""
         from PIL import Image
 
         path = self._mask_paths[Path(name).stem]
@@ -103,7 +103,7 @@ class MaskedPhotos:
         return np.unique(values[self.label_of_value[values] == _NO_LINE]).tolist()
 
     def catalog(self) -> bytes:
-        """Give a catalogue with the photos' names only."""
+        """Return a catalogue with the photos' names only."""
         text = io.StringIO()
         writer = csv.writer(text)
         writer.writerow(CATALOG_COLUMNS)
@@ -116,37 +116,37 @@ def masked_photos(photos: Path, masks: Path, labels: Path, params: Params) -> Ma
     """Check folders and label table of real photos.
 
     `labels` is a CSV with columns `index` (mask value) and `label`: a label of params.yaml, the ignore label's name or
-    one of «ignore», «void» and «unclear», and for the background «background» or nothing.
-    Raises ConfigurationError naming what is missing or unknown.
+    one of "ignore", "void" and "unclear", and for the background "background" or nothing.
+    Raise ConfigurationError naming what is missing or unknown.
     """
-    for what, path, there in (
+    for what, path, exists in (
         ("PHOTOS", photos, photos.is_dir()), ("MASKS", masks, masks.is_dir()), ("LABELS", labels, labels.is_file())
     ):  # fmt: skip
-        if not there:
+        if not exists:
             raise ConfigurationError(
                 f"{what}={path} does not exist; give a folder of photos, one of index masks, and a CSV"
             )
-    found = MaskedPhotos(photos, masks, _read_labels(labels, params))
-    if not found.take(0, 1):
+    source = MaskedPhotos(photos, masks, _read_labels(labels, params))
+    if not source.take(0, 1):
         raise ConfigurationError(f"no photo of {photos} has a mask in {masks}; masks are PNG and named like the photos")
-    return found
+    return source
 
 
-def _without_line(found: Mapping[int, list[str]]) -> ConfigurationError:
-    """Say which mask values have no line in the table, each with the masks that hold it."""
-    told = [
+def _without_line(masks_of_value: Mapping[int, list[str]]) -> ConfigurationError:
+    """Return an error that names the mask values without a line in the table, each with the masks that hold it."""
+    examples = [
         f"{value} in {masks[0]}{f' and {len(masks) - 1} more' if masks[1:] else ''}"
-        for value, masks in sorted(found.items())
+        for value, masks in sorted(masks_of_value.items())
     ]
-    value = min(found)
+    value = min(masks_of_value)
     return ConfigurationError(
-        f"mask values without a line in LABELS: {'; '.join(told)}. Add one for each: «{value},coat» for a label of "
-        f"params.yaml, «{value},ignore» for what is neither learned nor judged, or «{value},background»"
+        f"mask values without a line in LABELS: {'; '.join(examples)}. Add one for each: `{value},coat` for a label of "
+        f"params.yaml, `{value},ignore` for what is neither learned nor evaluated, or `{value},background`"
     )
 
 
 def _read_labels(labels: Path, params: Params) -> np.ndarray:
-    """Read what mask values mean; gives `MaskedPhotos.label_of_value`."""
+    """Read what mask values mean; return `MaskedPhotos.label_of_value`."""
     try:
         table = pd.read_csv(labels, dtype=str, keep_default_na=False, index_col=False)
     except ValueError as error:  # pandas' own errors are such, and so are bytes that are no text

@@ -12,17 +12,17 @@ Ring = list[tuple[int, int]]  # corners as (x, y), in pixels from the photo's co
 
 
 def outline(part: np.ndarray) -> Ring:
-    """Give the ring of a 4-connected (H, W) bool part, holes joined to it."""
+    """Return the ring of a 4-connected (H, W) bool part, holes joined to it."""
     outer, *holes = sorted(rings(part), key=lambda ring: -abs(_area(ring)))
     for hole in sorted(holes):
         # The cut may cross anything: there and back it counts twice.
-        at, there = min(range(len(outer)), key=lambda i: _distance(outer[i], hole[0])), hole
-        outer = [*outer[: at + 1], *there, there[0], outer[at], *outer[at + 1 :]]
+        at = min(range(len(outer)), key=lambda corner: _distance(outer[corner], hole[0]))
+        outer = [*outer[: at + 1], *hole, hole[0], outer[at], *outer[at + 1 :]]
     return outer
 
 
 def rings(part: np.ndarray) -> list[Ring]:
-    """Give the closed outlines of a (H, W) bool mask along its pixels' edges, without points on straight lines.
+    """Return the closed outlines of a (H, W) bool mask along its pixels' edges, without points on straight lines.
 
     The mask lies to the right of each step, so outer rings run clockwise as seen on a screen, and holes the other way.
     """
@@ -38,11 +38,11 @@ def rings(part: np.ndarray) -> list[Ring]:
         ahead[x, y + 1].append((x, y))
     for y, x in np.argwhere(across == -1).tolist():
         ahead[x, y].append((x, y + 1))
-    found = []
+    outlines = []
     for start in sorted(ahead):
         while ahead[start]:
-            found.append(_follow(ahead, start))
-    return found
+            outlines.append(_follow(ahead, start))
+    return outlines
 
 
 def _follow(ahead: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[int, int]) -> Ring:

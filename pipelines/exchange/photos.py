@@ -1,4 +1,4 @@
-"""The photos and masks of a dataset version, read from the DVC cache or the remote without a checkout."""
+"""The photos and masks of a dataset version as other tools shall see them."""
 
 import json
 from collections import Counter
@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from pipelines.dataset.files import IMAGES, MASKS, decode_mask
-from pipelines.dataset.published import Published
+from pipelines.dataset.dataset import Dataset
 from pipelines.params import IGNORE
 from pipelines.photos.decode import decode_image, encode_png, image_kind, stored_upright
 
@@ -32,42 +31,40 @@ class ExportedPhoto:
     row: dict[str, Any]
 
     @property
-    def side(self) -> str:
-        """Give the side: train, val, test or excluded."""
+    def split(self) -> str:
+        """Return the split: train, val, test or excluded."""
         return str(self.row["split"])
 
 
 class ExportedPhotos:
-    """The photos of a version, in order of their addresses; one is in memory at a time."""
+    """The photos of a dataset that is checked out at `tag`, in order of their addresses; one is in memory at a time."""
 
-    def __init__(self, published: Published, tag: str) -> None:
-        self.tag, self._published = tag, published
-        self.table = published.manifest(tag)
+    def __init__(self, dataset: Dataset, tag: str) -> None:
+        self.tag, self._dataset = tag, dataset
+        self.table = dataset.manifest()
         self._names = _file_names(self.table["uri"].tolist(), self.table["sha256"].tolist())
-        self._images, self._masks = published.folder(tag, IMAGES), published.folder(tag, MASKS)
 
     def __len__(self) -> int:
         """Count the photos."""
         return len(self.table)
 
     @property
-    def sides(self) -> list[str]:
-        """Give the sides that have photos, sorted."""
+    def splits(self) -> list[str]:
+        """Return the splits that have photos, sorted."""
         return sorted(set(self.table["split"]))
 
     def __iter__(self) -> Iterator[ExportedPhoto]:
         """Read each photo, with a progress bar in a terminal."""
-        return self.on(*self.sides)
+        return self.of(*self.splits)
 
-    def on(self, *sides: str) -> Iterator[ExportedPhoto]:
-        """Read the photos of some sides."""
+    def of(self, *splits: str) -> Iterator[ExportedPhoto]:
+        """Read the photos of some splits."""
         rows = [
-            pair for pair in zip(self._names, self.table.to_dict("records"), strict=True) if pair[1]["split"] in sides
+            pair for pair in zip(self._names, self.table.to_dict("records"), strict=True) if pair[1]["split"] in splits
         ]
         for name, row in track(rows, f"writing {self.tag}", transient=True):
             sha256 = str(row["sha256"])
-            data = self._published.file(self._images[sha256], f"{row['uri']} of {self.tag}")
-            mask = decode_mask(self._published.file(self._masks[f"{sha256}.png"], f"the mask of {row['uri']}"))
+            data, mask = self._dataset.image_path(sha256).read_bytes(), self._dataset.read_mask(sha256)
             if stored_upright(data):
                 suffix = _SUFFIX[image_kind(data)[0]]
             else:  # few tools read EXIF
@@ -76,11 +73,11 @@ class ExportedPhotos:
 
 
 def _file_names(uris: list[str], hashes: list[str]) -> list[str]:
-    """Give each photo its object's name without suffix; where several have the same, their contents tell them apart."""
+    """Name each photo like its object, without suffix; objects of one name are told apart by their contents' hash."""
     stems = [PurePosixPath(uri).stem for uri in uris]
-    often = Counter(stem.lower() for stem in stems)
-    told = zip(stems, hashes, strict=True)
-    return [stem if often[stem.lower()] == 1 else f"{stem}-{sha256[:12]}" for stem, sha256 in told]
+    counts = Counter(stem.lower() for stem in stems)
+    named = zip(stems, hashes, strict=True)
+    return [stem if counts[stem.lower()] == 1 else f"{stem}-{sha256[:12]}" for stem, sha256 in named]
 
 
 def write_photo(photo: ExportedPhoto, folder: Path) -> None:
@@ -101,7 +98,7 @@ def garment_ids(mask: np.ndarray) -> list[int]:
 
 
 def components(mask: np.ndarray) -> Iterator[np.ndarray]:
-    """Give the 4-connected parts of a (H, W) bool mask, each (H, W) bool."""
+    """Yield the 4-connected parts of a (H, W) bool mask, each (H, W) bool."""
     count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
     for part in range(1, count):
         yield parts == part

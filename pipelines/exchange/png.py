@@ -1,6 +1,6 @@
 """Index masks as PNG: images/, masks/ in the labels' colours, labels.csv and photos.csv.
 
-What is ignored stays 255, and labels.csv names it. `maskloop import` and `maskloop demo` read this form again.
+Ignored pixels stay 255, and labels.csv names them. `maskloop import` and `maskloop demo` read this format again.
 """
 
 import csv
@@ -29,7 +29,7 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
         mask.putpalette(bytes(palette))
         mask.save(folder / "masks" / f"{Path(photo.name).stem}.png")
         identity = [photo.row[name] for name in ("uri", "generation", "sha256")]
-        rows.append([photo.name, photo.side, photo.row["group"], *identity])
+        rows.append([photo.name, photo.split, photo.row["group"], *identity])
     _write_table(folder / "labels.csv", ["index", "label", "color"], [(0, "", "#000000"), *named])
     _write_table(folder / "photos.csv", ["file", "split", "group", "uri", "generation", "sha256"], rows)
 

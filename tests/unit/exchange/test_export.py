@@ -2,10 +2,13 @@
 
 import io
 import json
+import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,8 +20,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from pipelines.dataset.files import IMAGES, MASKS, encode_mask
-from pipelines.errors import DataError
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import IMAGES, MANIFEST, MASKS
+from pipelines.dataset.records import encode_mask
+from pipelines.dataset.shards import shard_of
+from pipelines.errors import DataError, DatasetError
 from pipelines.exchange.export import FORMATS, export
 from pipelines.exchange.importer import regions_of
 from pipelines.exchange.masked_photos import masked_photos
@@ -44,13 +50,14 @@ def drawn(seed: int) -> np.ndarray:
 
 
 class ThreePhotos:
-    """A published version: two photos of one name, one of them on the test side, and one that EXIF turns."""
+    """A published version: two photos of one name, one of them in the test split, and one that EXIF turns."""
 
     def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.rows, self.images, self.masks = [], {}, {}
+        self.photos: dict[str, bytes] = {}
+        self.masks: dict[str, bytes] = {}
+        self.rows: list[dict[str, Any]] = []
         photos = [("a/look.png", "train", 1), ("b/look.png", "test", 1), ("c/turned.jpg", "train", TURNED)]
-        for number, (name, side, turn) in enumerate(photos):
+        for number, (name, split, turn) in enumerate(photos):
             mask = drawn(number)
             pixels = np.full((*mask.shape, 3), 40 * number, np.uint8)
             exif = Image.Exif()
@@ -62,10 +69,9 @@ class ThreePhotos:
             else:
                 picture.save(file, "PNG")
             sha256 = sha256_hex(file.getvalue())
-            self.files |= {f"photo {number}": file.getvalue(), f"mask {number}": encode_mask(mask)}
-            self.images[sha256], self.masks[f"{sha256}.png"] = f"photo {number}", f"mask {number}"
+            self.photos[sha256], self.masks[sha256] = file.getvalue(), encode_mask(mask)
             self.rows.append({
-                "uri": f"gs://archive/{name}", "generation": 5, "sha256": sha256, "split": side, "group": "Autumn",
+                "uri": f"gs://archive/{name}", "generation": 5, "sha256": sha256, "split": split, "group": "Autumn",
                 "class_ids": [COAT, DRESS], "annotations": [f"uuid-{number}"], "annotators": ["ada@example.org"],
                 "updated_at": "2026-01-01", "prediction_version": "",
             })  # fmt: skip
@@ -76,11 +82,24 @@ class ThreePhotos:
     def manifest(self, tag: str) -> pd.DataFrame:
         return pd.DataFrame(self.rows)
 
-    def folder(self, tag: str, path: Path) -> dict[str, str]:
-        return {IMAGES: self.images, MASKS: self.masks}[path]
+    def replace_last_mask(self, mask: np.ndarray) -> None:
+        self.masks[list(self.masks)[-1]] = encode_mask(mask)
 
-    def file(self, md5: str, what: str) -> bytes:
-        return self.files[md5]
+    @contextmanager
+    def checked_out(self, tag: str, *targets: Path) -> Iterator[Dataset]:
+        assert (tag, set(targets)) == ("dataset-0001", {IMAGES, MASKS, MANIFEST})
+        with tempfile.TemporaryDirectory() as folder:
+            dataset = Dataset(Path(folder))
+            dataset.write_table(MANIFEST, pd.DataFrame(self.rows))
+            for sha256, data in self.photos.items():
+                dataset.write_photo(sha256, data)
+            self.write_masks(dataset)
+            yield dataset
+
+    def write_masks(self, dataset: Dataset) -> None:
+        for shard in {shard_of(sha256) for sha256 in self.masks}:
+            of_shard = {sha256: png for sha256, png in self.masks.items() if shard_of(sha256) == shard}
+            dataset.masks.write_shard(shard, of_shard)
 
 
 def unclear_in_part() -> np.ndarray:
@@ -95,7 +114,16 @@ class OneUnclear(ThreePhotos):
 
     def __init__(self) -> None:
         super().__init__()
-        self.files["mask 2"] = encode_mask(unclear_in_part())
+        self.replace_last_mask(unclear_in_part())
+
+
+class OlderLayout(ThreePhotos):
+    """The same version with a file per mask, as versions were once published."""
+
+    def write_masks(self, dataset: Dataset) -> None:
+        dataset.path(MASKS).mkdir()
+        for sha256, png in self.masks.items():
+            (dataset.path(MASKS) / f"{sha256}.png").write_bytes(png)
 
 
 def exported(form: str, folder: Path, params: Params, published: type[ThreePhotos] = ThreePhotos) -> Path:
@@ -105,25 +133,23 @@ def exported(form: str, folder: Path, params: Params, published: type[ThreePhoto
 
 def test_coco_gives_every_pixel_back_as_rle_and_as_polygons(two_labels: Params, tmp_path: Path) -> None:
     folder = exported("coco", tmp_path, two_labels)
-    found = 0
-    for side, numbers in (("train", (0, 2)), ("test", (1,))):
+    count = 0
+    for split, numbers in (("train", (0, 2)), ("test", (1,))):
         for form in ("rle", "polygons"):
-            document = COCO(folder / "annotations" / f"{form}_{side}.json")
-            assert {one["name"]: one["id"] for one in document.loadCats(document.getCatIds())} == {
-                "coat": 3,
-                "dress": 7,
-            }
+            document = COCO(folder / "annotations" / f"{form}_{split}.json")
+            categories = document.loadCats(document.getCatIds())
+            assert {category["name"]: category["id"] for category in categories} == {"coat": 3, "dress": 7}
             for image, number in zip(document.loadImgs(sorted(document.getImgIds())), numbers, strict=True):
                 picture = Image.open(folder / "images" / image["file_name"])
                 assert picture.size == (image["width"], image["height"]) == (30, 36), "upright without EXIF"
                 mask = np.zeros((36, 30), np.uint8)
-                for one in document.loadAnns(document.getAnnIds(image["id"])):
-                    decoded = document.annToMask(one).astype(bool)
-                    mask[decoded] = one["category_id"]
-                    assert one["area"] == decoded.sum()
-                    found += 1
+                for annotation in document.loadAnns(document.getAnnIds(image["id"])):
+                    decoded = document.annToMask(annotation).astype(bool)
+                    mask[decoded] = annotation["category_id"]
+                    assert annotation["area"] == decoded.sum()
+                    count += 1
                 np.testing.assert_array_equal(mask, drawn(number))
-    assert found == 12
+    assert count == 12
 
 
 def test_yolo_gives_every_pixel_back(two_labels: Params, tmp_path: Path) -> None:
@@ -160,9 +186,9 @@ def test_hugging_face_loads_photos_masks_and_labels(
     import datasets
 
     folder = exported("huggingface", tmp_path, two_labels)
-    found = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
-    assert {side: len(rows) for side, rows in found.items()} == {"train": 2, "test": 1}
-    row = found["train"][1]
+    loaded = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 2, "test": 1}
+    row = loaded["train"][1]
     assert row["image"].size == row["mask"].size == (30, 36)
     np.testing.assert_array_equal(np.asarray(row["mask"]), drawn(2))
     assert (row["labels"], row["annotations"], row["generation"]) == (["coat", "dress"], ["uuid-2"], 5)
@@ -189,12 +215,12 @@ class TestIgnored:
             assert "ignored" not in whole
             np.testing.assert_array_equal(coco_mask.decode(part["ignored"]) == 1, unclear_in_part() == IGNORE)
             mask = np.zeros((36, 30), np.uint8)
-            for one in document.loadAnns(document.getAnnIds(part["id"])):
-                mask[document.annToMask(one).astype(bool)] = one["category_id"]
-                assert one["iscrowd"] == 0
+            for annotation in document.loadAnns(document.getAnnIds(part["id"])):
+                mask[document.annToMask(annotation).astype(bool)] = annotation["category_id"]
+                assert annotation["iscrowd"] == 0
             np.testing.assert_array_equal(mask, garments)
-            assert "«unclear» are in no annotation" in document.dataset["info"]["ignored"]
-            assert {one["name"] for one in document.loadCats(document.getCatIds())} == {"coat", "dress"}
+            assert '"unclear" are in no annotation' in document.dataset["info"]["ignored"]
+            assert {category["name"] for category in document.loadCats(document.getCatIds())} == {"coat", "dress"}
 
     def test_yolo_leaves_it_out(self, two_labels: Params, tmp_path: Path) -> None:
         folder = exported("yolo", tmp_path, two_labels, OneUnclear)
@@ -216,7 +242,7 @@ class TestIgnored:
         assert row["labels"] == ["coat", "dress"]
         assert "| 255 | unclear (ignored) |" in (folder / "README.md").read_text(encoding="utf-8")
 
-    def test_masks_of_other_makers_come_through_annotations_and_compiling_to_the_same_png(
+    def test_externally_drawn_masks_come_through_annotations_and_compiling_to_the_same_png(
         self, annotate: Callable[..., Annotation], two_labels: Params, tmp_path: Path
     ) -> None:
         theirs = np.array([0] * 256, np.uint8)
@@ -237,7 +263,7 @@ class TestIgnored:
         class Imported(OneUnclear):
             def __init__(self) -> None:
                 super().__init__()
-                self.files["mask 2"] = encode_mask(compiled.mask)
+                self.replace_last_mask(compiled.mask)
 
         assert [region["value"]["brushlabels"] for region in regions] == [["coat"], ["dress"], ["unclear"]]
         folder = exported("png", tmp_path, two_labels, Imported)
@@ -265,17 +291,25 @@ def test_an_export_appears_whole_or_not_at_all(
     form: str, two_labels: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = ThreePhotos()
-    del published.files["mask 2"]
-    with pytest.raises(KeyError):
+    published.masks.popitem()
+    with pytest.raises(DatasetError, match="is missing"):
         export(published, "dataset-0001", form, tmp_path / "out", two_labels)  # type: ignore[arg-type]  # answers as Published does
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_version_of_the_older_layout_gives_the_same_files(two_labels: Params, tmp_path: Path) -> None:
+    folders = [exported("png", tmp_path / name, two_labels, kind) for name, kind in
+               (("now", ThreePhotos), ("older", OlderLayout))]  # fmt: skip
+
+    now, older = ({path.name: path.read_bytes() for path in folder.rglob("*.*")} for folder in folders)
+    assert now == older
 
 
 @pytest.mark.parametrize(
     ("tag", "form", "words"),
     [
         ("dataset-0009", "png", "no dataset version 'dataset-0009'; the newest: dataset-0001"),
-        ("dataset-0001", "voc", "no form 'voc'; give one of coco, png, yolo, huggingface"),
+        ("dataset-0001", "voc", "no format 'voc'; give one of coco, png, yolo, huggingface"),
         ("dataset-0001", "png", "exists; give a folder that does not"),
     ],
 )

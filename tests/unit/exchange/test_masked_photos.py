@@ -102,7 +102,7 @@ class TestMeanings:
         self.table(real_photos, "0,", "1,coat", "2,dress")
         source = check(real_photos, two_labels)
         with pytest.raises(
-            ConfigurationError, match=r"LABELS: 200 in a\.png\. Add one for each: «200,coat» .*«200,ignore»"
+            ConfigurationError, match=r"LABELS: 200 in a\.png\. Add one for each: `200,coat` .*`200,ignore`"
         ):
             source.truth("a.JPEG")
         with pytest.raises(ConfigurationError, match=r"LABELS: 200 in a\.png and 1 more; 255 in b\.png\. Add one"):
