@@ -8,11 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.dataset.files import IMAGES, MANIFEST, encode_mask, fresh, image_path, mask_path
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST
+from pipelines.dataset.records import encode_mask
+from pipelines.dataset.shards import shard_of
 from pipelines.params import Params
 
 COAT, DRESS = 3, 7
-SIDES = {"train": 5, "val": 2, "test": 3}
+SPLITS = {"train": 5, "val": 2, "test": 3}
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -28,20 +31,21 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """A dataset in the current folder; gives the sha256 of its photos per side."""
+    """A dataset in the current folder, so that tests may call it `Dataset(Path())`; gives its photos by split."""
     monkeypatch.chdir(tmp_path)
-    IMAGES.mkdir(parents=True)
-    sides = [side for side, count in SIDES.items() for _ in range(count)]
-    rows = []
-    for seed, side in enumerate(sides):
+    dataset, rows = Dataset(Path()), []
+    masks: dict[str, dict[str, bytes]] = {}
+    for seed, split in enumerate(split for split, count in SPLITS.items() for _ in range(count)):
         photo, mask = draw(seed)
         data = cv2.imencode(".png", cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))[1].tobytes()
         sha256 = hashlib.sha256(data).hexdigest()
-        image_path(sha256).write_bytes(data)
-        fresh(mask_path(sha256)).write_bytes(encode_mask(mask))
-        rows.append({"sha256": sha256, "group": str(seed), "split": side})
-    pd.DataFrame(rows).to_parquet(MANIFEST)
-    return {side: sorted(row["sha256"] for row in rows if row["split"] == side) for side in SIDES}
+        dataset.write_photo(sha256, data)
+        masks.setdefault(shard_of(sha256), {})[sha256] = encode_mask(mask)
+        rows.append({"sha256": sha256, "group": str(seed), "split": split})
+    for shard, of_shard in masks.items():
+        dataset.masks.write_shard(shard, of_shard)
+    dataset.write_table(MANIFEST, pd.DataFrame(rows))
+    return {split: sorted(row["sha256"] for row in rows if row["split"] == split) for split in SPLITS}
 
 
 @pytest.fixture

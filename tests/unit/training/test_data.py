@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from pipelines.dataset.files import MANIFEST, encode_mask, mask_path
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST
+from pipelines.dataset.records import encode_mask
 from pipelines.errors import DatasetError
 from pipelines.params import IGNORE
 from pipelines.segmentation.model import ModelCard
@@ -22,15 +25,15 @@ from pipelines.training.data import (
     RepeatFactorSampler,
     clean_photos,
     families_of,
-    photos_of,
-    read_photo,
+    photos_in,
 )
 
+HERE = Dataset(Path())
 Sides = dict[str, list[str]]
 
 
 def test_sides_are_read_in_a_fixed_order(workspace: Sides) -> None:
-    assert {side: photos_of(side) for side in workspace} == workspace
+    assert {side: photos_in(HERE, side) for side in workspace} == workspace
 
 
 @pytest.mark.parametrize("side", ["train", "test"])
@@ -38,15 +41,15 @@ def test_a_side_that_is_needed_and_empty_says_what_to_do(workspace: Sides, side:
     table = pd.read_parquet(MANIFEST)
     table[table["split"] != side].to_parquet(MANIFEST)
 
-    with pytest.raises(DatasetError, match=f"no photo is on the {side} side yet; label more photos"):
-        photos_of(side)
+    with pytest.raises(DatasetError, match=f"no photo is in the {side} split yet; label more photos"):
+        photos_in(HERE, side)
 
 
 def test_validation_may_be_empty(workspace: Sides) -> None:
     table = pd.read_parquet(MANIFEST)
     table[table["split"] != "val"].to_parquet(MANIFEST)
 
-    assert photos_of("val") == []
+    assert photos_in(HERE, "val") == []
 
 
 def note(column: str, values: Sequence[object]) -> None:
@@ -67,34 +70,36 @@ def test_clean_photos_are_those_whose_masks_no_model_drew(
     note(column, values)
 
     by_row = pd.read_parquet(MANIFEST)["sha256"]
-    assert clean_photos("train") == sorted([by_row[0], by_row[3]])
-    assert clean_photos("val") == [by_row[6]]
-    assert clean_photos("test") == [by_row[9]]
+    assert clean_photos(HERE, "train") == sorted([by_row[0], by_row[3]])
+    assert clean_photos(HERE, "val") == [by_row[6]]
+    assert clean_photos(HERE, "test") == [by_row[9]]
 
 
 def test_without_a_word_on_who_drew_them_all_masks_are_clean(workspace: Sides) -> None:
-    assert clean_photos("test") == workspace["test"]
+    assert clean_photos(HERE, "test") == workspace["test"]
 
 
 def test_photos_that_look_alike_share_a_family(workspace: Sides) -> None:
     photos = workspace["test"]
     of_photo = pd.read_parquet(MANIFEST).set_index("sha256")["group"]
-    assert families_of(photos) == tuple(of_photo[photo] for photo in photos), "before there were families: its group"
+    assert families_of(HERE, photos) == tuple(of_photo[photo] for photo in photos), (
+        "before there were families: its group"
+    )
 
     note("family", ["a", "b"] * 5)
     family = pd.read_parquet(MANIFEST).set_index("sha256")["family"]
-    assert families_of(photos[::-1]) == tuple(family[photo] for photo in photos[::-1])
+    assert families_of(HERE, photos[::-1]) == tuple(family[photo] for photo in photos[::-1])
 
     pd.read_parquet(MANIFEST).drop(columns=["family", "group"]).to_parquet(MANIFEST)
-    assert families_of(photos) == tuple(photos)
+    assert families_of(HERE, photos) == tuple(photos)
 
 
 def test_items_are_what_the_services_would_see(workspace: Sides, tiny_card: ModelCard) -> None:
-    photos = Photos(workspace["train"], tiny_card, augment=False)
+    photos = Photos(HERE, workspace["train"], tiny_card, augment=False)
 
     values, channels = photos[2]
 
-    photo, mask = read_photo(workspace["train"][2])
+    photo, mask = (HERE.read_image(workspace["train"][2]), HERE.read_mask(workspace["train"][2]))
     small = resize_image(photo, 32, 32)
     np.testing.assert_array_equal(values.numpy(), normalize(small, tiny_card.mean, tiny_card.std))
     np.testing.assert_array_equal(channels.numpy(), np.searchsorted([0, 3, 7], resize_mask(mask, 32, 32)))
@@ -104,11 +109,11 @@ def test_items_are_what_the_services_would_see(workspace: Sides, tiny_card: Mode
 
 def test_around_a_photo_is_the_mean_colour_and_nothing_to_learn(workspace: Sides, tiny_card: ModelCard) -> None:
     card = replace(tiny_card, keeps_aspect=True)
-    photos = Photos(workspace["train"], card, augment=False)
+    photos = Photos(HERE, workspace["train"], card, augment=False)
 
     values, channels = photos[2]
 
-    photo, mask = read_photo(workspace["train"][2])
+    photo, mask = (HERE.read_image(workspace["train"][2]), HERE.read_mask(workspace["train"][2]))
     small = resize_image(photo, 32, 27)  # 48×40 pixels
     np.testing.assert_array_equal(values.numpy()[:, :, 2:29], normalize(small, card.mean, card.std))
     np.testing.assert_array_equal(channels.numpy()[:, 2:29], np.searchsorted([0, 3, 7], resize_mask(mask, 32, 27)))
@@ -119,11 +124,11 @@ def test_around_a_photo_is_the_mean_colour_and_nothing_to_learn(workspace: Sides
 
 def test_what_nobody_can_name_is_not_learned(workspace: Sides, tiny_card: ModelCard) -> None:
     photo = workspace["train"][0]
-    mask = read_photo(photo)[1]
+    mask = (HERE.read_image(photo), HERE.read_mask(photo))[1]
     mask[:24] = IGNORE
-    mask_path(photo).write_bytes(encode_mask(mask))
+    HERE.masks.write_shard(photo[:2], HERE.masks.read_shard(photo[:2]) | {photo: encode_mask(mask)})
 
-    photos = Photos([photo], tiny_card, augment=False)
+    photos = Photos(HERE, [photo], tiny_card, augment=False)
 
     assert (photos[0][1][:16] == IGNORE).all()
     assert (photos[0][1][16:] != IGNORE).all()
@@ -133,16 +138,16 @@ def test_what_nobody_can_name_is_not_learned(workspace: Sides, tiny_card: ModelC
 def test_labels_that_the_model_does_not_know_are_background(workspace: Sides, tiny_card: ModelCard) -> None:
     coats_only = ModelCard(**{**vars(tiny_card), "labels": {"coat": 3}})
 
-    photos = Photos(workspace["train"], coats_only, augment=False)
+    photos = Photos(HERE, workspace["train"], coats_only, augment=False)
 
     assert all(set(np.unique(channels)) <= {0, 1} for _, channels in (photos[i] for i in range(len(photos))))
 
 
 def test_augmentation_moves_photo_and_mask_together(workspace: Sides, tiny_card: ModelCard) -> None:
     """The drawn coat is the only red thing, so redness must stay under its mask however both are moved."""
-    photos = Photos(workspace["train"], tiny_card, augment=True)
+    photos = Photos(HERE, workspace["train"], tiny_card, augment=True)
     kept, moved = [], 0
-    plain = Photos(workspace["train"], tiny_card, augment=False)
+    plain = Photos(HERE, workspace["train"], tiny_card, augment=False)
     for seed in range(6):
         for position in range(len(photos)):
             values, channels = photos[position, 100 * seed + position]
@@ -159,7 +164,7 @@ def test_augmentation_moves_photo_and_mask_together(workspace: Sides, tiny_card:
 
 
 def test_augmentation_invents_no_class(workspace: Sides, tiny_card: ModelCard) -> None:
-    photos = Photos(workspace["train"], tiny_card, augment=True)
+    photos = Photos(HERE, workspace["train"], tiny_card, augment=True)
 
     there = set()
     for position in range(len(photos)):
@@ -173,7 +178,7 @@ def test_augmentation_invents_no_class(workspace: Sides, tiny_card: ModelCard) -
 def test_where_a_moved_photo_ends_nothing_is_learned_and_the_mean_colour_stands(
     workspace: Sides, tiny_card: ModelCard
 ) -> None:
-    photos = Photos(workspace["train"], replace(tiny_card, keeps_aspect=True), augment=True)
+    photos = Photos(HERE, workspace["train"], replace(tiny_card, keeps_aspect=True), augment=True)
     ignored = []
     for seed in range(30):
         values, channels = photos[seed % 5, seed]
@@ -187,7 +192,7 @@ def test_where_a_moved_photo_ends_nothing_is_learned_and_the_mean_colour_stands(
 
 def test_photos_are_enlarged_smoothly(workspace: Sides, tiny_card: ModelCard) -> None:
     """Between a coat and what is beside it an enlarged photo has colours of neither."""
-    photos = Photos(workspace["train"], replace(tiny_card, height=96, width=96), augment=True)
+    photos = Photos(HERE, workspace["train"], replace(tiny_card, height=96, width=96), augment=True)
 
     shades = [len(np.unique(photos[0, seed][0][1].numpy().round(3))) for seed in range(8)]
 
@@ -206,7 +211,7 @@ def test_batches_of_a_resumed_training_are_those_of_one_that_was_not() -> None:
 
 
 def test_processes_that_load_photos_change_nothing(workspace: Sides, tiny_card: ModelCard) -> None:
-    photos = Photos(workspace["train"], tiny_card, augment=True)
+    photos = Photos(HERE, workspace["train"], tiny_card, augment=True)
     batches = Batches(RepeatFactorSampler(photos.pixels, 0.5, seed=1), 2)
 
     here, elsewhere = (

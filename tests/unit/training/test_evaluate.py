@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipelines.dataset.files import MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, encode_mask, fresh, mask_path
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST, METRICS, MODEL, PROPOSALS, REPORT
+from pipelines.dataset.records import encode_mask
 from pipelines.params import IGNORE, Params
 from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.segmentation.proposals import Proposals
 from pipelines.training import evaluate as stage
-from pipelines.training.data import read_photo
 from pipelines.training.evaluate import evaluate, evaluate_model
 
+HERE = Dataset(Path())
 Sides = dict[str, list[str]]
 
 
@@ -27,11 +29,11 @@ def coats_everywhere(model_that_sees_coats: Path) -> ClothingModel:
 
 
 def coat_share(sha256: str) -> float:
-    return float((read_photo(sha256)[1] == 3).mean())
+    return float(((HERE.read_image(sha256), HERE.read_mask(sha256))[1] == 3).mean())
 
 
 def test_every_pixel_of_the_photos_counts(workspace: Sides, coats_everywhere: ClothingModel) -> None:
-    found = evaluate_model(coats_everywhere, workspace["test"], {"coat": 3, "dress": 7})
+    found = evaluate_model(coats_everywhere, HERE, workspace["test"], {"coat": 3, "dress": 7})
 
     confusion = found.confusion
     assert confusion.matrix.sum() == found.certainty[..., 0].sum() == 3 * 48 * 40
@@ -43,10 +45,10 @@ def test_every_pixel_of_the_photos_counts(workspace: Sides, coats_everywhere: Cl
 
 
 def test_photos_are_scored_one_by_one(workspace: Sides, coats_everywhere: ClothingModel) -> None:
-    found = evaluate_model(coats_everywhere, workspace["test"], {"coat": 3, "dress": 7})
+    found = evaluate_model(coats_everywhere, HERE, workspace["test"], {"coat": 3, "dress": 7})
 
     for sha256, miou in found.miou_of_photo.items():
-        classes = len({0, 3} | set(read_photo(sha256)[1].ravel()))
+        classes = len({0, 3} | set((HERE.read_image(sha256), HERE.read_mask(sha256))[1].ravel()))
         assert miou == pytest.approx(coat_share(sha256) / classes)
 
 
@@ -57,17 +59,17 @@ def test_families_are_those_of_the_manifest_unless_others_are_given(
     table.assign(family=["show"] * len(table)).to_parquet(MANIFEST)
     photos, labels = workspace["test"], {"coat": 3, "dress": 7}
 
-    assert evaluate_model(coats_everywhere, photos, labels).families == ("show",) * 3
-    assert evaluate_model(coats_everywhere, photos, labels, families=list("abb")).families == ("a", "b", "b")
+    assert evaluate_model(coats_everywhere, HERE, photos, labels).families == ("show",) * 3
+    assert evaluate_model(coats_everywhere, HERE, photos, labels, families=list("abb")).families == ("a", "b", "b")
 
 
 def test_ignored_pixels_are_left_out_of_everything(workspace: Sides, coats_everywhere: ClothingModel) -> None:
     """What was a mistake is nothing any more once nobody can name it."""
     for sha256 in workspace["test"]:
-        mask = np.where(read_photo(sha256)[1] == 3, 3, IGNORE).astype(np.uint8)
-        fresh(mask_path(sha256)).write_bytes(encode_mask(mask))
+        mask = np.where((HERE.read_image(sha256), HERE.read_mask(sha256))[1] == 3, 3, IGNORE).astype(np.uint8)
+        HERE.masks.write_shard(sha256[:2], HERE.masks.read_shard(sha256[:2]) | {sha256: encode_mask(mask)})
 
-    found = evaluate_model(coats_everywhere, workspace["test"], {"coat": 3, "dress": 7})
+    found = evaluate_model(coats_everywhere, HERE, workspace["test"], {"coat": 3, "dress": 7})
 
     judged = found.confusion.matrix
     assert judged.sum() == judged[1, 1] == found.certainty[..., 0].sum() == found.garment_certainty[..., 2].sum()
@@ -77,14 +79,14 @@ def test_ignored_pixels_are_left_out_of_everything(workspace: Sides, coats_every
 
 
 def test_a_model_is_judged_on_no_photo_as_well(workspace: Sides, coats_everywhere: ClothingModel) -> None:
-    found = evaluate_model(coats_everywhere, [], {"coat": 3, "dress": 7})
+    found = evaluate_model(coats_everywhere, HERE, [], {"coat": 3, "dress": 7})
 
     assert (found.photos, found.confusions.shape, found.agreement) == ((), (0, 3, 3), 1)
     assert "iou" in found.regions.columns
 
 
 def test_regions_are_described_with_their_iou(workspace: Sides, coats_everywhere: ClothingModel) -> None:
-    found = evaluate_model(coats_everywhere, workspace["test"], {"coat": 3, "dress": 7})
+    found = evaluate_model(coats_everywhere, HERE, workspace["test"], {"coat": 3, "dress": 7})
 
     assert found.regions["photo"].tolist() == workspace["test"]
     assert set(found.regions["label"]) == {"coat"}
@@ -102,14 +104,14 @@ def test_the_precision_it_is_served_in_is_compared_pixel_by_pixel(
     other = ClothingModel(coarse, coats_everywhere.card)
     labels = {"coat": 3, "dress": 7}
 
-    assert evaluate_model(coats_everywhere, workspace["test"], labels).agreement == 1
-    assert evaluate_model(coats_everywhere, workspace["test"], labels, served=coats_everywhere).agreement == 1
-    agreement = evaluate_model(coats_everywhere, workspace["test"], labels, served=other).agreement
+    assert evaluate_model(coats_everywhere, HERE, workspace["test"], labels).agreement == 1
+    assert evaluate_model(coats_everywhere, HERE, workspace["test"], labels, served=coats_everywhere).agreement == 1
+    agreement = evaluate_model(coats_everywhere, HERE, workspace["test"], labels, served=other).agreement
     assert agreement == pytest.approx(0.75, abs=0.03)
 
 
 def test_a_label_that_the_model_lacks_counts_as_missed(workspace: Sides, coats_everywhere: ClothingModel) -> None:
-    confusion = evaluate_model(coats_everywhere, workspace["test"], {"dress": 7, "hat": 9}).confusion
+    confusion = evaluate_model(coats_everywhere, HERE, workspace["test"], {"dress": 7, "hat": 9}).confusion
 
     assert confusion.matrix[:, 0].sum() == confusion.matrix.sum(), "coats are background to these labels"
     assert confusion.iou()[1] == 0
@@ -122,7 +124,7 @@ def test_the_stage_leaves_figures_and_pictures(
     REPORT.mkdir()
     (REPORT / "of-the-run-before.jpg").touch()
 
-    evaluate(two_labels)
+    evaluate(HERE, two_labels)
 
     figures = json.loads(METRICS.read_text())
     assert (figures["photos"], figures["clean_photos"], figures["families"]) == (3, 3, 3)
@@ -146,7 +148,7 @@ def test_the_stage_fits_which_regions_are_shown(
 ) -> None:
     copytree(model_that_sees_coats, MODEL)
 
-    evaluate(two_labels)
+    evaluate(HERE, two_labels)
 
     proposals = Proposals.from_json(PROPOSALS.read_text(encoding="utf-8"))
     assert (proposals.regions, proposals.photos) == (5, 5), "of the test side and of the validation side"
@@ -163,7 +165,7 @@ def test_only_photos_that_no_model_drew_on_are_judged(
     copytree(model_that_sees_coats, MODEL)
     mark_blind(workspace["test"][:2])
 
-    evaluate(two_labels)
+    evaluate(HERE, two_labels)
 
     figures = json.loads(METRICS.read_text())
     assert (figures["photos"], figures["clean_photos"]) == (2, 2)
@@ -178,7 +180,7 @@ def test_without_such_photos_it_says_so_and_takes_all(
     mark_blind([])
 
     with caplog.at_level(logging.WARNING):
-        evaluate(two_labels)
+        evaluate(HERE, two_labels)
 
     figures = json.loads(METRICS.read_text())
     assert (figures["photos"], figures["clean_photos"]) == (3, 0)
@@ -200,7 +202,7 @@ def test_figures_are_computed_in_32_bits(
     monkeypatch.setattr(stage, "load_model", load)
     monkeypatch.setattr(stage, "multiplies_bfloat16", lambda: other_precision)
 
-    evaluate(two_labels)
+    evaluate(HERE, two_labels)
 
     assert asked == ([False, True] if other_precision else [False])
 
@@ -211,7 +213,7 @@ def test_figures_are_given_by_catalogue_data(workspace: Sides, model_that_sees_c
     table["meta_season"] = ["fall" if number % 2 else None for number in range(len(table))]
     table.to_parquet(MANIFEST)
 
-    evaluate(two_labels)
+    evaluate(HERE, two_labels)
 
     slices = pd.read_csv(REPORT / "slices.csv")
     assert set(slices["value"]) == {"fall", "–"}

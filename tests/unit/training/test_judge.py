@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, STEPS
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
@@ -25,6 +26,7 @@ from pipelines.segmentation.model import ModelCard, build_network, save_model
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.training.judge import divide_test_side, judge
 
+HERE = Dataset(Path())
 Sides = dict[str, list[str]]
 AddVersion = Callable[..., ModelVersion]
 
@@ -219,7 +221,7 @@ def test_photos_that_a_contender_or_its_ancestors_learned_from_are_left_out(
     second = add_version(dataset="dataset-0001", started_from=first.served_as)
     third = add_version(dataset="dataset-0002")
 
-    side = divide_test_side(registry, Manifests(published | elsewhere), [third, second])  # type: ignore[arg-type]
+    side = divide_test_side(registry, Manifests(published | elsewhere), HERE, [third, second])  # type: ignore[arg-type]
 
     assert (side.judged, side.anchored, side.seen) == ((clean,), 0, 2)
 
@@ -231,7 +233,7 @@ def test_what_is_not_known_of_a_contender_is_said(
     gone = add_version(dataset="dataset-0009", started_from="clothing:v7")
 
     with caplog.at_level(logging.WARNING):
-        side = divide_test_side(registry, published, [gone])  # type: ignore[arg-type]
+        side = divide_test_side(registry, published, HERE, [gone])  # type: ignore[arg-type]
 
     assert len(side.judged) == 3
     assert "started from clothing:v7, which is gone" in caplog.text

@@ -2,14 +2,17 @@
 
 import math
 import time
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.params import Params
 from pipelines.training.live import LiveLog
 from pipelines.training.train import train
 
+HERE = Dataset(Path())
 Sides = dict[str, list[str]]
 
 
@@ -42,7 +45,7 @@ def test_a_training_shows_how_far_it_is(
 ) -> None:
     client, run_id = run_in_mlflow
 
-    train(small_training)
+    train(HERE, small_training)
 
     assert [point.value for point in client.get_metric_history(run_id, "steps_done")] == [1, 2, 3, 4]
     found = client.get_run(run_id).data.metrics

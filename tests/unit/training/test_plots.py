@@ -5,11 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.params import Params
 from pipelines.segmentation.model import load_model
 from pipelines.training.confusion import Confusion
 from pipelines.training.plots import draw_confusion, draw_overlays, paint
 
+HERE = Dataset(Path())
 Sides = dict[str, list[str]]
 
 
@@ -19,7 +21,7 @@ def test_the_worst_photos_come_first_and_no_more_than_asked(
     two = two_labels.model_copy(update={"evaluate": two_labels.evaluate.model_copy(update={"overlays": 2})})
     good, bad, middling = workspace["test"]
 
-    draw_overlays(load_model(model_that_sees_coats), {good: 0.9, bad: 0.1, middling: 0.5}, two, tmp_path)
+    draw_overlays(load_model(model_that_sees_coats), HERE, {good: 0.9, bad: 0.1, middling: 0.5}, two, tmp_path)
 
     names = sorted(path.name for path in tmp_path.glob("*.jpg"))
     assert names == [f"overlay-00-miou-0.10-{bad[:8]}.jpg", f"overlay-01-miou-0.50-{middling[:8]}.jpg"]

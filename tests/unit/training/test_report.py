@@ -7,6 +7,7 @@ from shutil import copytree
 import numpy as np
 import pytest
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, MODEL
 from pipelines.params import Params
 from pipelines.segmentation.model import load_model
@@ -15,6 +16,7 @@ from pipelines.training.floor import Floor
 from pipelines.training.gate import Steps, decide
 from pipelines.training.report import Contender, choose, write_folder_page, write_page
 
+HERE = Dataset(Path())
 Sides = dict[str, list[str]]
 
 
@@ -23,9 +25,9 @@ def challenger(workspace: Sides, model_that_sees_coats: Path, two_labels: Params
     """A model of which everything is there that a training leaves in the current folder."""
     copytree(model_that_sees_coats, MODEL)
     CURVES.write_text("epoch,train_loss,val_miou\n0,1.5,\n1,0.9,0.4\n", encoding="utf-8")
-    evaluate(two_labels)
+    evaluate(HERE, two_labels)
     model = load_model(MODEL)
-    return Contender("clothing:v2", model, evaluate_model(model, workspace["test"], two_labels.label_ids))
+    return Contender("clothing:v2", model, evaluate_model(model, HERE, workspace["test"], two_labels.label_ids))
 
 
 def page_of(challenger: Contender, champion: Contender | None, params: Params, title: str = "dataset-0002") -> str:
@@ -34,7 +36,7 @@ def page_of(challenger: Contender, champion: Contender | None, params: Params, t
     decision = decide(
         challenger.found, found, names, params.promote, floor=Floor(12.5), steps=Steps(23, 160, "minutes")
     )
-    write_page(Path("report.html"), title, decision, challenger, champion, params)
+    write_page(Path("report.html"), HERE, title, decision, challenger, champion, params)
     return Path("report.html").read_text(encoding="utf-8")
 
 
@@ -69,7 +71,7 @@ def test_all_that_was_weighed_stands_on_the_page(challenger: Contender, two_labe
 
 
 def test_a_training_without_a_gate_has_no_verdict(challenger: Contender, two_labels: Params) -> None:
-    write_folder_page(Path("report.html"), two_labels)
+    write_folder_page(Path("report.html"), HERE, two_labels)
 
     page = Path("report.html").read_text(encoding="utf-8")
     assert "trained on 5 photos" in page

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, MODEL, START, STEPS
 from pipelines.errors import ModelError
 from pipelines.params import Label, Params
@@ -27,6 +28,7 @@ from pipelines.segmentation.model import (
 from pipelines.training.start import Start, take_over, take_start
 from pipelines.training.train import train
 
+HERE = Dataset(Path())
 Sides = dict[str, list[str]]
 COAT, DRESS, HAT = (
     Label(id=number, name=name, color="#1f77b4") for number, name in ((3, "coat"), (7, "dress"), (5, "hat"))
@@ -94,11 +96,11 @@ def test_taking_over_draws_no_random_numbers(tiny_card: ModelCard) -> None:
 
 
 def test_a_training_from_the_champion_goes_on_where_it_was(workspace: Sides, small_training: Params) -> None:
-    train(with_options(small_training, epochs=30, lr=0.01))
+    train(HERE, with_options(small_training, epochs=30, lr=0.01))
     loss = pd.read_csv(CURVES)["train_loss"]
     lay_out(version="clothing:v3")
 
-    train(with_options(small_training, start="champion", epochs=1, lr=1e-9))
+    train(HERE, with_options(small_training, start="champion", epochs=1, lr=1e-9))
 
     assert pd.read_csv(CURVES)["train_loss"].iloc[0] < loss.iloc[0] * 0.7
     assert json.loads(STEPS.read_text()) == {
@@ -110,12 +112,12 @@ def test_a_renamed_label_does_not_throw_the_champion_away(
     workspace: Sides, small_training: Params, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "pipelines")
-    train(with_options(small_training, epochs=30, lr=0.01))
+    train(HERE, with_options(small_training, epochs=30, lr=0.01))
     loss = pd.read_csv(CURVES)["train_loss"]
     lay_out()
     renamed = small_training.model_copy(update={"labels": (HAT, DRESS, COAT.model_copy(update={"name": "overcoat"}))})
 
-    train(with_options(renamed, start="champion", epochs=1, lr=1e-9))
+    train(HERE, with_options(renamed, start="champion", epochs=1, lr=1e-9))
 
     assert load_card(MODEL).labels == {"hat": 5, "dress": 7, "overcoat": 3}
     assert pd.read_csv(CURVES)["train_loss"].iloc[0] < loss.iloc[0]
@@ -128,14 +130,14 @@ def test_without_a_fitting_champion_a_training_starts_from_scratch(
     workspace: Sides, small_training: Params, there: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "pipelines")
-    train(small_training)
+    train(HERE, small_training)
     weights = (MODEL / WEIGHTS).read_bytes()
     if there:
         lay_out()
         card = json.loads((START / CARD).read_text())
         (START / CARD).write_text(json.dumps({**card, "encoder": "resnet18"}))
 
-    train(with_options(small_training, start="champion"))
+    train(HERE, with_options(small_training, start="champion"))
 
     assert ("the champion has other encoder" if there else "there is no champion to go on from") in caplog.text
     assert (MODEL / WEIGHTS).read_bytes() == weights
@@ -145,11 +147,11 @@ def test_without_a_fitting_champion_a_training_starts_from_scratch(
 def test_an_unfinished_training_is_finished_whatever_the_parameters_say(
     workspace: Sides, small_training: Params
 ) -> None:
-    train(with_options(small_training, epochs=30, lr=0.01))
+    train(HERE, with_options(small_training, epochs=30, lr=0.01))
     loss = pd.read_csv(CURVES)["train_loss"]
     lay_out(version="clothing:v2", planned_steps=60, done_steps=40, ended_by="minutes")
 
-    train(with_options(small_training, start="scratch", epochs=30, lr=1e-9))
+    train(HERE, with_options(small_training, start="scratch", epochs=30, lr=1e-9))
 
     curve = pd.read_csv(CURVES)
     assert json.loads(STEPS.read_text()) == {
@@ -171,7 +173,7 @@ def test_a_finished_training_is_not_gone_on_with(
     (START / STEPS.name).write_text(json.dumps(noted))
     other, _ = new_network(small_training.train, small_training.label_ids)
 
-    assert take_start(other, card, "scratch") == Start()
+    assert take_start(HERE, other, card, "scratch") == Start()
     assert any(not torch.equal(values, before[name]) for name, values in other.state_dict().items())
 
 
@@ -181,7 +183,7 @@ def test_a_champion_that_cannot_be_read_stops_the_training(workspace: Sides, sma
     (START / WEIGHTS).write_bytes(b"nothing")
 
     with pytest.raises(ModelError, match="cannot be loaded"):
-        take_start(network, card, "champion")
+        take_start(HERE, network, card, "champion")
 
 
 def test_steps_that_make_no_sense_stop_the_training(workspace: Sides, small_training: Params, tmp_path: Path) -> None:
@@ -190,5 +192,5 @@ def test_steps_that_make_no_sense_stop_the_training(workspace: Sides, small_trai
     (START / STEPS.name).write_text("[1]")
 
     with pytest.raises(ModelError, match="does not say how many steps"):
-        take_start(network, card, "scratch")
+        take_start(HERE, network, card, "scratch")
     assert load_file(START / WEIGHTS)

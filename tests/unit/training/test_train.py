@@ -15,17 +15,19 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, MANIFEST, MODEL, STEPS, TRAINING
 from pipelines.errors import DatasetError, TrainingError
 from pipelines.params import IGNORE, Params
 from pipelines.segmentation.model import WEIGHTS, build_network, load_card, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
 from pipelines.training.confusion import Confusion
-from pipelines.training.data import Photos, photos_of
+from pipelines.training.data import Photos, photos_in
 from pipelines.training.freeze import freeze
 from pipelines.training.module import Learner, class_weights, segmentation_loss
 from pipelines.training.train import steps_to_do, train
 
+HERE = Dataset(Path())
 Sides = dict[str, list[str]]
 # The stage, which leaves a checkpoint after every epoch and not at most twice a minute.
 STAGE = """
@@ -47,7 +49,7 @@ def miou_of_the_model() -> float:
     """Measure model/ on the validation photos, at the network's size."""
     card, network = load_card(MODEL), build_network(load_card(MODEL)).eval()
     network.load_state_dict(load_file(MODEL / WEIGHTS))
-    photos, counts = Photos(photos_of("val"), card, augment=False), Confusion(3)
+    photos, counts = Photos(HERE, photos_in(HERE, "val"), card, augment=False), Confusion(3)
     with torch.inference_mode():
         for number in range(len(photos)):
             values, truth = photos[number]
@@ -67,10 +69,10 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_training_leaves_a_model_and_its_curve_and_again_the_same(workspace: Sides, small_training: Params) -> None:
-    train(small_training)
+    train(HERE, small_training)
     model, curve, weights = load_model(MODEL), pd.read_csv(CURVES), (MODEL / WEIGHTS).read_bytes()
 
-    train(small_training)
+    train(HERE, small_training)
 
     assert model.card.labels == {"coat": 3, "dress": 7}
     assert list(curve["step"]) == [1, 2, 3, 4]
@@ -92,7 +94,7 @@ def test_two_photos_without_validation_are_enough(
     table[table["sha256"].isin([*workspace["train"][:2], *workspace["test"]])].to_parquet(MANIFEST)
     one_epoch = {"epochs": 1, "image_height": 64, "image_width": 64}
 
-    train(with_options(small_training, **one_epoch))
+    train(HERE, with_options(small_training, **one_epoch))
 
     assert load_model(MODEL).card.height == 64
     assert pd.read_csv(CURVES)["val_miou"].between(0, 1).all()
@@ -104,7 +106,7 @@ def test_one_photo_is_too_few_and_said_so(workspace: Sides, small_training: Para
     table[table["sha256"].isin([workspace["train"][0], *workspace["test"]])].to_parquet(MANIFEST)
 
     with pytest.raises(DatasetError, match="at least two photos"):
-        train(small_training)
+        train(HERE, small_training)
 
 
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(workspace: Sides, small_training: Params) -> None:
@@ -134,35 +136,35 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(workspace: Sides
 def test_a_damaged_checkpoint_is_no_obstacle(
     workspace: Sides, small_training: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(small_training)
+    train(HERE, small_training)
     weights = (MODEL / WEIGHTS).read_bytes()
     monkeypatch.setattr("pipelines.training.loop.CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr("pipelines.training.train.shutil.rmtree", lambda *_, **__: None)
-    train(small_training)
+    train(HERE, small_training)
     [checkpoint] = TRAINING.glob("*/last.ckpt")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
 
-    train(small_training)
+    train(HERE, small_training)
 
     assert "is damaged and training starts again" in caplog.text
     assert (MODEL / WEIGHTS).read_bytes() == weights
 
 
 def test_what_another_training_left_is_not_taken_up(workspace: Sides, small_training: Params) -> None:
-    train(small_training)
+    train(HERE, small_training)
     weights = (MODEL / WEIGHTS).read_bytes()
     left = TRAINING / "0123456789abcdef" / "last.ckpt"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"of other parameters")
 
-    train(small_training)
+    train(HERE, small_training)
 
     assert (MODEL / WEIGHTS).read_bytes() == weights
     assert not TRAINING.exists()
 
 
 def test_a_training_ends_when_validation_gets_no_better(workspace: Sides, small_training: Params) -> None:
-    train(with_options(small_training, epochs=40, patience=3, lr=1e-12, ema_decay=0.0))
+    train(HERE, with_options(small_training, epochs=40, patience=3, lr=1e-12, ema_decay=0.0))
 
     curve = pd.read_csv(CURVES)
     assert steps()["planned_steps"] == 80
@@ -175,14 +177,14 @@ def test_photos_of_the_test_side_never_end_a_training(workspace: Sides, small_tr
     table = pd.read_parquet(MANIFEST)
     table[table["split"] != "val"].to_parquet(MANIFEST)
 
-    train(with_options(small_training, epochs=20, patience=1, lr=1e-12, ema_decay=0.0))
+    train(HERE, with_options(small_training, epochs=20, patience=1, lr=1e-12, ema_decay=0.0))
 
     assert (steps()["done_steps"], steps()["ended_by"]) == (40, "schedule")
     assert pd.read_csv(CURVES)["val_miou"].notna().sum() == 10
 
 
 def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_training: Params) -> None:
-    train(with_options(small_training, epochs=2000, max_minutes=0.1))
+    train(HERE, with_options(small_training, epochs=2000, max_minutes=0.1))
 
     curve, done = pd.read_csv(CURVES), steps()
     assert done["planned_steps"] == 4000
@@ -196,14 +198,14 @@ def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_tra
 def test_minutes_that_do_not_bind_change_nothing(workspace: Sides, small_training: Params) -> None:
     weights = []
     for minutes in (0, 1000):
-        train(with_options(small_training, epochs=3, max_minutes=minutes))
+        train(HERE, with_options(small_training, epochs=3, max_minutes=minutes))
         weights.append((MODEL / WEIGHTS).read_bytes())
 
     assert weights[0] == weights[1]
 
 
 def test_the_last_validation_is_of_the_model(workspace: Sides, small_training: Params) -> None:
-    train(with_options(small_training, epochs=8, image_height=64, image_width=64, lr=0.01))
+    train(HERE, with_options(small_training, epochs=8, image_height=64, image_width=64, lr=0.01))
 
     assert pd.read_csv(CURVES)["val_miou"].iloc[-1] == pytest.approx(miou_of_the_model(), abs=1e-3)
 
@@ -230,7 +232,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do(
     workspace: Sides, small_training: Params
 ) -> None:
     with pytest.raises(TrainingError, match=r"step \d+ of 60: the training diverges; lower train.lr \(1e\+30\)"):
-        train(with_options(small_training, epochs=30, lr=1e30))
+        train(HERE, with_options(small_training, epochs=30, lr=1e30))
 
     assert not MODEL.exists()
 
@@ -249,14 +251,14 @@ def test_an_impossible_network_is_no_matter_of_trying_again(
     workspace: Sides, small_training: Params, options: dict[str, Any]
 ) -> None:
     with pytest.raises(TrainingError):
-        train(with_options(small_training, **options))
+        train(HERE, with_options(small_training, **options))
 
 
 def test_gradients_are_clipped(workspace: Sides, small_training: Params) -> None:
     """Adam does not care how long gradients are, unless they are as short as its epsilon."""
     weights = []
     for norm in (0.0, 1e-9, 1e30):
-        train(with_options(small_training, clip_norm=norm))
+        train(HERE, with_options(small_training, clip_norm=norm))
         weights.append((MODEL / WEIGHTS).read_bytes())
 
     assert weights[0] == weights[2] != weights[1]
@@ -264,7 +266,7 @@ def test_gradients_are_clipped(workspace: Sides, small_training: Params) -> None
 
 def test_threads_are_those_of_the_parameters(workspace: Sides, small_training: Params) -> None:
     torch.set_num_threads(2)
-    train(with_options(small_training, threads=1, epochs=1))
+    train(HERE, with_options(small_training, threads=1, epochs=1))
 
     assert torch.get_num_threads() == 1
 
@@ -329,7 +331,7 @@ def test_early_layers_of_a_pretrained_encoder_stay_as_they_are(workspace: Sides,
     params = with_options(small_training, **options)
     pretrained, _ = new_network(params.train, params.label_ids)
 
-    train(params)
+    train(HERE, params)
 
     photos, trained = torch.rand(1, 3, 64, 64), build_network(load_card(MODEL))
     trained.load_state_dict(load_file(MODEL / WEIGHTS))
@@ -394,7 +396,7 @@ def test_a_decoder_in_bfloat16_gives_what_one_in_32_bits_gives(small_training: P
 
 def test_the_model_sees_photos_larger_than_training_does(workspace: Sides, small_training: Params) -> None:
     options = {"image_height": 64, "image_width": 32, "predict_scale": 2.0}
-    train(with_options(small_training, **options))
+    train(HERE, with_options(small_training, **options))
 
     assert (load_model(MODEL).card.height, load_model(MODEL).card.width) == (128, 64)
 
