@@ -5,7 +5,7 @@ MaskloopError
 │   └── ContractError       labels of the project, params.yaml and the model disagree
 ├── ServiceError            a server does not answer, or answers with a failure
 │   ├── CredentialsError    a server refuses the credentials
-│   └── BusyError           a service has no room for another request
+│   └── BusyError           a service has reached its limit of requests
 ├── StorageError            a bucket or an object cannot be read or written
 │   ├── ObjectChangedError  the object is no longer at the generation that was asked for
 │   └── ObjectUnusableError an object is too large, or its bytes are not those listed

@@ -171,7 +171,7 @@ def _rows(report: EffortReport, test_miou: Mapping[str, float]) -> list[list[str
 
 
 def _saved(saving: Saving) -> tuple[str, str]:
-    """Return the cells for the seconds saved per photo and the hours saved, or the reason why there are none."""
+    """Return the cells for the seconds saved per photo and the saved hours, or the reason why there are none."""
     if saving.per_photo is None or saving.hours is None:
         return TOO_FEW, _NONE
     return _interval(saving.per_photo, 0), _interval(saving.hours, 1)

@@ -14,7 +14,7 @@ Point = tuple[float, float]
 def smooth(points: Sequence[Point] | np.ndarray, rounds: int = 3) -> np.ndarray:
     """Round the corners of a closed polygon by Chaikin's corner cutting (Chaikin 1974).
 
-    Each round doubles the number of points; returns (N * 2**rounds, 2) float64.
+    Each round multiplies the number of points by two; returns (N * 2**rounds, 2) float64.
     """
     outline = np.asarray(points, dtype=np.float64)
     for _ in range(rounds):
