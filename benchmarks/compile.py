@@ -1,8 +1,8 @@
 """Annotations to masks, against the SDK converter's BRUSH_TO_PNG on the same export.
 
 Photos are drawn, 550×830 pixels, unless MASKLOOP_BENCH_MASKS names a folder of index masks (PNG) with a `labels.csv`
-(columns index and label) beside it. Ours ends with one index mask per photo and the manifest; the peer's ends with a
-picture per region. That both hold the same pixels is checked.
+(columns index and label) beside it. Ours ends with one index mask per photo and the table of photos; the peer's ends
+with a picture per region. That both hold the same pixels is checked. MASKLOOP_BENCH_PHOTOS limits the photos.
 """
 
 import json
@@ -11,8 +11,6 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Iterator
-from contextlib import chdir
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,9 +23,9 @@ from PIL import Image
 from rich.progress import track
 
 from benchmarks.harness import Row, seconds
-from pipelines.dataset.compile import compile_dataset
-from pipelines.dataset.files import ANNOTATIONS, MASKS, annotation_json, mask_path, read_mask
-from pipelines.dataset.memory import PLACE
+from pipelines.dataset.compile import CACHE, compile_dataset
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MASKS
 from pipelines.demo.photos import draw_photo
 from pipelines.labelstudio.interface import labeling_interface
 from pipelines.labelstudio.render import prediction_json
@@ -47,48 +45,51 @@ def run() -> list[Row]:
     """Compare a full compile with the converter, then time one where a single annotation is new."""
     params = load_params(PROJECT_ROOT / "params.yaml")
     masks = list(_masks(params))
-    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name, chdir(name):
-        tasks = [_annotated(number, mask, params) for number, mask in enumerate(track(masks, "annotations"))]
-        export = Path("export.json")
-        export.write_text(json.dumps(tasks), encoding="utf-8")
-        ours = statistics.median(_full(params) for _ in range(_ROUNDS))
-        config = labeling_interface(params)
-        converter = Converter(config=config, project_dir=name, download_resources=False)
-        Path("png").mkdir()  # the converter leaves that to its caller
-        peer = seconds(lambda: converter.convert(str(export), f"{name}/png", "BRUSH_TO_PNG", is_dir=False))
-        _require_same_pixels(tasks, masks)
-        ours = statistics.median([ours, *(_full(params) for _ in range(_ROUNDS - 1))])
-        _annotated(0, np.flipud(masks[0]), params)
-        one_new = seconds(lambda: compile_dataset(params))
+    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name:
+        folder, dataset = Path(name), Dataset(Path(name) / "dataset")
+        annotations = [_annotation(number, mask, params) for number, mask in enumerate(track(masks, "annotations"))]
+        dataset.annotations.replace(annotations)
+        export, pictures = folder / "export.json", folder / "png"
+        export.write_text(json.dumps([_task(annotation) for annotation in annotations]), encoding="utf-8")
+        pictures.mkdir()  # the converter leaves that to its caller
+        converter = Converter(config=labeling_interface(params), project_dir=name, download_resources=False)
+        ours = [_full(dataset, params) for _ in range(_ROUNDS)]
+        peer = seconds(lambda: converter.convert(str(export), str(pictures), "BRUSH_TO_PNG", is_dir=False))
+        _require_same_pixels(dataset, annotations, masks, pictures)
+        ours += [_full(dataset, params) for _ in range(_ROUNDS)]
+        dataset.annotations.update([_annotation(0, np.flipud(masks[0]), params)], ())
+        one_new = seconds(lambda: compile_dataset(dataset, params))
+    full = statistics.median(ours)
     return [
-        Row(f"compile {len(masks)} photos", ours, peer, peer / ours, "s", 2 * _ROUNDS - 1),
-        Row(f"compile {len(masks)} photos, one of them changed", one_new, ours, ours / one_new, "s", 1),
+        Row(f"compile {len(masks)} photos", full, peer, peer / full, "s", len(ours)),
+        Row(f"compile {len(masks)} photos, one of them changed", one_new, full, full / one_new, "s", 1),
     ]
 
 
-def _full(params: Params) -> float:
+def _full(dataset: Dataset, params: Params) -> float:
     """Compile everything, as if nothing of it had ever been compiled."""
-    PLACE.unlink(missing_ok=True)
-    shutil.rmtree(MASKS, ignore_errors=True)  # the first time there are none
-    return seconds(lambda: compile_dataset(params))
+    for path in (CACHE, MASKS):
+        shutil.rmtree(dataset.path(path), ignore_errors=True)  # the first time there are none
+    return seconds(lambda: compile_dataset(dataset, params))
 
 
 def _masks(params: Params) -> Iterator[np.ndarray]:
-    folder = os.environ.get("MASKLOOP_BENCH_MASKS")
+    folder, limit = os.environ.get("MASKLOOP_BENCH_MASKS"), os.environ.get("MASKLOOP_BENCH_PHOTOS")
     if not folder:
-        yield from (draw_photo(seed, params.label_ids, (830, 550)).mask for seed in track(range(_DRAWN), "photos"))
+        seeds = range(int(limit or _DRAWN))
+        yield from (draw_photo(seed, params.label_ids, (830, 550)).mask for seed in track(seeds, "photos"))
         return
     table = pd.read_csv(Path(folder).parent / "labels.csv").dropna()
     lookup = np.zeros(256, np.uint8)
     for index, label in zip(table["index"], table["label"], strict=True):
         lookup[int(index)] = params.label_ids.get(str(label), 0)
-    for path in sorted(Path(folder).glob("*.png"))[:_MOST]:
+    for path in sorted(Path(folder).glob("*.png"))[: int(limit or _MOST)]:
         with Image.open(path) as picture:  # a palette's indices, which OpenCV would turn into colours
             yield lookup[np.asarray(picture)]
 
 
-def _annotated(number: int, mask: np.ndarray, params: Params) -> dict[str, Any]:
-    """Write the annotation file of a mask, and give its task as Label Studio exports it."""
+def _annotation(number: int, mask: np.ndarray, params: Params) -> Annotation:
+    """Return a mask as an annotation."""
     regions = tuple(RegionScore(params.label_names[int(i)], int(i), 1.0) for i in np.unique(mask) if i)
     result = prediction_json(Prediction(mask, regions, 1.0, ""))["result"]
     uuid, now = f"{number:032x}", datetime(2026, 1, 1, tzinfo=UTC)
@@ -97,17 +98,21 @@ def _annotated(number: int, mask: np.ndarray, params: Params) -> dict[str, Any]:
         "id": number + 1, "unique_id": uuid, "result": result, "completed_by": 1, "was_cancelled": False,
         "updated_at": now.isoformat(), "lead_time": 1.0,
     }  # fmt: skip
-    annotation = Annotation(uuid, number + 1, image, {}, "ada@example.org", now, 1.0, False, "", raw)
-    ANNOTATIONS.mkdir(parents=True, exist_ok=True)
-    (ANNOTATIONS / f"{uuid}.json").write_bytes(annotation_json(replace(annotation)))
-    return {"id": number + 1, "data": task_data(image, {}), "annotations": [raw]}
+    return Annotation(uuid, number + 1, image, {}, "ada@example.org", now, 1.0, False, "", raw)
 
 
-def _require_same_pixels(tasks: list[dict[str, Any]], masks: list[np.ndarray]) -> None:
-    for task, mask in list(zip(tasks, masks, strict=True))[:_CHECKED]:
-        ours = read_mask(mask_path(task["data"]["sha256"]))
-        assert np.array_equal(ours, mask)
-        theirs = np.zeros(mask.shape, bool)
-        for path in Path("png").glob(f"task-{task['id']}-*.png"):
-            theirs |= np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 0
-        assert np.array_equal(theirs, ours > 0)
+def _task(annotation: Annotation) -> dict[str, Any]:
+    """Return an annotation's task as Label Studio exports it."""
+    return {"id": annotation.task_id, "data": task_data(annotation.image, {}), "annotations": [annotation.raw]}
+
+
+def _require_same_pixels(
+    dataset: Dataset, annotations: list[Annotation], masks: list[np.ndarray], pictures: Path
+) -> None:
+    for annotation, mask in list(zip(annotations, masks, strict=True))[:_CHECKED]:
+        compiled = dataset.read_mask(annotation.image.sha256)
+        assert np.array_equal(compiled, mask)
+        drawn = np.zeros(mask.shape, bool)
+        for path in pictures.glob(f"task-{annotation.task_id}-*.png"):
+            drawn |= np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 0
+        assert np.array_equal(drawn, compiled > 0)

@@ -7,29 +7,29 @@ that cleanlab gives with the probabilities of the network that did: the softmin 
 are drawn, unless MASKLOOP_CCP names a folder of photos/, masks/ and labels.csv (columns index, label).
 """
 
-import math
 import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.harness import Row
-from pipelines.dataset.files import IMAGES, MANIFEST, MODEL, encode_mask, mask_path, read_mask
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST, MODEL
+from pipelines.dataset.records import encode_mask
+from pipelines.dataset.shards import shard_of
 from pipelines.demo.archive import Archive, SyntheticArchive
+from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
-from pipelines.photos.decode import decode_image
 from pipelines.quality.folds import ENCODERS, Features, judge_out_of_fold
 from pipelines.quality.label_errors import Judged, find_suspicious
 from pipelines.segmentation.model import load_model
 from pipelines.segmentation.transforms import resize_mask
 from pipelines.settings import PROJECT_ROOT
-from pipelines.simulation.corpus import write_dataset
 from pipelines.training.train import train
 
 _PHOTOS, _WRONG = 300, 0.1
@@ -42,27 +42,28 @@ _TEMPERATURE = 0.1  # cleanlab's
 
 
 def run() -> list[Row]:
-    """Plant errors, train, judge, and give average precision and the precision among the first."""
+    """Plant errors, train, judge, and return average precision and the precision among the first."""
     params = load_params(PROJECT_ROOT / "params.yaml")
-    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name, chdir(name):
+    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name:
+        dataset = Dataset(Path(name) / "dataset")
         source: Archive = SyntheticArchive(Path(name) / "archive", params)
         if folder := os.environ.get("MASKLOOP_CCP"):
             ccp = Path(folder)
             source = masked_photos(ccp / "photos", ccp / "masks", ccp / "labels.csv", params)
-        manifest = write_dataset(Path(), source, params, _PHOTOS + 1).sort_values("sha256", ignore_index=True)
-        sides = ["train"] * (len(manifest) - 1) + ["test"]  # the network learns from all that is judged
-        manifest.assign(split=sides).to_parquet(MANIFEST, index=False)
+        manifest = write_dataset(dataset, source, params, _PHOTOS + 1).sort_values("sha256", ignore_index=True)
+        split = ["train"] * (len(manifest) - 1) + ["test"]  # the network learns from all that is judged
+        dataset.write_table(MANIFEST, manifest.assign(split=split))
         names = manifest["sha256"].tolist()[:-1]
-        wrong = plant_errors(names, params, np.random.default_rng(11))
+        wrong = plant_errors(dataset, names, params, np.random.default_rng(11))
         options = _TRAINING | {"epochs": 1, "min_steps": _STEPS, "max_steps": _STEPS, "max_minutes": 0, "patience": 0}
-        train(params.model_copy(update={"train": params.train.model_copy(update=options)}))
+        train(dataset, params.model_copy(update={"train": params.train.model_copy(update=options)}))
         families = dict(zip(manifest["sha256"], manifest.get("family", manifest["group"]), strict=True))
-        return _compare(names, wrong, {name: str(families[name]) for name in names}, params)
+        return _compare(dataset, names, wrong, {name: str(families[name]) for name in names}, params)
 
 
-def plant_errors(names: list[str], params: Params, random: np.random.Generator) -> dict[str, str]:
-    """Damage a share of the masks in the current folder; returns by photo which error it has."""
-    masks = {name: read_mask(mask_path(name)) for name in names}
+def plant_errors(dataset: Dataset, names: list[str], params: Params, random: np.random.Generator) -> dict[str, str]:
+    """Damage a share of these photos' masks; return by photo which error it has."""
+    masks = {name: dataset.read_mask(name) for name in names}
     shown = pd.Series([value for mask in masks.values() for value in np.unique(mask) if value]).value_counts()
     common = [value for value in params.label_ids.values() if shown.get(value, 0) >= _COMMON]
     wrong = {}
@@ -78,7 +79,8 @@ def plant_errors(names: list[str], params: Params, random: np.random.Generator) 
             mask[region] = random.choice([value for value in common if value != label])
         elif kind == "moved":
             mask[_moved(region, random)] = label
-        mask_path(name).write_bytes(encode_mask(mask))
+        shard = shard_of(name)
+        dataset.masks.write_shard(shard, dataset.masks.read_shard(shard) | {name: encode_mask(mask)})
         wrong[name] = kind
     return wrong
 
@@ -90,25 +92,24 @@ def _moved(region: np.ndarray, random: np.random.Generator) -> np.ndarray:
         axis + round(far * turn) for axis, turn in zip(np.nonzero(region), (np.sin(angle), np.cos(angle)), strict=True)
     )
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    found = np.zeros_like(region)
-    found[rows[inside], columns[inside]] = True
-    return found
+    moved = np.zeros_like(region)
+    moved[rows[inside], columns[inside]] = True
+    return moved
 
 
-def _compare(names: list[str], wrong: Mapping[str, str], families: Mapping[str, str], params: Params) -> list[Row]:
-    def read_photo(name: str) -> np.ndarray:
-        return decode_image((IMAGES / name).read_bytes(), max_megapixels=math.inf)
-
+def _compare(
+    dataset: Dataset, names: list[str], wrong: Mapping[str, str], families: Mapping[str, str], params: Params
+) -> list[Row]:
     def by_network() -> Iterator[Judged]:
-        model = load_model(MODEL)
+        model = load_model(dataset.path(MODEL))
         for name in names:
-            probabilities = model.probabilities(read_photo(name))
-            yield Judged(name, read_mask(mask_path(name)), probabilities, model.card.labels, "network")
+            probabilities = model.probabilities(dataset.read_image(name))
+            yield Judged(name, dataset.read_mask(name), probabilities, model.card.labels, "network")
 
     def by_folds() -> Iterator[Judged]:
-        features = [Features(Path("features"), read_photo, params.train, encoder) for encoder in ENCODERS]
-        masks = lambda name: read_mask(mask_path(name))  # noqa: E731
-        yield from judge_out_of_fold(families, features, masks, params.label_ids, params.quality.folds)
+        folder = dataset.root.parent / "features"
+        features = [Features(folder, dataset.read_image, params.train, encoder) for encoder in ENCODERS]
+        yield from judge_out_of_fold(families, features, dataset.read_mask, params.label_ids, params.quality.folds)
 
     begun = time.perf_counter()
     out_of_fold = list(by_folds())
@@ -119,43 +120,43 @@ def _compare(names: list[str], wrong: Mapping[str, str], families: Mapping[str, 
         "softmin, out of fold": _softmin(out_of_fold),
         "softmin, in-sample": _softmin(by_network()),
     }
-    figures = {way: _figures(of_way, names, wrong) for way, of_way in scores.items()}
-    peer = figures.pop("softmin, in-sample")
+    metrics = {way: _metrics(of_way, names, wrong) for way, of_way in scores.items()}
+    peer = metrics.pop("softmin, in-sample")
     rows = [
-        Row(f"{figure}: {way}", value, peer[figure], value / peer[figure] if peer[figure] else None, "", len(wrong))
-        for way, of_way in figures.items()
-        for figure, value in of_way.items()
+        Row(f"{metric}: {way}", value, peer[metric], value / peer[metric] if peer[metric] else None, "", len(wrong))
+        for way, of_way in metrics.items()
+        for metric, value in of_way.items()
     ]
     return [*rows, Row("judging a photo out of fold", seconds / len(names), None, None, "s", len(names))]
 
 
 def _largest(photos: Iterable[Judged]) -> dict[str, float]:
-    return {one.sha256: one.score for one in find_suspicious(photos, _PHOTOS)}
+    return {photo.sha256: photo.score for photo in find_suspicious(photos, _PHOTOS)}
 
 
 def _softmin(photos: Iterable[Judged]) -> dict[str, float]:
     """Score photos as cleanlab does, turned round so that more is worse."""
-    found = {}
-    for one in photos:
-        values = np.array([0, *one.labels.values()])
+    scores = {}
+    for photo in photos:
+        values = np.array([0, *photo.labels.values()])
         channel = np.zeros(256, int)
         channel[values] = np.arange(len(values))
-        labels = channel[resize_mask(one.mask, *one.probabilities.shape[1:])]
-        own = np.take_along_axis(one.probabilities, labels[None], axis=0)[0].astype(np.float64)
+        labels = channel[resize_mask(photo.mask, *photo.probabilities.shape[1:])]
+        own = np.take_along_axis(photo.probabilities, labels[None], axis=0)[0].astype(np.float64)
         weights = np.exp((1 - own) / _TEMPERATURE)
-        found[one.sha256] = 1 - float((own * weights).sum() / weights.sum())
-    return found
+        scores[photo.sha256] = 1 - float((own * weights).sum() / weights.sum())
+    return scores
 
 
-def _figures(scores: Mapping[str, float], names: list[str], wrong: Mapping[str, str]) -> dict[str, float]:
+def _metrics(scores: Mapping[str, float], names: list[str], wrong: Mapping[str, str]) -> dict[str, float]:
     from sklearn.metrics import average_precision_score
 
     score = np.array([scores.get(name, -1.0) for name in names])
     is_wrong = np.array([name in wrong for name in names])
     first = is_wrong[np.argsort(-score, kind="stable")]
-    figures = {"average precision": float(average_precision_score(is_wrong, score))}
-    figures |= {f"precision among the first {count}": float(first[:count].mean()) for count in _FIRST}
+    metrics = {"average precision": float(average_precision_score(is_wrong, score))}
+    metrics |= {f"precision among the first {count}": float(first[:count].mean()) for count in _FIRST}
     for kind in sorted(set(wrong.values())):
-        kept = np.array([wrong.get(name, kind) == kind for name in names])
-        figures[f"average precision, {kind}"] = float(average_precision_score(is_wrong[kept], score[kept]))
-    return figures
+        counted = np.array([wrong.get(name, kind) == kind for name in names])
+        metrics[f"average precision, {kind}"] = float(average_precision_score(is_wrong[counted], score[counted]))
+    return metrics

@@ -1,9 +1,9 @@
-"""Training: how near it comes to the bare network, and how good it gets within half an hour.
+"""Training: its throughput against the bare network, and how good it gets within half an hour.
 
 Throughput is that of `train` on 160 drawn photos against forward and backward alone, of the same layers in the same
 precision by the same loss on the same tensors, already in memory. With MASKLOOP_BENCH_CCP naming a folder of photos/,
 masks/ and labels.csv (columns index, label, and coarse: a group of labels, empty for background) the network is trained
-on those photos' train side for at most half an hour and measured on the test side, by labels and by groups, each with
+on those photos' train split for at most half an hour and measured on the test split, by labels and by groups, each with
 the interval of 95 % of resamples.
 """
 
@@ -14,7 +14,6 @@ import shutil
 import statistics
 import tempfile
 import time
-from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
@@ -25,17 +24,18 @@ import psutil
 import torch
 
 from benchmarks.harness import Row
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MANIFEST, MODEL, START, STEPS
 from pipelines.demo.archive import SyntheticArchive
+from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
 from pipelines.segmentation.model import ModelCard, load_model, new_network
 from pipelines.settings import PROJECT_ROOT
-from pipelines.simulation.corpus import write_dataset
 from pipelines.training.bootstrap import interval, resampled_miou
 from pipelines.training.budget import Schedule
 from pipelines.training.confusion import Confusion
-from pipelines.training.data import Photos, photos_of
+from pipelines.training.data import Photos, photos_in
 from pipelines.training.evaluate import evaluate_model
 from pipelines.training.metrics import CONFIDENCE
 from pipelines.training.module import Learner, segmentation_loss
@@ -51,19 +51,19 @@ def run() -> list[Row]:
     torch.set_num_threads(os.cpu_count() or 1)
     keep_freed_memory()
     params = load_params(PROJECT_ROOT / "params.yaml")
-    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name, chdir(name):
-        rows = _throughput(params, Path(name))
+    with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name:
+        rows = _throughput(params, Dataset(Path(name) / "drawn"))
         if folder := os.environ.get("MASKLOOP_BENCH_CCP"):
-            rows += _quality(params, Path(folder), Path(name) / "ccp")
-            rows += _from_champion(params, Path(name) / "ccp")
+            ccp = Dataset(Path(name) / "ccp")
+            rows += _quality(params, Path(folder), ccp)
+            rows += _from_champion(params, ccp)
     return rows
 
 
-def _throughput(params: Params, folder: Path) -> list[Row]:
-    write_dataset(Path(), SyntheticArchive(folder / "archive", params), params, _PHOTOS)
-    table = pd.read_parquet(MANIFEST)
-    table[table["split"] != "val"].to_parquet(MANIFEST)  # validation is no training
-    bare, taken = [_bare(params)], []
+def _throughput(params: Params, dataset: Dataset) -> list[Row]:
+    table = write_dataset(dataset, SyntheticArchive(dataset.root / "archive", params), params, _PHOTOS)
+    dataset.write_table(MANIFEST, table[table["split"] != "val"])  # validation is no training
+    bare, taken = [_bare(params, dataset)], []
     step_done = Schedule.step_done
 
     def note(schedule: Schedule, left: int, seconds: float, forward: float) -> None:
@@ -72,21 +72,22 @@ def _throughput(params: Params, folder: Path) -> list[Row]:
 
     few = params.train.model_copy(update={"epochs": _EPOCHS, "min_steps": 0, "max_minutes": 0})
     with patch.object(Schedule, "step_done", note):
-        train(params.model_copy(update={"train": few}))
-    bare.append(_bare(params))
+        train(dataset, params.model_copy(update={"train": few}))
+    bare.append(_bare(params, dataset))
     warm = taken[len(taken) // _EPOCHS :]
-    ours, theirs = params.train.batch_size / statistics.mean(warm), statistics.median(bare)
+    ours, peer = params.train.batch_size / statistics.mean(warm), statistics.median(bare)
     return [
-        Row("photos per second, against forward and backward alone", ours, theirs, ours / theirs, "1/s", len(warm)),
-        *_memory(params),
+        Row("photos per second, against forward and backward alone", ours, peer, ours / peer, "1/s", len(warm)),
+        *_memory(params, dataset),
     ]
 
 
-def _bare(params: Params) -> float:
-    """Give photos per second of forward, loss and backward on batches in memory."""
+def _bare(params: Params, dataset: Dataset) -> float:
+    """Return photos per second of forward, loss and backward on batches in memory."""
     network, card = new_network(params.train, params.label_ids)
     learner = Learner(network.to(memory_format=torch.channels_last), params.train, np.ones(len(card.index_of_channel)))
-    photos, size = Photos(photos_of("train"), _card_of_training(params), augment=False), params.train.batch_size
+    card, size = _card_of_training(params), params.train.batch_size
+    photos = Photos(dataset, photos_in(dataset, "train"), card, augment=False)
     batches = [
         [torch.stack(part) for part in zip(*(photos[place] for place in range(start, start + size)), strict=True)]
         for start in range(0, size * _BATCHES, size)
@@ -106,11 +107,11 @@ def _card_of_training(params: Params) -> ModelCard:
     return replace(card, height=params.train.image_height, width=params.train.image_width)
 
 
-def _memory(params: Params) -> list[Row]:
+def _memory(params: Params, dataset: Dataset) -> list[Row]:
     """Measure what decoded photos take of memory that the system cannot take back."""
     card = _card_of_training(params)
     before = _anonymous_mb()
-    photos = Photos(photos_of("train"), card, augment=True)
+    photos = Photos(dataset, photos_in(dataset, "train"), card, augment=True)
     taken = max(0.0, _anonymous_mb() - before)
     in_memory = len(photos) * card.height * card.width * 4 / 1e6
     return [Row(f"memory of {len(photos)} decoded photos", taken, in_memory, None, "MB", 1)]
@@ -121,28 +122,26 @@ def _anonymous_mb() -> float:
     return float(info.rss - info.shared) / 1e6
 
 
-def _quality(params: Params, source: Path, folder: Path) -> list[Row]:
+def _quality(params: Params, source: Path, dataset: Dataset) -> list[Row]:
     params = params.model_copy(update={"train": params.train.model_copy(update={"max_minutes": _MINUTES})})
-    folder.mkdir()
-    write_dataset(folder, masked_photos(source / "photos", source / "masks", source / "labels.csv", params), params)
-    with chdir(folder):
-        begun = time.perf_counter()
-        train(params)
-        minutes = (time.perf_counter() - begun) / 60
-        test = photos_of("test")
-        found = evaluate_model(load_model(MODEL), test, params.label_ids)
-        steps = json.loads(STEPS.read_text())["done_steps"]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    write_dataset(dataset, masked_photos(source / "photos", source / "masks", source / "labels.csv", params), params)
+    begun = time.perf_counter()
+    train(dataset, params)
+    minutes = (time.perf_counter() - begun) / 60
+    test = photos_in(dataset, "test")
+    evaluation = evaluate_model(load_model(dataset.path(MODEL)), dataset, test, params.label_ids)
+    steps = json.loads(dataset.path(STEPS).read_text(encoding="utf-8"))["done_steps"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     rounds = params.evaluate.resamples
     rows = [
         Row(f"minutes of training on CCP, {steps} steps", minutes, None, None, "min", 1),
         Row("peak memory of training and evaluation", peak, None, None, "MB", 1),
     ]
     for what, confusions in (
-        ("labels", found.confusions),
-        ("groups", _grouped(found.confusions, source / "labels.csv", params)),
+        ("labels", evaluation.confusions),
+        ("groups", _grouped(evaluation.confusions, source / "labels.csv", params)),
     ):
-        low, high = interval(resampled_miou(confusions, found.families, rounds), CONFIDENCE)
+        low, high = interval(resampled_miou(confusions, evaluation.families, rounds), CONFIDENCE)
         name = f"mIoU over {what} on {len(test)} test photos of CCP"
         rows.append(Row(name, Confusion.of(confusions).miou(), None, None, "", 1))
         rows += [
@@ -152,31 +151,31 @@ def _quality(params: Params, source: Path, folder: Path) -> list[Row]:
     return rows
 
 
-def _from_champion(params: Params, folder: Path) -> list[Row]:
+def _from_champion(params: Params, dataset: Dataset) -> list[Row]:
     """Train in as many steps from a champion that knew 200 of the photos, and from scratch; of small photos, for time.
 
     The difference comes with the interval of 95 % of resamples of the test photos.
     """
     options = {"image_height": 192, "image_width": 128, "epochs": _EPOCHS_OF_A_ROUND, "min_steps": 0, "max_minutes": 0}
     small = params.train.model_copy(update=options)
-    found = {}
-    with chdir(folder):
-        table = pd.read_parquet(MANIFEST)
-        known = sorted(table.loc[table["split"] == "train", "sha256"])[:_KNOWN]
-        table[table["sha256"].isin(known) | (table["split"] != "train")].to_parquet(MANIFEST)
-        train(params.model_copy(update={"train": small}))
-        shutil.copytree(MODEL, START)
-        table.to_parquet(MANIFEST)
-        for start in ("champion", "scratch"):
-            train(params.model_copy(update={"train": small.model_copy(update={"start": start})}))
-            found[start] = evaluate_model(load_model(MODEL), photos_of("test"), params.label_ids)
-    ours, theirs = (found[start].confusion.miou() for start in ("champion", "scratch"))
-    resampled = [resampled_miou(one.confusions, one.families, params.evaluate.resamples) for one in found.values()]
+    evaluations, table = [], dataset.manifest()
+    known = sorted(table.loc[table["split"] == "train", "sha256"])[:_KNOWN]
+    dataset.write_table(MANIFEST, table[table["sha256"].isin(known) | (table["split"] != "train")])
+    train(dataset, params.model_copy(update={"train": small}))
+    shutil.copytree(dataset.path(MODEL), dataset.path(START))
+    dataset.write_table(MANIFEST, table)
+    for start in ("champion", "scratch"):
+        train(dataset, params.model_copy(update={"train": small.model_copy(update={"start": start})}))
+        model = load_model(dataset.path(MODEL))
+        evaluations.append(evaluate_model(model, dataset, photos_in(dataset, "test"), params.label_ids))
+    from_champion, from_scratch = (evaluation.confusion.miou() for evaluation in evaluations)
+    rounds = params.evaluate.resamples
+    resampled = [resampled_miou(evaluation.confusions, evaluation.families, rounds) for evaluation in evaluations]
     name = f"mIoU from a champion that knew {_KNOWN} photos, against scratch, in {_EPOCHS_OF_A_ROUND} epochs"
     return [
-        Row(name, ours, theirs, ours / theirs, "", 1),
+        Row(name, from_champion, from_scratch, from_champion / from_scratch, "", 1),
         *(
-            Row(f"the same, difference, {end} of 95 %", value, None, None, "", params.evaluate.resamples)
+            Row(f"the same, difference, {end} of 95 %", value, None, None, "", rounds)
             for end, value in zip(("low", "high"), interval(resampled[0] - resampled[1], CONFIDENCE), strict=True)
         ),
     ]
