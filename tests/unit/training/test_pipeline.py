@@ -1,20 +1,23 @@
-"""Stations 4 and 5 on real git, DVC, a bucket server and an MLflow: from a dataset's tag to a decision."""
+"""The retrain pipeline on real git, DVC, a bucket server and an MLflow: from a dataset's tag to a decision."""
 
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import yaml
 from google.cloud.storage import Client
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import START
-from pipelines.dataset.mirror import Note, copy_changes
-from pipelines.dataset.pipeline import _build, _publish, _take_version_before, push_and_audit
+from pipelines.dataset.mirror import SyncState, reconcile
+from pipelines.dataset.pipeline import build_dataset, publish_dataset
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ServiceError
+from pipelines.gcs.client import ensure_bucket
 from pipelines.labelstudio.cursor import Changes, TaskCursor
 from pipelines.models.reader import NETWORK
 from pipelines.models.registry import Registry
@@ -22,7 +25,15 @@ from pipelines.params import Params
 from pipelines.records import Annotation, ModelVersion
 from pipelines.segmentation.model import WEIGHTS
 from pipelines.settings import Settings
-from pipelines.training.pipeline import _lay_out_start, dataset_to_train, outcome, register, train
+from pipelines.training.pipeline import (
+    _lay_out_start,
+    dataset_to_train,
+    evaluate,
+    outcome,
+    promote_winner,
+    put_before_gate,
+    train,
+)
 
 TINY = {
     "architecture": "FPN", "decoder": {}, "encoder": "timm-tf_efficientnet_lite0", "encoder_weights": "none",
@@ -32,8 +43,10 @@ TINY = {
 
 
 @pytest.fixture
-def settings(project_workspace: Workspace, empty_mlflow: str) -> Settings:
-    return project_workspace.settings.model_copy(update={"mlflow_url": empty_mlflow})
+def settings(project_workspace: Workspace, empty_mlflow: str, bucket_client: Client) -> Settings:
+    target = f"target-{uuid4().hex[:12]}"
+    ensure_bucket(bucket_client, target)
+    return project_workspace.settings.model_copy(update={"mlflow_url": empty_mlflow, "target_bucket": target})
 
 
 @pytest.fixture
@@ -42,7 +55,9 @@ def registry(settings: Settings) -> Registry:
 
 
 @pytest.fixture
-def dataset(project_workspace: Workspace, bucket_client: Client, annotated_photo: Callable[..., Annotation]) -> str:
+def dataset(
+    project_workspace: Workspace, settings: Settings, bucket_client: Client, annotated_photo: Callable[..., Annotation]
+) -> str:
     """A published version of fourteen photos, each a group of its own, with a training of two steps."""
     workspace = project_workspace
     path = workspace.path / "params.yaml"
@@ -57,11 +72,20 @@ def dataset(project_workspace: Workspace, bucket_client: Client, annotated_photo
     ]
     tasks = frozenset(annotation.task_id for annotation in kept)
     changes = Changes(tuple(kept), tasks, frozenset(), TaskCursor(tasks, None))
-    assert copy_changes(bucket_client, workspace.path, Note("p"), changes) is not None
-    _take_version_before(workspace, Published(workspace, bucket_client))
-    _build(workspace)
-    push_and_audit(workspace, bucket_client)
-    return _publish(bucket_client, workspace, len(kept)).tag
+    state = reconcile(bucket_client, Dataset(workspace.path), SyncState("p"), changes)
+    assert state is not None
+    state.write(settings.var / "sync.json")
+    build_dataset(bucket_client, settings, "split")
+    version = publish_dataset(bucket_client, settings)
+    assert version is not None
+    return version.tag
+
+
+def judge(settings: Settings, dataset: str) -> ModelVersion:
+    """Evaluate what was trained, put it before the gate, and promote it if the gate says so."""
+    evaluate(settings, dataset)
+    version, reason = put_before_gate(settings, dataset)
+    return version if reason is None else promote_winner(settings, version.version, reason)
 
 
 def runs_of(registry: Registry) -> dict[str, str]:
@@ -70,9 +94,9 @@ def runs_of(registry: Registry) -> dict[str, str]:
 
 
 def test_a_training_is_seen_while_it_goes_on_then_registered_and_judged(
-    settings: Settings, registry: Registry, bucket_client: Client, dataset: str, caplog: pytest.LogCaptureFixture
+    settings: Settings, registry: Registry, dataset: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert dataset_to_train(bucket_client, settings, again=True) == dataset
+    assert dataset_to_train(settings, again=True) == dataset
 
     train(settings, dataset)
 
@@ -81,7 +105,7 @@ def test_a_training_is_seen_while_it_goes_on_then_registered_and_judged(
     live = registry.client.get_metric_history(run_id, "train_loss")
     assert [point.step for point in live] == [1, 2], "the stage itself logged them"
 
-    version = register(bucket_client, settings, dataset)
+    version = judge(settings, dataset)
 
     done = registry.client.get_run(run_id)
     assert (version.run_id, done.info.status, runs_of(registry)) == (run_id, "FINISHED", {run_id: "FINISHED"})
@@ -96,15 +120,15 @@ def test_a_training_is_seen_while_it_goes_on_then_registered_and_judged(
 
     registry.client.delete_model_version_tag("clothing", "1", "maskloop.decision")  # as after a kill at the gate
     with caplog.at_level(logging.INFO):
-        assert dataset_to_train(bucket_client, settings) == dataset
+        assert dataset_to_train(settings) == dataset
         train(settings, dataset)
     assert "only its comparison is missing" in caplog.text
-    assert register(bucket_client, settings, dataset) == version
+    assert judge(settings, dataset) == version
 
     leave_a_step_undone(registry, version)
-    assert dataset_to_train(bucket_client, settings) == dataset, "whatever is new"
+    assert dataset_to_train(settings) == dataset, "whatever is new"
     train(settings, dataset)
-    goes_on = register(bucket_client, settings, dataset)
+    goes_on = judge(settings, dataset)
     assert (goes_on.version, goes_on.done_steps, goes_on.planned_steps) == (2, 2, 2)
     assert registry.ancestors(goes_on)[0][0].version == 1
     live = registry.client.get_metric_history(goes_on.run_id, "train_loss")
@@ -112,14 +136,14 @@ def test_a_training_is_seen_while_it_goes_on_then_registered_and_judged(
 
 
 def test_nothing_is_trained_on_a_dataset_that_has_no_photo_to_judge_by(
-    settings: Settings, bucket_client: Client, dataset: str, caplog: pytest.LogCaptureFixture,
+    settings: Settings, dataset: str, caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     manifest = Published.manifest
     monkeypatch.setattr(Published, "manifest", lambda self, tag: manifest(self, tag).assign(split="train"))
     caplog.set_level(logging.INFO)
 
-    assert dataset_to_train(bucket_client, settings) is None
+    assert dataset_to_train(settings) is None
 
     assert "14 photos to train on and 0 to judge by" in caplog.text
 
@@ -132,14 +156,14 @@ def leave_a_step_undone(registry: Registry, version: ModelVersion) -> None:
 
 
 def test_while_mlflow_is_down_it_trains_and_the_registration_makes_up_for_it(
-    settings: Settings, registry: Registry, bucket_client: Client, dataset: str, free_port: int,
+    settings: Settings, registry: Registry, dataset: str, free_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     train(settings.model_copy(update={"mlflow_url": f"http://127.0.0.1:{free_port}"}), dataset)
     assert registry.client.get_experiment_by_name("clothing") is None
 
-    version = register(bucket_client, settings, dataset)
+    version = judge(settings, dataset)
 
     [(run_id, status)] = runs_of(registry).items()
     assert (version.run_id, status) == (run_id, "FINISHED")
@@ -179,15 +203,15 @@ def cut_short(registry: Registry, model_that_sees_coats: Path) -> ModelVersion:
 
 
 def test_a_training_that_was_cut_short_goes_on(
-    project_workspace: Workspace, settings: Settings, registry: Registry, bucket_client: Client,
-    cut_short: ModelVersion, params: Params, caplog: pytest.LogCaptureFixture,
+    project_workspace: Workspace, settings: Settings, registry: Registry, cut_short: ModelVersion, params: Params,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     for tag in ("dataset-0001", "dataset-0002"):
         project_workspace.git("tag", "--annotate", "-m", "+1 photos", tag)
     folder = project_workspace.path / START
 
     with caplog.at_level(logging.INFO):
-        assert dataset_to_train(bucket_client, settings) == "dataset-0002"
+        assert dataset_to_train(settings) == "dataset-0002"
     _lay_out_start(registry, project_workspace.path, params)
 
     assert "clothing:v1 was cut short after 23 of 160 steps and goes on" in caplog.text
