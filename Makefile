@@ -47,7 +47,7 @@ format: setup ## Format the code
 bench: setup ## Measure every claim, or one with NAME=codec; writes var/bench/*.json
 	@python -m benchmarks $(NAME)
 
-results: setup ## Write the measured figures into docs/results.md
+results: setup ## Write the measured numbers into docs/results.md
 	@python -m benchmarks.results
 
 screenshots: setup chromium ## Take the pictures of README and labelers' guide from the running demo

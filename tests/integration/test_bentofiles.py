@@ -36,8 +36,8 @@ IMPORT_ALL = """
 import importlib, sys
 for name in sys.argv[1:]:
     importlib.import_module(name)
-ours = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] in ("bentos", "pipelines")}
-print(*{file for file in ours.values() if file}, sep="\\n")
+local = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] in ("bentos", "pipelines")}
+print(*{file for file in local.values() if file}, sep="\\n")
 """
 
 
@@ -93,23 +93,23 @@ def pins(path: Path) -> set[str]:
 
 def reached(module: str) -> tuple[set[str], set[str]]:
     """Follow all imports, those inside functions as well; return our modules and the top names of others'."""
-    waiting, ours, others = {module}, set[str](), set[str]()
+    waiting, local, others = {module}, set[str](), set[str]()
     while waiting:
         name = waiting.pop()
         path = PROJECT_ROOT.joinpath(*name.split("."))
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        if name in ours or not file.exists():
+        if name in local or not file.exists():
             continue
-        ours.add(name)
+        local.add(name)
         named = {name.rpartition(".")[0]}
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 named |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 named |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
-        waiting |= {one for one in named if one.split(".")[0] in ("bentos", "pipelines")}
-        others |= {one for one in named if one} - waiting
-    return ours, {
+        waiting |= {name for name in named if name.split(".")[0] in ("bentos", "pipelines")}
+        others |= {name for name in named if name} - waiting
+    return local, {
         name for name in others if name.split(".")[0] not in {*sys.stdlib_module_names, "bentos", "pipelines"}
     }
 
@@ -157,11 +157,11 @@ def test_its_packages_are_those_of_the_serving_image(bento: Bento) -> None:
 def test_the_image_that_bentoml_containerize_builds(bento: Bento) -> None:
     """Docker is not started for this; the file is what `containerize` hands to it."""
     text = (bento.folder / "env" / "docker" / "Dockerfile").read_text(encoding="utf-8")
-    [ours] = re.findall(
+    [local] = re.findall(
         r"^ARG PYTHON=(\S+)$", (PROJECT_ROOT / "deploy" / "Dockerfile").read_text("utf-8"), re.MULTILINE
     )
     [base] = re.findall(r"^FROM (\S+)", text, re.MULTILINE)
-    assert base == ours
+    assert base == local
     assert "uv venv --python 3.11" in text
     assert "pip install -r $BENTO_PATH/env/python/requirements.txt" in text
     assert "USER bentoml" in text

@@ -156,13 +156,13 @@ def test_no_package_is_built_and_the_error_says_why_and_what_to_do(checkout: Pat
 
 
 def test_an_editable_install_works_without_network_and_leads_to_the_checkout(checkout: Path) -> None:
-    there = checkout.parent / "site"
+    target = checkout.parent / "site"
 
     done = uv(
-        "pip", "install", "--target", there, "--no-deps", "--no-build-isolation", "--editable", ".", folder=checkout
+        "pip", "install", "--target", target, "--no-deps", "--no-build-isolation", "--editable", ".", folder=checkout
     )
 
     assert done.returncode == 0, done.stderr
-    [pointer] = there.glob("*maskloop*.pth")
+    [pointer] = target.glob("*maskloop*.pth")
     assert pointer.read_text(encoding="utf-8").strip() == str(checkout)
-    assert (there / "bin" / "maskloop").exists()
+    assert (target / "bin" / "maskloop").exists()

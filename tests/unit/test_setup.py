@@ -60,7 +60,7 @@ class Machine:
         return self.program(name, PYTHON.format(version=version, without_venv=0 if venv else 1))
 
     def disk(self, megabytes: int) -> None:
-        """Leave this much room on every disk."""
+        """Leave this much space on every disk."""
         kib = megabytes * 1_000_000 // 1024 + 1
         self.program("df", f"#!/bin/sh\necho Filesystem\necho /dev/disk 1 1 {kib} 1% /\n")
 
@@ -77,7 +77,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def found(machine: Machine, **variables: str) -> str:
+def chosen_python(machine: Machine, **variables: str) -> str:
     done = machine.run("scripts/find-python", **variables)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -91,7 +91,7 @@ def refused(machine: Machine, **variables: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("there", "chosen"),
+    ("pythons", "chosen"),
     [
         ({"python3.11": "3.11", "python3.12": "3.12", "python3.13": "3.13"}, "python3.11"),
         ({"python3": "3.12", "python3.12": "3.12"}, "python3.12"),  # Ubuntu 24.04
@@ -101,22 +101,22 @@ def refused(machine: Machine, **variables: str) -> str:
         ({"python": "3.12"}, "python"),
     ],
 )
-def test_the_first_supported_python_is_taken(machine: Machine, there: Mapping[str, str], chosen: str) -> None:
-    for name, number in there.items():
+def test_the_first_supported_python_is_taken(machine: Machine, pythons: Mapping[str, str], chosen: str) -> None:
+    for name, number in pythons.items():
         machine.python(name, number)
-    assert found(machine) == str(machine.bin / chosen)
+    assert chosen_python(machine) == str(machine.bin / chosen)
 
 
 def test_a_python_that_cannot_make_environments_is_passed_over(machine: Machine) -> None:
     machine.python("python3.11", "3.11", venv=False)
     python = machine.python("python3.12", "3.12")
-    assert found(machine) == str(python)
+    assert chosen_python(machine) == str(python)
 
 
 def test_a_name_that_does_not_run_is_passed_over(machine: Machine) -> None:
     machine.program("python3.11", "#!/bin/sh\necho 'python3.11: command not found' >&2\nexit 127\n")
     python = machine.python("python3.13", "3.13")
-    assert found(machine) == str(python)
+    assert chosen_python(machine) == str(python)
 
 
 def test_ubuntu_without_its_venv_package_is_told_which_one(machine: Machine) -> None:
@@ -131,8 +131,8 @@ def test_a_chosen_python_is_taken_or_refused_with_the_reason(machine: Machine) -
     old = machine.python("old", "3.10")
     bare = machine.python("bare", "3.12", venv=False)
 
-    assert found(machine, PYTHON=str(chosen)) == str(chosen)
-    assert found(machine, PYTHON="mine") == str(chosen)
+    assert chosen_python(machine, PYTHON=str(chosen)) == str(chosen)
+    assert chosen_python(machine, PYTHON="mine") == str(chosen)
     assert "is Python 3.10; Maskloop needs Python 3.11, 3.12 or 3.13" in refused(machine, PYTHON=str(old))
     assert "python3.12-venv" in refused(machine, PYTHON=str(bare))
     assert "does not run" in refused(machine, PYTHON="/nowhere/python3.12")
@@ -141,7 +141,7 @@ def test_a_chosen_python_is_taken_or_refused_with_the_reason(machine: Machine) -
 def test_uv_on_path_brings_a_python_into_the_checkout(machine: Machine) -> None:
     machine.python("python3", "3.14")
     machine.program("uv", UV.format(status=0))
-    assert found(machine) == str(machine.checkout / ".python" / "python3.11")
+    assert chosen_python(machine) == str(machine.checkout / ".python" / "python3.11")
 
 
 def test_without_uv_another_python_installs_it_for_the_moment(machine: Machine, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_without_uv_another_python_installs_it_for_the_moment(machine: Machine, 
     machine.program("uv-of-pip", UV.format(status=0)).rename(temporary / "uv-of-pip")
     machine.program("cp", f'#!/bin/sh\nexec {shutil.which("cp")} "$@"\n')
 
-    assert found(machine, TMPDIR=str(temporary)) == str(machine.checkout / ".python" / "python3.11")
+    assert chosen_python(machine, TMPDIR=str(temporary)) == str(machine.checkout / ".python" / "python3.11")
     assert [path.name for path in temporary.iterdir()] == ["uv-of-pip"], "and nothing of it stays"
 
 
