@@ -25,8 +25,8 @@ from pipelines.demo.archive import Archive, SyntheticArchive
 from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
-from pipelines.quality.folds import ENCODERS, Features, judge_out_of_fold
-from pipelines.quality.label_errors import Judged, find_suspicious
+from pipelines.quality.folds import ENCODERS, Features, predict_out_of_fold
+from pipelines.quality.label_errors import JudgedPhoto, find_label_issues
 from pipelines.segmentation.model import load_model
 from pipelines.segmentation.transforms import resize_mask
 from pipelines.settings import PROJECT_ROOT
@@ -100,16 +100,16 @@ def _moved(region: np.ndarray, random: np.random.Generator) -> np.ndarray:
 def _compare(
     dataset: Dataset, names: list[str], wrong: Mapping[str, str], families: Mapping[str, str], params: Params
 ) -> list[Row]:
-    def by_network() -> Iterator[Judged]:
+    def by_network() -> Iterator[JudgedPhoto]:
         model = load_model(dataset.path(MODEL))
         for name in names:
             probabilities = model.probabilities(dataset.read_image(name))
-            yield Judged(name, dataset.read_mask(name), probabilities, model.card.labels, "network")
+            yield JudgedPhoto(name, dataset.read_mask(name), probabilities, model.card.labels, "network")
 
-    def by_folds() -> Iterator[Judged]:
+    def by_folds() -> Iterator[JudgedPhoto]:
         folder = dataset.root.parent / "features"
         features = [Features(folder, dataset.read_image, params.train, encoder) for encoder in ENCODERS]
-        yield from judge_out_of_fold(families, features, dataset.read_mask, params.label_ids, params.quality.folds)
+        yield from predict_out_of_fold(families, features, dataset.read_mask, params.label_ids, params.quality.folds)
 
     begun = time.perf_counter()
     out_of_fold = list(by_folds())
@@ -130,11 +130,11 @@ def _compare(
     return [*rows, Row("judging a photo out of fold", seconds / len(names), None, None, "s", len(names))]
 
 
-def _largest(photos: Iterable[Judged]) -> dict[str, float]:
-    return {photo.sha256: photo.score for photo in find_suspicious(photos, _PHOTOS)}
+def _largest(photos: Iterable[JudgedPhoto]) -> dict[str, float]:
+    return {photo.sha256: photo.score for photo in find_label_issues(photos, _PHOTOS)}
 
 
-def _softmin(photos: Iterable[Judged]) -> dict[str, float]:
+def _softmin(photos: Iterable[JudgedPhoto]) -> dict[str, float]:
     """Score photos as cleanlab does, turned round so that more is worse."""
     scores = {}
     for photo in photos:

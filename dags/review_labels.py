@@ -43,7 +43,7 @@ def review_labels() -> None:
         for table in as_tables(found):
             Console(width=120).print(table)
         note_on_run(str(found))
-        return {"dataset": found.dataset, "suspicious": len(found.suspicious)}
+        return {"dataset": found.dataset, "suspicious": len(found.label_issues)}
 
     examine()
 

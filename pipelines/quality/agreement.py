@@ -1,9 +1,9 @@
-"""How well people agree who drew the same photos: IoU per label, per person, and Krippendorff's alpha over pixels.
+"""Agreement between annotators of the same photos: IoU per label and per person, and Krippendorff's alpha.
 
 Alpha for nominal data after Krippendorff, "Computing Krippendorff's alpha-reliability" (2011): 1 is perfect agreement,
-0 what chance would give. Pixels are the units; photos count by their size. Most pixels are background, on which people
-agree without looking, so alpha counts pixels where somebody drew a garment; there, drawing by chance gives 0 or less.
-Pixels that somebody could not name (`IGNORE`) are no value of theirs.
+0 what chance gives. Pixels are the units, so large photos count more. Most pixels are background, on which everybody
+agrees, so alpha counts pixels where somebody drew a garment; there, drawing by chance gives 0 or less. Pixels that
+somebody could not name (`IGNORE`) are missing values of that person.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from pipelines.params import IGNORE
 
 @dataclass(frozen=True)
 class Drawings:
-    """What people drew on one photo: (H, W) uint8 index masks by person, and whose is the truth, if anybody's is."""
+    """The masks of one photo: (H, W) uint8 index masks by person, and whose mask is the ground truth, if any."""
 
     masks: Mapping[str, np.ndarray]
     truth: str | None = None
@@ -26,10 +26,10 @@ class Drawings:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Over `photos` that several people drew: alpha, and IoU between people by label and by person (0..1).
+    """Agreement on `photos` that several people drew; IoU between people, by label and by person, is 0..1.
 
     `alpha` is over pixels where somebody drew a garment, `alpha_all_pixels` over all. `gold_of_person` scores people on
-    photos whose truth somebody else set: how many, and the IoU with that truth.
+    photos whose ground truth somebody else set: the number of photos, and the IoU with the truth.
     """
 
     photos: int
@@ -41,9 +41,9 @@ class Agreement:
 
 
 def measure_agreement(photos: Iterable[Drawings], labels: Mapping[str, int]) -> Agreement:
-    """Compare people's masks of each photo; photos that one person drew do not count.
+    """Compare people's masks of each photo; photos with one mask do not count.
 
-    A person's IoU is taken over all garment labels, and against everybody else who drew the same photos.
+    A person's IoU is over all garment labels, and against everybody else who drew the same photos.
     """
     everywhere, on_garments = np.zeros((256, 256)), np.zeros((256, 256))
     of_label = np.zeros((256, 2))  # pixels that both, and that either of two people gave a label
@@ -57,17 +57,17 @@ def measure_agreement(photos: Iterable[Drawings], labels: Mapping[str, int]) -> 
         masks = np.stack([drawn.masks[person].ravel() for person in sorted(drawn.masks)])
         everywhere += coincidences(masks)
         on_garments += coincidences(masks[:, ((masks > 0) & (masks != IGNORE)).any(axis=0)])
-        for (one, of_one), (other, of_other) in combinations(zip(sorted(drawn.masks), masks, strict=True), 2):
-            named = (of_one != IGNORE) & (of_other != IGNORE)
-            pairs = _pairs(of_one[named], of_other[named])
+        for (first, of_first), (second, of_second) in combinations(zip(sorted(drawn.masks), masks, strict=True), 2):
+            named = (of_first != IGNORE) & (of_second != IGNORE)
+            pairs = _pairs(of_first[named], of_second[named])
             both = np.diag(pairs)
             either = pairs.sum(0) + pairs.sum(1) - both
             of_label += np.stack([both, either], axis=1)
             garments = np.array([both[1:].sum(), either[1:].sum()])
-            of_person[one] += garments
-            of_person[other] += garments
-            if drawn.truth in (one, other):
-                gold[other if drawn.truth == one else one] += [1, *garments]
+            of_person[first] += garments
+            of_person[second] += garments
+            if drawn.truth in (first, second):
+                gold[second if drawn.truth == first else first] += [1, *garments]
     return Agreement(
         photos=count,
         alpha=krippendorff_alpha(on_garments),
@@ -85,20 +85,20 @@ def coincidences(masks: np.ndarray) -> np.ndarray:
     """
     named = masks != IGNORE
     people = named.sum(axis=0, dtype=np.uint8)
-    found = np.zeros((256, 256))
-    for one, other in combinations(range(len(masks)), 2):
-        both = named[one] & named[other]
+    matrix = np.zeros((256, 256))
+    for first, second in combinations(range(len(masks)), 2):
+        both = named[first] & named[second]
         for count in range(2, len(masks) + 1):
-            here = both & (people == count)
-            pairs = _pairs(masks[one, here], masks[other, here])
-            found += (pairs + pairs.T) / (count - 1)
-    return found
+            pixels = both & (people == count)
+            pairs = _pairs(masks[first, pixels], masks[second, pixels])
+            matrix += (pairs + pairs.T) / (count - 1)
+    return matrix
 
 
 def krippendorff_alpha(coincidences: np.ndarray) -> float:
     """Return alpha of a (C, C) symmetric coincidence matrix; NaN when it is empty.
 
-    Where only one value ever occurs alpha is not defined; as nobody disagreed, it is given as 1.
+    Alpha is not defined where only one value occurs; as nobody disagreed, it is 1 then.
     """
     of_value = coincidences.sum(0)
     total = of_value.sum()
@@ -109,8 +109,9 @@ def krippendorff_alpha(coincidences: np.ndarray) -> float:
     return float(1 - observed / expected) if expected else 1.0
 
 
-def _pairs(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    flat = one.astype(np.int32) * 256 + other
+def _pairs(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the (256, 256) counts of pairs of uint8 values."""
+    flat = first.astype(np.int32) * 256 + second
     return np.bincount(flat, minlength=65536).reshape(256, 256)
 
 

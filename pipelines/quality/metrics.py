@@ -1,4 +1,4 @@
-"""What `maskloop quality` found, as tables for a terminal and as figures in MLflow."""
+"""The results of `maskloop quality`, as tables for a terminal and as metrics in MLflow."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from pipelines.models.registry import Registry
 from pipelines.quality.agreement import Agreement
-from pipelines.quality.label_errors import Suspicion
+from pipelines.quality.label_errors import LabelIssue
 from pipelines.quality.planted import MissRate
 
 _SHOWN = 20  # photos in the terminal; all are in the tab
@@ -18,68 +18,70 @@ _SHOWN = 20  # photos in the terminal; all are in the tab
 
 @dataclass(frozen=True)
 class Quality:
-    """What was found in a dataset: suspicious photos, the worst first, how well people agree, and what they accept.
+    """The quality of a dataset's labels: probable label errors, the worst first, agreement, and who missed errors.
 
-    `model` is the champion that judged, empty when there is none; `judged` counts photos by who judged them.
-    `missed` says by person how many wrong regions, put there on purpose, they left.
+    `model` is the champion that judged, empty when there is none; `judged` counts photos by the model that judged them.
+    `missed` has the planted errors that each person was shown and missed.
     """
 
     dataset: str
     model: str
     judged: Mapping[str, int]
-    suspicious: tuple[Suspicion, ...]
+    label_issues: tuple[LabelIssue, ...]
     agreement: Agreement
     missed: Mapping[str, MissRate]
 
     def __str__(self) -> str:
-        """Say in a line how many photos look wrong, and to whom."""
+        """Return one line: how many photos look wrong, and to which models."""
         if not self.judged:
             return f"too few photos of {self.dataset} are labelled to say which masks look wrong"
-        by = ", ".join(f"{count} judged by {judge}" for judge, count in sorted(self.judged.items()))
-        return f"{len(self.suspicious)} photos of {self.dataset} look wrong ({by})"
+        judges = ", ".join(f"{count} judged by {judge}" for judge, count in sorted(self.judged.items()))
+        return f"{len(self.label_issues)} photos of {self.dataset} look wrong ({judges})"
 
 
-def log_quality(registry: Registry, found: Quality) -> None:
-    """Add the figures to the run of the champion that judged, with the dataset's number as step; people by address."""
+def log_quality(registry: Registry, quality: Quality) -> None:
+    """Add metrics to the run of the champion that judged, with the dataset's number as step; people by address.
+
+    Without a champion, and when it has changed meanwhile, nothing is logged.
+    """
     champion = registry.champion()
-    if champion is None or champion.served_as != found.model:
+    if champion is None or champion.served_as != quality.model:
         return
-    agreement = found.agreement
-    figures = {
-        "quality/suspicious": float(len(found.suspicious)), "quality/alpha": agreement.alpha,
+    agreement = quality.agreement
+    metrics = {
+        "quality/suspicious": float(len(quality.label_issues)), "quality/alpha": agreement.alpha,
         "quality/alpha_all_pixels": agreement.alpha_all_pixels,
     }  # fmt: skip
-    figures |= {f"quality/iou/{label}": iou for label, iou in agreement.iou_of_label.items()}
-    figures |= {f"quality/gold/{_metric_name(who)}": iou for who, (_, iou) in agreement.gold_of_person.items()}
-    figures |= {f"quality/missed/{_metric_name(who)}": rate.share for who, rate in found.missed.items()}
-    finite = {name: value for name, value in figures.items() if np.isfinite(value)}
-    registry.add_metrics(champion.run_id, finite, int(found.dataset.rpartition("-")[2]))
+    metrics |= {f"quality/iou/{label}": iou for label, iou in agreement.iou_of_label.items()}
+    metrics |= {f"quality/gold/{_metric_name(who)}": iou for who, (_, iou) in agreement.gold_of_person.items()}
+    metrics |= {f"quality/missed/{_metric_name(who)}": rate.share for who, rate in quality.missed.items()}
+    finite = {name: value for name, value in metrics.items() if np.isfinite(value)}
+    registry.add_metrics(champion.run_id, finite, int(quality.dataset.rpartition("-")[2]))
 
 
 def _metric_name(person: str) -> str:
-    """Return an address with the signs that MLflow allows in the names of metrics."""
+    """Return an address with only the characters that MLflow allows in the names of metrics."""
     return re.sub(r"[^\w .:/-]", "_", person)
 
 
-def as_tables(found: Quality) -> list[Table]:
-    """Lay out what was found: the worst photos, agreement and what people missed, where there is any to measure."""
-    worst = _table(str(found), "score", "photo", "reason")
-    for one in found.suspicious[:_SHOWN]:
-        worst.add_row(f"{one.score:.3f}", one.sha256[:12], one.reason)
+def as_tables(quality: Quality) -> list[Table]:
+    """Return tables of the worst photos, of agreement, and of missed planted errors, where there is any to measure."""
+    worst = _table(str(quality), "score", "photo", "reason")
+    for issue in quality.label_issues[:_SHOWN]:
+        worst.add_row(f"{issue.score:.3f}", issue.sha256[:12], issue.reason)
     tables = [worst]
-    if found.agreement.photos:
-        tables.append(_agreement(found.agreement))
-    if found.missed:
-        title = "Wrong regions put on gold photos on purpose"
-        missed = _table(title, "person", "seen", "left as they were", "share", "95 % interval")
-        for person, rate in found.missed.items():
+    if quality.agreement.photos:
+        tables.append(_agreement_table(quality.agreement))
+    if quality.missed:
+        missed = _table("Planted errors on gold photos", "person", "shown", "missed", "share", "95 % interval")
+        for person, rate in quality.missed.items():
             low, high = rate.interval
-            missed.add_row(person, str(rate.seen), str(rate.missed), f"{rate.share:.0%}", f"{low:.0%} … {high:.0%}")
+            missed.add_row(person, str(rate.shown), str(rate.missed), f"{rate.share:.0%}", f"{low:.0%} … {high:.0%}")
         tables.append(missed)
     return tables
 
 
-def _agreement(agreement: Agreement) -> Table:
+def _agreement_table(agreement: Agreement) -> Table:
     title = (
         f"Agreement on {agreement.photos} photos that several people drew: Krippendorff's alpha {agreement.alpha:.3f} "
         f"where somebody drew a garment ({agreement.alpha_all_pixels:.3f} over all pixels)"

@@ -1,8 +1,8 @@
-"""Who accepts masks unseen: gold photos are handed out again with their true regions and one that is wrong.
+"""Planted errors: gold photos are served once more with their true regions and a wrong one, to see who accepts it.
 
-The wrong region is one that the label has on another photo, so that it has a shape, a size and a place such as models'
-regions have, moved until most of it lies on background: whoever looks sees it. What people submit on these photos
-measures them alone and is no part of any dataset (`Annotation.planted`).
+The wrong region comes from another photo, so that it has the shape, size and position of its label, and is moved until
+most of it lies on background, where everybody who checks the mask notices it. What people submit on these photos
+measures people alone and is part of no dataset (`Annotation.planted`).
 """
 
 import json
@@ -25,86 +25,86 @@ from pipelines.records import Prediction, RegionScore
 from pipelines.segmentation.transforms import BACKGROUND, resize_mask
 
 logger = logging.getLogger(__name__)
-_LEAST_SHARE, _LARGEST_SHARE = 0.01, 0.15  # of the photo that a planted region covers
-_ON_BACKGROUND = 0.5  # of its pixels, at least
-_KEPT = 0.8  # of its pixels that must stay on the photo when it is moved
+_MIN_SHARE, _MAX_SHARE = 0.01, 0.15  # of the photo that a planted region covers
+_MIN_ON_BACKGROUND = 0.5  # share of its pixels
+_MIN_ON_PHOTO = 0.8  # share of its pixels that stay on the photo when it is moved
 _STEPS_ACROSS, _STEPS_DOWN = (-0.4, -0.2, 0.0, 0.2, 0.4), (-0.2, 0.0, 0.2)  # shares of the photo's width and height
-_TRIED = 200  # photos whose regions are looked at before a gold photo gets no wrong region
+_MAX_TRIED = 200  # photos whose regions are tried before a gold photo gets no planted error
 
 
 @dataclass(frozen=True)
 class MissRate:
-    """How many planted regions a person was shown and missed; the interval holds the true share with 95 % confidence.
+    """How many planted errors a person was shown, and how many of them the person missed.
 
-    It is Wilson's, which fits few trials and shares near 0 and 1: Wilson, "Probable inference, the law of succession,
-    and statistical inference" (1927).
+    `interval` holds the true share with 95 % confidence. It is Wilson's, which fits few trials and shares near 0 and 1:
+    Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
     """
 
-    seen: int
+    shown: int
     missed: int
 
     @property
     def share(self) -> float:
-        """Return the share that was missed: 0..1."""
-        return self.missed / self.seen
+        """Return the share of planted errors that were missed: 0..1."""
+        return self.missed / self.shown
 
     @property
     def interval(self) -> tuple[float, float]:
         """Return the ends of the interval: 0..1."""
         from scipy.stats import binomtest
 
-        found = binomtest(self.missed, self.seen).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
+        limits = binomtest(self.missed, self.shown).proportion_ci(0.95, method="wilson")
+        return float(limits.low), float(limits.high)
 
 
 @dataclass(frozen=True)
 class GoldPhoto:
-    """A photo whose truth one person drew and nobody else: its task, and the truth as (H, W) uint8 index mask."""
+    """A photo whose ground truth is its only mask: its task, and the truth as (H, W) uint8 index mask."""
 
     task: int
     sha256: str
     truth: np.ndarray
 
 
-Donors = Iterable[tuple[int, np.ndarray]]  # label ids with the (h, w) bool region that each has on some photo
+Donors = Iterable[tuple[int, np.ndarray]]  # label ids, each with its (h, w) bool region on some photo
 
 
 def miss_rates(answers: Iterable[tuple[str, str]]) -> dict[str, MissRate]:
-    """Count, by person, the planted regions that were seen and missed; `answers` are pairs of person and fate."""
+    """Return by person how many planted errors were shown and missed; `answers` are pairs of person and outcome."""
     rates: dict[str, MissRate] = {}
-    for person, fate in answers:
+    for person, outcome in answers:
         before = rates.get(person, MissRate(0, 0))
-        rates[person] = MissRate(before.seen + 1, before.missed + (fate == MISSED))
+        rates[person] = MissRate(before.shown + 1, before.missed + (outcome == MISSED))
     return dict(sorted(rates.items()))
 
 
-def donors_of(
+def donor_regions(
     manifest: pd.DataFrame, gold: GoldPhoto, read_mask: Callable[[str], np.ndarray]
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield regions of other photos, of labels that the gold photo lacks and of a plausible size, in random order.
 
-    `manifest` has the columns sha256, class_ids, label_pixels, height and width; `read_mask` gives the (H, W) uint8
-    index mask of a photo by SHA-256. The order follows from the photos' content alone.
+    `manifest` has the columns sha256, class_ids, label_pixels, height and width; `read_mask` returns the (H, W) uint8
+    index mask of a photo by SHA-256. The order depends on the photos' content alone.
     """
-    there = set(np.unique(gold.truth).tolist())
+    present = set(np.unique(gold.truth).tolist())
     rows = manifest[manifest["sha256"] != gold.sha256]
     order = sorted(rows.to_dict("records"), key=lambda row: chance_of(gold.sha256, str(row["sha256"])))
-    for row in order[:_TRIED]:
+    for row in order[:_MAX_TRIED]:
         photo, pixels = int(row["height"]) * int(row["width"]), sorted(json.loads(row["label_pixels"]).values())
-        if not any(_LEAST_SHARE <= count / photo <= _LARGEST_SHARE for count in pixels):
+        if not any(_MIN_SHARE <= count / photo <= _MAX_SHARE for count in pixels):
             continue
         mask = read_mask(str(row["sha256"]))
-        for label_id in sorted({int(value) for value in row["class_ids"]} - there):
+        for label_id in sorted({int(value) for value in row["class_ids"]} - present):
             region = mask == label_id
-            if _LEAST_SHARE <= region.mean() <= _LARGEST_SHARE:
+            if _MIN_SHARE <= region.mean() <= _MAX_SHARE:
                 yield label_id, region
 
 
-def plant(truth: np.ndarray, donors: Donors) -> tuple[np.ndarray, int] | None:
+def plant_error(truth: np.ndarray, donors: Donors) -> tuple[np.ndarray, int] | None:
     """Return the truth with a wrong region painted on it, and the region's label id; None when no donor fits.
 
-    `truth` is (H, W) uint8. Each donor's region is scaled to the photo and moved as little as is needed for most of it
-    to lie on background; what nobody could name stays bare.
+    `truth` is (H, W) uint8. Each donor's region is scaled to the photo and moved only as far as needed for most of it
+    to lie on background; pixels of the ignore label do not change.
     """
     height, width = truth.shape
     steps = sorted(((dy, dx) for dy in _STEPS_DOWN for dx in _STEPS_ACROSS), key=lambda step: (np.hypot(*step), step))
@@ -115,13 +115,13 @@ def plant(truth: np.ndarray, donors: Donors) -> tuple[np.ndarray, int] | None:
             moved = cv2.warpAffine(scaled, move, (width, height), flags=cv2.INTER_NEAREST) > 0
             moved &= truth != IGNORE
             size = int(np.count_nonzero(moved))
-            is_whole = size >= max(1.0, _KEPT * np.count_nonzero(scaled))
-            if is_whole and np.count_nonzero(moved & (truth == BACKGROUND)) >= _ON_BACKGROUND * size:
+            is_whole = size >= max(1.0, _MIN_ON_PHOTO * np.count_nonzero(scaled))
+            if is_whole and np.count_nonzero(moved & (truth == BACKGROUND)) >= _MIN_ON_BACKGROUND * size:
                 return np.where(moved, np.uint8(label_id), truth), label_id
     return None
 
 
-def hand_out_gold(
+def serve_gold_photos(
     labels: LabelStudioClient,
     project: int,
     photos: Iterable[GoldPhoto],
@@ -131,54 +131,57 @@ def hand_out_gold(
     version: str,
     plants: bool,
 ) -> int:
-    """Let somebody else draw each gold photo; returns how many show a wrong region.
+    """Let somebody else draw each gold photo; returns how many show a planted error.
 
-    They get a prediction of the model `version`, because the labeling stream hands out these: one with a wrong region,
-    or for all but the share `quality.planted_share`, and for all unless it `plants`, one without regions. A wrong
-    region that is there already stays as it is. Without a version photos are handed out with what they have.
+    Each gets a prediction of the model `version`, because the label stream serves tasks that have one. With `plants`
+    the share `quality.planted_share` gets one with a planted error; the others get one without regions. A planted error
+    that is already shown stays. With an empty `version` photos are served with the predictions that they have.
     """
-    shown = 0
+    count = 0
     for photo in photos:
         if version:
-            there = labels.get("/api/predictions/", task=photo.task)
+            existing = labels.get("/api/predictions/", task=photo.task)
             prediction = empty_prediction(version, chance_of("score", photo.sha256))
-            if plants and any(is_planted(one["result"]) for one in there):
+            if plants and any(is_planted(shown["result"]) for shown in existing):
                 prediction = {"model_version": version}
-                shown += 1
-            elif plants and (wrong := _wrong_prediction(photo, donors, params, version)):
-                prediction = wrong
-                shown += 1
+                count += 1
+            elif plants and (with_error := _prediction_with_error(photo, donors, params, version)):
+                prediction = with_error
+                count += 1
             if not replace_predictions(labels, photo.task, prediction):
                 push_predictions(labels, project, {photo.task: prediction})
         serve_again(labels, photo.task)
-    return shown
+    return count
 
 
-def take_back(labels: LabelStudioClient, tasks: Iterable[int], version: str) -> int:
-    """Make predictions with a wrong region propose nothing, under the model `version`; returns how many there were.
+def clear_planted_errors(labels: LabelStudioClient, tasks: Iterable[int], version: str) -> int:
+    """Empty the predictions with a planted error, under the model `version`; returns how many there were.
 
-    They stay in their place, because Label Studio refuses work that started from a prediction that is gone.
+    They are not deleted, because Label Studio refuses work that started from a deleted prediction.
     """
     count = 0
     for task in tasks:
-        if any(is_planted(one["result"]) for one in labels.get("/api/predictions/", task=task)):
+        predictions = labels.get("/api/predictions/", task=task)
+        if any(is_planted(prediction["result"]) for prediction in predictions):
             count += replace_predictions(labels, task, empty_prediction(version, 1.0))
     return count
 
 
-def _wrong_prediction(
+def _prediction_with_error(
     photo: GoldPhoto, donors: Callable[[GoldPhoto], Donors], params: Params, version: str
 ) -> PredictionJson | None:
-    """Return the planted prediction of a photo; None when it is not of the share, or there is no region for it."""
+    """Return a photo's prediction with a planted error; None when it is not in the share, or no donor fits."""
     if chance_of("planted", photo.sha256) >= params.quality.planted_share:
         return None
-    planted = plant(photo.truth, donors(photo))
+    planted = plant_error(photo.truth, donors(photo))
     if planted is None:
-        logger.warning("no photo has a region that would be plainly wrong on %s: none is put there", photo.sha256)
+        logger.warning(
+            "no photo has a region that would be plainly wrong on %s: it gets no planted error", photo.sha256
+        )
         return None
     mask, wrong = planted
     regions = tuple(
-        RegionScore(name, label_id, 0.7 + 0.29 * chance_of(name, photo.sha256))  # such as models give
+        RegionScore(name, label_id, 0.7 + 0.29 * chance_of(name, photo.sha256))  # in the range of models' scores
         for name, label_id in params.label_ids.items()
         if (mask == label_id).any()
     )

@@ -1,10 +1,14 @@
-"""What `maskloop quality` does: look through the newest dataset, and bring what looks wrong before people's eyes."""
+"""What `maskloop quality` does: examine the labels of the newest dataset and show probable errors in Label Studio.
+
+Photos of the splits test and val must be drawn without a model's opinion, also when they are corrected (ADR 0020), so
+their reason says neither what the model sees, nor where, nor how sure it is.
+"""
 
 import logging
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import astuple, dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -25,25 +29,26 @@ from pipelines.labelstudio.tasks import locked_tasks, show_reviews
 from pipelines.models.registry import Registry
 from pipelines.params import Params
 from pipelines.quality.agreement import Drawings, measure_agreement
-from pipelines.quality.folds import ENCODERS, ENOUGH_PHOTOS, Features, judge_out_of_fold
-from pipelines.quality.label_errors import Judged, find_suspicious
+from pipelines.quality.folds import ENCODERS, MIN_PHOTOS, Features, predict_out_of_fold
+from pipelines.quality.label_errors import JudgedPhoto, LabelIssue, find_label_issues
 from pipelines.quality.metrics import Quality
-from pipelines.quality.planted import GoldPhoto, donors_of, hand_out_gold, miss_rates, take_back
+from pipelines.quality.planted import GoldPhoto, clear_planted_errors, donor_regions, miss_rates, serve_gold_photos
 from pipelines.records import NO_MODEL, Annotation, ModelVersion
 from pipelines.segmentation.model import load_model
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
-_FEATURES = Path("quality")  # in the folder for state; may be deleted at any time
+_FEATURES = Path("quality")  # cache in the folder for state; may be deleted at any time
+BLIND_REASON = "the mask differs from other masks: check all of it"
 
 
 def review(
     settings: Settings, published: Published, registry: Registry, labels: LabelStudioClient, params: Params
 ) -> Quality:
-    """Examine the newest dataset and show suspicious photos in Label Studio's tab «Review».
+    """Examine the newest dataset and show photos with probable label errors in Label Studio's tab "Review".
 
-    Photos that were called suspicious before and are not any more leave the tab. Gold photos that only their expert
-    drew are handed out once more. Raises DatasetError when nothing is published.
+    Photos that are not among them any more leave the tab. Gold photos that only their expert drew are served once more.
+    Raises DatasetError when nothing is published.
     """
     tag, champion = published.newest(), registry.champion()
     project = find_project(labels, params)
@@ -51,27 +56,37 @@ def review(
         version = _Version(published, dataset, published.manifest(tag))
         judged: Counter[str] = Counter()
 
-        def counted() -> Iterator[Judged]:
-            for photo in _judged(settings, version, registry, champion, params):
+        def counted() -> Iterator[JudgedPhoto]:
+            for photo in _judged_photos(settings, version, registry, champion, params):
                 judged[photo.judge] += 1
                 yield photo
 
-        suspicious = find_suspicious(counted(), params.quality.review)
-        digits = len(str(len(suspicious)))  # the tab orders by text
-        reasons = {one.sha256: f"{rank:0{digits}} · {one.reason}" for rank, one in enumerate(suspicious, start=1)}
+        issues = _without_opinion_on_blind(find_label_issues(counted(), params.quality.review), version.manifest)
         with held(settings.var / "ingest.lock"):
-            changed = show_reviews(labels, project, reasons)
-        logger.info("%d photos look wrong; %d tasks changed in the tab", len(suspicious), changed)
-        drawn = _read_drawn(dataset)
-        _hand_out_gold(labels, project, version, drawn, champion, params)
+            changed = show_reviews(labels, project, _ranked_reasons(issues))
+        logger.info("%d photos look wrong; %d tasks changed in the tab", len(issues), changed)
+        annotated = _read_annotations(dataset)
+        _serve_gold(labels, project, version, annotated, champion, params)
         return Quality(
             dataset=tag,
             model=champion.served_as if champion else "",
             judged=judged,
-            suspicious=tuple(suspicious),
-            agreement=measure_agreement(_drawn_by_several(drawn.people, dataset, params), params.label_ids),
-            missed=miss_rates((one.person, one.fate) for one in drawn.answers),
+            label_issues=tuple(issues),
+            agreement=measure_agreement(_drawn_by_several(annotated.people, dataset, params), params.label_ids),
+            missed=miss_rates((answer.person, answer.outcome) for answer in annotated.answers),
         )
+
+
+def _without_opinion_on_blind(issues: Iterable[LabelIssue], manifest: pd.DataFrame) -> list[LabelIssue]:
+    """Return the issues, those of blind splits with a reason that is the same for all of them."""
+    blind = set(manifest.loc[manifest["split"].isin(BLIND_SIDES), "sha256"])
+    return [replace(issue, reason=BLIND_REASON) if issue.sha256 in blind else issue for issue in issues]
+
+
+def _ranked_reasons(issues: Sequence[LabelIssue]) -> dict[str, str]:
+    """Return by photo the text of its task: the reason behind a number, because the tab orders by text."""
+    digits = len(str(len(issues)))
+    return {issue.sha256: f"{rank:0{digits}} · {issue.reason}" for rank, issue in enumerate(issues, start=1)}
 
 
 @dataclass(frozen=True)
@@ -83,50 +98,49 @@ class _Version:
     manifest: pd.DataFrame
 
 
-def _judged(
+def _judged_photos(
     settings: Settings, version: _Version, registry: Registry, champion: ModelVersion | None, params: Params
-) -> Iterator[Judged]:
-    """Yield photos with what a model says of them that did not learn from them: the champion, or a fold's."""
+) -> Iterator[JudgedPhoto]:
+    """Yield photos with predictions of a model that was not trained on them: the champion, or that of a fold."""
     unseen = _unseen_by(champion, version) if champion else set()
     if champion and unseen:
         with tempfile.TemporaryDirectory() as scratch:
             model = load_model(registry.download(champion, Path(scratch)), version=champion.served_as)
         for sha256 in track(sorted(unseen), "examining", transient=True):
             probabilities = model.probabilities(version.dataset.read_image(sha256))
-            yield Judged(
+            yield JudgedPhoto(
                 sha256, version.dataset.read_mask(sha256), probabilities, model.card.labels, champion.served_as
             )
     families = _families(version.manifest)
     others = {photo: family for photo, family in families.items() if photo not in unseen}
-    if len(others) < ENOUGH_PHOTOS:
-        logger.info("%d photos are too few to be judged by each other: nothing is said of these", len(others))
+    if len(others) < MIN_PHOTOS:
+        logger.info("%d photos are too few to train heads for each fold: these photos are not judged", len(others))
         return
     read_image, folder = version.dataset.read_image, settings.var / _FEATURES
     features = [Features(folder, read_image, params.train, encoder) for encoder in ENCODERS]
-    for one in features:
-        one.drop_others(list(others))
-    yield from judge_out_of_fold(others, features, version.dataset.read_mask, params.label_ids, params.quality.folds)
+    for cache in features:
+        cache.evict_all_but(list(others))
+    yield from predict_out_of_fold(others, features, version.dataset.read_mask, params.label_ids, params.quality.folds)
 
 
 def _unseen_by(champion: ModelVersion, version: _Version) -> set[str]:
-    """Return the photos of the blind sides that the champion did not learn from; none when that cannot be known."""
+    """Return the photos of blind splits that the champion was not trained on; none when that cannot be known."""
     if champion.dataset not in version.published.tags():
         return set()
-    table = version.published.manifest(champion.dataset)
-    learned = set(table.loc[~table["split"].isin(BLIND_SIDES), "sha256"])
-    now = version.manifest
-    return set(now.loc[now["split"].isin(BLIND_SIDES), "sha256"]) - learned
+    then, now = version.published.manifest(champion.dataset), version.manifest
+    trained_on = set(then.loc[~then["split"].isin(BLIND_SIDES), "sha256"])
+    return set(now.loc[now["split"].isin(BLIND_SIDES), "sha256"]) - trained_on
 
 
 def _families(manifest: pd.DataFrame) -> dict[str, str]:
-    """Return the family of each photo; versions of before families were recorded have groups."""
+    """Return the family of each photo; versions older than the column have groups."""
     column = next(name for name in ("family", "group", "sha256") if name in manifest)
     return dict(zip(manifest["sha256"], manifest[column].astype(str), strict=True))
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """What one person drew last on a photo; `is_truth` comes first, so that the truth is newer than anything else."""
+class _Latest:
+    """A person's latest annotation of a photo. They are compared as tuples: the ground truth counts as the newest."""
 
     is_truth: bool
     updated_at: str
@@ -136,86 +150,85 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class _Answer:
-    """What became of a wrong region that somebody was shown on purpose: found or missed."""
+    """What a person did with a planted error: `outcome` is found or missed."""
 
     photo: str
     task: int
     person: str
-    fate: str
+    outcome: str
 
 
 @dataclass(frozen=True)
-class _AllDrawn:
-    """What each person drew last, by photo and person, and apart from it what measures people alone."""
+class _Annotations:
+    """Everybody's latest annotations by photo and person, and apart from them the answers to planted errors."""
 
-    people: Mapping[str, dict[str, _Drawn]]
+    people: Mapping[str, dict[str, _Latest]]
     answers: list[_Answer] = field(default_factory=list)
 
 
-def _read_drawn(dataset: Dataset) -> _AllDrawn:
-    """Read all annotations; who set the truth counts by that."""
-    drawn = _AllDrawn(defaultdict(dict))
-    for one in dataset.annotations.read():
-        if one.planted:
-            drawn.answers.append(_Answer(one.image.sha256, one.task_id, one.annotator, one.planted))
+def _read_annotations(dataset: Dataset) -> _Annotations:
+    annotated = _Annotations(defaultdict(dict))
+    for annotation in dataset.annotations.read():
+        photo, person, task = annotation.image.sha256, annotation.annotator, annotation.task_id
+        if annotation.planted:
+            annotated.answers.append(_Answer(photo, task, person, annotation.planted))
             continue
-        this = _Drawn(bool(one.raw.get("ground_truth")), one.updated_at.isoformat(), one.uuid, one.task_id)
-        of_photo = drawn.people[one.image.sha256]
-        of_photo[one.annotator] = max(this, of_photo.get(one.annotator, this), key=astuple)
-    return drawn
+        is_truth = bool(annotation.raw.get("ground_truth"))
+        latest = _Latest(is_truth, annotation.updated_at.isoformat(), annotation.uuid, task)
+        by_person = annotated.people[photo]
+        by_person[person] = max(latest, by_person.get(person, latest), key=astuple)
+    return annotated
 
 
-def _hand_out_gold(
-    labels: LabelStudioClient, project: int, version: _Version, drawn: _AllDrawn, champion: ModelVersion | None,
-    params: Params,
+def _serve_gold(
+    labels: LabelStudioClient, project: int, version: _Version, annotated: _Annotations,
+    champion: ModelVersion | None, params: Params,
 ) -> None:  # fmt: skip
-    """Let somebody else draw gold photos that only their expert drew; what was answered shows no wrong region more.
+    """Let somebody else draw gold photos that only their expert drew; clear planted errors that were answered.
 
-    While the champion draws no masks for anybody, a wrong region would be plain to see, so none is put there.
+    While no champion draws masks, a planted error would be the only mask that people see, so none is shown.
     """
-    answered = {one.photo for one in drawn.answers}
+    answered = {answer.photo for answer in annotated.answers}
     gold = {
-        photo: one
-        for photo, of_photo in drawn.people.items()
-        for one in of_photo.values()
-        if one.is_truth and len(of_photo) == 1 and photo not in answered
+        photo: latest
+        for photo, by_person in annotated.people.items()
+        for latest in by_person.values()
+        if latest.is_truth and len(by_person) == 1 and photo not in answered
     }
-    taken = locked_tasks(labels, project)
-    free = {photo: {one.uuid} for photo, one in gold.items() if one.task not in taken}
+    locked = locked_tasks(labels, project)
+    free = {photo: {latest.uuid} for photo, latest in gold.items() if latest.task not in locked}
     waiting = [
         GoldPhoto(gold[photo].task, photo, truth)
         for photo, masks in _masks_of(free, version.dataset, params)
         for truth in masks.values()
     ]
-    # The labeling stream hands out what has a prediction of this name; see pipelines.prelabel.pipeline.
+    # The label stream serves tasks with a prediction of this version; see pipelines.prelabel.pipeline.
     stream = "" if champion is None else f"{champion.served_as} (paused)" if champion.paused else champion.served_as
-    shown = hand_out_gold(
-        labels, project, waiting, lambda photo: donors_of(version.manifest, photo, version.dataset.read_mask), params,
-        version=stream, plants=champion is not None and not champion.paused,
+    planted = serve_gold_photos(
+        labels, project, waiting, lambda photo: donor_regions(version.manifest, photo, version.dataset.read_mask),
+        params, version=stream, plants=champion is not None and not champion.paused,
     )  # fmt: skip
-    over = {one.task for one in drawn.answers} - {one.task for one in gold.values()} - taken
-    take_back(labels, sorted(over), stream or NO_MODEL)
-    logger.info(
-        "%d gold photos wait for somebody who does not know the truth, %d with a wrong region", len(waiting), shown
-    )
+    done = {answer.task for answer in annotated.answers} - {latest.task for latest in gold.values()} - locked
+    clear_planted_errors(labels, sorted(done), stream or NO_MODEL)
+    logger.info("%d gold photos wait for a second annotator, %d with a planted error", len(waiting), planted)
 
 
 def _drawn_by_several(
-    people: Mapping[str, Mapping[str, _Drawn]], dataset: Dataset, params: Params
+    people: Mapping[str, Mapping[str, _Latest]], dataset: Dataset, params: Params
 ) -> Iterator[Drawings]:
-    several = {photo: of_photo for photo, of_photo in people.items() if len(of_photo) > 1}
-    uuids = {photo: {one.uuid for one in of_photo.values()} for photo, of_photo in several.items()}
+    several = {photo: by_person for photo, by_person in people.items() if len(by_person) > 1}
+    uuids = {photo: {latest.uuid for latest in by_person.values()} for photo, by_person in several.items()}
     for photo, masks in _masks_of(uuids, dataset, params):
-        readable = {person: masks[one.uuid] for person, one in several[photo].items() if one.uuid in masks}
-        truth = sorted(person for person, one in several[photo].items() if one.is_truth and person in readable)
+        readable = {person: masks[latest.uuid] for person, latest in several[photo].items() if latest.uuid in masks}
+        truth = sorted(person for person, latest in several[photo].items() if latest.is_truth and person in readable)
         yield Drawings(readable, truth[0] if truth else None)
 
 
 def _masks_of(
     uuids: Mapping[str, Collection[str]], dataset: Dataset, params: Params
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Yield each photo with the masks of some of its annotations by UUID; what cannot be compiled is left out."""
-    for _, photos in groupby(sorted(uuids), key=shard_of):  # annotations of one shard are in memory at a time
+    """Yield each photo with the masks of these annotations, by UUID, without those that cannot be compiled."""
+    for _, photos in groupby(sorted(uuids), key=shard_of):  # one shard's annotations are in memory at a time
         of_photo: dict[str, list[Annotation]] = {photo: [] for photo in photos}
         for annotation in dataset.annotations.of_photos(of_photo):
             if annotation.uuid in uuids[annotation.image.sha256]:

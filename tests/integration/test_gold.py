@@ -151,7 +151,7 @@ def test_who_left_the_wrong_region_is_told_and_neither_mask_enters_the_dataset(p
         "careful@maskloop.local": MissRate(1, 0), "careless@maskloop.local": MissRate(1, 1)
     }  # fmt: skip
     assert found.agreement.photos == 0, "who starts from the truth agrees with it"
-    assert "Wrong regions" in str(as_tables(found)[-1].title)
+    assert "Planted errors" in str(as_tables(found)[-1].title)
     manifest = Published.of(archive.settings).manifest(found.dataset)
     assert set(manifest["annotators"].explode()) == {"expert@maskloop.local"}
     for task in gold:

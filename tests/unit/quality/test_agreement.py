@@ -12,35 +12,35 @@ LABELS = {"coat": 3, "dress": 7}
 
 def mask(coat: int, dress: int = 0) -> np.ndarray:
     """A coat over the first rows of a 10×10 photo, a dress over the next."""
-    found = np.zeros((10, 10), np.uint8)
-    found[:coat] = 3
-    found[coat : coat + dress] = 7
-    return found
+    drawn = np.zeros((10, 10), np.uint8)
+    drawn[:coat] = 3
+    drawn[coat : coat + dress] = 7
+    return drawn
 
 
 def test_people_who_draw_the_same_agree_wholly() -> None:
-    found = measure_agreement([Drawings({"a": mask(4), "b": mask(4)})], LABELS)
+    agreement = measure_agreement([Drawings({"a": mask(4), "b": mask(4)})], LABELS)
 
-    assert (found.photos, found.alpha) == (1, 1.0)
-    assert found.iou_of_label == {"coat": 1.0}  # nobody drew a dress
-    assert found.iou_of_person == {"a": 1.0, "b": 1.0}
+    assert (agreement.photos, agreement.alpha) == (1, 1.0)
+    assert agreement.iou_of_label == {"coat": 1.0}  # nobody drew a dress
+    assert agreement.iou_of_person == {"a": 1.0, "b": 1.0}
 
 
 def test_iou_is_taken_between_people() -> None:
-    found = measure_agreement(
+    agreement = measure_agreement(
         [Drawings({"a": mask(4, 2), "b": mask(5, 1)}), Drawings({"a": mask(2), "c": mask(2)})], LABELS
     )
 
-    assert found.iou_of_label == pytest.approx({"coat": (40 + 20) / (50 + 20), "dress": 10 / 20})
-    assert found.iou_of_person["c"] == 1.0
-    assert found.iou_of_person["b"] < found.iou_of_person["a"] < 1
+    assert agreement.iou_of_label == pytest.approx({"coat": (40 + 20) / (50 + 20), "dress": 10 / 20})
+    assert agreement.iou_of_person["c"] == 1.0
+    assert agreement.iou_of_person["b"] < agreement.iou_of_person["a"] < 1
 
 
 def test_photos_of_one_person_do_not_count() -> None:
-    found = measure_agreement([Drawings({"a": mask(4)})], LABELS)
+    agreement = measure_agreement([Drawings({"a": mask(4)})], LABELS)
 
-    assert found.photos == 0
-    assert np.isnan(found.alpha)
+    assert agreement.photos == 0
+    assert np.isnan(agreement.alpha)
 
 
 def reference(values: np.ndarray) -> float:
@@ -60,12 +60,12 @@ def test_alpha_is_that_of_the_reference(people: int, unnamed: float) -> None:
         drawn[person] = np.where(random.random(truth.shape) < 0.2, 7, truth).astype(np.uint8)
         drawn[person][random.random(truth.shape) < unnamed] = IGNORE
 
-    found = measure_agreement([Drawings(drawn)], LABELS)
+    agreement = measure_agreement([Drawings(drawn)], LABELS)
 
-    values = np.stack([one.ravel() for one in drawn.values()])
+    values = np.stack([values.ravel() for values in drawn.values()])
     somewhere = ((values > 0) & (values != IGNORE)).any(axis=0)
-    assert found.alpha == pytest.approx(reference(values[:, somewhere]))
-    assert found.alpha_all_pixels == pytest.approx(reference(values))
+    assert agreement.alpha == pytest.approx(reference(values[:, somewhere]))
+    assert agreement.alpha_all_pixels == pytest.approx(reference(values))
 
 
 def test_people_who_never_agree_on_the_little_they_draw_do_not_agree() -> None:
@@ -73,20 +73,20 @@ def test_people_who_never_agree_on_the_little_they_draw_do_not_agree() -> None:
     a, b = np.zeros((100, 100), np.uint8), np.zeros((100, 100), np.uint8)
     a[:1] = 3
     b[:1] = 7
-    found = measure_agreement([Drawings({"a": a, "b": b})], LABELS)
+    agreement = measure_agreement([Drawings({"a": a, "b": b})], LABELS)
 
-    assert found.alpha <= 0
-    assert found.alpha_all_pixels == pytest.approx(0.5, abs=0.01)
-    assert found.iou_of_person == {"a": 0, "b": 0}
+    assert agreement.alpha <= 0
+    assert agreement.alpha_all_pixels == pytest.approx(0.5, abs=0.01)
+    assert agreement.iou_of_person == {"a": 0, "b": 0}
 
 
 def test_alpha_of_nothing_but_chance_is_no_agreement() -> None:
     random = np.random.default_rng(5)
     a, b = (random.integers(0, 2, (200, 200)).astype(np.uint8) * 3 for _ in range(2))
-    found = measure_agreement([Drawings({"a": a, "b": b})], LABELS)
+    agreement = measure_agreement([Drawings({"a": a, "b": b})], LABELS)
 
-    assert abs(found.alpha_all_pixels) < 0.02
-    assert found.alpha < 0
+    assert abs(agreement.alpha_all_pixels) < 0.02
+    assert agreement.alpha < 0
 
 
 def test_what_somebody_could_not_name_counts_nowhere() -> None:
@@ -94,23 +94,23 @@ def test_what_somebody_could_not_name_counts_nowhere() -> None:
     unnamed = b.copy()
     unnamed[4] = IGNORE  # the row that they call differently
 
-    found = measure_agreement([Drawings({"a": a, "b": unnamed}, truth="a")], LABELS)
+    agreement = measure_agreement([Drawings({"a": a, "b": unnamed}, truth="a")], LABELS)
 
-    assert found.alpha == 1.0
-    assert found.iou_of_label == {"coat": 1.0, "dress": 1.0}
-    assert found.iou_of_person == {"a": 1.0, "b": 1.0}
-    assert found.gold_of_person == {"b": (1, 1.0)}
+    assert agreement.alpha == 1.0
+    assert agreement.iou_of_label == {"coat": 1.0, "dress": 1.0}
+    assert agreement.iou_of_person == {"a": 1.0, "b": 1.0}
+    assert agreement.gold_of_person == {"b": (1, 1.0)}
 
 
 def test_nothing_drawn_is_no_agreement_either() -> None:
-    found = measure_agreement([Drawings({"a": mask(0), "b": mask(0)})], LABELS)
+    agreement = measure_agreement([Drawings({"a": mask(0), "b": mask(0)})], LABELS)
 
-    assert np.isnan(found.alpha)
-    assert found.iou_of_label == {}
+    assert np.isnan(agreement.alpha)
+    assert agreement.iou_of_label == {}
 
 
 def test_people_are_scored_on_photos_whose_truth_somebody_else_set() -> None:
-    found = measure_agreement(
+    agreement = measure_agreement(
         [
             Drawings({"expert": mask(4), "a": mask(4), "b": mask(2)}, truth="expert"),
             Drawings({"expert": mask(6), "b": mask(6)}, truth="expert"),
@@ -119,4 +119,4 @@ def test_people_are_scored_on_photos_whose_truth_somebody_else_set() -> None:
         LABELS,
     )
 
-    assert found.gold_of_person == {"a": (1, 1.0), "b": (2, (20 + 60) / (40 + 60))}
+    assert agreement.gold_of_person == {"a": (1, 1.0), "b": (2, (20 + 60) / (40 + 60))}

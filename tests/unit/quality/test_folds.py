@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from pipelines.params import IGNORE, Params
 from pipelines.quality import folds
-from pipelines.quality.folds import ENCODERS, Features, Read, folds_of, judge_out_of_fold, probabilities, train_head
+from pipelines.quality.folds import (
+    ENCODERS,
+    Features,
+    Read,
+    assign_folds,
+    predict_out_of_fold,
+    probabilities,
+    train_head,
+)
 
 COAT, DRESS = 3, 7
 LABELS = {"coat": COAT, "hat": 5, "dress": DRESS}
@@ -22,19 +30,19 @@ LABELS = {"coat": COAT, "hat": 5, "dress": DRESS}
     count=st.integers(1, 5),
 )
 def test_a_family_shares_a_fold_and_folds_are_about_as_large(families: dict[str, str], count: int) -> None:
-    found = folds_of(families, count)
+    fold_of = assign_folds(families, count)
 
-    assert set(found) == set(families)
-    assert set(found.values()) <= set(range(count))
-    assert len({(families[photo], fold) for photo, fold in found.items()}) == len(set(families.values()))
-    sizes = Counter(found.values())
+    assert set(fold_of) == set(families)
+    assert set(fold_of.values()) <= set(range(count))
+    assert len({(families[photo], fold) for photo, fold in fold_of.items()}) == len(set(families.values()))
+    sizes = Counter(fold_of.values())
     largest = max(Counter(families.values()).values())
     assert max(sizes.values()) - min(sizes[fold] for fold in range(count)) <= largest
 
 
 def test_folds_do_not_depend_on_the_order_of_photos() -> None:
     families = {str(number): f"family {number // 3}" for number in range(30)}
-    assert folds_of(families, 3) == folds_of(dict(reversed(families.items())), 3)
+    assert assign_folds(families, 3) == assign_folds(dict(reversed(families.items())), 3)
 
 
 def photo(name: str) -> np.ndarray:
@@ -79,40 +87,40 @@ class TestFeatures:
         again = features_of(tmp_path, reading, params).of("1")
 
         assert read == ["1"]
-        for one, other in zip(first, again, strict=True):
-            assert one.dtype == np.float16
-            np.testing.assert_array_equal(one, other)
+        for stage, stage_again in zip(first, again, strict=True):
+            assert stage.dtype == np.float16
+            np.testing.assert_array_equal(stage, stage_again)
 
     def test_they_are_the_encoders_own_and_no_training_changes_them(self, features: Features, few_steps: None) -> None:
         before = [stage.copy() for stage in features.of("1")]
         train_head(["1", "2"], features, {"1": mask("1"), "2": mask("2")}, [COAT, DRESS], seed=0)
-        for one, other in zip(before, features.of("1"), strict=True):
-            np.testing.assert_array_equal(one, other)
+        for stage, stage_again in zip(before, features.of("1"), strict=True):
+            np.testing.assert_array_equal(stage, stage_again)
 
     def test_those_of_other_photos_are_dropped(self, features: Features, tmp_path: Path) -> None:
         for name in "123":
             features.of(name)
-        features.drop_others(["2", "4"])
+        features.evict_all_but(["2", "4"])
         assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["2"]
 
     def test_no_more_are_kept_than_fit(
         self, features: Features, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         size = sum(stage.nbytes for stage in features.of("1"))
-        monkeypatch.setattr(folds, "_MOST_BYTES", 2 * size)
+        monkeypatch.setattr(folds, "_MAX_BYTES", 2 * size)
         expected = {name: features.of(name) for name in "234"}
         assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
         for name, stages in expected.items():
-            for one, other in zip(stages, features.of(name), strict=True):
-                np.testing.assert_array_equal(one, other)
+            for stage, stage_again in zip(stages, features.of(name), strict=True):
+                np.testing.assert_array_equal(stage, stage_again)
 
 
 class TestJudging:
     FAMILIES = {str(number): f"family {number // 2}" for number in range(8)}  # noqa: RUF012
 
     def judged(self, features: Features, masks: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = judge_out_of_fold(self.FAMILIES, [features], masks.__getitem__, LABELS, 2)
-        return {one.sha256: one.probabilities for one in found}
+        photos = predict_out_of_fold(self.FAMILIES, [features], masks.__getitem__, LABELS, 2)
+        return {photo.sha256: photo.probabilities for photo in photos}
 
     def test_what_is_drawn_on_a_photo_says_nothing_of_what_is_seen_on_it_and_on_its_family(
         self, features: Features, few_steps: None
@@ -123,28 +131,28 @@ class TestJudging:
         before, after = self.judged(features, masks), self.judged(features, {**masks, "2": swapped})
 
         assert set(before) == set(self.FAMILIES)
-        fold = folds_of(self.FAMILIES, 2)
+        fold = assign_folds(self.FAMILIES, 2)
         same = {name for name in before if np.array_equal(before[name], after[name])}
         assert {"2", "3"} <= same
         assert same == {name for name in self.FAMILIES if fold[name] == fold["2"]}, "others learned from it"
 
     def test_labels_that_nobody_drew_are_left_out(self, features: Features, few_steps: None) -> None:
-        found = list(judge_out_of_fold(self.FAMILIES, [features], mask, LABELS, 2))
+        photos = list(predict_out_of_fold(self.FAMILIES, [features], mask, LABELS, 2))
 
-        assert {tuple(one.labels.items()) for one in found} == {(("coat", COAT), ("dress", DRESS))}
-        for one in found:
-            assert one.probabilities.shape[0] == 3
-            np.testing.assert_allclose(one.probabilities.sum(axis=0), 1, rtol=1e-4)
+        assert {tuple(photo.labels.items()) for photo in photos} == {(("coat", COAT), ("dress", DRESS))}
+        for photo in photos:
+            assert photo.probabilities.shape[0] == 3
+            np.testing.assert_allclose(photo.probabilities.sum(axis=0), 1, rtol=1e-4)
 
     def test_one_family_judges_nobody(self, features: Features) -> None:
-        assert list(judge_out_of_fold({"1": "a", "2": "a"}, [features], mask, LABELS, 3)) == []
+        assert list(predict_out_of_fold({"1": "a", "2": "a"}, [features], mask, LABELS, 3)) == []
 
     def test_the_same_photos_are_judged_alike(self, features: Features, few_steps: None) -> None:
         masks = {name: mask(name) for name in self.FAMILIES}
         before = torch.random.get_rng_state()
-        one, other = self.judged(features, masks), self.judged(features, masks)
+        first, second = self.judged(features, masks), self.judged(features, masks)
         for name in self.FAMILIES:
-            np.testing.assert_array_equal(one[name], other[name])
+            np.testing.assert_array_equal(first[name], second[name])
         assert torch.equal(before, torch.random.get_rng_state()), "whoever draws numbers elsewhere is not disturbed"
 
 
@@ -153,7 +161,7 @@ def test_the_mean_of_all_encoders_counts(features: Features, few_steps: None, tm
     families = {str(number): str(number) for number in range(4)}
 
     alone, too, both = (
-        {one.sha256: one.probabilities for one in judge_out_of_fold(families, used, mask, LABELS, 2)}
+        {judged.sha256: judged.probabilities for judged in predict_out_of_fold(families, used, mask, LABELS, 2)}
         for used in ([features], [other], [features, other])
     )
 
@@ -179,7 +187,9 @@ def test_what_nobody_could_name_is_not_learned(features: Features, few_steps: No
     ignored = {name: np.where(hidden, IGNORE, mask(name)).astype(np.uint8) for name in names}
     unknown = {name: np.where(hidden, 99, mask(name)).astype(np.uint8) for name in names}
 
-    one, other = (train_head(names, features, masks, [COAT, DRESS], seed=0) for masks in (ignored, unknown))
+    with_ignored, with_unknown = (
+        train_head(names, features, masks, [COAT, DRESS], seed=0) for masks in (ignored, unknown)
+    )
 
-    for ours, theirs in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(ours, theirs)
+    for first, second in zip(with_ignored.state_dict().values(), with_unknown.state_dict().values(), strict=True):
+        assert torch.equal(first, second)

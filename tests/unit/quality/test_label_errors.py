@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipelines.params import IGNORE
-from pipelines.quality.label_errors import Judged, Suspicion, find_suspicious
+from pipelines.quality.label_errors import JudgedPhoto, LabelIssue, find_label_issues
 
 COAT, DRESS = 3, 7
 LABELS = {"coat": COAT, "dress": DRESS}
@@ -29,17 +29,17 @@ def probabilities(sure: float = 0.96) -> np.ndarray:
     return np.where(seen == np.arange(3)[:, None, None], sure, (1 - sure) / 2).astype(np.float32)
 
 
-def judged(sha256: str, drawn: np.ndarray, sure: float = 0.96, judge: str = "folds") -> Judged:
-    return Judged(sha256, drawn, probabilities(sure), LABELS, judge)
+def judged(sha256: str, drawn: np.ndarray, sure: float = 0.96, judge: str = "folds") -> JudgedPhoto:
+    return JudgedPhoto(sha256, drawn, probabilities(sure), LABELS, judge)
 
 
-def right(count: int = 20) -> Iterator[Judged]:
+def right(count: int = 20) -> Iterator[JudgedPhoto]:
     """Photos whose masks are right."""
     return (judged(f"right-{number}", mask()) for number in range(count))
 
 
-def find(*photos: Judged, most: int = 50) -> list[Suspicion]:
-    return find_suspicious([*right(), *photos], most)
+def find(*photos: JudgedPhoto, max_issues: int = 50) -> list[LabelIssue]:
+    return find_label_issues([*right(), *photos], max_issues)
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def find(*photos: Judged, most: int = 50) -> list[Suspicion]:
     ],
 )
 def test_a_wrong_mask_is_found_with_its_reason(drawn: np.ndarray, reason: str) -> None:
-    [found] = find(judged("wrong", drawn))
+    [issue] = find(judged("wrong", drawn))
 
-    assert found.sha256 == "wrong"
-    assert 0 < found.score <= 1
-    assert re.match(reason, found.reason)
+    assert issue.sha256 == "wrong"
+    assert 0 < issue.score <= 1
+    assert re.match(reason, issue.reason)
 
 
 def test_right_masks_and_edges_are_not_shown() -> None:
@@ -77,7 +77,7 @@ def test_a_missing_dress_stands_far_above_a_small_slip() -> None:
 
 def test_what_the_model_is_less_sure_of_stands_lower() -> None:
     drawn = mask(dress=slice(0, 0))
-    assert [one.sha256 for one in find(judged("unsure", drawn, 0.5), judged("sure", drawn))] == ["sure", "unsure"]
+    assert [issue.sha256 for issue in find(judged("unsure", drawn, 0.5), judged("sure", drawn))] == ["sure", "unsure"]
 
 
 def test_what_the_model_often_confuses_stands_lower() -> None:
@@ -85,10 +85,10 @@ def test_what_the_model_often_confuses_stands_lower() -> None:
     confused = [judged(f"confused-{number}", mask(slice(0, 0), slice(0, 80))) for number in range(10)]
     missing = judged("missing", mask(coat=slice(0, 0)))
 
-    found = find(*confused, missing)
+    issues = find(*confused, missing)
 
-    assert found[0].sha256 == "missing"
-    assert found[0].score > 3 * found[1].score
+    assert issues[0].sha256 == "missing"
+    assert issues[0].score > 3 * issues[1].score
 
 
 def test_how_often_labels_are_confused_is_counted_by_model() -> None:
@@ -105,16 +105,16 @@ def test_pieces_that_do_not_touch_do_not_add_up() -> None:
         apart[top : top + 12, :80] = 0
     together[42:66, :80] = 0
 
-    found = find(judged("apart", apart), judged("together", together))
+    issues = find(judged("apart", apart), judged("together", together))
 
-    assert [one.sha256 for one in found] == ["together", "apart"]
-    assert found[0].score > 1.2 * found[1].score
+    assert [issue.sha256 for issue in issues] == ["together", "apart"]
+    assert issues[0].score > 1.2 * issues[1].score
 
 
 def test_the_worst_stand_first_and_no_more_than_asked() -> None:
     photos = [judged(name, mask(dress=slice(40, rows))) for name, rows in (("a", 70), ("b", 40), ("c", 55))]
 
-    assert [one.sha256 for one in find(*photos, most=2)] == ["b", "c"]
+    assert [issue.sha256 for issue in find(*photos, max_issues=2)] == ["b", "c"]
 
 
 @pytest.mark.parametrize("value", [12, IGNORE])
@@ -128,8 +128,8 @@ def test_what_nobody_could_name_counts_nowhere() -> None:
     """The shares are of the pixels that somebody named."""
     drawn = mask(dress=slice(0, 0))
     drawn[120:] = IGNORE
-    [found] = find(judged("a", drawn))
-    assert re.search(r"\(3[23]\.\d% of the photo\)", found.reason)
+    [issue] = find(judged("a", drawn))
+    assert re.search(r"\(3[23]\.\d% of the photo\)", issue.reason)
 
 
 def test_a_photo_on_which_nobody_could_name_anything_says_nothing() -> None:

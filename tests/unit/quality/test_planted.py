@@ -1,4 +1,4 @@
-"""Who accepts masks unseen: where the wrong region comes from, whom it is shown to, and what is counted."""
+"""Planted errors: where the wrong region comes from, whom it is shown to, and what is counted."""
 
 import json
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from pipelines.dataset.compile import compile_dataset
-from pipelines.dataset.files import ANNOTATIONS, annotation_json, mask_path, read_mask
+from pipelines.dataset.dataset import Dataset
 from pipelines.labelstudio.annotations import parse_annotation
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.planted import is_planted
@@ -20,7 +20,15 @@ from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import IGNORE, Params
-from pipelines.quality.planted import GoldPhoto, MissRate, donors_of, hand_out_gold, miss_rates, plant, take_back
+from pipelines.quality.planted import (
+    GoldPhoto,
+    MissRate,
+    clear_planted_errors,
+    donor_regions,
+    miss_rates,
+    plant_error,
+    serve_gold_photos,
+)
 from pipelines.records import ImageRef, RegionMask
 from tests.unit.conftest import COAT, DRESS
 
@@ -33,36 +41,36 @@ def truth() -> np.ndarray:
 
 
 def region(rows: slice, columns: slice, height: int = 60, width: int = 40) -> np.ndarray:
-    found = np.zeros((height, width), bool)
-    found[rows, columns] = True
-    return found
+    pixels = np.zeros((height, width), bool)
+    pixels[rows, columns] = True
+    return pixels
 
 
 GOLD = GoldPhoto(4, "ab" * 32, truth())
 
 
-class TestPlant:
+class TestPlantError:
     def test_the_wrong_region_is_that_of_another_photo_at_its_place(self) -> None:
-        found = plant(truth(), [(DRESS.id, region(slice(40, 50), slice(0, 10)))])
+        planted = plant_error(truth(), [(DRESS.id, region(slice(40, 50), slice(0, 10)))])
 
-        assert found is not None
-        np.testing.assert_array_equal(found[0], np.where(region(slice(40, 50), slice(0, 10)), DRESS.id, truth()))
-        assert found[1] == DRESS.id
+        assert planted is not None
+        np.testing.assert_array_equal(planted[0], np.where(region(slice(40, 50), slice(0, 10)), DRESS.id, truth()))
+        assert planted[1] == DRESS.id
 
     def test_it_is_scaled_to_the_photo(self) -> None:
-        found = plant(truth(), [(DRESS.id, region(slice(80, 100), slice(0, 20), 120, 80))])
+        planted = plant_error(truth(), [(DRESS.id, region(slice(80, 100), slice(0, 20), 120, 80))])
 
-        assert found is not None
-        np.testing.assert_array_equal(found[0] == DRESS.id, region(slice(40, 50), slice(0, 10)))
+        assert planted is not None
+        np.testing.assert_array_equal(planted[0] == DRESS.id, region(slice(40, 50), slice(0, 10)))
 
     def test_most_of_it_lies_on_background_however_far_it_must_move(self) -> None:
         """Over a coat, a dress could be a matter of opinion."""
         over_the_coat = region(slice(10, 30), slice(10, 20))
 
-        found = plant(truth(), [(DRESS.id, over_the_coat)])
+        planted = plant_error(truth(), [(DRESS.id, over_the_coat)])
 
-        assert found is not None
-        wrong = found[0] == DRESS.id
+        assert planted is not None
+        wrong = planted[0] == DRESS.id
         assert np.count_nonzero(wrong & (truth() == 0)) >= 0.5 * np.count_nonzero(wrong)
         assert np.count_nonzero(wrong) >= 0.8 * np.count_nonzero(over_the_coat)
 
@@ -70,21 +78,21 @@ class TestPlant:
         everywhere = np.where(region(slice(40, 60), slice(0, 40)), 0, COAT.id).astype(np.uint8)
         large, small = region(slice(0, 45), slice(0, 40)), region(slice(0, 5), slice(0, 5))
 
-        found = plant(everywhere, [(DRESS.id, large), (9, small)])
+        planted = plant_error(everywhere, [(DRESS.id, large), (9, small)])
 
-        assert found is None or found[1] == 9
+        assert planted is None or planted[1] == 9
 
     def test_where_nothing_fits_nothing_is_planted(self) -> None:
         covered = np.full((60, 40), COAT.id, np.uint8)
-        assert plant(covered, [(DRESS.id, region(slice(0, 10), slice(0, 10)))]) is None
-        assert plant(truth(), []) is None
+        assert plant_error(covered, [(DRESS.id, region(slice(0, 10), slice(0, 10)))]) is None
+        assert plant_error(truth(), []) is None
 
     def test_what_nobody_could_name_stays_bare(self) -> None:
         unclear = truth()
         unclear[40:45] = IGNORE
-        found = plant(unclear, [(DRESS.id, region(slice(44, 54), slice(0, 10)))])
-        assert found is not None
-        assert (found[0][40:45] == IGNORE).all()
+        planted = plant_error(unclear, [(DRESS.id, region(slice(44, 54), slice(0, 10)))])
+        assert planted is not None
+        assert (planted[0][40:45] == IGNORE).all()
 
 
 class TestDonors:
@@ -100,19 +108,19 @@ class TestDonors:
         rows: list[dict[str, Any]] = []
         for name, mask in self.MASKS.items():
             ids, counts = np.unique(mask[mask > 0], return_counts=True)
-            pixels = json.dumps({str(one): int(count) for one, count in zip(ids, counts, strict=True)})
+            pixels = json.dumps({str(value): int(count) for value, count in zip(ids, counts, strict=True)})
             rows.append({"sha256": name, "class_ids": ids, "label_pixels": pixels, "height": 60, "width": 40})
         return pd.DataFrame(rows)
 
     def test_regions_of_a_plausible_size_of_labels_that_the_photo_lacks(self) -> None:
-        [(label_id, found)] = donors_of(self.manifest(), GOLD, self.MASKS.__getitem__)
+        [(label_id, donor)] = donor_regions(self.manifest(), GOLD, self.MASKS.__getitem__)
 
         assert label_id == DRESS.id
-        np.testing.assert_array_equal(found, region(slice(40, 50), slice(0, 10)))
+        np.testing.assert_array_equal(donor, region(slice(40, 50), slice(0, 10)))
 
     def test_a_photo_that_has_all_labels_has_no_donor(self) -> None:
         whole = replace(GOLD, truth=self.MASKS["dress"])
-        assert list(donors_of(self.manifest(), whole, self.MASKS.__getitem__)) == []
+        assert list(donor_regions(self.manifest(), whole, self.MASKS.__getitem__)) == []
 
 
 class Studio:
@@ -127,12 +135,17 @@ class Studio:
             case "GET", ["api", "predictions"]:
                 return httpx.Response(200, json=self.predictions.get(int(request.url.params["task"]), []))
             case "PATCH", ["api", "predictions", number]:
-                [there] = [one for many in self.predictions.values() for one in many if one["id"] == int(number)]
-                there |= body
-                return httpx.Response(200, json=there)
+                [prediction] = [
+                    prediction
+                    for of_task in self.predictions.values()
+                    for prediction in of_task
+                    if prediction["id"] == int(number)
+                ]
+                prediction |= body
+                return httpx.Response(200, json=prediction)
             case "POST", ["api", "projects", "7", "import", "predictions"]:
-                for number, one in enumerate(body, start=50):
-                    self.predictions.setdefault(one["task"], []).append({"id": number, **one})
+                for number, prediction in enumerate(body, start=50):
+                    self.predictions.setdefault(prediction["task"], []).append({"id": number, **prediction})
                 return httpx.Response(201, json={"created": len(body)})
             case "PATCH", ["api", "tasks", number]:
                 self.tasks[int(number)] = body
@@ -148,20 +161,20 @@ def donors(_: GoldPhoto) -> Iterator[tuple[int, np.ndarray]]:
     yield DRESS.id, region(slice(40, 50), slice(0, 10))
 
 
-def hand_out(studio: Studio, params: Params, *, version: str = "clothing:v4", plants: bool = True) -> int:
-    return hand_out_gold(client_of(studio), 7, [GOLD], donors, params, version=version, plants=plants)
+def serve(studio: Studio, params: Params, *, version: str = "clothing:v4", plants: bool = True) -> int:
+    return serve_gold_photos(client_of(studio), 7, [GOLD], donors, params, version=version, plants=plants)
 
 
-class TestHandingOut:
+class TestServing:
     def test_a_gold_photo_shows_its_truth_and_one_wrong_region(self, two_labels: Params) -> None:
         studio = Studio({})
 
-        assert hand_out(studio, two_labels) == 1
+        assert serve(studio, two_labels) == 1
 
         [prediction] = studio.predictions[4]
-        assert [one["id"] for one in prediction["result"]] == ["gold--coat", "planted--dress"]
+        assert [region["id"] for region in prediction["result"]] == ["gold--coat", "planted--dress"]
         assert prediction["model_version"] == "clothing:v4"
-        assert all(0.7 <= one["score"] <= 1 for one in prediction["result"]), "such as a model's regions have"
+        assert all(0.7 <= region["score"] <= 1 for region in prediction["result"]), "such as a model's regions have"
         drawn = compile_regions(prediction["result"], two_labels.label_ids, 60, 40, 128).mask
         np.testing.assert_array_equal(np.where(drawn == DRESS.id, 0, drawn), truth())
         assert studio.tasks[4] == {"overlap": 2, "is_labeled": False}
@@ -170,18 +183,18 @@ class TestHandingOut:
         """Its id stays, because the expert's annotation names it."""
         studio = Studio({4: [{"id": 9, "model_version": "clothing:v3", "score": 0.5, "result": [{"id": "x"}]}]})
 
-        hand_out(studio, two_labels)
+        serve(studio, two_labels)
 
         [prediction] = studio.predictions[4]
         assert prediction["id"] == 9
         assert is_planted(prediction["result"])
 
-    def test_a_wrong_region_that_is_there_stays_under_the_new_version(self, two_labels: Params) -> None:
+    def test_a_planted_error_that_is_shown_stays_under_the_new_version(self, two_labels: Params) -> None:
         studio = Studio({})
-        hand_out(studio, two_labels)
+        serve(studio, two_labels)
         before = json.dumps(studio.predictions[4][0]["result"])
 
-        assert hand_out(studio, two_labels, version="clothing:v5") == 1
+        assert serve(studio, two_labels, version="clothing:v5") == 1
 
         [prediction] = studio.predictions[4]
         assert prediction["model_version"] == "clothing:v5"
@@ -191,88 +204,90 @@ class TestHandingOut:
         none = two_labels.quality.model_copy(update={"planted_share": 0.0})
         studio = Studio({4: [{"id": 9, "model_version": "clothing:v4", "result": [{"id": "clothing_3av4--coat"}]}]})
 
-        assert hand_out(studio, two_labels.model_copy(update={"quality": none})) == 0
+        assert serve(studio, two_labels.model_copy(update={"quality": none})) == 0
 
         [prediction] = studio.predictions[4]
         assert (prediction["id"], prediction["result"], prediction["model_version"]) == (9, [], "clothing:v4")
         assert studio.tasks[4] == {"overlap": 2, "is_labeled": False}
 
-    def test_a_paused_champion_plants_nothing_and_takes_back_what_is_there(self, two_labels: Params) -> None:
+    def test_a_paused_champion_plants_nothing_and_clears_what_is_shown(self, two_labels: Params) -> None:
         studio = Studio({})
-        hand_out(studio, two_labels)
+        serve(studio, two_labels)
 
-        assert hand_out(studio, two_labels, version="clothing:v4 (paused)", plants=False) == 0
+        assert serve(studio, two_labels, version="clothing:v4 (paused)", plants=False) == 0
 
         [prediction] = studio.predictions[4]
         assert (prediction["result"], prediction["model_version"]) == ([], "clothing:v4 (paused)")
 
-    def test_without_a_champion_photos_are_handed_out_as_they_are(self, two_labels: Params) -> None:
+    def test_without_a_champion_photos_are_served_as_they_are(self, two_labels: Params) -> None:
         studio = Studio({})
 
-        assert hand_out(studio, two_labels, version="", plants=False) == 0
+        assert serve(studio, two_labels, version="", plants=False) == 0
 
         assert studio.predictions == {}
         assert studio.tasks[4] == {"overlap": 2, "is_labeled": False}
 
-    def test_what_was_answered_is_taken_back_and_nothing_else(self, two_labels: Params) -> None:
+    def test_what_was_answered_is_cleared_and_nothing_else(self, two_labels: Params) -> None:
         usual = {"id": 8, "model_version": "clothing:v4", "result": [{"id": "clothing_3av4--coat"}]}
         studio = Studio({5: [dict(usual)]})
-        hand_out(studio, two_labels)
+        serve(studio, two_labels)
 
-        assert take_back(client_of(studio), [4, 5, 6], "clothing:v4") == 1
+        assert clear_planted_errors(client_of(studio), [4, 5, 6], "clothing:v4") == 1
 
-        assert [one["result"] for one in studio.predictions[4]] == [[]]
+        assert [prediction["result"] for prediction in studio.predictions[4]] == [[]]
         assert studio.predictions[5] == [usual]
 
 
 @pytest.mark.parametrize("kept", [("gold--coat", "planted--dress"), ("gold--coat",), ()])
 @pytest.mark.parametrize("is_gold", [False, True])
 def test_what_began_with_a_wrong_region_is_no_part_of_a_dataset(
-    two_labels: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: tuple[str, ...], is_gold: bool
+    two_labels: Params, tmp_path: Path, kept: tuple[str, ...], is_gold: bool
 ) -> None:
     """Whatever was done with it, and whoever marks it as the truth; the expert's mask stays, marked or not."""
-    monkeypatch.chdir(tmp_path)
-    ANNOTATIONS.mkdir(parents=True)
+    dataset, annotations = Dataset(tmp_path), []
     studio = Studio({})
-    hand_out(studio, two_labels)
+    serve(studio, two_labels)
     [shown] = studio.predictions[4]
     image = ImageRef("gs://archive/photos/a.jpg", 1, GOLD.sha256, 60, 40)
     expert = region_json(RegionMask(COAT.name, truth() == COAT.id, 1.0), "by-hand")
     for person, raw in (
         (1, {"result": [expert], "ground_truth": not is_gold, "parent_prediction": None, "prediction": {}}),
         (2, {
-            "result": [one for one in shown["result"] if one["id"] in kept], "ground_truth": is_gold,
+            "result": [region for region in shown["result"] if region["id"] in kept], "ground_truth": is_gold,
             "parent_prediction": shown["id"], "prediction": shown,
         }),
     ):  # fmt: skip
         also = {"unique_id": f"of-{person}", "completed_by": person, "lead_time": 5.0, "was_cancelled": False}
         later = {"updated_at": f"2026-01-0{person}T00:00:00Z"}
-        annotation = parse_annotation(raw | also | later, {"id": 4, "data": task_data(image, {})}, {}, "unclear")
-        (ANNOTATIONS / f"{annotation.uuid}.json").write_bytes(annotation_json(annotation))
+        task = {"id": 4, "data": task_data(image, {})}
+        annotations.append(parse_annotation(raw | also | later, task, {}, "unclear"))
+    dataset.annotations.replace(annotations)
 
-    table = compile_dataset(two_labels)
+    table = compile_dataset(dataset, two_labels)
 
     assert table["annotations"].tolist() == [["of-1"]]
-    np.testing.assert_array_equal(read_mask(mask_path(GOLD.sha256)), truth())
+    np.testing.assert_array_equal(dataset.read_mask(GOLD.sha256), truth())
 
 
 def test_people_are_counted_by_what_they_left() -> None:
     ada, bo = "ada@example.org", "bo@example.org"
 
-    found = miss_rates([(bo, "found"), (ada, "missed"), (ada, "found"), (ada, "missed")])
+    rates = miss_rates([(bo, "found"), (ada, "missed"), (ada, "found"), (ada, "missed")])
 
-    assert list(found.items()) == [(ada, MissRate(3, 2)), (bo, MissRate(1, 0))]
+    assert list(rates.items()) == [(ada, MissRate(3, 2)), (bo, MissRate(1, 0))]
 
 
 @pytest.mark.parametrize(
-    ("missed", "seen", "low", "high"),
+    ("missed", "shown", "low", "high"),
     [(0, 10, 0.0, 0.2775), (2, 3, 0.2077, 0.9385), (5, 50, 0.0435, 0.2136)],  # by hand, from Wilson's formula
 )
-def test_the_interval_is_wilsons(missed: int, seen: int, low: float, high: float) -> None:
-    rate = MissRate(seen, missed)
+def test_the_interval_is_wilsons(missed: int, shown: int, low: float, high: float) -> None:
+    rate = MissRate(shown, missed)
 
-    z, share = 1.959963984540054, missed / seen
-    middle, half = share + z * z / (2 * seen), z * (share * (1 - share) / seen + z * z / (4 * seen * seen)) ** 0.5
-    assert rate.interval == pytest.approx(((middle - half) / (1 + z * z / seen), (middle + half) / (1 + z * z / seen)))
+    z, share = 1.959963984540054, missed / shown
+    middle = share + z * z / (2 * shown)
+    half = z * (share * (1 - share) / shown + z * z / (4 * shown * shown)) ** 0.5
+    scale = 1 + z * z / shown
+    assert rate.interval == pytest.approx(((middle - half) / scale, (middle + half) / scale))
     assert rate.interval == pytest.approx((low, high), abs=2e-4)
     assert rate.share == pytest.approx(share)

@@ -1,7 +1,8 @@
-"""The review between a published dataset, a Label Studio and a registry: who judges what, and who is handed what."""
+"""The review between a published dataset, a Label Studio and a registry: who judges what, and who is served what."""
 
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from pipelines.photos.decode import sha256_hex
 from pipelines.quality import folds
 from pipelines.quality.metrics import Quality, as_tables, log_quality
 from pipelines.quality.planted import MissRate
-from pipelines.quality.review import review
+from pipelines.quality.review import BLIND_REASON, review
 from pipelines.records import Annotation, ImageRef, ModelVersion, RegionMask
 from pipelines.settings import Settings
 from tests.unit.conftest import COAT, DRESS
@@ -98,9 +99,9 @@ Publish = Callable[..., tuple[Versions, Studio]]
 
 @pytest.fixture
 def publish(two_labels: Params, tmp_path: Path) -> Publish:
-    """Publish so many photos, each with a task; masks may be damaged, and sides given by number."""
+    """Publish so many photos, each with a task; masks may be damaged, and splits given by number."""
 
-    def make(count: int, damage: dict[int, np.ndarray] | None = None, **sides: str) -> tuple[Versions, Studio]:
+    def make(count: int, damage: dict[int, np.ndarray] | None = None, **splits: str) -> tuple[Versions, Studio]:
         versions, studio, rows = Versions(tmp_path / "dataset"), Studio(two_labels), []
         masks: dict[str, dict[str, bytes]] = defaultdict(dict)
         for number in range(count):
@@ -114,7 +115,7 @@ def publish(two_labels: Params, tmp_path: Path) -> Publish:
             ids, pixels = np.unique(mask[mask > 0], return_counts=True)
             label_pixels = {str(value): int(size) for value, size in zip(ids, pixels, strict=True)}
             rows.append({
-                "sha256": name, "split": sides.get(f"photo_{number}", "train"), "group": f"group {number // 2}",
+                "sha256": name, "split": splits.get(f"photo_{number}", "train"), "group": f"group {number // 2}",
                 "family": f"family {number // 2}", "class_ids": ids, "label_pixels": json.dumps(label_pixels),
                 "height": HEIGHT, "width": WIDTH,
             })  # fmt: skip
@@ -134,7 +135,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.quality.review.ENCODERS", folds.ENCODERS[:1])
 
 
-def look(versions: Versions, studio: Studio, params: Params, tmp_path: Path, models: Models | None = None) -> Quality:
+def run_review(
+    versions: Versions, studio: Studio, params: Params, tmp_path: Path, models: Models | None = None
+) -> Quality:
     settings = Settings(_env_file=None, var=tmp_path)
     return review(settings, versions, models or Models(None), studio.client, params)  # type: ignore[arg-type]
 
@@ -144,10 +147,10 @@ def test_photos_are_judged_by_who_did_not_learn_from_them(
 ) -> None:
     versions, studio = publish(44, photo_0="test", photo_1="test", photo_2="val", photo_3="val")
 
-    found = look(versions, studio, two_labels, tmp_path, Models(CHAMPION, model_that_sees_coats))
+    quality = run_review(versions, studio, two_labels, tmp_path, Models(CHAMPION, model_that_sees_coats))
 
-    assert found.judged == {"clothing:v4": 4, "folds": 40}
-    assert str(found).endswith("look wrong (4 judged by clothing:v4, 40 judged by folds)")
+    assert quality.judged == {"clothing:v4": 4, "folds": 40}
+    assert str(quality).endswith("look wrong (4 judged by clothing:v4, 40 judged by folds)")
     kept = [path.name for path in (tmp_path / "quality").rglob("*") if path.is_file()]
     assert len(kept) == 40, "features are kept of what they judge"
 
@@ -161,9 +164,9 @@ def test_a_champion_judges_nothing_that_it_may_have_learned_from(
     now = versions.manifests["dataset-0001"]
     versions.manifests["dataset-0002"] = now.assign(split=["test"] * 4 + ["train"] * 40)
 
-    found = look(versions, studio, two_labels, tmp_path, Models(replace(CHAMPION, dataset=learned_from)))
+    quality = run_review(versions, studio, two_labels, tmp_path, Models(replace(CHAMPION, dataset=learned_from)))
 
-    assert found.judged == {"folds": 44}
+    assert quality.judged == {"folds": 44}
 
 
 def test_the_worst_mask_stands_first_in_the_tab_with_its_reason(
@@ -173,26 +176,51 @@ def test_the_worst_mask_stands_first_in_the_tab_with_its_reason(
     versions, studio = publish(40, {7: without_dress})
     studio.tasks[3]["data"]["review"] = "1 · the model sees hat where nothing is drawn (9.0% of the photo)"
 
-    found = look(versions, studio, two_labels, tmp_path)
+    quality = run_review(versions, studio, two_labels, tmp_path)
 
     said = {number: task["data"].get("review", "") for number, task in studio.tasks.items()}
     first = min((text, number) for number, text in said.items() if text)
     assert first[1] == 8
     assert "the model sees dress where nothing is drawn" in first[0]
-    assert found.suspicious[0].reason in first[0]
+    assert quality.label_issues[0].reason in first[0]
     assert "hat" not in said[3], "what is not said any more leaves the tab"
     assert sorted(text for text in said.values() if text) == [
-        text for one in found.suspicious for text in said.values() if text.endswith(one.reason) and text
+        text for issue in quality.label_issues for text in said.values() if text.endswith(issue.reason) and text
     ], "ordered as text they stand as the worst first"
+
+
+@pytest.mark.parametrize("champion", [CHAMPION, None], ids=["judged by the champion", "judged by folds"])
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_of_photos_of_blind_splits_no_opinion_of_a_model_is_shown(
+    publish: Publish, quick: None, two_labels: Params, tmp_path: Path, model_that_sees_coats: Path,
+    champion: ModelVersion | None, split: str,
+) -> None:  # fmt: skip
+    """Whoever corrects such a mask must look at the photo and not for what a model sees there."""
+    without_dress = {number: np.where(photo(number)[1] == DRESS.id, 0, photo(number)[1]) for number in (0, 2, 6, 8)}
+    versions, studio = publish(48, without_dress, photo_6=split, photo_7=split, photo_8=split, photo_9=split)
+
+    quality = run_review(versions, studio, two_labels, tmp_path, Models(champion, model_that_sees_coats))
+
+    texts = {number - 1: task["data"].get("review", "") for number, task in studio.tasks.items()}
+    blind = [texts[number] for number in (6, 7, 8, 9) if texts[number]]
+    assert texts[6], "it is shown all the same"
+    assert texts[8]
+    assert {text.partition(" · ")[2] for text in blind} == {BLIND_REASON}
+    assert all(text.partition(" · ")[0].isdecimal() for text in blind), "the number orders the tab and says no more"
+    assert not re.search(r"coat|dress|model|%|\d|nothing is drawn", BLIND_REASON)
+    assert "the model sees" in texts[0], "of photos that people draw with masks the reason is shown"
+    shas = set(versions.manifests["dataset-0001"].query("split != 'train'")["sha256"])
+    printed = {issue.reason for issue in quality.label_issues if issue.sha256 in shas}
+    assert printed == {BLIND_REASON}, "who reads the terminal corrects masks as well"
 
 
 def test_of_a_few_photos_nothing_is_said(publish: Publish, two_labels: Params, tmp_path: Path) -> None:
     versions, studio = publish(6)
 
-    found = look(versions, studio, two_labels, tmp_path)
+    quality = run_review(versions, studio, two_labels, tmp_path)
 
-    assert (found.judged, found.suspicious) == ({}, ())
-    assert "too few photos" in str(found)
+    assert (quality.judged, quality.label_issues) == ({}, ())
+    assert "too few photos" in str(quality)
 
 
 class TestGold:
@@ -224,38 +252,38 @@ class TestGold:
         self.draw(versions, 1, "expert", photo(1)[1])
         return versions, studio
 
-    def test_it_is_handed_out_with_a_wrong_region(
+    def test_it_is_served_with_a_planted_error(
         self, gold: tuple[Versions, Studio], two_labels: Params, tmp_path: Path
     ) -> None:
         versions, studio = gold
 
-        look(versions, studio, two_labels, tmp_path, Models(CHAMPION))
+        run_review(versions, studio, two_labels, tmp_path, Models(CHAMPION))
 
         [shown] = studio.predictions.values()
-        assert [one["id"] for one in shown["result"]] == ["gold--coat", "planted--dress"]
+        assert [region["id"] for region in shown["result"]] == ["gold--coat", "planted--dress"]
         assert (shown["task"], shown["model_version"]) == (1, "clothing:v4")
         assert studio.tasks[1]["overlap"] == 2
         assert "overlap" not in studio.tasks[2]
 
-    def test_what_somebody_has_in_hand_is_left_alone(
+    def test_a_task_that_somebody_has_open_is_left_alone(
         self, gold: tuple[Versions, Studio], two_labels: Params, tmp_path: Path
     ) -> None:
         versions, studio = gold
         studio.held = {1}
 
-        look(versions, studio, two_labels, tmp_path, Models(CHAMPION))
+        run_review(versions, studio, two_labels, tmp_path, Models(CHAMPION))
 
         assert studio.predictions == {}
 
     @pytest.mark.parametrize("champion", [None, replace(CHAMPION, paused="it costs time")])
-    def test_while_no_model_draws_masks_it_is_handed_out_without(
+    def test_while_no_model_draws_masks_it_is_served_without(
         self, gold: tuple[Versions, Studio], two_labels: Params, tmp_path: Path, champion: ModelVersion | None
     ) -> None:
         versions, studio = gold
 
-        look(versions, studio, two_labels, tmp_path, Models(champion))
+        run_review(versions, studio, two_labels, tmp_path, Models(champion))
 
-        assert [one["result"] for one in studio.predictions.values()] == ([[]] if champion else [])
+        assert [prediction["result"] for prediction in studio.predictions.values()] == ([[]] if champion else [])
         assert studio.tasks[1]["overlap"] == 2
 
     def test_an_answer_counts_for_its_person_and_nowhere_else(
@@ -263,23 +291,25 @@ class TestGold:
     ) -> None:
         versions, studio = gold
         models = Models(CHAMPION)
-        look(versions, studio, two_labels, tmp_path, models)
+        run_review(versions, studio, two_labels, tmp_path, models)
         self.draw(versions, 0, "novice@x.org", photo(0)[1], planted="missed", prediction_version="planted")
         self.draw(versions, 1, "novice@x.org", photo(1)[1])
         studio.tasks[1] |= {"overlap": 1}
 
-        found = look(versions, studio, two_labels, tmp_path, models)
-        log_quality(models, found)  # type: ignore[arg-type]
+        quality = run_review(versions, studio, two_labels, tmp_path, models)
+        log_quality(models, quality)  # type: ignore[arg-type]
 
-        assert found.missed == {"novice@x.org": MissRate(1, 1)}
-        assert (found.agreement.photos, found.agreement.gold_of_person) == (1, {})
+        assert quality.missed == {"novice@x.org": MissRate(1, 1)}
+        assert (quality.agreement.photos, quality.agreement.gold_of_person) == (1, {})
         assert models.logged["quality/missed/novice_x.org"] == 1.0
         assert models.logged["quality/alpha"] == 1.0
-        assert [one["result"] for one in studio.predictions.values()] == [[]], "nobody else begins with it"
-        assert studio.tasks[1]["overlap"] == 1, "it is handed out once"
-        assert [str(table.title).split()[0] for table in as_tables(found)] == ["too", "Agreement", "Wrong"]
+        assert [prediction["result"] for prediction in studio.predictions.values()] == [[]], (
+            "nobody else begins with it"
+        )
+        assert studio.tasks[1]["overlap"] == 1, "it is served once"
+        assert [str(table.title).split()[0] for table in as_tables(quality)] == ["too", "Agreement", "Planted"]
 
 
 def test_without_a_dataset_there_is_nothing_to_look_through(two_labels: Params, tmp_path: Path) -> None:
     with pytest.raises(DatasetError):
-        look(Versions(tmp_path / "dataset"), Studio(two_labels), two_labels, tmp_path)
+        run_review(Versions(tmp_path / "dataset"), Studio(two_labels), two_labels, tmp_path)
