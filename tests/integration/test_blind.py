@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines.dataset.files import MANIFEST, mask_path, read_mask
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.pipeline import sync
 from pipelines.dataset.split import BLIND_SIDES, sides_of
 from pipelines.demo.labelers import Labeler
@@ -111,5 +112,5 @@ def test_a_photo_drawn_from_masks_is_drawn_again_by_somebody_who_is_shown_nothin
     assert sync(archive.bucket, archive.labels, archive.settings)
     row = manifest_of(archive).loc[photo]
     assert (row["blind"], row["split"], len(row["annotations"])) == (True, "train", 1)
-    mask = read_mask(archive.settings.workspace_path / mask_path(photo))
+    mask = Dataset(archive.settings.workspace_path).read_mask(photo)
     assert (mask > 0).any(axis=1).sum() == SECOND

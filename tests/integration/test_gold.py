@@ -5,7 +5,7 @@ the share that is drawn twice.
 import numpy as np
 import pytest
 
-from pipelines.dataset.files import mask_path, read_mask
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.pipeline import sync
 from pipelines.dataset.published import Published
 from pipelines.demo.labelers import Labeler
@@ -70,7 +70,7 @@ def test_the_gold_photo_is_handed_out_once_more_and_no_other(gold) -> None:
 
 def test_the_truth_alone_makes_the_mask(gold) -> None:
     archive, _, _, photo = gold
-    mask = read_mask(archive.settings.workspace_path / mask_path(photo))
+    mask = Dataset(archive.settings.workspace_path).read_mask(photo)
     assert (mask > 0).any(axis=1).sum() == 30
 
 
@@ -168,7 +168,7 @@ def test_a_photo_that_is_gold_no_more_keeps_its_mask(planted) -> None:
     sync(archive.bucket, archive.labels, archive.settings)
 
     for exported in export_tasks(archive.labels, archive.project, gold):
-        mask = read_mask(archive.settings.workspace_path / mask_path(exported["data"]["sha256"]))
+        mask = Dataset(archive.settings.workspace_path).read_mask(exported["data"]["sha256"])
         assert set(np.unique(mask)) == {0, load_params(archive.settings.params_path).label_ids["coat"]}
         assert (mask > 0).any(axis=1).sum() == 30
     manifest = Published.of(archive.settings)

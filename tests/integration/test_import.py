@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pipelines.dataset.files import MANIFEST, mask_path, read_mask
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.pipeline import sync
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
@@ -70,14 +71,14 @@ def test_labelled_photos_become_annotations_once_and_a_dataset(make_archive, tmp
     ids = params.label_ids
     for row in manifest.to_dict("records"):
         number = int(Path(row["uri"]).stem)
-        mask = read_mask(workspace.path / mask_path(row["sha256"]))
+        mask = Dataset(workspace.path).read_mask(row["sha256"])
         np.testing.assert_array_equal(mask, source.truth(f"{number}.png"))
         assert json.loads(row["label_pixels"]) == {"coat": (15 + number) * 16, "bag-belt": 10}
         assert row["ignored_pixels"] == 24
         assert (row["regions_manual"], row["prediction_version"]) == (3, "")
     assert {ids["coat"], ids["bag-belt"]} == set(manifest["class_ids"][0])
 
-    published = Published(workspace, archive.bucket)
+    published = Published(workspace)
     assert export(published, version.tag, "png", tmp_path / "out", params) == 3
     again = masked_photos(tmp_path / "out/images", tmp_path / "out/masks", tmp_path / "out/labels.csv", params)
     for name in again.take(0, 9):
@@ -105,4 +106,4 @@ def test_ccp_photos_are_imported_pixel_by_pixel(make_archive) -> None:
     folder = archive.settings.workspace_path
     for row in pd.read_parquet(folder / MANIFEST).to_dict("records"):
         truth = everything.truth(Path(row["uri"]).name)
-        np.testing.assert_array_equal(read_mask(folder / mask_path(row["sha256"])), truth)
+        np.testing.assert_array_equal(Dataset(folder).read_mask(row["sha256"]), truth)

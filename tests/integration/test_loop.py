@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from pipelines.airflow_api import Airflow
-from pipelines.dataset.files import IMAGES, MANIFEST, MASKS
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.pipeline import sync
 from pipelines.dataset.workspace import Workspace
 from pipelines.gcs import client as gcs
@@ -157,8 +158,8 @@ def test_masks_that_look_wrong_are_shown_with_the_reason(loop, settings, labels,
 
 
 def test_a_training_waits_for_enough_that_is_new(loop, settings, bucket):
-    assert dataset_to_train(bucket, settings) is None
-    assert dataset_to_train(bucket, settings, again=True) == "dataset-0002"
+    assert dataset_to_train(settings) is None
+    assert dataset_to_train(settings, again=True) == "dataset-0002"
 
 
 def test_a_model_names_its_dataset_and_loads_in_a_clean_process(settings, tmp_path):
@@ -191,12 +192,13 @@ def test_a_fresh_clone_pulls_the_dataset_byte_for_byte(settings, tmp_path):
     clone = Workspace(tmp_path / "clone", elsewhere)
     clone.ensure(source.path)
     clone.git("checkout", "--quiet", "--detach", "dataset-0001")
-    clone.dvc("pull", "data/annotations.dvc", "data/images.dvc", "data/before.parquet.dvc", "compile", "split")
+    clone.dvc("pull", "data/annotations", "data/images", "data/before.parquet", "compile", "split")
     manifest = pd.read_parquet(clone.path / MANIFEST)
     assert len(manifest) == 20
+    dataset = Dataset(clone.path)
     for row in manifest.itertuples():
-        assert sha256_hex((clone.path / IMAGES / row.sha256).read_bytes()) == row.sha256
-        assert sha256_hex((clone.path / MASKS / f"{row.sha256}.png").read_bytes()) == row.mask_sha256
+        assert sha256_hex(dataset.image_path(row.sha256).read_bytes()) == row.sha256
+        assert sha256_hex(dataset.mask_png(row.sha256)) == row.mask_sha256
     before = {path: path.read_bytes() for path in sorted((clone.path / "data").rglob("*.p*")) if path.is_file()}
     clone.dvc("repro", "--force", "split")
     assert {path: path.read_bytes() for path in before} == before

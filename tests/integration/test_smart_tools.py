@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.dataset.files import mask_path, read_mask
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.split import side_of
 from pipelines.demo.photos import draw_photo
 from pipelines.gcs import client as gcs
@@ -88,7 +88,7 @@ def test_a_labeler_corrects_a_photo_and_the_dataset_has_it(
         editor.submit()
 
     stack_after_two_rounds.run("sync")
-    mask = read_mask(settings.workspace_path / mask_path(task.image.sha256))
+    mask = Dataset(settings.workspace_path).read_mask(task.image.sha256)
     assert mask.shape == drawn.mask.shape
     for label_id in (largest, second):
         got, true = mask == label_id, drawn.mask == label_id

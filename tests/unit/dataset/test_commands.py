@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from google.cloud.storage import Client
 
 from pipelines import errors
 from pipelines.dataset.commands import run, run_stages
-from pipelines.dataset.mirror import Note, copy_changes
-from pipelines.dataset.pipeline import _build, _take_version_before
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.mirror import SyncState, reconcile
+from pipelines.dataset.pipeline import build_dataset
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ChecksError, ConfigurationError, DataError, DatasetError, MaskloopError, TrainingError
 from pipelines.labelstudio.cursor import Changes, TaskCursor
@@ -20,6 +22,8 @@ from pipelines.records import Annotation
 from pipelines.settings import PROJECT_ROOT
 
 Annotate = Callable[..., Annotation]
+Fill = Callable[..., Workspace]
+Build = Callable[[Workspace], None]
 STAGE = """
 import os, signal, sys
 from pipelines import errors
@@ -107,6 +111,16 @@ def test_a_program_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
 
 class TestThroughDvc:
     @pytest.fixture
+    def build(self, bucket_client: Client, archive_bucket: str) -> Callable[[Workspace], None]:
+        """Build a workspace's dataset; the page of its checks goes to a bucket."""
+
+        def run(workspace: Workspace) -> None:
+            settings = workspace.settings.model_copy(update={"target_bucket": archive_bucket})
+            build_dataset(bucket_client, settings, "split")
+
+        return run
+
+    @pytest.fixture
     def fill(self, project_workspace: Workspace, bucket_client, annotated_photo: Annotate) -> Callable[..., Workspace]:
         """Lay out annotations of so many photos, each drawn from nothing and in a collection of its own."""
 
@@ -118,42 +132,38 @@ class TestThroughDvc:
                 for n in range(1, count + 1)
             )
             changes = Changes(drawn, frozenset(), frozenset(), TaskCursor(frozenset(range(1, count + 1)), None))
-            copy_changes(bucket_client, project_workspace.path, Note("p"), changes)
-            _take_version_before(project_workspace, _Nothing())  # type: ignore[arg-type]  # answers as Published does
+            reconcile(bucket_client, Dataset(project_workspace.path), SyncState("p"), changes)
             return project_workspace
 
         return make
 
-    def test_checks_that_stop_a_dataset_are_told_from_what_may_pass(self, fill: Callable[..., Workspace]) -> None:
+    def test_checks_that_stop_a_dataset_are_told_from_what_may_pass(
+        self, fill: Callable[..., Workspace], build: Callable[[Workspace], None]
+    ) -> None:
         workspace = fill(2, {})
         with pytest.raises(ChecksError, match=r"^check: the dataset is not published: more than 20% .* no garment"):
-            _build(workspace)
-        with workspace.warmed_up(with_dvc=True), pytest.raises(ChecksError, match=r"^check: the dataset is not"):
-            _build(workspace)
+            build(workspace)
 
-    def test_a_network_that_cannot_be_built_ends_a_training_for_good(self, fill: Callable[..., Workspace]) -> None:
+    def test_a_network_that_cannot_be_built_ends_a_training_for_good(
+        self, fill: Callable[..., Workspace], build: Callable[[Workspace], None]
+    ) -> None:
         workspace = fill(12)
         params = workspace.path / "params.yaml"
         document = yaml.safe_load(params.read_text(encoding="utf-8"))
         document["train"].update(architecture="Corset", encoder_weights="none")
         params.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
         (workspace.path / "data" / "start").mkdir(exist_ok=True)
-        _build(workspace)
+        build(workspace)
         with pytest.raises(TrainingError, match=r"^train: .*no architecture 'Corset'.*docs/params"):
             workspace.dvc("repro", "evaluate", show=True)
 
-    def test_a_stage_that_was_killed_is_told_as_such(self, fill: Callable[..., Workspace]) -> None:
+    def test_a_stage_that_was_killed_is_told_as_such(
+        self, fill: Callable[..., Workspace], build: Callable[[Workspace], None]
+    ) -> None:
         workspace = fill(1)
         pipeline = workspace.path / "dvc.yaml"
         text = pipeline.read_text(encoding="utf-8")
         pipeline.write_text(text.replace("cmd: python -m pipelines.dataset.compile", "cmd: kill -9 $$"))
         with pytest.raises(DatasetError, match=r"failed in .*: it was killed \(SIGKILL\)") as caught:
-            _build(workspace)
+            build(workspace)
         assert type(caught.value) is DatasetError
-
-
-class _Nothing:
-    """The versions of a workspace in which none was published yet."""
-
-    def tags(self) -> list[str]:
-        return []
