@@ -13,13 +13,13 @@ BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 _NEW_PAGE = f"""# Results
 
 Measured by the commands named, and written here by `make results`. Where Maskloop is compared with the usual way of
-doing the same work, both are measured in one run, taking turns, and the tables hold medians; «times better» is the
-peer's value divided by ours.
+doing the same work, both are measured alternately in one run, and the tables hold medians; "times better" is the peer's
+value divided by ours.
 
-In the tables of the demo, labelers are simulated: they know the true mask, keep a pre-label that overlaps it by an IoU
-of 0.85 or more as it is, correct one from 0.4 on, and draw the rest by hand; «s per photo» adds up assumed times for
-each of these. «test mIoU» is taken over the labels in truth or prediction, background included; «pre-label
-mIoU» compares the champion's masks with what was submitted in that round.
+In the tables of the demo, labelers are simulated: they know the true mask, keep a pre-label from an IoU of 0.85 on,
+correct it from 0.4 on, and draw the rest by hand; "s per photo" adds up assumed times for each of these. "test mIoU" is
+taken over the labels in truth or prediction, background included; "pre-label mIoU" compares the champion's masks with
+what was submitted in that round.
 
 {BEGIN}
 {END}

@@ -39,8 +39,8 @@ def run() -> list[Row]:
         Row("first start to all healthy, images built", first, None, None, "s", 1),
         Row("start again to all healthy", again, None, None, "s", 1),
         Row("memory of all containers, idle", memory, None, None, "MB", 1),
-        Row("image of the stations", airflow, None, None, "MB", 1),
-        Row("image of the model services, against that of the stations", serving, airflow, airflow / serving, "MB", 1),
+        Row("image of Airflow", airflow, None, None, "MB", 1),
+        Row("image of the model services, against that of Airflow", serving, airflow, airflow / serving, "MB", 1),
     ]
 
 
