@@ -37,7 +37,7 @@ def simulate(
 
     from pipelines.exchange.masked_photos import masked_photos
     from pipelines.params import load_params
-    from pipelines.simulation.results import as_table, draw_curve, write_figures
+    from pipelines.simulation.results import as_table, draw_curve, write_results
     from pipelines.simulation.rounds import as_curve, version_of
     from pipelines.simulation.rounds import simulate as run
 
@@ -57,7 +57,7 @@ def simulate(
     command = (
         f"maskloop simulate {names} --sizes {sizes} --seeds {seeds} --steps {steps} --height {height} --width {width}"
     )
-    write_figures(settings.var / "bench" / "simulate.json", done, command, time.monotonic() - started)
+    write_results(settings.var / "bench" / "simulate.json", done, command, time.monotonic() - started)
     console.print(as_table(curve))
     console.print(f"plot: {folder / 'curve.png'}", highlight=False)
 

@@ -1,4 +1,4 @@
-"""What a simulation gave, as a table, a picture, and figures for docs/results.md."""
+"""The results of a simulation as a table, a plot, and JSON for docs/results.md."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ matplotlib.use("agg")
 
 
 def as_table(curve: pd.DataFrame) -> Table:
-    """Lay the learning curve out, a row per order and number of photos."""
+    """Return the learning curve as a table, a row per order and number of photos."""
     table = Table(title="The value of a round", title_justify="left", box=box.SIMPLE_HEAD)
     for heading in ("order", "photos", "test mIoU", "time saved on this batch"):
         table.add_column(heading, justify="left" if heading == "order" else "right")
@@ -50,8 +50,8 @@ def draw_curve(curve: pd.DataFrame, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def write_figures(path: Path, steps: Sequence[Step], command: str, seconds: float) -> None:
-    """Keep the curve as JSON; `command` is how it was measured."""
+def write_results(path: Path, steps: Sequence[Step], command: str, seconds: float) -> None:
+    """Write the curve as JSON; `command` is how it was measured."""
     curve = as_curve(steps)
     measured = {
         "name": "simulate", "command": command, "seconds": round(seconds, 1),

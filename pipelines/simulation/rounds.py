@@ -1,8 +1,8 @@
 """The value of a round: photos are labelled batch by batch by people who know the true mask, by chance or as queued.
 
-After every batch a model is trained on all that is labelled and measured on the test photos. Who labels next starts
-from its masks; what that saves is the time a simulated labeler takes, against drawing everything by hand. Each step
-lies in a folder of its own, so a simulation that was ended goes on where it was.
+After every batch a model is trained on all labelled photos and measured on the test photos. The next batch is labelled
+from its masks; the time saved is that of a simulated labeler, against drawing everything by hand. Each step has a
+folder of its own, so a simulation that was ended resumes where it was.
 """
 
 import json
@@ -54,16 +54,16 @@ class Step:
 
     @property
     def saved_share(self) -> float:
-        """Give the share of the time that pre-labels saved on this batch; below 0 when they cost time."""
+        """Return the share of the time that pre-labels saved on this batch; below 0 when they cost time."""
         return 1 - self.seconds / self.by_hand
 
 
 def simulate(
     source: MaskedPhotos, params: Params, folder: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int
 ) -> Iterator[Step]:
-    """Give the steps of both orders for each seed, as they are done; `steps` is the optimizer's, of every training.
+    """Yield the steps of both orders for each seed, as they are done; `steps` is the optimizer's, of every training.
 
-    Raises ConfigurationError when there are fewer photos to train on than the largest size.
+    Raise ConfigurationError when there are fewer photos to train on than the largest size.
     """
     dataset = Dataset(folder.resolve())
     if not dataset.path(MANIFEST).exists():
@@ -78,26 +78,24 @@ def simulate(
             for size in sizes:
                 before = step.labelled if step else ()
                 # The first batch is by chance in both orders: nothing can be uncertain yet.
-                of = RANDOM if step is None else order
-                known = sha256_hex("".join(before).encode())[:6]
-                place = dataset.root / f"{of}-{seed}-{size}-{known}"
-                if not (place / _STEP).exists():
-                    new = _next(dataset, order, model, shuffled, before, size - len(before), params)
+                batch_order = RANDOM if step is None else order
+                digest = sha256_hex("".join(before).encode())[:6]
+                scratch = Dataset(dataset.root / f"{batch_order}-{seed}-{size}-{digest}")
+                if not (scratch.root / _STEP).exists():
+                    new = _next(dataset, batch_order, model, shuffled, before, size - len(before), params)
                     seconds = [_seconds(dataset, sha256, model, params) for sha256 in new]
-                    _train(Dataset(place), [*before, *new], params, steps, seed)
-                    test = photos_in(dataset, "test")
-                    found = evaluate_model(load_model(place / MODEL), dataset, test, params.label_ids)
+                    _train(dataset, scratch, [*before, *new], params, steps, seed)
+                    miou = _miou_on_test(dataset, load_model(scratch.path(MODEL)), params)
                     taken, by_hand = (sum(values) for values in zip(*seconds, strict=True))
-                    done = Step(of, seed, (*before, *new), found.confusion.miou(), taken, by_hand)
-                    write_atomically(place / _STEP, json.dumps(asdict(done)).encode())
-                step = _read(place)
-                model = load_model(place / MODEL)
+                    done = Step(batch_order, seed, (*before, *new), miou, taken, by_hand)
+                    write_atomically(scratch.root / _STEP, json.dumps(asdict(done)).encode())
+                step, model = _read(scratch), load_model(scratch.path(MODEL))
                 logger.info("%s, seed %d, %d photos: mIoU %.3f", order, seed, size, step.miou)
                 yield replace(step, order=order)
 
 
 def version_of(params: Params, source: MaskedPhotos) -> str:
-    """Name photos, parameters and training code: steps of other ones are no part of a simulation."""
+    """Return a hash of photos, parameters and training code: steps made with others are no part of a simulation."""
     parts = [
         source.photos.resolve(),
         source.masks.resolve(),
@@ -111,13 +109,14 @@ def version_of(params: Params, source: MaskedPhotos) -> str:
 
 
 def as_curve(steps: Sequence[Step]) -> pd.DataFrame:
-    """Give a row per order and number of photos: means of mIoU and share saved over seeds, and standard deviations."""
+    """Return a row per order and number of photos: means and standard deviations over seeds."""
     table = pd.DataFrame([
-        {"order": one.order, "photos": len(one.labelled), "miou": one.miou, "saved": one.saved_share} for one in steps
+        {"order": step.order, "photos": len(step.labelled), "miou": step.miou, "saved": step.saved_share}
+        for step in steps
     ])  # fmt: skip
-    found = table.groupby(["order", "photos"], sort=True).agg(["mean", "std"])
-    found.columns = ["_".join(names) for names in found.columns]
-    return found.fillna(0.0).reset_index()  # a single seed deviates from nothing
+    curve = table.groupby(["order", "photos"], sort=True).agg(["mean", "std"])
+    curve.columns = ["_".join(names) for names in curve.columns]
+    return curve.fillna(0.0).reset_index()  # a single seed has no deviation
 
 
 def _next(
@@ -130,7 +129,8 @@ def _next(
     params: Params,
 ) -> list[str]:
     """Choose the next photos: in shuffled order, or as the queue would fill up with this model's scores."""
-    left = [sha256 for sha256 in shuffled if sha256 not in set(labelled)]
+    done = set(labelled)
+    left = [sha256 for sha256 in shuffled if sha256 not in done]
     if order == RANDOM or model is None:
         return left[:count]
     with ThreadPoolExecutor(max_concurrency()) as pool:
@@ -141,25 +141,28 @@ def _next(
 
 
 def _seconds(dataset: Dataset, sha256: str, model: ClothingModel | None, params: Params) -> tuple[float, float]:
-    """Give the seconds a simulated labeler takes from the model's pre-label, and from nothing."""
+    """Return the seconds a simulated labeler takes from the model's pre-label, and from nothing."""
     photo, truth = dataset.read_image(sha256), dataset.read_mask(sha256)
     proposed = prediction_json(model.predict(photo))["result"] if model else []
     return correct(proposed, truth, params)[1], correct([], truth, params)[1]
 
 
-def _train(dataset: Dataset, labelled: Sequence[str], params: Params, steps: int, seed: int) -> None:
-    """Train on these photos alone, in a dataset whose photos and masks are those of the folder above."""
-    above = Dataset(dataset.root.parent)
-    dataset.path(IMAGES.parent).mkdir(parents=True, exist_ok=True)
+def _train(dataset: Dataset, scratch: Dataset, labelled: Sequence[str], params: Params, steps: int, seed: int) -> None:
+    """Train in a folder `scratch` on some photos of a dataset alone, with links to its photos and masks."""
+    scratch.path(IMAGES.parent).mkdir(parents=True, exist_ok=True)
     for part in (IMAGES, MASKS):
-        if not dataset.path(part).exists():
-            dataset.path(part).symlink_to(above.path(part))
-    table = above.manifest()
-    dataset.write_table(MANIFEST, table[table["sha256"].isin(labelled) | (table["split"] == "test")])
+        if not scratch.path(part).exists():
+            scratch.path(part).symlink_to(dataset.path(part))
+    table = dataset.manifest()
+    scratch.write_table(MANIFEST, table[table["sha256"].isin(labelled) | (table["split"] == "test")])
     options = {"epochs": steps, "min_steps": 0, "max_steps": steps, "max_minutes": 0, "patience": 0, "seed": seed}
-    train(dataset, params.model_copy(update={"train": params.train.model_copy(update=options)}))
+    train(scratch, params.model_copy(update={"train": params.train.model_copy(update=options)}))
 
 
-def _read(place: Path) -> Step:
-    fields = json.loads((place / _STEP).read_text(encoding="utf-8"))
+def _miou_on_test(dataset: Dataset, model: ClothingModel, params: Params) -> float:
+    return evaluate_model(model, dataset, photos_in(dataset, "test"), params.label_ids).confusion.miou()
+
+
+def _read(scratch: Dataset) -> Step:
+    fields = json.loads((scratch.root / _STEP).read_text(encoding="utf-8"))
     return Step(**{**fields, "labelled": tuple(fields["labelled"])})

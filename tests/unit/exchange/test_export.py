@@ -245,12 +245,12 @@ class TestIgnored:
     def test_externally_drawn_masks_come_through_annotations_and_compiling_to_the_same_png(
         self, annotate: Callable[..., Annotation], two_labels: Params, tmp_path: Path
     ) -> None:
-        theirs = np.array([0] * 256, np.uint8)
-        theirs[[COAT, DRESS, IGNORE]] = [11, 12, 200]
+        external = np.array([0] * 256, np.uint8)
+        external[[COAT, DRESS, IGNORE]] = [11, 12, 200]
         for name in ("photos", "masks"):
             (tmp_path / name).mkdir()
         Image.new("RGB", (30, 36)).save(tmp_path / "photos" / "look.jpg")
-        Image.fromarray(theirs[unclear_in_part()]).save(tmp_path / "masks" / "look.PNG")
+        Image.fromarray(external[unclear_in_part()]).save(tmp_path / "masks" / "look.PNG")
         (tmp_path / "labels.csv").write_text("index,label\n0,background\n11,coat\n12,dress\n200,void\n")
         source = masked_photos(tmp_path / "photos", tmp_path / "masks", tmp_path / "labels.csv", two_labels)
 

@@ -1,4 +1,4 @@
-"""Labelled photos of other makers: their folders and table are checked first, and masks are read by value."""
+"""Labelled photos with masks of other tools: their folders and table are checked first, and masks are read by value."""
 
 from pathlib import Path
 

@@ -49,17 +49,17 @@ def test_both_orders_start_alike_and_label_what_is_asked(
 ) -> None:
     steps = list(simulate(photos, small, tmp_path / "out", [2, 5], [0], steps=2))
 
-    assert [(one.order, one.seed, len(one.labelled)) for one in steps] == [
+    assert [(step.order, step.seed, len(step.labelled)) for step in steps] == [
         (order, 0, size) for order in ("random", "queue") for size in (2, 5)
     ]
     assert steps[0].labelled == steps[2].labelled
     assert steps[0].miou == steps[2].miou
-    assert all(len(set(one.labelled)) == len(one.labelled) for one in steps)
+    assert all(len(set(step.labelled)) == len(step.labelled) for step in steps)
     assert steps[1].labelled[:2] == steps[0].labelled
     assert steps[0].saved_share == 0  # nothing was proposed for the first batch
     assert "07.png is left out" in caplog.text
 
-    monkeypatch.setattr(rounds, "train", lambda _: pytest.fail("what was done is done"))
+    monkeypatch.setattr(rounds, "train", lambda *_: pytest.fail("what was done is done"))
     assert list(simulate(photos, small, tmp_path / "out", [2, 5], [0], steps=2)) == steps
 
     curve = as_curve(steps)
@@ -72,5 +72,5 @@ def test_both_orders_start_alike_and_label_what_is_asked(
 
 
 def test_more_photos_than_there_are_is_said(photos: MaskedPhotos, small: Params, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="photos are on the train side"):
+    with pytest.raises(ConfigurationError, match="photos are in the train split"):
         list(simulate(photos, small, tmp_path / "out", [500], [0], steps=1))
