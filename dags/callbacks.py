@@ -1,15 +1,17 @@
-"""What stations share: what people must mend fails at once and is not retried, runs that failed tell somebody, and
-results are noted on the run.
-"""
+"""What the DAG files share: how errors end a task, who hears of failed runs, and notes on runs."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from datetime import timedelta
+from typing import Any, NoReturn
+
+RETRIES = {"retries": 3, "retry_delay": timedelta(seconds=20), "retry_exponential_backoff": True}
 
 
 @contextmanager
-def fails_at_once_when_people_must_act() -> Iterator[None]:
-    """Turn bad input, bad settings and refused credentials into a failure without retries."""
+def no_retry_on_user_error() -> Iterator[None]:
+    """Turn bad input, bad settings and refused credentials into a failure without retries; a decorator of tasks."""
     from airflow.sdk.exceptions import AirflowFailException
 
     from pipelines.errors import ConfigurationError, CredentialsError, DataError
@@ -18,6 +20,13 @@ def fails_at_once_when_people_must_act() -> Iterator[None]:
         yield
     except (ConfigurationError, CredentialsError, DataError) as error:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+def skip(why: str) -> NoReturn:
+    """End a task, and with it the rest of its run, because there is nothing to do."""
+    from airflow.sdk.exceptions import AirflowSkipException
+
+    raise AirflowSkipException(why)
 
 
 def tell_people(context: Mapping[str, Any]) -> None:
@@ -47,15 +56,14 @@ def tell_people_that(what: str) -> None:
 
 
 def note_on_run(text: str) -> None:
-    """Show a line beside the run in Airflow's pages; a run whose note cannot be written is none the worse."""
-    import logging
-
+    """Show a line beside the run in Airflow's pages and in the task's log; a run without its note is as good."""
     from airflow.sdk import get_current_context
 
     from pipelines.airflow_api import Airflow
     from pipelines.errors import ServiceError
     from pipelines.settings import get_settings
 
+    print(text)
     run = get_current_context()["dag_run"]
     try:
         Airflow(get_settings()).note(run.dag_id, run.run_id, text)

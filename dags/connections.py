@@ -8,8 +8,11 @@ if TYPE_CHECKING:
     from pipelines.settings import Settings
 
 
-def connect_bucket(settings: "Settings") -> "Client":
-    """Return a client for the buckets, with the credentials of the Airflow connection that the settings name."""
+def connect_bucket() -> "tuple[Settings, Client]":
+    """Return the settings, and a client for the buckets with the Airflow connection that they name."""
     from airflow.providers.google.cloud.hooks.gcs import GCSHook
 
-    return GCSHook(gcp_conn_id=settings.google_connection).get_conn()
+    from pipelines.settings import get_settings
+
+    settings = get_settings()
+    return settings, GCSHook(gcp_conn_id=settings.google_connection).get_conn()

@@ -1,10 +1,10 @@
-"""Station 1: photos of the source bucket become labeling tasks; hourly, or when an event says the bucket changed."""
+"""Ingest: photos of the source bucket become labeling tasks; hourly, or when an event says the bucket changed."""
 
 from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people
+from callbacks import no_retry_on_user_error, note_on_run, tell_people
 from connections import connect_bucket
 
 
@@ -33,11 +33,9 @@ def ingest_images() -> None:
         from pipelines.ingest.pipeline import ingest
         from pipelines.labelstudio.client import connect
         from pipelines.params import load_params
-        from pipelines.settings import get_settings
 
-        settings = get_settings()
-        bucket = connect_bucket(settings)
-        with fails_at_once_when_people_must_act():
+        settings, bucket = connect_bucket()
+        with no_retry_on_user_error():
             report = ingest(bucket, connect(settings), settings, load_params(settings.params_path))
         print(report)
         note_on_run(report.total)

@@ -1,10 +1,10 @@
-"""Station 2: the next tasks get masks, or none; when tasks or the champion are new, and every ten minutes."""
+"""Prelabel: the next tasks get masks, or none; when tasks or the champion are new, and every ten minutes."""
 
 from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from callbacks import fails_at_once_when_people_must_act, tell_people
+from callbacks import no_retry_on_user_error, tell_people
 
 from pipelines.contract import EMBEDDINGS_POOL
 
@@ -33,12 +33,12 @@ def prelabel_images() -> None:
         from pipelines.settings import get_settings
 
         settings = get_settings()
-        with fails_at_once_when_people_must_act():
+        with no_retry_on_user_error():
             return [dict(one) for one in plan_batches(connect(settings), settings, load_params(settings.params_path))]
 
     @task(
         execution_timeout=timedelta(minutes=15),  # a dozen photos take seconds; minutes mean a hung service
-        max_active_tis_per_dag=2,  # the service predicts one batch at a time; a second one waits at its door
+        max_active_tis_per_dag=2,  # two requests keep the service busy; it processes photos side by side itself
         **RETRIES,
     )
     def predict(batch: dict) -> int:
@@ -48,7 +48,7 @@ def prelabel_images() -> None:
         from pipelines.settings import get_settings
 
         settings = get_settings()
-        with fails_at_once_when_people_must_act():
+        with no_retry_on_user_error():
             report = prelabel_batch(connect(settings), settings, load_params(settings.params_path), Batch(**batch))
         print(f"{report.asked} tasks: {report.masks} with masks, {report.blind} blind, {len(report.problems)} problems")
         return report.masks + report.blind
@@ -66,7 +66,7 @@ def prelabel_images() -> None:
         from pipelines.settings import get_settings
 
         settings = get_settings()
-        with fails_at_once_when_people_must_act():
+        with no_retry_on_user_error():
             report = embed_ahead(connect(settings), settings, load_params(settings.params_path))
         print(f"{report.ready} of the next {report.queued} photos are ready for clicks")
         return report.ready

@@ -1,10 +1,10 @@
-"""Beside the loop: masks that look wrong are shown in Label Studio's tab «Review», with each champion and weekly."""
+"""Review: masks that look wrong are shown in Label Studio's tab «Review», with each champion and weekly."""
 
 from datetime import timedelta
 
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
-from callbacks import fails_at_once_when_people_must_act, note_on_run, tell_people
+from callbacks import no_retry_on_user_error, note_on_run, tell_people
 
 
 @dag(
@@ -36,7 +36,7 @@ def review_labels() -> None:
         published = Published.of(settings)
         if not published.tags():
             raise AirflowSkipException("no dataset is published yet: there is nothing to look through")
-        with fails_at_once_when_people_must_act():
+        with no_retry_on_user_error():
             registry, params = Registry(settings), load_params(settings.params_path)
             found = review(settings, published, registry, connect(settings), params)
             log_quality(registry, found)

@@ -47,23 +47,18 @@ def prelabel() -> None:
 def sync() -> None:
     """Publish what people submitted as a dataset version."""
     from pipelines.dataset.pipeline import sync as run
-    from pipelines.dataset.published import Published
     from pipelines.gcs import client as gcs
     from pipelines.labelstudio.client import connect
     from pipelines.models.gain import detectable_gain
-    from pipelines.models.registry import Registry
-    from pipelines.params import load_params
-    from pipelines.reports.prelabel_report import log_effort
+    from pipelines.reports.prelabel_report import log_usage
 
     settings = get_settings()
     bucket = gcs.connect(settings)
     version = run(bucket, connect(settings), settings, detectable_gain(settings))
     console.print(f"{version.tag}: {version.summary}" if version else "nothing changed", highlight=False)
     if version:
-        published = Published.of(settings)
         try:
-            params = load_params(settings.params_path)
-            log_effort(Registry(settings), published.manifest(version.tag), version.tag, params)
+            log_usage(settings, version.tag)
         except ServiceError as error:  # the version is published; the next one logs all of these metrics
             console.print(f"the usage of pre-labels is not logged in MLflow: {error}", highlight=False)
 

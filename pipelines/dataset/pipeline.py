@@ -55,16 +55,23 @@ def sync(
 
     Raise ChecksError when the checks stop the version; the last good one then stays as it is.
     """
-    if not read_annotations(bucket, labels, settings):
+    if not read_annotations(bucket, labels, settings, detectable_gain):
         return None
-    build_dataset(bucket, settings, "split", detectable_gain)
+    build_dataset(bucket, settings, "split")
     return publish_dataset(bucket, settings)
 
 
-def read_annotations(bucket: Client, labels: LabelStudioClient, settings: Settings) -> bool:
+def read_annotations(
+    bucket: Client,
+    labels: LabelStudioClient,
+    settings: Settings,
+    detectable_gain: DetectableGain = lambda division: None,
+) -> bool:
     """Bring the workspace's annotations and photos in line with Label Studio; return whether something is unpublished.
 
-    That may be annotations, or code and parameters that are newer than those of the last version.
+    That may be annotations, or code and parameters that are newer than those of the last version; its manifest is then
+    laid out for the stages. `detectable_gain` returns how small a gain of mIoU (0..1) was last detected under a split's
+    configuration; None: not known.
     A project without any annotation deletes nothing: that is more often a lost database than a wish.
     """
     for name in (settings.target_bucket, settings.dvc_bucket):
@@ -83,23 +90,19 @@ def read_annotations(bucket: Client, labels: LabelStudioClient, settings: Settin
                 logger.info("nothing is labelled yet")
             return False
         if state.unpublished or state.scanned or state.built_at != workspace.git("rev-parse", "HEAD"):
+            lay_out_version_before(workspace, detectable_gain)
             return True
         logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
         _push_git(workspace)  # in case the last run was killed just before
         return False
 
 
-def build_dataset(
-    bucket: Client, settings: Settings, stage: str, detectable_gain: DetectableGain = lambda division: None
-) -> None:
+def build_dataset(bucket: Client, settings: Settings, stage: str) -> None:
     """Let DVC run the stages up to `stage`: compile, check or split, as far as they are out of date.
 
-    `detectable_gain` returns how small a gain of mIoU (0..1) was last detected under a split's configuration; None: not
-    known. The page of the checks is copied to the target bucket, whether they passed or not. Raise what a stage failed
-    with.
+    The page of the checks is copied to the target bucket, whether they passed or not. Raise what a stage failed with.
     """
     with _opened(settings) as workspace:
-        _lay_out_version_before(workspace, detectable_gain)
         pointers = [f"{path}.dvc" for path in _RAW]
         if not all((workspace.path / pointer).exists() for pointer in pointers):
             workspace.dvc("add", *map(str, _RAW))  # from then on `dvc repro` looks at what they hold
@@ -202,7 +205,7 @@ def _copy_annotations(bucket: Client, name: str, dataset: Dataset, state: SyncSt
             delete(bucket, ref)
 
 
-def _lay_out_version_before(workspace: Workspace, detectable_gain: DetectableGain) -> None:
+def lay_out_version_before(workspace: Workspace, detectable_gain: DetectableGain = lambda division: None) -> None:
     """Lay out the manifest of the version before, which says so once its test split is large enough."""
     published = Published(workspace)
     tags = published.tags()

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
+from pipelines.dataset.published import Published
 from pipelines.models.registry import Registry
-from pipelines.params import Params
+from pipelines.params import Params, load_params
 from pipelines.records import ModelVersion
 from pipelines.reports.effort import (
     BY_HAND,
@@ -29,6 +30,7 @@ from pipelines.reports.effort import (
 )
 from pipelines.reports.effort.saving import TOO_FEW
 from pipelines.reports.html import inline, render
+from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
 matplotlib.use("agg")
@@ -44,6 +46,12 @@ _TIME_COLUMNS = (
     "model", "s with masks\nmean (median)", "s without masks\nmean (median)", "saved s per photo\n95 % interval",
     "saved hours\n95 % interval",
 )  # fmt: skip
+
+
+def log_usage(settings: Settings, dataset: str) -> list[str]:
+    """Log the usage of each model's masks up to a dataset version; see `log_effort`."""
+    manifest = Published.of(settings).manifest(dataset)
+    return log_effort(Registry(settings), manifest, dataset, load_params(settings.params_path))
 
 
 def log_effort(registry: Registry, manifest: pd.DataFrame, dataset: str, params: Params) -> list[str]:

@@ -24,7 +24,7 @@ def failing(dag_id: str, error: Exception) -> Any:
     def flow() -> None:
         @task(retries=2, retry_delay=timedelta(0))
         def work() -> None:
-            with callbacks.fails_at_once_when_people_must_act():
+            with callbacks.no_retry_on_user_error():
                 raise error
 
         work()

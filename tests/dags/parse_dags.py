@@ -40,6 +40,7 @@ def main() -> None:
                     "retries": task.retries,
                     "timeout": seconds(task.execution_timeout),
                     "pool": task.pool,
+                    "before": sorted(task.downstream_task_ids),
                     "wakes": [asset.name for asset in task.outlets],
                 }
                 for task in dag.tasks

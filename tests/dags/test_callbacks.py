@@ -27,7 +27,7 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AbstractContextMan
     spec = importlib.util.spec_from_file_location("callbacks", PROJECT_ROOT / "dags" / "callbacks.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.fails_at_once_when_people_must_act()
+    return module.no_retry_on_user_error()
 
 
 @pytest.mark.parametrize(

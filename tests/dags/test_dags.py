@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,24 @@ def test_people_are_told_of_every_run_that_fails(dags: dict[str, Any], dag_id: s
 
 
 def test_whoever_writes_datasets_waits_for_the_pool_of_one(dags: dict[str, Any]) -> None:
-    assert dags["sync_annotations"]["tasks"]["publish"]["pool"] == contract.WORKSPACE_POOL
+    writers = {
+        name: task["pool"] for name, task in dags["sync_annotations"]["tasks"].items() if name != "log_time_saved"
+    }
+    assert writers == dict.fromkeys(["read", "compile", "check", "publish"], contract.WORKSPACE_POOL)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "steps"),
+    [
+        ("sync_annotations", ["read", "compile", "check", "publish", "log_time_saved"]),
+        ("retrain_model", ["decide", "train", "evaluate", "gate", "promote"]),
+    ],
+)
+def test_a_dag_shows_its_steps_in_a_row(dags: dict[str, Any], dag_id: str, steps: list[str]) -> None:
+    tasks = dags[dag_id]["tasks"]
+    assert {name: task["before"] for name, task in tasks.items()} == {
+        step: [following] for step, following in pairwise(steps)
+    } | {steps[-1]: []}
 
 
 def test_every_pool_that_a_task_waits_for_is_set_up(dags: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pipelines import errors
 from pipelines.dataset.commands import run, run_stages
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.mirror import SyncState, reconcile
-from pipelines.dataset.pipeline import build_dataset
+from pipelines.dataset.pipeline import build_dataset, lay_out_version_before
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ChecksError, ConfigurationError, DataError, DatasetError, MaskloopError, TrainingError
 from pipelines.labelstudio.cursor import Changes, TaskCursor
@@ -133,6 +133,7 @@ class TestThroughDvc:
             )
             changes = Changes(drawn, frozenset(), frozenset(), TaskCursor(frozenset(range(1, count + 1)), None))
             reconcile(bucket_client, Dataset(project_workspace.path), SyncState("p"), changes)
+            lay_out_version_before(project_workspace)
             return project_workspace
 
         return make

@@ -16,7 +16,7 @@ from pipelines.dataset import pipeline
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MASKS, VERSION
 from pipelines.dataset.mirror import SyncState, load_state, reconcile
-from pipelines.dataset.pipeline import build_dataset, publish_dataset, sync
+from pipelines.dataset.pipeline import build_dataset, lay_out_version_before, publish_dataset, sync
 from pipelines.dataset.published import Published
 from pipelines.dataset.records import annotation_json, encode_mask
 from pipelines.dataset.split import is_marked_full
@@ -54,6 +54,7 @@ class Project:
         state.write(self.settings.var / "sync.json")
 
     def publish(self) -> DatasetVersion | None:
+        lay_out_version_before(self.workspace)
         build_dataset(self.bucket, self.settings, "split")
         version = publish_dataset(self.bucket, self.settings)
         self.state = self.state.published(self.workspace.git("rev-parse", "HEAD"))
@@ -170,6 +171,7 @@ def test_a_version_that_the_checks_stop_is_not_published_and_its_page_is_shown(
 ) -> None:
     project.read(*(annotated_photo(name, 10 * task, {}, task_id=task) for task, name in enumerate("abc", start=1)))
 
+    lay_out_version_before(project.workspace)
     with pytest.raises(ChecksError, match="the photos have no garment"):
         build_dataset(project.bucket, project.settings, "check")
 
@@ -212,7 +214,7 @@ def test_once_the_test_split_detects_small_gains_it_stays_full(
 
     def lay_out(manifest: pd.DataFrame | None, gain: float | None) -> bytes:
         monkeypatch.setattr(pipeline, "Published", lambda workspace: OneVersion(manifest))
-        pipeline._lay_out_version_before(workspace, lambda division: asked.append(division) or gain)
+        pipeline.lay_out_version_before(workspace, lambda division: asked.append(division) or gain)
         return (tmp_path / BEFORE).read_bytes()
 
     assert lay_out(None, gain) == b""

@@ -13,7 +13,7 @@ from google.cloud.storage import Client
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import START
 from pipelines.dataset.mirror import SyncState, reconcile
-from pipelines.dataset.pipeline import build_dataset, publish_dataset
+from pipelines.dataset.pipeline import build_dataset, lay_out_version_before, publish_dataset
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ServiceError
@@ -75,6 +75,7 @@ def dataset(
     state = reconcile(bucket_client, Dataset(workspace.path), SyncState("p"), changes)
     assert state is not None
     state.write(settings.var / "sync.json")
+    lay_out_version_before(workspace)
     build_dataset(bucket_client, settings, "split")
     version = publish_dataset(bucket_client, settings)
     assert version is not None
