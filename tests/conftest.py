@@ -30,13 +30,13 @@ SMALL_TRAINING = {"epochs": 18, "min_steps": 0, "image_height": 192, "image_widt
 
 @pytest.fixture(scope="session")
 def params() -> Params:
-    """Give the project's own parameters."""
+    """The project's own parameters."""
     return load_params(PROJECT_ROOT / "params.yaml")
 
 
 @pytest.fixture(scope="session")
 def bucket_server() -> Iterator[str]:
-    """Run a bucket server that keeps everything in memory; gives its address."""
+    """The address of a bucket server that stores everything in memory."""
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [
@@ -58,7 +58,7 @@ def bucket_server() -> Iterator[str]:
 
 @pytest.fixture
 def bucket_client(bucket_server: str, monkeypatch: pytest.MonkeyPatch) -> Client:
-    """Give a client of the bucket server; each test makes buckets of its own names."""
+    """A client of the bucket server; each test creates buckets with names of its own."""
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket_server)
     return Client(project="test", credentials=AnonymousCredentials())
 

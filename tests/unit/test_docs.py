@@ -26,12 +26,12 @@ def as_dotenv(value: object) -> str:
 
 
 def test_env_example_has_every_setting_with_its_description_and_default() -> None:
-    found = re.findall(r"^# (.+)\n# (MASKLOOP_\w+)=(.*)$", read(".env.example"), re.MULTILINE)
+    documented = re.findall(r"^# (.+)\n# (MASKLOOP_\w+)=(.*)$", read(".env.example"), re.MULTILINE)
     wanted = [
         (field.description, f"MASKLOOP_{name.upper()}", as_dotenv(field.default))
         for name, field in Settings.model_fields.items()
     ]
-    assert found == wanted
+    assert documented == wanted
 
 
 def test_env_example_sets_nothing_and_holds_no_secret() -> None:
@@ -47,7 +47,7 @@ def documented_params() -> dict[str, dict[str, str]]:
     rows = {
         text.split("\n", 1)[0]: re.findall(r"^\| `(\w+)` \| (.+?) \| .+ \|$", text, re.MULTILINE) for text in sections
     }
-    return {section: dict(found) for section, found in rows.items() if found}
+    return {section: dict(keys) for section, keys in rows.items() if keys}
 
 
 def test_params_md_has_a_table_for_each_section_with_each_key() -> None:

@@ -20,7 +20,7 @@ def module_of(stage: str) -> str:
 
 
 def file_of(name: str) -> str | None:
-    """Give the file of `pipelines.a.b` or of a name within that module, or None for other packages."""
+    """Return the file of `pipelines.a.b` or of a name within that module, or None for other packages."""
     for module in (name, name.rpartition(".")[0]):
         file = module.replace(".", "/") + ".py"
         if module.startswith("pipelines.") and (PROJECT_ROOT / file).exists():
@@ -29,25 +29,25 @@ def file_of(name: str) -> str | None:
 
 
 def imported_at_module_level(file: str) -> set[str]:
-    found = set()
+    names = set()
     for node in ast.parse((PROJECT_ROOT / file).read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-    return found
+            names |= {alias.name for alias in node.names}
+    return names
 
 
 def code_of(stage: str) -> set[str]:
     """Follow the imports at module level from the stage's command."""
-    found: set[str] = set()
+    files: set[str] = set()
     waiting = {file_of(module_of(stage))}
     while waiting:
         file = waiting.pop()
-        if file and file not in found | EXEMPT:
-            found.add(file)
+        if file and file not in files | EXEMPT:
+            files.add(file)
             waiting |= {file_of(name) for name in imported_at_module_level(file)}
-    return found
+    return files
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source; see docs/architecture.md."""
+"""Import rules, checked in the source; see docs/architecture.md."""
 
 import ast
 import subprocess
@@ -14,24 +14,28 @@ HEAVY = ("torch", "mlflow", "great_expectations")
 
 
 def imports(path: Path, *, everywhere: bool = True) -> set[str]:
-    """Give the full names that a file imports, in the whole file or at module level only."""
+    """Return the full names that a file imports, in the whole file or at module level only."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = ast.walk(tree) if everywhere else module_level(tree.body)
-    found = set()
+    names = set()
     for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.module, f"{path} has a relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def module_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     for node in body:
         yield node
-        if isinstance(node, (ast.If, ast.Try, ast.With)):
+        if isinstance(node, (ast.If, ast.Try, ast.With)) and not is_for_types_only(node):
             yield from module_level(node.body)
+
+
+def is_for_types_only(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def is_below(name: str, parents: tuple[str, ...] | frozenset[str]) -> bool:
@@ -39,28 +43,33 @@ def is_below(name: str, parents: tuple[str, ...] | frozenset[str]) -> bool:
 
 
 def files(folder: str) -> list[Path]:
-    found = sorted((PROJECT_ROOT / folder).rglob("*.py"))
-    assert found
-    return found
+    paths = sorted((PROJECT_ROOT / folder).rglob("*.py"))
+    assert paths
+    return paths
 
 
-def strangers(folder: str, allowed: tuple[str, ...], *, everywhere: bool = True) -> dict[str, set[str]]:
-    """Give, per file, the imports that are neither allowed nor of the standard library."""
+def unexpected_imports(folder: str, allowed: tuple[str, ...], *, everywhere: bool = True) -> dict[str, set[str]]:
+    """Return, per file, the imports that are neither allowed nor of the standard library."""
     known = (*allowed, *sys.stdlib_module_names)
-    found = {
+    by_file = {
         path.name: {name for name in imports(path, everywhere=everywhere) if not is_below(name, known)}
         for path in files(folder)
     }
-    return {name: names for name, names in found.items() if names}
+    return {name: names for name, names in by_file.items() if names}
 
 
 def forbidden(folder: str, names: tuple[str, ...]) -> dict[str, set[str]]:
-    found = {path.name: {name for name in imports(path) if is_below(name, names)} for path in files(folder)}
-    return {name: hits for name, hits in found.items() if hits}
+    by_file = {path.name: {name for name in imports(path) if is_below(name, names)} for path in files(folder)}
+    return {name: hits for name, hits in by_file.items() if hits}
 
 
 def test_dags_import_nothing_heavy_at_module_level() -> None:
-    assert strangers("dags", ("airflow", "assets", "callbacks", "pipelines.contract"), everywhere=False) == {}
+    assert (
+        unexpected_imports(
+            "dags", ("airflow", "assets", "callbacks", "connections", "pipelines.contract"), everywhere=False
+        )
+        == {}
+    )
 
 
 def test_bentos_import_only_what_serving_needs() -> None:
@@ -75,11 +84,11 @@ def test_bentos_import_only_what_serving_needs() -> None:
         "labelstudio.render",
     )
     allowed = ("bentoml", "fastapi", "bentos.protocol", *(f"pipelines.{part}" for part in parts))
-    assert strangers("bentos", allowed) == {}
+    assert unexpected_imports("bentos", allowed) == {}
 
 
 def test_pipelines_know_nothing_of_airflow_and_bentoml() -> None:
-    assert forbidden("pipelines", ("airflow", "bentoml", "dags", "bentos", "assets", "callbacks")) == {}
+    assert forbidden("pipelines", ("airflow", "bentoml", "dags", "bentos", "assets", "callbacks", "connections")) == {}
 
 
 def test_segmentation_knows_nothing_of_dvc_label_studio_and_great_expectations() -> None:

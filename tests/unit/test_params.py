@@ -34,7 +34,7 @@ def test_the_projects_own_file_is_good() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "place", "problem"),
+    ("damage", "place", "problem"),
     [
         (lambda d: d["train"].update(epoch=3), "train.epoch", "Extra inputs"),
         (lambda d: d.update(trian={}), "trian", "Extra inputs"),
@@ -55,9 +55,9 @@ def test_the_projects_own_file_is_good() -> None:
     ],
 )
 def test_a_mistake_is_named_with_file_and_key(
-    document: dict[str, Any], tmp_path: Path, spoil: Change, place: str, problem: str
+    document: dict[str, Any], tmp_path: Path, damage: Change, place: str, problem: str
 ) -> None:
-    spoil(document)
+    damage(document)
     with pytest.raises(ConfigurationError) as caught:
         load(document, tmp_path)
     assert str(tmp_path / "params.yaml") in str(caught.value)

@@ -21,7 +21,7 @@ def project_without_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_variables_carry_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKLOOP_SOURCE_BUCKET", "museum")
-    monkeypatch.setenv("TARGET_BUCKET", "not-ours")
+    monkeypatch.setenv("TARGET_BUCKET", "without-prefix")
     assert get_settings().source_bucket == "museum"
     assert get_settings().target_bucket == "labels"
 

@@ -15,9 +15,9 @@ EXCEPT_POSTGRES_AND_VOLUMES = sorted(set(SERVICES) - {"postgres", "volumes"})
 
 
 def test_it_runs_every_process_of_the_procfile() -> None:
-    ours = {command[0] for service in SERVICES.values() if len(command := service.get("command") or []) == 1}
-    elsewhere = {"storage", "label-studio"}  # third-party images of their own
-    assert ours | elsewhere == set(read_procfile()) | {"airflow-worker"}
+    own = {command[0] for service in SERVICES.values() if len(command := service.get("command") or []) == 1}
+    third_party = {"storage", "label-studio"}  # images of their own
+    assert own | third_party == set(read_procfile()) | {"airflow-worker"}
 
 
 def test_caddy_alone_is_published() -> None:
@@ -55,7 +55,7 @@ def test_no_secret_is_a_variable() -> None:
     secret = re.compile(r"PASSWORD$|TOKEN$|SECRET|FERNET|_DATABASE$|_BROKER$|_KEY$|WEBHOOK$|SMTP_URL$")
     for name, service in SERVICES.items():
         variables = set(service.get("environment") or {})
-        assert not {one for one in variables if secret.search(one)}, name
+        assert not {variable for variable in variables if secret.search(variable)}, name
 
 
 @pytest.mark.parametrize("name", [name for name in SERVICES if name.startswith("airflow-") and name != "airflow-init"])

@@ -1,4 +1,4 @@
-"""create.sh and delete.sh against a stand-in for gcloud that remembers what it made; no cloud can be had in a test."""
+"""create.sh and delete.sh against a stand-in for gcloud that records what it created; tests have no cloud."""
 
 import os
 import shutil

@@ -28,7 +28,7 @@ otel_logger.flush_otel_metrics()
 
 def test_prometheus_asks_the_services_of_the_compose_file() -> None:
     jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
-    asked = {one["names"][0]: one["port"] for job in jobs for one in job.get("dns_sd_configs", ())}
+    asked = {config["names"][0]: config["port"] for job in jobs for config in job.get("dns_sd_configs", ())}
     settings = SERVICES["segmentation"]["environment"]
     urls = {settings[f"MASKLOOP_{name}_URL"] for name in ("SEGMENTATION", "SEGMENT_ANYTHING")}
     assert {f"http://{name}:{port}" for name, port in asked.items()} == urls
@@ -46,8 +46,8 @@ def test_the_dashboard_draws_what_the_data_source_has() -> None:
     names = {
         name
         for panel in board["panels"]
-        for one in panel["targets"]
-        for name in re.findall(r"\w+_\w+_\w+", one["expr"])
+        for target in panel["targets"]
+        for name in re.findall(r"\w+_\w+_\w+", target["expr"])
     }
     assert all(name.startswith(("bentoml_service_", "airflow_", "http_response_")) for name in names)
 

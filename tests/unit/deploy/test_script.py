@@ -25,7 +25,7 @@ esac
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A copy of deploy/, and a `docker` that keeps its notes beside it."""
     (tmp_path / "deploy" / "secrets").mkdir(parents=True)
     shutil.copy2(PROJECT_ROOT / "deploy" / "maskloop", tmp_path / "deploy" / "maskloop")
@@ -37,73 +37,73 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(here: Path, *arguments: str, failing: str = "", ok: bool = True) -> list[str]:
-    """Run the script and give what it asked of Docker."""
-    calls = here / "calls"
+def run(folder: Path, *arguments: str, failing: str = "", ok: bool = True) -> list[str]:
+    """Run the script and return what it asked of Docker."""
+    calls = folder / "calls"
     calls.unlink(missing_ok=True)
-    environment = {"PATH": f"{here / 'bin'}:{os.environ['PATH']}", "STATE": str(here), "FAILING": failing}
+    environment = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "STATE": str(folder), "FAILING": failing}
     done = subprocess.run(
-        [here / "deploy" / "maskloop", *arguments],
+        [folder / "deploy" / "maskloop", *arguments],
         env=environment, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
 
 
-def test_a_backup_is_one_file(here: Path) -> None:
-    run(here, "backup", str(here / "backup.tar"))
-    with tarfile.open(here / "backup.tar") as archive:
+def test_a_backup_is_one_file(folder: Path) -> None:
+    run(folder, "backup", str(folder / "backup.tar"))
+    with tarfile.open(folder / "backup.tar") as archive:
         names = {Path(name).name for name in archive.getnames()}
     assert {"secrets.tar", "volumes.tar", "label_studio.dump", "mlflow.dump", "airflow.dump"} <= names
-    assert (here / "backup.tar").stat().st_mode & 0o077 == 0
+    assert (folder / "backup.tar").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("failing", ["pg_dump", "flock", "/secrets"])
-def test_a_backup_that_fails_says_so_and_leaves_the_last_one(here: Path, failing: str) -> None:
-    (here / "backup.tar").write_text("yesterday's", encoding="utf-8")
-    before = {path.name for path in here.iterdir()}
-    run(here, "backup", str(here / "backup.tar"), failing=failing, ok=False)
-    assert (here / "backup.tar").read_text(encoding="utf-8") == "yesterday's"
-    assert {path.name for path in here.iterdir()} - {"calls"} == before
+def test_a_backup_that_fails_says_so_and_leaves_the_last_one(folder: Path, failing: str) -> None:
+    (folder / "backup.tar").write_text("yesterday's", encoding="utf-8")
+    before = {path.name for path in folder.iterdir()}
+    run(folder, "backup", str(folder / "backup.tar"), failing=failing, ok=False)
+    assert (folder / "backup.tar").read_text(encoding="utf-8") == "yesterday's"
+    assert {path.name for path in folder.iterdir()} - {"calls"} == before
 
 
-def test_a_full_disk_does_not_pass_for_a_backup(here: Path) -> None:
-    (here / "backup.tar").write_text("yesterday's", encoding="utf-8")
-    tar = here / "bin" / "tar"
+def test_a_full_disk_does_not_pass_for_a_backup(folder: Path) -> None:
+    (folder / "backup.tar").write_text("yesterday's", encoding="utf-8")
+    tar = folder / "bin" / "tar"
     tar.write_text(
         '#!/bin/sh\nfor one; do case $one in *.part) echo half > "$one" ;; esac; done; exit 2\n', encoding="utf-8"
     )
     tar.chmod(0o755)
-    run(here, "backup", str(here / "backup.tar"), ok=False)
-    assert (here / "backup.tar").read_text(encoding="utf-8") == "yesterday's"
-    assert not list(here.glob("backup.*.part")) + list(here.glob("backup.??????"))
+    run(folder, "backup", str(folder / "backup.tar"), ok=False)
+    assert (folder / "backup.tar").read_text(encoding="utf-8") == "yesterday's"
+    assert not list(folder.glob("backup.*.part")) + list(folder.glob("backup.??????"))
 
 
-def test_the_database_learns_its_passwords_on_every_start(here: Path) -> None:
-    calls = run(here, "up")
+def test_the_database_learns_its_passwords_on_every_start(folder: Path) -> None:
+    calls = run(folder, "up")
     assert [call for call in calls if "psql" in call and "ON_ERROR_STOP=1" in call]
     assert not [call for call in calls if "--force-recreate" in call or "rotate-fernet-key" in call]
 
 
 @pytest.mark.parametrize("failing", ["psql", "--force-recreate", "rotate-fernet-key"])
-def test_a_rotation_that_was_cut_short_is_ended_by_the_next_start(here: Path, failing: str) -> None:
-    run(here, "rotate", failing=failing, ok=False)
-    assert (here / "anew").exists()
-    calls = run(here, "up")
+def test_a_rotation_that_was_cut_short_is_ended_by_the_next_start(folder: Path, failing: str) -> None:
+    run(folder, "rotate", failing=failing, ok=False)
+    assert (folder / "anew").exists()
+    calls = run(folder, "up")
     assert [call for call in calls if "--force-recreate" in call]
     assert [call for call in calls if "rotate-fernet-key" in call]
-    assert not (here / "anew").exists()
+    assert not (folder / "anew").exists()
 
 
-def test_a_stop_takes_nothing_away(here: Path) -> None:
-    assert [call for call in run(here, "down") if "compose" in call and "version" not in call] == ["compose stop"]
+def test_a_stop_takes_nothing_away(folder: Path) -> None:
+    assert [call for call in run(folder, "down") if "compose" in call and "version" not in call] == ["compose stop"]
 
 
-def test_what_is_no_backup_changes_nothing(here: Path) -> None:
-    assert run(here, "restore", str(here / "empty.tar"), ok=False) == []
+def test_what_is_no_backup_changes_nothing(folder: Path) -> None:
+    assert run(folder, "restore", str(folder / "empty.tar"), ok=False) == []
 
 
-# What a container as root has: here the files are one's own, in the current folder.
+# What a container as root has: folder the files are one's own, in the current folder.
 SECRETS = 'cd() { :; }; id() { command id -u; }; chown() { :; }; . "$SCRIPT"'
 
 
@@ -130,11 +130,13 @@ def test_secrets_that_are_given_stay_until_others_or_none_are(tmp_path: Path) ->
     assert (tmp_path / "postgres_password").read_text(encoding="utf-8") == password
 
 
-def test_the_script_hands_on_what_it_is_given(here: Path) -> None:
-    (here / ".env").write_text("MASKLOOP_ALERT_WEBHOOK=https://chat/hook\nMASKLOOP_GOOGLE_KEY=a2V5\n", encoding="utf-8")
-    docker = (here / "bin" / "docker").read_text(encoding="utf-8")
-    (here / "bin" / "docker").write_text(
+def test_the_script_hands_on_what_it_is_given(folder: Path) -> None:
+    (folder / ".env").write_text(
+        "MASKLOOP_ALERT_WEBHOOK=https://chat/hook\nMASKLOOP_GOOGLE_KEY=a2V5\n", encoding="utf-8"
+    )
+    docker = (folder / "bin" / "docker").read_text(encoding="utf-8")
+    (folder / "bin" / "docker").write_text(
         docker.replace('case "$*" in', 'case "$*" in\n  *secrets.sh*) cat > "$STATE/given" ;;'), encoding="utf-8"
     )
-    run(here, "up")
-    assert (here / "given").read_text(encoding="utf-8") == "https://chat/hook\n\na2V5\n"
+    run(folder, "up")
+    assert (folder / "given").read_text(encoding="utf-8") == "https://chat/hook\n\na2V5\n"

@@ -47,15 +47,15 @@ class Web:
 
 @pytest.fixture
 def web() -> Iterator[Web]:
-    there = Web()
+    server = Web()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             path = self.path.partition("?")[0]
             if length:
-                there.posted.append((path, json.loads(self.rfile.read(length))))
-            answer = there.answers.get(path, {})
+                server.posted.append((path, json.loads(self.rfile.read(length))))
+            answer = server.answers.get(path, {})
             self.send_response(answer if isinstance(answer, int) else 200)
             body = json.dumps(answer).encode()
             self.send_header("Content-Length", str(len(body)))
@@ -67,8 +67,8 @@ def web() -> Iterator[Web]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as there.port:
-        yield there
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server.port:
+        yield server
 
 
 @dataclass
@@ -83,7 +83,7 @@ class Post:
 
 @pytest.fixture
 def post() -> Iterator[Post]:
-    there = Post()
+    server = Post()
 
     class Handler(StreamRequestHandler):
         def say(self, line: str) -> None:
@@ -92,18 +92,18 @@ def post() -> Iterator[Post]:
         def handle(self) -> None:
             self.say("220 a mail server")
             while line := self.rfile.readline().decode().rstrip("\r\n"):
-                there.told.append(line)
+                server.told.append(line)
                 word = line.partition(" ")[0].upper()
                 if word == "EHLO":
                     self.say("250-hello\r\n250 AUTH PLAIN")
                 elif word == "AUTH":
                     self.say("235 welcome")
-                elif word == "RCPT" and there.refuses:
-                    self.say(there.refuses)
+                elif word == "RCPT" and server.refuses:
+                    self.say(server.refuses)
                 elif word == "DATA":
                     self.say("354 go on")
                     lines = iter(lambda: self.rfile.readline().decode(), ".\r\n")
-                    there.mails.append("".join(lines))
+                    server.mails.append("".join(lines))
                     self.say("250 thank you")
                 elif word == "QUIT":
                     self.say("221 good bye")
@@ -114,8 +114,8 @@ def post() -> Iterator[Post]:
     class Server(ThreadingTCPServer):
         daemon_threads = True
 
-    with serving(Server(("127.0.0.1", 0), Handler)) as there.port:
-        yield there
+    with serving(Server(("127.0.0.1", 0), Handler)) as server.port:
+        yield server
 
 
 @pytest.fixture
@@ -143,13 +143,13 @@ def test_the_webhook_is_told_as_chats_want_it(settings: Callable[..., Settings],
 
 
 def test_everybody_is_mailed(settings: Callable[..., Settings], post: Post) -> None:
-    ours = settings(alert_email="ada@example.org, bob@example.org", smtp_url=f"smtp://127.0.0.1:{post.port}")
-    text = send_alert(ours, "«sync» failed: no größe", "sync_annotations", RUN)
+    configured = settings(alert_email="ada@example.org, bob@example.org", smtp_url=f"smtp://127.0.0.1:{post.port}")
+    text = send_alert(configured, "«sync» failed: no größe", "sync_annotations", RUN)
 
     sender, *receivers = [line.lower() for line in post.told if line.lower().startswith(("mail", "rcpt"))]
     assert sender.startswith("mail from:<ada@example.org>")
     assert receivers == ["rcpt to:<ada@example.org>", "rcpt to:<bob@example.org>"]
-    [mail] = [message_from_string(one, policy=policy.default) for one in post.mails]
+    [mail] = [message_from_string(text, policy=policy.default) for text in post.mails]
     assert (mail["Subject"], mail["To"]) == ("Maskloop: «sync» failed: no größe", "ada@example.org, bob@example.org")
     assert mail["Date"]
     assert mail.get_content().strip() == text
@@ -177,10 +177,10 @@ def test_no_password_goes_to_another_machine_in_the_clear(
 
 
 @pytest.mark.parametrize(
-    ("host", "here"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("mail.example.org", False)]
+    ("host", "is_local"), [("127.0.0.1", True), ("::1", True), ("localhost", True), ("mail.example.org", False)]
 )
-def test_what_is_on_this_machine_is_known(host: str, here: bool) -> None:
-    assert alerts._is_loopback(host) is here
+def test_what_is_on_this_machine_is_known(host: str, is_local: bool) -> None:
+    assert alerts._is_loopback(host) is is_local
 
 
 class TestUndelivered:
@@ -223,8 +223,8 @@ class TestUndelivered:
     ) -> None:  # fmt: skip
         post.refuses = "550 nobody of this name"
         smtp_url = address.format(free=free_port, smtp=post.port)
-        ours = settings(alert_webhook=web.url("/hook"), alert_email="ada@example.org", smtp_url=smtp_url)
-        send_alert(ours, "it failed", "sync_annotations", RUN)
+        configured = settings(alert_webhook=web.url("/hook"), alert_email="ada@example.org", smtp_url=smtp_url)
+        send_alert(configured, "it failed", "sync_annotations", RUN)
 
         [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
         assert warning.startswith("no alert by mail: ")
@@ -234,12 +234,12 @@ class TestUndelivered:
 
 
 def test_secrets_are_struck_out(settings: Callable[..., Settings], web: Web) -> None:
-    ours = settings(
+    configured = settings(
         alert_webhook=web.url("/hush-hook"), label_studio_token="hush-token", airflow_password="abc",
         mlflow_database="postgresql+psycopg2://mlflow:hush/pass@postgres/mlflow",
     )  # fmt: skip
     words = f"abc: POST {web.url('/hush-hook')} with hush-token: hush/pass is wrong"
-    send_alert(ours, words, "sync_annotations", RUN)
+    send_alert(configured, words, "sync_annotations", RUN)
 
     [(_, told)] = web.posted
     assert told["text"].startswith("abc: POST *** with ***: *** is wrong · run")
@@ -270,8 +270,8 @@ class TestFailedRun:
         return failed
 
     def told(self, settings: Callable[..., Settings], web: Web, reason: str = "task_failure") -> str:
-        ours = settings(alert_webhook=web.url("/hook"), airflow_url=web.url())
-        text = alert_of_failed_run(ours, "sync_annotations", RUN, "publish", reason)
+        configured = settings(alert_webhook=web.url("/hook"), airflow_url=web.url())
+        text = alert_of_failed_run(configured, "sync_annotations", RUN, "publish", reason)
         assert web.posted[-1] == ("/hook", {"text": text})
         return text
 
@@ -351,8 +351,8 @@ class TestFailedRun:
         dag = "retrain_model" if change == "another DAG" else "sync_annotations"
         web.answers |= {path.replace("sync_annotations", dag): answer for path, answer in web.answers.items()}
 
-        ours = settings(alert_webhook=web.url("/hook"), airflow_url=web.url())
-        text = alert_of_failed_run(ours, dag, RUN, "publish", "task_failure")
+        configured = settings(alert_webhook=web.url("/hook"), airflow_url=web.url())
+        text = alert_of_failed_run(configured, dag, RUN, "publish", "task_failure")
 
         assert len([path for path, _ in web.posted if path == "/hook"]) == sent
         errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]

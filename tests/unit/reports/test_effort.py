@@ -70,10 +70,10 @@ def test_regions_are_counted_by_what_became_of_them_and_models_stand_in_order(pa
         photo("", 90, manual=3),
     ])  # fmt: skip
 
-    found = measure_effort(table, params).by_model
+    by_model = measure_effort(table, params).by_model
 
-    assert list(found) == ["", "clothing:v9", "clothing:v10"]
-    nine = found["clothing:v9"]
+    assert list(by_model) == ["", "clothing:v9", "clothing:v10"]
+    nine = by_model["clothing:v9"]
     assert (nine.photos, nine.untouched, nine.corrected, nine.drawn, nine.deleted) == (2, 5, 1, 1, 1)
     assert nine.shares == {"untouched": 5 / 8, "corrected": 1 / 8, "drawn": 1 / 8, "deleted": 1 / 8}
     assert nine.untouched_share == 5 / 7  # of what was submitted
@@ -163,18 +163,18 @@ def test_where_nothing_is_left_to_chance_the_saving_is_exact(share: float, param
 
 
 def test_the_interval_covers_the_truth_in_simulated_archives(params: Params) -> None:
-    one, in_all = [], []
+    by_version, in_all = [], []
     for seed in range(50):
         for name, truth, interval in errors_of(simulate_archive(seed), params):
             covered = interval.low <= truth <= interval.high
-            (in_all if name == "in all" else one).append((covered, interval.value - truth))
+            (in_all if name == "in all" else by_version).append((covered, interval.value - truth))
 
-    assert len(one) > 100 and len(in_all) > 45
-    for found in (one, in_all):
-        covered, error = np.array(found, float).T
+    assert len(by_version) > 100 and len(in_all) > 45
+    for results in (by_version, in_all):
+        covered, error = np.array(results, float).T
         assert covered.mean() >= 0.9
         assert abs(error.mean()) < 2.5 * error.std() / np.sqrt(len(error))
-    assert abs(np.mean([error for _, error in one])) < 4  # seconds of photos that take some 70
+    assert abs(np.mean([error for _, error in by_version])) < 4  # seconds of photos that take some 70
 
 
 def test_practice_does_not_count_as_time_saved(params: Params) -> None:
@@ -217,14 +217,14 @@ def test_single_photos_of_all_families_may_be_the_controls(params: Params) -> No
     """As when the test split has stopped growing: a hash below `prelabel.control_share` decides."""
     prelabel = params.prelabel.model_copy(update={"control_share": 0.2})
     shared = params.model_copy(update={"prelabel": prelabel})
-    found = [
+    covered = [
         interval.low <= truth <= interval.high
         for seed in range(30)
         for name, truth, interval in errors_of(simulate_archive(seed, 400, blind_share=0.2, by_photo=True), shared)
         if name != "in all"
     ]
-    assert len(found) > 60
-    assert np.mean(found) >= 0.9
+    assert len(covered) > 60
+    assert np.mean(covered) >= 0.9
 
 
 # Arms of the comparison
@@ -329,11 +329,11 @@ def test_a_break_moves_the_estimate_by_little(params: Params) -> None:
     expected = of_v1(table, params).per_photo
     table.loc[table.index[~table["blind"]][[3, 30, 50]], "lead_time_s"] = [700.0, 1500.0, 5000.0]
 
-    found = of_v1(table, params)
+    saving = of_v1(table, params)
 
-    assert found.with_masks == 75
-    assert found.per_photo is not None and expected is not None
-    assert found.per_photo.value == pytest.approx(expected.value, rel=0.05)
+    assert saving.with_masks == 75
+    assert saving.per_photo is not None and expected is not None
+    assert saving.per_photo.value == pytest.approx(expected.value, rel=0.05)
 
 
 def test_quick_photos_are_no_errors_and_one_fence_holds_for_both_arms() -> None:
@@ -377,16 +377,16 @@ def test_the_regression_is_scikit_learns() -> None:
     inputs = np.column_stack([np.ones(len(counted)), np.log1p(counted["done"]), np.log1p(counted["garments"])])
     seconds = counted["seconds"].to_numpy()
 
-    found = fit(inputs, 3, seconds, counted["family"].to_numpy(str))
+    regression = fit(inputs, 3, seconds, counted["family"].to_numpy(str))
 
     peer = PoissonRegressor(alpha=0, fit_intercept=False, max_iter=1000, tol=1e-10).fit(inputs, seconds)
-    assert found.weights == pytest.approx(peer.coef_, abs=1e-4)
+    assert regression.weights == pytest.approx(peer.coef_, abs=1e-4)
     families = counted["family"].to_numpy(str)
     for cluster, family in list(enumerate(np.unique(families)))[:10]:
         rest = families != family
         again = fit(inputs[rest], 3, seconds[rest], families[rest]).weights
-        assert found.without[cluster] == pytest.approx(again, abs=1e-2)
-    sums = found.expected([np.ones(len(counted))])[0]
+        assert regression.without[cluster] == pytest.approx(again, abs=1e-2)
+    sums = regression.expected([np.ones(len(counted))])[0]
     assert sums[0] == pytest.approx(seconds.sum())  # so it is with a constant among the inputs
 
 

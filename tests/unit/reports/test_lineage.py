@@ -69,20 +69,20 @@ def names(link: Link) -> list[Any]:
 
 
 def test_a_photo_leads_to_every_version_that_holds_it_and_their_models(lineage: Lineage) -> None:
-    found = lineage.of(COAT)
+    link = lineage.of(COAT)
 
-    assert names(found) == [COAT, ["dataset-0001", ["clothing:v1"]], ["dataset-0002", ["clothing:v2"]]]
-    assert [link.facts["annotations"] for link in found.links] == ["a", "b"]
-    assert found.links[0].facts["started from"] == "nothing: drawn by hand"
-    assert found.links[0].facts["pixels"] == {"coat": 160}
+    assert names(link) == [COAT, ["dataset-0001", ["clothing:v1"]], ["dataset-0002", ["clothing:v2"]]]
+    assert [link.facts["annotations"] for link in link.links] == ["a", "b"]
+    assert link.links[0].facts["started from"] == "nothing: drawn by hand"
+    assert link.links[0].facts["pixels"] == {"coat": 160}
 
 
 def test_a_version_names_its_photos_people_splits_and_pre_labels(lineage: Lineage) -> None:
-    found = lineage.of("dataset-0002")
+    link = lineage.of("dataset-0002")
 
-    assert found.facts["splits"] == {"test": 1, "train": 1}
-    assert found.facts["annotators"] == {"ada@example.org": 2}
-    started, photos, model = found.links
+    assert link.facts["splits"] == {"test": 1, "train": 1}
+    assert link.facts["annotators"] == {"ada@example.org": 2}
+    started, photos, model = link.links
     assert started.facts == {"drawn by hand": 1, "clothing:v1": 1}
     assert {uri: facts["annotations"] for uri, facts in photos.facts.items()} == {COAT: "b", HAT: "c"}
     assert (model.name, model.facts["champion"]) == ("clothing:v2", True)
@@ -90,10 +90,10 @@ def test_a_version_names_its_photos_people_splits_and_pre_labels(lineage: Lineag
 
 @pytest.mark.parametrize(("address", "number"), [("models:/clothing@champion", 2), ("models:/clothing/1", 1)])
 def test_a_model_leads_back_to_its_dataset(lineage: Lineage, address: str, number: int) -> None:
-    found = lineage.of(address)
+    link = lineage.of(address)
 
-    assert (found.name, found.facts["run"]) == (f"clothing:v{number}", f"run {number}")
-    assert found.links[0].name == f"dataset-000{number}"
+    assert (link.name, link.facts["run"]) == (f"clothing:v{number}", f"run {number}")
+    assert link.links[0].name == f"dataset-000{number}"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_is_not_there_is_named(lineage: Lineage, what: str, words: str) -> 
 def test_it_is_drawn_as_a_tree_and_printed_as_json(lineage: Lineage) -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(lineage.of("models:/clothing@champion").as_tree())
-    found = json.loads(json.dumps(lineage.of(COAT).as_json()))
+    link = json.loads(json.dumps(lineage.of(COAT).as_json()))
 
     assert "clothing:v2" in console.export_text()
-    assert [link["links"][0]["name"] for link in found["links"]] == ["clothing:v1", "clothing:v2"]
+    assert [link["links"][0]["name"] for link in link["links"]] == ["clothing:v1", "clothing:v2"]
