@@ -27,9 +27,9 @@ LABELS, LOOP = "labels.localhost", "loop.localhost"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave these tests out where nobody asked for a server."""
     if not WANTED:
-        here = Path(__file__).parent
+        folder = Path(__file__).parent
         for item in items:
-            if here in item.path.parents:
+            if folder in item.path.parents:
                 item.add_marker(pytest.mark.skip(reason="needs Docker and half an hour: make server-test"))
 
 
@@ -61,24 +61,24 @@ class Server:
         return self.inside(service, "python3", "-c", program, *arguments)
 
     def containers(self, service: str = "") -> list[str]:
-        """Give the ids of a service's containers, or of all, those that have ended among them."""
+        """Return the ids of a service's containers, or of all, including ended ones."""
         wanted = ["--filter", f"label=com.docker.compose.project={self.project}"]
         if service:
             wanted += ["--filter", f"label=com.docker.compose.service={service}"]
         return self.docker("ps", "--all", "--quiet", *wanted).split()
 
     def inspect(self, service: str = "") -> list[dict[str, Any]]:
-        """Give what Docker knows of containers."""
-        found: list[dict[str, Any]] = json.loads(self.docker("inspect", *self.containers(service)))
-        return found
+        """Return what Docker knows about containers."""
+        containers: list[dict[str, Any]] = json.loads(self.docker("inspect", *self.containers(service)))
+        return containers
 
     def log(self, container: str) -> str:
-        """Give all that a container has printed."""
+        """Return everything that a container has printed."""
         done = subprocess.run(["docker", "logs", container], capture_output=True, text=True, check=True)
         return done.stdout + done.stderr
 
     def secrets(self) -> dict[str, str]:
-        """Give every secret by the name of its file."""
+        """Return every secret by the name of its file."""
         names = [path.name for path in (self.folder / "deploy" / "secrets").iterdir()]
         text = self.docker(
             "run", "--rm", "--network", "none", "--user", "0", "--entrypoint", "sh",
@@ -88,20 +88,20 @@ class Server:
         return dict(zip(sorted(names), text.split("\0"), strict=False))
 
     def authority(self) -> str:
-        """Give the certificate of the server's own authority."""
+        """Return the certificate of the server's own authority."""
         return self.inside("caddy", "cat", "/data/caddy/pki/authorities/local/root.crt")
 
     def visitor(self, host: str) -> httpx.Client:
-        """Give a browser's stand-in that comes by a name, and trusts the server's own certificate authority."""
+        """Return a client that connects by a name, and trusts the server's own certificate authority."""
         trust = ssl.create_default_context(cadata=self.authority())
 
         class ByName(httpx.HTTPTransport):
             def handle_request(self, request: httpx.Request) -> httpx.Response:
-                name, here = request.url.host, request.url.copy_with(host="127.0.0.1")
+                name, local_url = request.url.host, request.url.copy_with(host="127.0.0.1")
                 headers = [(key, value) for key, value in request.headers.raw if key.lower() != b"host"]
                 more = {**request.extensions, "sni_hostname": name}
                 asked = httpx.Request(
-                    request.method, here, headers=[(b"Host", name.encode()), *headers], stream=request.stream,
+                    request.method, local_url, headers=[(b"Host", name.encode()), *headers], stream=request.stream,
                     extensions=more,
                 )  # fmt: skip
                 return super().handle_request(asked)
@@ -117,7 +117,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """Give a server that is healthy, with a bucket server for the cloud's."""
+    """A healthy server, with a bucket server instead of the cloud."""
     if WANTED != "new":
         yield Server(Path(WANTED).resolve(), os.environ.get("COMPOSE_PROJECT_NAME", "maskloop"))
         return

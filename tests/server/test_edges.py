@@ -1,4 +1,4 @@
-"""Who can reach what: two published ports, no data for strangers, no secret in sight, no address that nobody named."""
+"""Access from outside: two published ports, no data without a login, no visible secret, no unknown address."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from tests.server.conftest import LABELS, LOOP, Server
 pytestmark = pytest.mark.timeout(1800)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 REFUSED = {400, 401, 403, 404, 405, 429}
-# What a stranger may see: the pages to log in at, what they load, and whether the server is alive.
+# What is visible without a login: the pages to log in at, what they load, and whether the server is alive.
 PUBLIC = {
     LABELS: re.compile(
         r"/user/(login|signup)/?|/(static|react-app|label-studio-frontend)/.*|/health|/favicon\.ico|/robots\.txt"
@@ -31,7 +31,7 @@ def published_ports(server: Server) -> set[int]:
 
 def test_only_caddys_ports_are_open_on_the_host(server: Server) -> None:
     assert published_ports(server) == {80, 443}
-    ours = {
+    expected = {
         443: True,
         80: True,
         5432: False,
@@ -49,7 +49,7 @@ def test_only_caddys_ports_are_open_on_the_host(server: Server) -> None:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     with ThreadPoolExecutor(16) as pool:
-        assert dict(zip(ours, pool.map(is_open, ours), strict=True)) == ours
+        assert dict(zip(expected, pool.map(is_open, expected), strict=True)) == expected
 
 
 LABEL_STUDIO_ROUTES = """
@@ -97,7 +97,7 @@ def routes_of_mlflow(server: Server) -> set[tuple[str, str]]:
     [(LABELS, routes_of_label_studio, 400), (LOOP, routes_of_airflow, 400), (LOOP, routes_of_mlflow, 300)],
     ids=["label-studio", "airflow", "mlflow"],
 )
-def test_no_route_tells_or_changes_anything_for_a_stranger(server: Server, host: str, routes, least: int) -> None:
+def test_no_route_tells_or_changes_anything_without_a_login(server: Server, host: str, routes, least: int) -> None:
     asked = sorted(one for one in routes(server) if not PUBLIC[host].fullmatch(one[1]) and one[1] != "/")
     assert len(asked) > least
     with server.visitor(host) as visitor, ThreadPoolExecutor(8) as pool:
@@ -234,9 +234,9 @@ def test_what_could_be_read_in_two_ways_is_refused(server: Server, host: str) ->
     said = {}
     for method, path in crooked:
         plain = socket.create_connection(("127.0.0.1", 443), 20)
-        with trust.wrap_socket(plain, server_hostname=host) as door:
-            door.sendall(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            said[method, path] = door.makefile("rb").readline().split()[1]
+        with trust.wrap_socket(plain, server_hostname=host) as connection:
+            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            said[method, path] = connection.makefile("rb").readline().split()[1]
     assert set(said.values()) <= {b"400", b"405"}, said
 
 

@@ -210,5 +210,5 @@ def test_secrets_are_changed_and_everything_goes_on(server_after_a_round: Server
     server.maskloop("rotate")
     now = server.secrets()
     kept = {name for name in secrets if now[name] == secrets[name]}
-    assert kept == {"maskloop_google_key", "maskloop_alert_webhook", "maskloop_smtp_url"}  # of other makers
+    assert kept == {"maskloop_google_key", "maskloop_alert_webhook", "maskloop_smtp_url"}  # issued by others
     assert state(server) == before
