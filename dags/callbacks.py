@@ -30,7 +30,7 @@ def skip(why: str) -> NoReturn:
 
 
 def tell_people(context: Mapping[str, Any]) -> None:
-    """Tell people that a run failed; each DAG has this as its `on_failure_callback`.
+    """Alert people that a run failed; each DAG has this as its `on_failure_callback`.
 
     It belongs to the DAG and not to its tasks: Airflow calls nothing for a task whose process was killed, and nothing
     for one that did not end before its run had to. Airflow's DAG processor calls it, in its own environment.
@@ -45,7 +45,7 @@ def tell_people(context: Mapping[str, Any]) -> None:
 
 
 def tell_people_that(what: str) -> None:
-    """Tell people something about the run of this task, which has not failed."""
+    """Alert people about the run of this task, which has not failed."""
     from airflow.sdk import get_current_context
 
     from pipelines.reports.alerts import send_alert

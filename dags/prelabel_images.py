@@ -34,7 +34,7 @@ def prelabel_images() -> None:
 
         settings = get_settings()
         with no_retry_on_user_error():
-            return [dict(one) for one in plan_batches(connect(settings), settings, load_params(settings.params_path))]
+            return [dict(b) for b in plan_batches(connect(settings), settings, load_params(settings.params_path))]
 
     @task(
         execution_timeout=timedelta(minutes=15),  # a dozen photos take seconds; minutes mean a hung service

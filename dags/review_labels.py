@@ -38,12 +38,12 @@ def review_labels() -> None:
             raise AirflowSkipException("no dataset is published yet: there is nothing to look through")
         with no_retry_on_user_error():
             registry, params = Registry(settings), load_params(settings.params_path)
-            found = review(settings, published, registry, connect(settings), params)
-            log_quality(registry, found)
-        for table in as_tables(found):
+            result = review(settings, published, registry, connect(settings), params)
+            log_quality(registry, result)
+        for table in as_tables(result):
             Console(width=120).print(table)
-        note_on_run(str(found))
-        return {"dataset": found.dataset, "suspicious": len(found.label_issues)}
+        note_on_run(str(result))
+        return {"dataset": result.dataset, "suspicious": len(result.label_issues)}
 
     examine()
 

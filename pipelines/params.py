@@ -74,10 +74,10 @@ class IngestParams(Section):
 class PrelabelParams(Section):
     """Which photos come next and how they are pre-labelled.
 
-    `ahead` unopened tasks hold the serving model's masks, a `random_share` of them chosen by chance and the others the
-    least certain of `pool` scored ones. Once the test side has stopped growing, a `control_share` of the other photos
-    is handed out without masks, so that what masks save can still be measured. Regions below `min_region_share` of the
-    photo are dropped. `cold_start` maps classes of a SegFormer checkpoint to labels.
+    `ahead` unopened tasks have a prediction of the serving model, blind ones included. A `random_share` of them is
+    random, the others are the most uncertain of `pool` scored ones. Once the test split has stopped growing, a
+    `control_share` of the other photos is served without masks, so that the time saved can still be measured. Regions
+    below `min_region_share` of the photo are dropped. `cold_start` maps classes of a SegFormer checkpoint to labels.
     """
 
     ahead: Annotated[int, Field(ge=1)]
@@ -128,7 +128,7 @@ class CompileParams(Section):
 
     @property
     def strongest(self) -> tuple[str, ...]:
-        """Give the labels that win whatever was drawn last, the strongest first; none with `overlap: z-order`."""
+        """Return the labels that override the drawing order, the highest priority first; none with `z-order`."""
         return self.priority if self.overlap == "priority" else ()
 
 
@@ -153,10 +153,10 @@ class CheckParams(Section):
 
 
 class SplitParams(Section):
-    """How photos are divided; the hash of group and salt decides, and no photo ever moves.
+    """How photos are assigned to splits: by a hash of group and salt, permanently.
 
-    Photos whose perceptual hashes (64 bits) differ in at most `near_duplicate_bits` share a side; a label on at least
-    `min_label_photos` photos must appear on the test side.
+    Photos whose perceptual hashes (64 bits) differ in at most `near_duplicate_bits` share a split; a label on at least
+    `min_label_photos` photos must appear in the test split.
     """
 
     group_by: tuple[str, ...]
@@ -168,10 +168,10 @@ class SplitParams(Section):
 
 
 class QualityParams(Section):
-    """How many photos that look wrong are shown for review, and which share of photos two people draw.
+    """How many suspicious photos are shown for review, and which share of photos two people draw.
 
-    Masks are judged by `folds` small models none of which learned from the photo. A `planted_share` of the gold photos
-    that are handed out again holds one wrong region on purpose, which shows who accepts masks unseen.
+    Masks are judged by `folds` small models that did not learn from the photo. A `planted_share` of the gold photos
+    that are served again has a planted error, which shows who accepts masks without checking.
     """
 
     review: Annotated[int, Field(ge=0)]
@@ -243,15 +243,15 @@ class TrainParams(Section):
 
     @property
     def predict_size(self) -> tuple[int, int]:
-        """Give the height and width in pixels at which the model sees photos: multiples of 32."""
+        """Return the height and width in pixels at which the model is used: multiples of 32."""
         height, width = (
-            max(1, round(side * self.predict_scale / 32)) for side in (self.image_height, self.image_width)
+            max(1, round(pixels * self.predict_scale / 32)) for pixels in (self.image_height, self.image_width)
         )
         return 32 * height, 32 * width
 
 
 class EvaluateParams(Section):
-    """What the evaluation draws and counts."""
+    """What the evaluation draws, and how it computes intervals."""
 
     overlays: Annotated[int, Field(ge=0)]
     slices: tuple[str, ...]
@@ -261,9 +261,9 @@ class EvaluateParams(Section):
 class PromoteParams(Section):
     """When a challenger becomes champion; IoU differences are absolute (0..1).
 
-    `confidence` is that of the first look at a test side, and `total_error` bounds the chance that any of all looks at
-    it promotes a model that is no better. The test side stops growing once it can detect a gain of `detect_gain`.
-    `min_agreement` is the share of pixels on which the served precision must say what 32 bits say.
+    `confidence` is that of the first look at a test split, and `total_error` bounds the probability that any of all
+    looks at it promotes a model that is no better. The test split stops growing once it can detect a gain of
+    `detect_gain`. `min_agreement` is the share of pixels on which the served precision must agree with 32 bits.
     """
 
     min_gain: Share

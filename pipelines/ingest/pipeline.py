@@ -105,7 +105,7 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
 def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
     everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
     if not everything and stat(bucket, settings.source_bucket, settings.catalog) is None:
-        return IngestReport(listed=0)  # a new archive: the catalogue was not forgotten, it is still to come
+        return IngestReport(listed=0)  # a new archive, whose catalogue is uploaded later
     catalog, notes = _read_catalog(bucket, settings, params)  # up to here nothing was changed
     project, cache = find_project(labels, params), settings.var / _TASK_CACHE
     objects = [ref for ref in everything if ref.name.lower().endswith(params.ingest.suffixes)]
@@ -247,7 +247,7 @@ def _publish(
 def _describe(
     labels: LabelStudioClient, project: int, tasks: Iterable[PhotoTask], catalog: Mapping[str, Metadata]
 ) -> int:
-    """Update the catalogue's part of tasks where it changed; returns how many. Photos whose row is gone keep theirs."""
+    """Update tasks whose catalogue data changed; return how many. Photos without a row keep their metadata."""
     described = 0
     for task in tasks:
         metadata = _metadata(task.image.uri, catalog)

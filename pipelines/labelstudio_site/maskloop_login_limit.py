@@ -15,7 +15,7 @@ from typing import Any
 
 AUTH_PATHS = ("/user/login", "/user/signup", "/api/token", "/admin/login", "/api-auth/login")
 _MAX_ATTEMPTS, _WINDOW_S = 10, 300.0
-_MAX_CLIENTS = 10_000  # that are remembered at a time
+_MAX_CLIENTS = 10_000  # stored at a time
 
 
 class LoginRateLimit:
@@ -44,14 +44,14 @@ class LoginRateLimit:
         now = self._now()
         with self._lock:
             if len(self._attempts) > _MAX_CLIENTS:
-                self._forget_old(now)
+                self._drop_old(now)
             times = self._attempts.setdefault(client, deque(maxlen=_MAX_ATTEMPTS))
             if len(times) == _MAX_ATTEMPTS and now - times[0] < _WINDOW_S:
                 return _WINDOW_S - (now - times[0])
             times.append(now)
             return 0.0
 
-    def _forget_old(self, now: float) -> None:
+    def _drop_old(self, now: float) -> None:
         newest = sorted(self._attempts.items(), key=lambda item: item[1][-1])[-_MAX_CLIENTS // 2 :]
         self._attempts = {client: times for client, times in newest if now - times[-1] < _WINDOW_S}
 
