@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipelines.fs import atomic_path
-from pipelines.segmentation.signal_stack import kept_signal_stack
+from pipelines.segmentation.signal_stack import preserved_signal_stack
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +89,8 @@ def _convert(network: torch.nn.Module, shape: tuple[int, ...], cache_file: Path 
         traced = torch.jit.trace(network.eval().cpu(), example, strict=False, check_trace=False)
         converted = openvino.convert_model(traced, input=[shape])
     if cache_file is not None:
+        from pipelines.fs import atomic_path  # locks of Unix; registered models load without
+
         with atomic_path(cache_file, suffix=".xml") as description:
             openvino.save_model(converted, description, compress_to_fp16=False)  # writes the weights beside it
             # Before the description: where that exists, the weights are complete.
@@ -106,7 +107,7 @@ def _in_openvino(converted: Any, precision: str, concurrency: int) -> Forward:
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": concurrency,
     }
-    with kept_signal_stack():
+    with preserved_signal_stack():
         compiled = openvino.Core().compile_model(converted, "CPU", options)
     free: SimpleQueue[Any] = SimpleQueue()
     for _ in range(concurrency):

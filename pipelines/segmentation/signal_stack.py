@@ -1,6 +1,7 @@
-"""The stack on which a thread's signal handlers run, kept from libraries that replace it."""
+"""The stack on which a thread's signal handlers run, preserved from libraries that replace it."""
 
 import ctypes
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,14 +13,17 @@ class _Stack(ctypes.Structure):
 
 
 @contextmanager
-def kept_signal_stack() -> Iterator[None]:
-    """Give this thread its alternate signal stack back when the block ends.
+def preserved_signal_stack() -> Iterator[None]:
+    """Restore this thread's alternate signal stack when the block ends.
 
-    OpenVINO sets one of its own when it compiles a network, and frees it with the last network, in whichever thread that
-    happens. A signal that this thread handles in Python after that, be it SIGTERM or SIGCHLD, ends the process with a
-    segmentation fault. Where the old stack is too small for the processor's registers, which the kernel checks, handlers
-    run on the thread's usual stack.
+    OpenVINO sets its own when it compiles a network, and frees it with the last network, in any thread. A signal that
+    this thread handles in Python after that, such as SIGTERM or SIGCHLD, ends the process with a segmentation fault.
+    Where the old stack is too small for the processor's registers, which the kernel checks, handlers run on the
+    thread's usual stack. Windows has no such stacks, and registered models run there as well.
     """
+    if os.name != "posix":
+        yield
+        return
     libc = ctypes.CDLL(None)
     before = _Stack()
     known = hasattr(libc, "sigaltstack") and libc.sigaltstack(None, ctypes.byref(before)) == 0

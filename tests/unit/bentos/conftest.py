@@ -46,14 +46,14 @@ def tasks(bucket_client: "Client") -> dict[str, dict[str, Any]]:
         "empty": b"",
     }
     ensure_bucket(bucket_client, BUCKET)
-    found = {}
+    tasks = {}
     for number, (what, data) in enumerate(objects.items(), start=1):
         reference = put(bucket_client, BUCKET, f"photos/{number}.jpg", data, "image/jpeg")
-        found[what] = {"id": number, "data": {"image": reference.uri, "generation": str(reference.generation)}}
-    found["missing"] = {"id": 8, "data": {"image": f"gs://{BUCKET}/photos/none.jpg", "generation": "1"}}
-    found["elsewhere"] = {"id": 9, "data": {"image": "gs://another-bucket/secret.jpg", "generation": "1"}}
-    found["without photo"] = {"id": 10, "data": {"text": "hello"}}
-    return found
+        tasks[what] = {"id": number, "data": {"image": reference.uri, "generation": str(reference.generation)}}
+    tasks["missing"] = {"id": 8, "data": {"image": f"gs://{BUCKET}/photos/none.jpg", "generation": "1"}}
+    tasks["elsewhere"] = {"id": 9, "data": {"image": "gs://another-bucket/secret.jpg", "generation": "1"}}
+    tasks["without photo"] = {"id": 10, "data": {"text": "hello"}}
+    return tasks
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The service that pre-labels, over HTTP as Label Studio and the prelabel station speak it."""
+"""The service that pre-labels, over HTTP as Label Studio and the prelabel pipeline speak it."""
 
 import json
 from collections.abc import Callable

@@ -238,7 +238,7 @@ def test_the_detectable_gain_is_the_newest_decided_versions(registry: Registry, 
 
     assert registry.detectable_gain() == 0.05
     assert registry.detectable_gain("bbbb") == 0.05
-    assert registry.detectable_gain("aaaa") is None, "what was detectable under another division says nothing"
+    assert registry.detectable_gain("aaaa") is None, "another split configuration says nothing"
 
 
 def test_a_version_knows_what_it_started_from(registry: Registry, add_version: AddVersion) -> None:

@@ -196,13 +196,13 @@ def test_only_what_it_needs_is_packed_and_all_of_that_is_required(tmp_path: Path
 
 
 def imports_of(path: Path) -> set[str]:
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
+            modules |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module.partition(".")[0])
-    return found
+            modules.add(node.module.partition(".")[0])
+    return modules
 
 
 def test_its_name_follows_from_the_code(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_run_that_was_killed_is_marked_so(registry: Registry, trained: Trainin
         assert registry.client.get_run(other.info.run_id).info.status == "RUNNING"
 
 
-def test_a_run_holds_parameters_figures_curves_and_lineage(
+def test_a_run_holds_parameters_metrics_curves_and_lineage(
     registry: Registry, trained: Training, params: Params, tmp_path: Path
 ) -> None:
     version = registry.register(trained, params, PHOTO)
@@ -172,7 +172,7 @@ def test_a_training_that_was_killed_is_marked_and_the_next_one_has_a_run_of_its_
 def test_the_result_of_an_attempt_that_was_not_registered_goes_into_its_run(
     registry: Registry, trained: Training, params: Params
 ) -> None:
-    """As when MLflow was down between the training and its registration, and the station is run again."""
+    """As when MLflow was down between the training and its registration, and the pipeline is run again."""
     training = open_training(trained)
     run_id = registry.begin_run(training, params)
     finish(training)
@@ -226,7 +226,7 @@ def test_a_repeated_request_leaves_one_run(
     assert [run.info.run_id for run in registry.client.search_runs([experiment])] == [run_id]
 
 
-def test_a_run_names_its_dataset_with_the_photos_of_each_side(
+def test_a_run_names_its_dataset_with_the_photos_of_each_split(
     registry: Registry, trained: Training, params: Params
 ) -> None:
     (trained.folder / MANIFEST).parent.mkdir()
@@ -234,11 +234,11 @@ def test_a_run_names_its_dataset_with_the_photos_of_each_side(
     digest = hashlib.md5((trained.folder / MANIFEST).read_bytes()).hexdigest()
     training = replace(open_training(trained), cache="gs://datasets/dvc/files/md5")
 
-    [found] = registry.client.get_run(registry.begin_run(training, params)).inputs.dataset_inputs
+    [logged] = registry.client.get_run(registry.begin_run(training, params)).inputs.dataset_inputs
 
-    assert (found.dataset.name, found.dataset.digest) == ("dataset-0003", digest[:8])
-    assert json.loads(found.dataset.profile) == {"train": 5, "val": 2, "test": 3}
-    assert json.loads(found.dataset.source) == {"uri": f"gs://datasets/dvc/files/md5/{digest[:2]}/{digest[2:]}"}
+    assert (logged.dataset.name, logged.dataset.digest) == ("dataset-0003", digest[:8])
+    assert json.loads(logged.dataset.profile) == {"train": 5, "val": 2, "test": 3}
+    assert json.loads(logged.dataset.source) == {"uri": f"gs://datasets/dvc/files/md5/{digest[:2]}/{digest[2:]}"}
 
 
 def test_steps_are_noted_with_run_and_version(registry: Registry, trained: Training, params: Params) -> None:

@@ -32,8 +32,8 @@ def network() -> SegformerForSemanticSegmentation:
     return SegformerForSemanticSegmentation(config).eval()
 
 
-def save(folder: Path, one: SegformerForSemanticSegmentation) -> Path:
-    one.save_pretrained(folder)
+def save(folder: Path, segformer: SegformerForSemanticSegmentation) -> Path:
+    segformer.save_pretrained(folder)
     SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
     return folder
 
@@ -48,12 +48,12 @@ def seeing(tmp_path: Path) -> Callable[..., Path]:
     """Make a checkpoint that sees classes with these probabilities everywhere."""
 
     def make(**shares: float) -> Path:
-        one = network()
-        torch.nn.init.zeros_(one.decode_head.classifier.weight)
+        segformer = network()
+        torch.nn.init.zeros_(segformer.decode_head.classifier.weight)
         rest = (1 - sum(shares.values())) / (len(CLASSES) - len(shares))
         wanted = [shares.get(name.replace("-", "_"), rest) for name in CLASSES]
-        one.decode_head.classifier.bias.data = torch.log(torch.tensor(wanted))
-        return save(tmp_path / "seeing", one)
+        segformer.decode_head.classifier.bias.data = torch.log(torch.tensor(wanted))
+        return save(tmp_path / "seeing", segformer)
 
     return make
 
@@ -72,19 +72,19 @@ def test_the_classes_of_params_yaml_are_those_of_the_checkpoint(checkpoint: Path
 
 
 def test_its_probabilities_are_those_of_torch(checkpoint: Path, params: Params) -> None:
-    one, processor = network(), SegformerImageProcessor.from_pretrained(checkpoint)
+    segformer, processor = network(), SegformerImageProcessor.from_pretrained(checkpoint)
     model = load(checkpoint, params)
-    ours = model.probabilities(PHOTO)
+    probs = model.probabilities(PHOTO)
 
     with torch.inference_mode():
         # The processor resizes with another filter, so both get a photo that need not be resized.
         square = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        logits = one(**processor(images=square, return_tensors="pt")).logits
+        logits = segformer(**processor(images=square, return_tensors="pt")).logits
     shares = logits.softmax(dim=1)[0].numpy()
     channel = list(model.card.labels).index("footwear") + 1
 
-    assert ours.shape == (len(model.card.labels) + 1, 16, 16)
-    np.testing.assert_allclose(ours.sum(axis=0), 1, atol=1e-5)
+    assert probs.shape == (len(model.card.labels) + 1, 16, 16)
+    np.testing.assert_allclose(probs.sum(axis=0), 1, atol=1e-5)
     wanted = shares[CLASSES.index("Left-shoe")] + shares[CLASSES.index("Right-shoe")]
     np.testing.assert_allclose(model.probabilities(square)[channel], wanted, atol=2e-3)
 

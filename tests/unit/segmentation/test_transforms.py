@@ -30,7 +30,7 @@ def enlarge_everything(planes: np.ndarray, height: int, width: int) -> np.ndarra
 
 
 @given(st.integers(1, 20), st.integers(0, 999), st.integers(1, 40), st.integers(1, 40))
-def test_skipping_hopeless_classes_changes_nothing(channels: int, seed: int, height: int, width: int) -> None:
+def test_skipping_classes_that_cannot_win_changes_nothing(channels: int, seed: int, height: int, width: int) -> None:
     planes = probabilities(channels, seed)
     everything = enlarge_everything(planes, height, width)
 
@@ -111,7 +111,7 @@ def test_a_mask_of_a_large_photo_has_the_photos_size() -> None:
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([(480, 320), (32, 32), (320, 480)]))
-def test_the_area_of_a_photo_lies_in_the_middle_and_touches_two_sides(
+def test_the_area_of_a_photo_lies_in_the_middle_and_touches_two_edges(
     height: int, width: int, size: tuple[int, int]
 ) -> None:
     area = fitting_area(height, width, *size)
