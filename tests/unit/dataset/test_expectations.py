@@ -1,13 +1,9 @@
 """Great Expectations behind one function: rules in, findings out."""
 
-import subprocess
-import sys
-
 import pandas as pd
 import pytest
 
 from pipelines.dataset.expectations import Rule, find_violations
-from pipelines.settings import PROJECT_ROOT
 
 FILLED = Rule("ExpectColumnValuesToNotBeNull", {"column": "name"}, "name is empty")
 UNIQUE = Rule("ExpectColumnValuesToBeUnique", {"column": "name"}, "a name stands twice")
@@ -60,34 +56,3 @@ def test_two_rules_of_one_kind_are_kept_apart(table_with_faults: pd.DataFrame) -
     assert [str(finding.rule.message) for finding in find_violations(table_with_faults, [other, FILLED])] == [
         "name is empty"
     ]
-
-
-def test_what_is_left_out_can_be_imported_afterwards() -> None:
-    program = """
-import sys
-from pipelines.dataset.expectations import import_great_expectations
-import_great_expectations()
-import_great_expectations()
-assert not {"sqlalchemy", "google.cloud.bigquery"} & set(sys.modules)
-import google.cloud.bigquery, scipy.stats, sqlalchemy
-print(scipy.stats.norm.cdf(0.0), sqlalchemy.select(1))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=PROJECT_ROOT
-    )
-    assert done.stdout.split() == ["0.5", "SELECT", "1"], done.stderr
-
-
-def test_what_the_process_has_already_stays() -> None:
-    program = """
-import sqlalchemy, sys
-from pipelines.dataset.expectations import Rule, find_violations
-import pandas as pd
-rule = Rule("ExpectColumnValuesToNotBeNull", {"column": "a"}, "a is empty")
-assert len(find_violations(pd.DataFrame({"a": [None]}), [rule])) == 1
-assert sys.modules["sqlalchemy"] is sqlalchemy
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=PROJECT_ROOT
-    )
-    assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.dataset.split import BLIND_SIDES, is_blind, near_duplicates, side_of, sides_of, split_photos
+from pipelines.dataset.split import BLIND_SPLITS, is_blind, near_duplicates, split_of_group, split_photos, splits_of
 from pipelines.params import SplitParams
 from pipelines.records import ImageRef, PhotoTask
 
@@ -34,7 +34,7 @@ def sides(table: pd.DataFrame, before: pd.DataFrame | None = None, params: Split
 
 def group_on(side: str) -> str:
     """A collection that its name alone leads to this side."""
-    return next(f"{side} {n}" for n in range(1000) if side_of(f"{side} {n}", PARAMS) == side)
+    return next(f"{side} {n}" for n in range(1000) if split_of_group(f"{side} {n}", PARAMS) == side)
 
 
 @pytest.fixture
@@ -58,18 +58,18 @@ def test_photos_of_a_group_share_a_side(photos_of_five_collections: pd.DataFrame
 @given(salt=st.text(max_size=8), test=st.floats(0.05, 0.5), val=st.floats(0, 0.4))
 def test_shares_come_out_over_many_groups(salt: str, test: float, val: float) -> None:
     params = PARAMS.model_copy(update={"test_share": test, "val_share": val, "salt": salt})
-    found = Counter(side_of(f"group {n}", params) for n in range(2000))
+    found = Counter(split_of_group(f"group {n}", params) for n in range(2000))
     for side, share in (("test", test), ("val", val), ("train", 1 - test - val)):
         assert abs(found[side] / 2000 - share) < 0.06  # more than five standard deviations
 
 
 def test_sides_never_change_with_the_program() -> None:
-    assert [side_of(name, PARAMS) for name in ("Autumn", "Spring", "Été", "")] == ["test", "train", "test", "test"]
+    assert [split_of_group(name, PARAMS) for name in ("Autumn", "Spring", "Été", "")] == ["test", "train", "test", "test"]
 
 
 def test_another_salt_gives_another_division() -> None:
     other = PARAMS.model_copy(update={"salt": "pepper"})
-    assert [side_of(str(n), PARAMS) for n in range(50)] != [side_of(str(n), other) for n in range(50)]
+    assert [split_of_group(str(n), PARAMS) for n in range(50)] != [split_of_group(str(n), other) for n in range(50)]
 
 
 @pytest.mark.parametrize("value", ["", "–", None, float("nan")])
@@ -144,7 +144,7 @@ def test_no_photo_moves_and_nothing_leaks_however_the_archive_grows(data: st.Dat
 
 
 def test_a_label_with_support_appears_in_test_and_is_still_taught() -> None:
-    on_train = [f"train {n}" for n in range(1000) if side_of(f"train {n}", PARAMS) == "train"][:3]
+    on_train = [f"train {n}" for n in range(1000) if split_of_group(f"train {n}", PARAMS) == "train"][:3]
     rows = [{"meta_collection": group, "class_ids": [9]} for group in on_train for _ in range(2)]
     found = divide(manifest(rows))
     assert set(found["split"]) == {"train", "test"}
@@ -156,7 +156,7 @@ def test_a_label_with_support_appears_in_test_and_is_still_taught() -> None:
 
 
 def test_a_label_of_old_photos_gets_its_test_photos_from_new_groups() -> None:
-    on_train = [f"train {n}" for n in range(1000) if side_of(f"train {n}", PARAMS) == "train"][:2]
+    on_train = [f"train {n}" for n in range(1000) if split_of_group(f"train {n}", PARAMS) == "train"][:2]
     old = [{"meta_collection": on_train[0], "class_ids": [9]}] * 6
     first = divide(manifest(old))
     second = divide(manifest([*old, {"meta_collection": on_train[1], "class_ids": [9]}]), first)
@@ -235,7 +235,7 @@ def test_families_are_named_by_their_first_group_and_groups_without_look_alikes_
 def test_a_full_test_side_gets_no_new_families_but_keeps_its_own() -> None:
     first = divide(manifest([{"meta_collection": TEST}, {"meta_collection": VAL}]))
     assert not first["test_full"].any()
-    more = [f"{side} {n}" for side in BLIND_SIDES for n in range(1000) if side_of(f"{side} {n}", PARAMS) == side][:9]
+    more = [f"{side} {n}" for side in BLIND_SPLITS for n in range(1000) if split_of_group(f"{side} {n}", PARAMS) == side][:9]
     table = manifest([{"meta_collection": name} for name in (TEST, VAL, TEST, VAL, *sorted({*more} - {TEST, VAL}))])
 
     second = divide(table, first.assign(test_full=True))
@@ -249,7 +249,7 @@ def test_a_full_test_side_gets_no_new_families_but_keeps_its_own() -> None:
 
 
 def test_a_label_only_sends_blind_families_to_the_test_side() -> None:
-    on_train = [f"train {n}" for n in range(1000) if side_of(f"train {n}", PARAMS) == "train"][:3]
+    on_train = [f"train {n}" for n in range(1000) if split_of_group(f"train {n}", PARAMS) == "train"][:3]
     table = manifest([{"meta_collection": group, "class_ids": [9]} for group in on_train for _ in range(2)])
     drawn_from_masks = set(table.loc[table["meta_collection"] != on_train[2], "sha256"])
     found = divide(shown_masks(table, drawn_from_masks))
@@ -258,7 +258,7 @@ def test_a_label_only_sends_blind_families_to_the_test_side() -> None:
 
 
 def test_sides_that_chance_left_empty_get_the_nearest_families_once_there_are_five() -> None:
-    on_train = [f"train {n}" for n in range(1000) if side_of(f"train {n}", PARAMS) == "train"][:5]
+    on_train = [f"train {n}" for n in range(1000) if split_of_group(f"train {n}", PARAMS) == "train"][:5]
     table = manifest([{"meta_collection": group} for group in on_train])
 
     found = divide(table)
@@ -280,13 +280,13 @@ def test_the_side_of_a_photo_is_known_before_anybody_draws_it() -> None:
         {"sha256": "like-it", "meta_collection": TEST, "phash": ALIKE}, {"sha256": "other", "meta_collection": VAL},
         {"sha256": "of no collection", "meta_collection": "–"},
     ]  # fmt: skip
-    found = sides_of([task_of({"phash": "", **row}) for row in rows], first, PARAMS)
+    found = splits_of([task_of({"phash": "", **row}) for row in rows], first, PARAMS)
 
     assert {photo: found[photo] for photo in ("photo-0", "like-it", "other")} == {
         "photo-0": "train", "like-it": "train", "other": "val",
     }  # fmt: skip
-    assert found["of no collection"] == side_of("of no collection", PARAMS)
-    assert sides_of([], None, PARAMS) == {}
+    assert found["of no collection"] == split_of_group("of no collection", PARAMS)
+    assert splits_of([], None, PARAMS) == {}
 
 
 ARCHIVE = st.lists(
@@ -313,10 +313,10 @@ def test_no_photo_whose_masks_were_shown_ever_judges_a_model(data: st.DataObject
     for _ in range(3):
         there = archive.iloc[: data.draw(st.integers(1, len(archive)))]
         open_now = [row for row in there.to_dict("records") if row["sha256"] not in submitted]
-        side = sides_of([task_of(row) for row in open_now], before, PARAMS)
+        side = splits_of([task_of(row) for row in open_now], before, PARAMS)
         for row in open_now:
             if row["sha256"] not in seen and data.draw(st.booleans()):
-                is_blind_side = side[row["sha256"]] in BLIND_SIDES
+                is_blind_side = side[row["sha256"]] in BLIND_SPLITS
                 seen[row["sha256"]] = not is_blind_side or data.draw(st.sampled_from([False, False, True]))
         submitted |= {photo for photo in sorted(seen) if data.draw(st.booleans())}
         if not submitted:
@@ -328,7 +328,7 @@ def test_no_photo_whose_masks_were_shown_ever_judges_a_model(data: st.DataObject
         now = dict(before[["sha256", "split"]].itertuples(index=False))
         assert known.items() <= now.items(), "no photo moves"
         known = now
-        assert not [photo for photo, on in now.items() if on in BLIND_SIDES and seen[photo]]
+        assert not [photo for photo, on in now.items() if on in BLIND_SPLITS and seen[photo]]
 
 
 @settings(deadline=None)
@@ -344,9 +344,9 @@ def test_the_side_that_a_photo_was_handed_out_on_is_the_one_it_gets(
     masks: set[str] = set()
     for _ in range(3):
         open_now = archive[~archive["sha256"].isin(submitted)].to_dict("records")
-        side = sides_of([task_of(row) for row in open_now], before, PARAMS)
+        side = splits_of([task_of(row) for row in open_now], before, PARAMS)
         new = {row["sha256"] for row in open_now if data.draw(st.booleans())}
-        masks |= {photo for photo in new if side[photo] not in BLIND_SIDES}
+        masks |= {photo for photo in new if side[photo] not in BLIND_SPLITS}
         submitted |= new
         table = archive[archive["sha256"].isin(submitted)].reset_index(drop=True)
         before = divide(shown_masks(table, masks), before)

@@ -70,30 +70,30 @@ class TestEnsure:
         assert workspace.git("branch", "--show-current") == BRANCH
 
 
-class TestTakeCode:
+class TestMergeSource:
     def test_nothing_new_moves_nothing(self, workspace: Workspace, project: Path) -> None:
-        assert not workspace.take_code(project)
+        assert not workspace.merge_source(project)
 
     def test_commits_are_merged_beside_datasets(
         self, workspace_with_a_dataset: Workspace, project: Path, commit: Commit
     ) -> None:
         theirs = commit("params.yaml", "train: {epochs: 3}\n")
-        assert workspace_with_a_dataset.take_code(project)
+        assert workspace_with_a_dataset.merge_source(project)
         assert workspace_with_a_dataset.read("params.yaml") == "train: {epochs: 3}\n"
         assert workspace_with_a_dataset.read("dvc.lock") == "schema: '2.0'\n"
         assert workspace_with_a_dataset.git("merge-base", "HEAD", theirs) == theirs
 
     def test_uncommitted_changes_do_not_count(self, workspace: Workspace, project: Path) -> None:
         (project / "params.yaml").write_text("unsaved: true\n", encoding="utf-8")
-        assert not workspace.take_code(project)
+        assert not workspace.merge_source(project)
 
     def test_elsewhere_nothing_is_merged(self, workspace: Workspace, project: Path, commit: Commit) -> None:
         workspace.git("checkout", "--quiet", "--detach")
         commit("params.yaml", "train: {epochs: 3}\n")
-        assert not workspace.take_code(project)
-        assert workspace.is_away()
-        workspace.come_back()
-        assert workspace.take_code(project)
+        assert not workspace.merge_source(project)
+        assert not workspace.is_on_branch()
+        workspace.checkout_branch()
+        assert workspace.merge_source(project)
 
     def test_a_conflict_is_named_and_leaves_the_workspace_as_it_was(
         self, workspace: Workspace, project: Path, commit: Commit
@@ -102,7 +102,7 @@ class TestTakeCode:
         before = workspace.git("rev-parse", "HEAD")
         commit("params.yaml", "train: {epochs: 3}\n")
         with pytest.raises(DatasetError, match=r"(?s)cannot be merged into .*params\.yaml.*merge them there by hand"):
-            workspace.take_code(project)
+            workspace.merge_source(project)
         assert workspace.git("rev-parse", "HEAD") == before
         assert workspace.git("status", "--porcelain") == ""
         assert workspace.read("params.yaml") == "train: {epochs: 5}\n"
@@ -110,14 +110,14 @@ class TestTakeCode:
     def test_what_an_unfinished_sync_left_stays(self, workspace: Workspace, project: Path, commit: Commit) -> None:
         (workspace.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
         commit("params.yaml", "train: {epochs: 3}\n")
-        assert workspace.take_code(project)
+        assert workspace.merge_source(project)
         assert workspace.read("dvc.lock") == "half: done\n"
 
 
-class TestComeBack:
+class TestCheckoutBranch:
     def test_on_its_branch_nothing_happens(self, workspace_with_a_dataset: Workspace) -> None:
         (workspace_with_a_dataset.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
-        assert not workspace_with_a_dataset.is_away()
+        assert workspace_with_a_dataset.is_on_branch()
         assert workspace_with_a_dataset.read("dvc.lock") == "half: done\n"
 
     def test_from_an_older_dataset_it_returns_and_keeps_what_a_person_changed(
@@ -127,8 +127,8 @@ class TestComeBack:
         commit_here(ours, "params.yaml", "train: {epochs: 5}\n")
         ours.git("checkout", "--quiet", "dataset-0001")
         (ours.path / "dvc.lock").write_text("tried: by hand\n", encoding="utf-8")
-        assert ours.is_away()
-        ours.come_back()
+        assert not ours.is_on_branch()
+        ours.checkout_branch()
         assert ours.git("branch", "--show-current") == BRANCH
         assert (ours.read("params.yaml"), ours.read("dvc.lock")) == ("train: {epochs: 5}\n", "schema: '2.0'\n")
         assert "git stash pop" in caplog.text
@@ -214,9 +214,9 @@ def test_a_failure_carries_dvcs_own_words(workspace: Workspace) -> None:
 def test_what_runs_in_a_terminal_can_draw_there_and_waits_for_nobodys_answer(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     program = (
-        "import pathlib; from pipelines.dataset.workspace import Workspace; from pipelines.settings import Settings;"
-        f"here = pathlib.Path({str(tmp_path)!r});"
-        "Workspace(here, Settings(var=here)).run('test -t 1 && echo it is a terminal; read answer || echo no answer')"
+        "import pathlib; from pipelines.dataset.commands import run;"
+        "command = 'test -t 1 && echo it is a terminal; read answer || echo no answer';"
+        f"run(['sh', '-c', command], pathlib.Path({str(tmp_path)!r}), show=True)"
     )
 
     subprocess.run([sys.executable, "-c", program], stdin=theirs, stdout=theirs, check=True, timeout=60)
