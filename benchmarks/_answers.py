@@ -30,7 +30,7 @@ def evaluation_of(confusions: np.ndarray, families: Sequence[str]) -> Evaluation
 
 
 @dataclass(frozen=True)
-class DrawnSide:
+class DrawnTestSplit:
     """Photos of families of unequal size; how hard each is, is common to all models.
 
     Photos of a family are hard or easy together, and each model has families that suit it better or worse: by an offset

@@ -1,11 +1,11 @@
 """The gate's errors: how often it promotes a model that is no better, and misses one that is.
 
-«Ours» is the gate, «peer» the usual way: a gain that 97.5 % of resamples of the photos confirm, at every look. Models
+"Ours" is the gate, "peer" the usual way: a gain that 97.5 % of resamples of the photos confirm, at every look. Models
 are drawn with a known skill; photos come in few families, each of which suits a model better or worse by a common
 offset: of standard deviation 0.7 in logits where errors are counted, and 0.2, as between two trainings on much the same
 photos, where power is. With MASKLOOP_CCP naming a folder of photos/, masks/ and labels.csv the rows on anchoring are
-measured on its masks, and otherwise on drawn ones: there «ours» is a test side that people drew without masks, and
-«peer» one on which they were shown the champion's.
+measured on its masks, and otherwise on drawn ones: there "ours" is a test split that people drew without masks, and
+"peer" one on which they were shown the champion's.
 """
 
 import os
@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from benchmarks._answers import CLASSES, DrawnSide, JitteredMasks, judged, submitted
+from benchmarks._answers import CLASSES, DrawnTestSplit, JitteredMasks, judged, submitted
 from benchmarks.harness import Row
 from pipelines.demo.photos import draw_photo
 from pipelines.exchange.masked_photos import masked_photos
@@ -29,12 +29,12 @@ from pipelines.training.gate import Decision, decide
 from pipelines.training.metrics import Evaluation, gain_of_pixels
 
 NAMES = ("background", *(f"garment {number}" for number in range(1, CLASSES)))
-SIDES = [(photos, families) for photos in (12, 30, 100) for families in (3, 5, 10)]
+SPLITS = [(photos, families) for photos in (12, 30, 100) for families in (3, 5, 10)]
 _OWN = 0.2  # logits by which a family suits one of two similar models better
 _TRIALS, _HISTORIES, _ROUNDS, _RESAMPLES = 3_000, 400, 20, 400
 _OF_PEER = 5  # fewer trials of the usual way, whose errors are large enough to be seen
 _GROWING = ((12, 3), (24, 6), (48, 12), (100, 25), (200, 50))  # photos and families
-_MASKS, _ON_A_SIDE, _OF_A_FAMILY, _ANCHORED_TRIALS, _HEIGHT = 400, 160, 4, 150, 200
+_MASKS, _TEST_PHOTOS, _OF_A_FAMILY, _ANCHORED_TRIALS, _HEIGHT = 400, 160, 4, 150, 200
 _GOOD = 0.84  # mIoU of a champion whose masks people often leave as they are
 Gate = Callable[[Evaluation, Evaluation, int], bool]
 
@@ -43,7 +43,7 @@ def run() -> list[Row]:
     """Measure false promotions, misses, and what anchored truth does to both."""
     params = load_params(PROJECT_ROOT / "params.yaml")
     gate, rows = gate_of(params), []
-    for photos, families in track(SIDES, "equal models", transient=True):
+    for photos, families in track(SPLITS, "equal models", transient=True):
         metric = f"equal models promoted, {photos} photos of {families} families"
         ours = share_promoted(photos, families, 0, gate, _TRIALS)
         peer = share_promoted(photos, families, 0, usual_gate, _TRIALS // _OF_PEER)
@@ -60,7 +60,7 @@ def run() -> list[Row]:
             share = share_promoted(photos, families, skill, gate, _TRIALS // 10, _OWN)
             rows.append(Row(metric, 100 * share, None, None, "%", _TRIALS // 10))
         detectable = float(np.median(detectable_gains(photos, families, params, 100)))
-        metric = f"gain seen four times in five, {photos} photos of {families} families"
+        metric = f"gain detected four times in five, {photos} photos of {families} families"
         rows.append(Row(metric, 100 * detectable, None, None, "points", 100))
     return rows + _anchoring(params)
 
@@ -76,28 +76,31 @@ def decision_of(challenger: Evaluation, champion: Evaluation, looks: int, params
 
 
 def usual_gate(challenger: Evaluation, champion: Evaluation, _: int) -> bool:
-    """Tell whether 97.5 % of resamples of the photos, as though each were alone, confirm a gain."""
-    pixels = (resampled(pixels_of(found.confusions), found.photos, _RESAMPLES) for found in (challenger, champion))
+    """Return whether 97.5 % of resamples of the photos, as though each were alone, confirm a gain."""
+    pixels = (
+        resampled(pixels_of(evaluation.confusions), evaluation.photos, _RESAMPLES)
+        for evaluation in (challenger, champion)
+    )
     return bool(np.quantile(gain_of_pixels(*pixels), 0.025) > 0)
 
 
 def share_promoted(photos: int, families: int, skill: float, gate: Gate, trials: int, own: float = 0.7) -> float:
-    """Return the share of challengers that are promoted at the first look, each on a test side of its own."""
+    """Return the share of challengers that are promoted at the first look, each on a test split of its own."""
     promoted = 0
     for seed in range(trials):
-        side = DrawnSide(photos, families, seed, own)
-        champion, challenger = side.answers(), side.answers(skill)
+        drawn = DrawnTestSplit(photos, families, seed, own)
+        champion, challenger = drawn.answers(), drawn.answers(skill)
         promoted += gate(challenger, champion, 0)
     return promoted / trials
 
 
 def share_of_histories(photos: int, families: int, gate: Gate, rounds: int, histories: int) -> float:
-    """Return the share of histories in which one of `rounds` equal models, on one test side, is promoted at all."""
+    """Return the share of histories in which one of `rounds` equal models, on one test split, is promoted at all."""
     promoted = 0
     for seed in range(histories):
-        side = DrawnSide(photos, families, seed)
-        champion = side.answers()
-        promoted += any(gate(side.answers(), champion, looks) for looks in range(rounds))
+        drawn = DrawnTestSplit(photos, families, seed)
+        champion = drawn.answers()
+        promoted += any(gate(drawn.answers(), champion, looks) for looks in range(rounds))
     return promoted / histories
 
 
@@ -105,7 +108,9 @@ def skill_for(gain: float) -> float:
     """Return the skill in logits that gains so much mIoU on average."""
 
     def miou(skill: float) -> float:
-        return float(np.mean([DrawnSide(400, 200, seed, _OWN).answers(skill).confusion.miou() for seed in range(4)]))
+        return float(
+            np.mean([DrawnTestSplit(400, 200, seed, _OWN).answers(skill).confusion.miou() for seed in range(4)])
+        )
 
     before, low, high = miou(0), 0.0, 3.0
     for _ in range(12):
@@ -116,22 +121,22 @@ def skill_for(gain: float) -> float:
 
 def detectable_gains(photos: int, families: int, params: Params, trials: int) -> list[float]:
     """Return what the gate says of the gains that test sides of this size can see."""
-    sides = [DrawnSide(photos, families, seed, _OWN) for seed in range(trials)]
-    decisions = [decision_of(side.answers(), side.answers(), 0, params) for side in sides]
+    splits = [DrawnTestSplit(photos, families, seed, _OWN) for seed in range(trials)]
+    decisions = [decision_of(drawn.answers(), drawn.answers(), 0, params) for drawn in splits]
     return [np.inf if decision.detectable_gain is None else decision.detectable_gain for decision in decisions]
 
 
 def anchoring(masks: JitteredMasks, points: float, params: Params, trials: int) -> tuple[float, float, float, float]:
-    """Compare two models on a test side drawn without masks, and on one where people were shown the champion's.
+    """Compare two models on a test split drawn without masks, and on one where people were shown the champion's.
 
     The challenger is better by so many points of mIoU. Return the shares of trials in which it is promoted, blind and
-    anchored, the share in which the blind side can detect such a gain, and the share of those in which it is promoted.
+    anchored, the share in which the blind split can detect such a gain, and the share of those in which it is promoted.
     """
     amplitude, better = (masks.amplitude_for(miou, 1) for miou in (_GOOD, _GOOD + points / 100))
-    families = [str(number // _OF_A_FAMILY) for number in range(_ON_A_SIDE)]
+    families = [str(number // _OF_A_FAMILY) for number in range(_TEST_PHOTOS)]
     blind, anchored, detects = np.zeros((3, trials), bool)
     for seed in range(trials):
-        chosen = np.random.default_rng(seed).choice(len(masks.masks), _ON_A_SIDE, replace=False).tolist()
+        chosen = np.random.default_rng(seed).choice(len(masks.masks), _TEST_PHOTOS, replace=False).tolist()
         truths = [masks.masks[number] for number in chosen]
         champion = masks.answers(chosen, families, amplitude, 2 * seed + 100)
         challenger = masks.answers(chosen, families, better, 2 * seed + 101)
@@ -142,8 +147,8 @@ def anchoring(masks: JitteredMasks, points: float, params: Params, trials: int) 
         ]
         blind[seed], anchored[seed] = (decision.promote for decision in decisions)
         detects[seed] = (decisions[0].detectable_gain or np.inf) <= points / 100
-    seen = float(blind[detects].mean()) if detects.any() else np.nan
-    return float(blind.mean()), float(anchored.mean()), float(detects.mean()), seen
+    where_detected = float(blind[detects].mean()) if detects.any() else np.nan
+    return float(blind.mean()), float(anchored.mean()), float(detects.mean()), where_detected
 
 
 def masks_of(params: Params, count: int) -> tuple[str, JitteredMasks]:
@@ -152,12 +157,12 @@ def masks_of(params: Params, count: int) -> tuple[str, JitteredMasks]:
     folder = os.environ.get("MASKLOOP_CCP")
     if folder:
         source = masked_photos(Path(folder) / "photos", Path(folder) / "masks", Path(folder) / "labels.csv", params)
-        found = [source.truth(name) for name in source.take(0, count)]
+        masks = [source.truth(name) for name in source.take(0, count)]
     else:
-        found = [draw_photo(seed, params.label_ids, size[::-1]).mask for seed in range(count)]
+        masks = [draw_photo(seed, params.label_ids, size[::-1]).mask for seed in range(count)]
     channel_of = np.zeros(256, np.uint8)
     channel_of[list(params.label_ids.values())] = np.arange(1, len(params.label_ids) + 1)
-    small = [cv2.resize(channel_of[mask], size, interpolation=cv2.INTER_NEAREST_EXACT) for mask in found]
+    small = [cv2.resize(channel_of[mask], size, interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
     return "CCP" if folder else "drawn", JitteredMasks(small)
 
 
@@ -165,12 +170,14 @@ def _anchoring(params: Params) -> list[Row]:
     what, masks = masks_of(params, _MASKS)
     rows = []
     for points in (3, 0):
-        blind, anchored, detects, seen = anchoring(masks, points, params, _ANCHORED_TRIALS)
+        blind, anchored, detects, where_detected = anchoring(masks, points, params, _ANCHORED_TRIALS)
         which = f"{points} points better" if points else "equal"
-        metric = f"{which}, promoted, {_ON_A_SIDE} {what} masks of {_ON_A_SIDE // _OF_A_FAMILY} families"
+        metric = f"{which}, promoted, {_TEST_PHOTOS} {what} masks of {_TEST_PHOTOS // _OF_A_FAMILY} families"
         rows.append(Row(metric, 100 * blind, 100 * anchored, None, "%", _ANCHORED_TRIALS))
         if points:
-            rows.append(Row("… where the test side can detect it", 100 * seen, None, None, "%", _ANCHORED_TRIALS))
+            rows.append(
+                Row("… where the test split can detect it", 100 * where_detected, None, None, "%", _ANCHORED_TRIALS)
+            )
             rows.append(Row("… and how often it can", 100 * detects, None, None, "%", _ANCHORED_TRIALS))
     return rows
 

@@ -1,4 +1,4 @@
-"""What people would do with a model's regions, learnt on photos whose masks no model drew any of.
+"""What people would do with a model's regions, learnt on photos whose masks no model drew any part of.
 
 What people do with a region follows from its IoU with the true mask (`params.effort`): they leave it as it is, correct
 it, or delete it. Two logistic models say how likely that is from what the network says of the region;
@@ -58,10 +58,10 @@ def fit_proposals(regions: pd.DataFrame, seconds: Seconds, effort: EffortParams)
 
     Both models are logistic regressions with normal priors, at the mode of the posterior. Every label has an intercept
     of its own around the common one; how far these stray is chosen by the marginal likelihood (Laplace's approximation:
-    Bishop, «Pattern Recognition and Machine Learning», 2006, section 4.5), so a label with little support gets the
-    whole's. Where there are fewer than 20 regions, or all end in the same way, the chance is their share, with one more
-    region that ends in each of three ways by a third. No region at all is shown where `cross_fitted` chances save
-    nothing on these very photos.
+    Bishop, "Pattern Recognition and Machine Learning", 2006, section 4.5), so a label with little support gets the
+    common one. With fewer than 20 regions, or when all end in the same way, the chance is their share, with one more
+    region that ends in each of three ways by a third. No region is shown where `cross_fitted` chances save nothing on
+    these very photos.
     """
     photos = sorted(set(regions["photo"]))
     saved = savings_by_photo(cross_fitted(regions, seconds, effort), photos, seconds, effort)
@@ -92,8 +92,8 @@ def chances_of(regions: pd.DataFrame, proposals: Proposals) -> np.ndarray:
         RegionDescription(label, 0, score, tuple(row))
         for label, score, row in zip(regions["label"], regions["score"], features, strict=True)
     ]
-    chances = [proposals.chances(one) for one in described]
-    return np.array([(one.accepted, one.corrected, one.deleted) for one in chances]).reshape(-1, 3)
+    chances = [proposals.chances(region) for region in described]
+    return np.array([(chance.accepted, chance.corrected, chance.deleted) for chance in chances]).reshape(-1, 3)
 
 
 def savings_by_photo(
@@ -112,9 +112,9 @@ def savings_by_photo(
 
 
 def calibration_error(chances: np.ndarray, happened: np.ndarray, bins: int = 10) -> float:
-    """Return the expected calibration error of (N,) chances 0..1 against what happened, (N,) bool: 0 (honest) to 1.
+    """Return the expected calibration error of (N,) chances 0..1 against what happened, (N,) bool: 0 (calibrated) to 1.
 
-    After Guo et al., «On calibration of modern neural networks», ICML 2017, with bins of equal width.
+    After Guo et al., "On calibration of modern neural networks", ICML 2017, with bins of equal width.
     """
     place = np.minimum((chances * bins).astype(np.intp), bins - 1)
     off = np.bincount(place, chances, bins) - np.bincount(place, happened, bins)
@@ -167,11 +167,11 @@ def _trust(times: np.ndarray, expected: np.ndarray) -> np.ndarray:
 
 def _timed_photos(manifest: pd.DataFrame, effort: EffortParams) -> tuple[np.ndarray, np.ndarray]:
     """Return what was done on each photo that can be counted, (N, 5) as `Seconds` has it, and the seconds, (N,)."""
-    there = manifest.reindex(columns=["lead_time_s", "prediction_version", *_COUNTS])
-    by_hand = there["prediction_version"].astype(object).fillna("").eq("").to_numpy()
-    done = there[list(_COUNTS)].to_numpy(float)
+    table = manifest.reindex(columns=["lead_time_s", "prediction_version", *_COUNTS])
+    by_hand = table["prediction_version"].astype(object).fillna("").eq("").to_numpy()
+    done = table[list(_COUNTS)].to_numpy(float)
     counts = np.column_stack([np.ones(len(done)), np.where(np.isnan(done) & by_hand[:, None], 0, done)])
-    times = there["lead_time_s"].fillna(0).to_numpy(float)
+    times = table["lead_time_s"].fillna(0).to_numpy(float)
     usable = (times > 0) & (times <= effort.longest_s) & np.isfinite(counts).all(1)
     if "annotations" in manifest.columns:
         usable &= np.array([len(uuids) == 1 for uuids in manifest["annotations"]], bool)

@@ -1,9 +1,9 @@
-"""How far figures would move with other photos: the bootstrap over families of photos.
+"""How metrics would vary with other photos: the bootstrap over families of photos.
 
 Photos of one show have clothes, light and labelers in common, so they are no independent evidence: families are drawn
-and never photos (cluster bootstrap: Davison and Hinkley, «Bootstrap methods and their application», 1997, section 3.8;
-Field and Welsh, «Bootstrapping clustered data», J. R. Stat. Soc. B 69, 2007). Intervals hold the middle percentiles
-(Efron and Tibshirani, «An introduction to the bootstrap», 1993). Two models that saw the same photos are compared on
+and never photos (cluster bootstrap: Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8;
+Field and Welsh, "Bootstrapping clustered data", J. R. Stat. Soc. B 69, 2007). Intervals hold the middle percentiles
+(Efron and Tibshirani, "An introduction to the bootstrap", 1993). Two models that saw the same photos are compared on
 the same resamples, so that what is hard for both does not hide a difference.
 """
 

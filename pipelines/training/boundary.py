@@ -1,14 +1,14 @@
-"""Do outlines run where the true outlines run? Two measures of it.
+"""Two measures of how well predicted outlines agree with the true ones.
 
-Boundary F-score: Csurka, Larlus and Perronnin, «What is a good evaluation measure for semantic segmentation?», BMVC
-2013. A boundary pixel is right when the other boundary of its class is within 0.75 % of the photo's diagonal. The
+Boundary F-score: Csurka, Larlus and Perronnin, "What is a good evaluation measure for semantic segmentation?", BMVC
+2013. A boundary pixel is correct when the other boundary of its class is within 0.75 % of the photo's diagonal. The
 score is taken per photo and class, and averaged then.
 
-Boundary IoU: Cheng, Girshick, Dollár, Berg and Kirillov, «Boundary IoU: improving object-centric image segmentation
-evaluation», CVPR 2021. Only the pixels of a mask within 2 % of the diagonal of its contour count, and their IoU is
+Boundary IoU: Cheng, Girshick, Dollár, Berg and Kirillov, "Boundary IoU: improving object-centric image segmentation
+evaluation", CVPR 2021. Only the pixels of a mask within 2 % of the diagonal of its contour count, and their IoU is
 taken over all photos, like that of whole masks.
 
-Pixels whose truth is `IGNORE` count in neither, and no outline runs along them: what is beyond it is unknown there.
+Pixels whose truth is `IGNORE` count in neither, and no outline runs along them: what lies beyond is unknown.
 """
 
 import math
@@ -39,7 +39,7 @@ def count_edges(predicted: np.ndarray, truth: np.ndarray, channels: int) -> np.n
 
 
 def boundary_f(counts: np.ndarray) -> np.ndarray:
-    """Return the F-score per photo and class, (..., C) float64, from counts as `count_edges` gives them, (..., C, 4).
+    """Return the F-score per photo and class, (..., C) float64, from counts as `count_edges` returns them, (..., C, 4).
 
     0 where only one of truth and prediction has a boundary of the class; NaN where neither has.
     """
@@ -61,19 +61,23 @@ def count_bands(predicted: np.ndarray, truth: np.ndarray, channels: int) -> np.n
     reach = max(1, round(BAND * math.hypot(*truth.shape)))
     ignored = truth == IGNORE
     for channel in _seen(predicted, truth, ignored):
-        ours, theirs = (_band(mask == channel, ignored, reach) for mask in (predicted, truth))
-        counts[channel] = (np.count_nonzero(ours & theirs), np.count_nonzero(theirs), np.count_nonzero(ours))
+        predicted_band, true_band = (_band(mask == channel, ignored, reach) for mask in (predicted, truth))
+        counts[channel] = (
+            np.count_nonzero(predicted_band & true_band),
+            np.count_nonzero(true_band),
+            np.count_nonzero(predicted_band),
+        )
     return counts
 
 
 def boundary_iou(counts: np.ndarray) -> np.ndarray:
-    """Return the boundary IoU per class, (..., C) float64, from counts as `count_bands` gives them, (..., C, 3)."""
+    """Return the boundary IoU per class, (..., C) float64, from counts as `count_bands` returns them, (..., C, 3)."""
     both, true, predicted = np.moveaxis(counts.astype(float), -1, 0)
     return ratio(both, true + predicted - both)
 
 
 def _seen(predicted: np.ndarray, truth: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Give the classes in truth or prediction, where the truth is known."""
+    """Return the classes in truth or prediction, where the truth is known."""
     return np.union1d(np.unique(predicted[~ignored]), np.unique(truth[~ignored]))
 
 
@@ -84,14 +88,14 @@ def _edges_of_class(
     margin = math.ceil(reach) + 2
     height = slice(max(0, rows.min() - margin), rows.max() + margin + 1)
     width = slice(max(0, columns.min() - margin), columns.max() + margin + 1)
-    ours, theirs = (_edge(mask[height, width], ignored[height, width]) for mask in (predicted, truth))
-    right = np.count_nonzero(ours & _near(theirs, reach))
-    found = np.count_nonzero(theirs & _near(ours, reach))
-    return np.count_nonzero(ours), right, np.count_nonzero(theirs), found
+    edge, true_edge = (_edge(mask[height, width], ignored[height, width]) for mask in (predicted, truth))
+    near_truth = np.count_nonzero(edge & _near(true_edge, reach))
+    near_prediction = np.count_nonzero(true_edge & _near(edge, reach))
+    return np.count_nonzero(edge), near_truth, np.count_nonzero(true_edge), near_prediction
 
 
 def _edge(mask: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """Give the pixels of a boolean mask that touch a pixel outside of it, what is ignored being neither."""
+    """Return the pixels of a boolean mask that touch a pixel outside of it; ignored pixels are neither."""
     inner = cv2.erode((mask | ignored).astype(np.uint8), _CROSS).astype(bool)
     return mask & ~ignored & ~inner
 
@@ -103,7 +107,7 @@ def _near(edge: np.ndarray, reach: float) -> np.ndarray:
 
 
 def _band(mask: np.ndarray, ignored: np.ndarray, reach: int) -> np.ndarray:
-    """Give the pixels of a boolean mask at most `reach` steps from a pixel outside of it, or of the photo."""
+    """Return the pixels of a boolean mask at most `reach` steps from a pixel outside of it, or of the photo."""
     padded = cv2.copyMakeBorder((mask | ignored).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     steps = cv2.distanceTransform(padded, cv2.DIST_C, 3)[1:-1, 1:-1]
     return mask & ~ignored & (steps <= reach)

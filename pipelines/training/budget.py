@@ -1,8 +1,8 @@
 """How many optimizer steps a training does, and where on its learning-rate schedule each of them stands.
 
 A training is its planned steps. `max_minutes` is a safety net: when the steps that are left do not fit into what is
-left of the minutes, the schedule is planned anew, step by step, so that the learning rate still comes down to nothing
-in time; when they fit again, because the machine has become free, it is planned back up to all of them.
+left of the minutes, the schedule is planned anew, step by step, so that the learning rate still comes down to 0 in
+time; when they fit again, because the machine has become free, all of them are planned again.
 """
 
 import math
@@ -59,7 +59,7 @@ class Schedule:
 
     @property
     def is_over(self) -> bool:
-        """Tell whether the learning rate has come down to nothing."""
+        """Return whether the learning rate has come down to 0."""
         return self.progress >= 1
 
     @property
@@ -124,7 +124,7 @@ class Schedule:
             self._end, self.ended_by = self.done + min(self.left(), self._coming_down()), "patience"
 
     def state(self) -> dict[str, Any]:
-        """Return what a resumed training goes on with."""
+        """Return what a resumed training needs."""
         kept = {name: getattr(self, name) for name in ("done", "progress", "ended_by")}
         return kept | {"end": self._end, "spent": self.spent}
 

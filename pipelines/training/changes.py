@@ -23,7 +23,7 @@ _MOST_FILES = 40
 
 @dataclass(frozen=True)
 class Difference:
-    """One parameter or package that differs; what one side does not have is «–»."""
+    """One parameter or package that differs; "–" stands for what one of both does not have."""
 
     name: str
     champion: str
@@ -32,7 +32,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Changes:
-    """What changed since `champion`: a sentence on the data, parameters, packages, and git's account of the code."""
+    """What changed since `champion`: a sentence on the data, parameters, packages, and the code's `git diff --stat`."""
 
     champion: str
     dataset: str
@@ -46,7 +46,7 @@ def changes_since(
     clone: Workspace,
 ) -> Changes:  # fmt: skip
     """Compare two versions by what their runs hold; the history of `clone` has the code of both."""
-    ours, theirs = (registry.client.get_run(version.run_id).data.tags for version in (challenger, champion))
+    tags, champion_tags = (registry.client.get_run(version.run_id).data.tags for version in (challenger, champion))
     params = (registry.file(champion, "params.yaml"), (training.folder / "params.yaml").read_text(encoding="utf-8"))
     packages = [
         json.loads(registry.file(version, "environment.json") or "{}").get("packages", {})
@@ -57,7 +57,7 @@ def changes_since(
         _change_of_data(champion.dataset, challenger.dataset, published),
         differences(*(yaml.safe_load(text) or {} for text in params)),
         differences(*packages),
-        _change_of_code(clone, theirs.get(REVISION, ""), ours.get(REVISION, training.revision)),
+        _change_of_code(clone, champion_tags.get(REVISION, ""), tags.get(REVISION, training.revision)),
     )
 
 

@@ -1,7 +1,7 @@
-"""The confusion matrix, and the figures of the field that follow from it.
+"""The confusion matrix, and the metrics that follow from it.
 
 A class counts in a mean when the truth or the prediction holds it, as in torchmetrics and mmsegmentation: a class that
-was only imagined has an IoU of 0. Pixels whose truth is `IGNORE` are left out of everything.
+was only predicted has an IoU of 0. Pixels whose truth is `IGNORE` are left out of everything.
 """
 
 import numpy as np
@@ -10,48 +10,48 @@ from pipelines.params import IGNORE
 
 
 def pixels_of(confusions: np.ndarray) -> np.ndarray:
-    """Take from confusion matrices, (..., C, C), each class's pixels: (..., C, 3) that are hit, true and predicted."""
-    hit = np.diagonal(confusions, axis1=-2, axis2=-1)
-    return np.stack([hit, confusions.sum(-1), confusions.sum(-2)], axis=-1)
+    """Return each class's pixels in confusion matrices, (..., C, C): (..., C, 3) true positives, true and predicted."""
+    tp = np.diagonal(confusions, axis1=-2, axis2=-1)
+    return np.stack([tp, confusions.sum(-1), confusions.sum(-2)], axis=-1)
 
 
 def iou_of_pixels(pixels: np.ndarray) -> np.ndarray:
-    """Return the IoU by class, (..., C) float64 in 0..1, from (..., C, 3) pixels; NaN for classes that nobody sees."""
-    hit, true, predicted = np.moveaxis(pixels.astype(float), -1, 0)
-    return ratio(hit, true + predicted - hit)
+    """Return the IoU by class, (..., C) float64 in 0..1, from (..., C, 3) pixels; NaN for absent classes."""
+    tp, true, predicted = np.moveaxis(pixels.astype(float), -1, 0)
+    return ratio(tp, true + predicted - tp)
 
 
-def figures_of_pixels(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return IoU, Dice, precision and recall by class, each (..., C) float64 in 0..1, from pixels as `pixels_of` gives.
+def metrics_of_pixels(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    """Return IoU, Dice, precision and recall by class, each (..., C) float64 in 0..1, from (..., C, 3) pixels.
 
-    With tp pixels hit, fn missed and fp imagined: IoU = tp / (tp + fn + fp), Dice = 2 tp / (2 tp + fn + fp),
-    precision = tp / (tp + fp), recall = tp / (tp + fn). What divides by nothing is NaN: IoU and Dice of a class that
+    With true positives, false negatives and false positives: IoU = tp / (tp + fn + fp), Dice = 2 tp / (2 tp + fn + fp),
+    precision = tp / (tp + fp), recall = tp / (tp + fn). What is undefined is NaN: IoU and Dice of a class that
     neither truth nor prediction hold, recall without truth, precision without prediction.
     """
-    hit, true, predicted = np.moveaxis(pixels.astype(float), -1, 0)
+    tp, true, predicted = np.moveaxis(pixels.astype(float), -1, 0)
     return {
         "iou": iou_of_pixels(pixels),
-        "dice": ratio(2 * hit, true + predicted),
-        "precision": ratio(hit, predicted),
-        "recall": ratio(hit, true),
+        "dice": ratio(2 * tp, true + predicted),
+        "precision": ratio(tp, predicted),
+        "recall": ratio(tp, true),
     }
 
 
 def summary_of_pixels(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the figures of all classes together, each (...) float64 in 0..1, from (..., C, 3) pixels.
+    """Return the metrics of all classes together, each (...) float64 in 0..1, from (..., C, 3) pixels.
 
     `miou` and `mean_dice` are means over the classes in truth or prediction, background included; `miou_foreground`
-    leaves the background, class 0, out. `pixel_accuracy` is the share of pixels that are right, `mean_class_accuracy`
-    the mean recall over the classes in the truth (Long, Shelhamer, Darrell: «Fully convolutional networks for semantic
-    segmentation», CVPR 2015). NaN where there is nothing to average.
+    leaves the background, class 0, out. `pixel_accuracy` is the share of correct pixels, `mean_class_accuracy`
+    the mean recall over the classes in the truth (Long, Shelhamer, Darrell: "Fully convolutional networks for semantic
+    segmentation", CVPR 2015). NaN where there is nothing to average.
     """
-    figures = figures_of_pixels(pixels)
+    metrics = metrics_of_pixels(pixels)
     return {
-        "miou": mean_of_known(figures["iou"]),
-        "miou_foreground": mean_of_known(figures["iou"][..., 1:]),
+        "miou": mean_of_known(metrics["iou"]),
+        "miou_foreground": mean_of_known(metrics["iou"][..., 1:]),
         "pixel_accuracy": ratio(pixels[..., 0].sum(-1).astype(float), pixels[..., 1].sum(-1).astype(float)),
-        "mean_class_accuracy": mean_of_known(figures["recall"]),
-        "mean_dice": mean_of_known(figures["dice"]),
+        "mean_class_accuracy": mean_of_known(metrics["recall"]),
+        "mean_dice": mean_of_known(metrics["dice"]),
     }
 
 
@@ -98,13 +98,13 @@ class Confusion:
             self.matrix += np.bincount(flat, minlength=channels**2).reshape(channels, channels)
             self.photos[np.unique(photo[judged])] += 1
 
-    def figures(self) -> dict[str, np.ndarray]:
-        """Return IoU, Dice, precision and recall by class, as `figures_of_pixels` does: each (C,) float64."""
-        return figures_of_pixels(pixels_of(self.matrix))
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Return IoU, Dice, precision and recall by class, as `metrics_of_pixels` does: each (C,) float64."""
+        return metrics_of_pixels(pixels_of(self.matrix))
 
     def iou(self) -> np.ndarray:
-        """Return intersection over union per class, (C,) float64; NaN for classes that nobody sees."""
-        return self.figures()["iou"]
+        """Return intersection over union per class, (C,) float64; NaN for absent classes."""
+        return self.metrics()["iou"]
 
     def miou(self) -> float:
         """Average the IoU over the classes in truth or prediction, background included; NaN for an empty matrix."""

@@ -76,9 +76,8 @@ class Photos(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
     """Photos at the network's size, decoded once into a file without a name; masks hold channel numbers.
 
     An item is ((3, h, w) float32 normalised, (h, w) int64); pixels around the photo, and those that nobody can name,
-    are `IGNORE`. The file takes h·w·4 bytes per photo on disk and is mapped: the system keeps of it in memory what
-    there is room for, so memory does not grow with the number of photos. It is gone with this object, or with a killed
-    process.
+    are `IGNORE`. The file takes h·w·4 bytes per photo on disk and is mapped: the system caches as much of it as
+    fits, so memory does not grow with the number of photos. The file is gone with this object or its process.
     """
 
     def __init__(self, dataset: Dataset, photos: Sequence[str], card: ModelCard, *, augment: bool) -> None:
@@ -132,15 +131,15 @@ class RepeatFactorSampler:
     """Draws photos so that those with rare labels come up more often; an epoch has as many draws as there are photos.
 
     A photo's weight is √(`repeat` / f) of its rarest label, at least 1, with f the share of photos that show the label:
-    repeat factor sampling, Gupta, Dollár, Girshick: «LVIS» (CVPR 2019). With `repeat` 0 every photo comes once. An
+    repeat factor sampling, Gupta, Dollár, Girshick: "LVIS" (CVPR 2019). With `repeat` 0 every photo comes once. An
     epoch's draws follow from `seed` and the epoch alone, each with a seed of its own: neither a resume nor how far
-    ahead photos are loaded changes them. Processes that train together share them out.
+    ahead photos are loaded changes them. Processes that train together take turns.
     """
 
     def __init__(self, pixels: np.ndarray, repeat: float, seed: int) -> None:
-        there = pixels[:, 1:] > 0
-        rarity = np.sqrt(repeat / np.maximum(there.mean(0), 1e-9))
-        weights = np.where(there, np.maximum(rarity, 1), 1).max(axis=1, initial=1)
+        shows = pixels[:, 1:] > 0
+        rarity = np.sqrt(repeat / np.maximum(shows.mean(0), 1e-9))
+        weights = np.where(shows, np.maximum(rarity, 1), 1).max(axis=1, initial=1)
         self.expected = weights / weights.sum() * len(weights)  # (N,) how often each photo comes in an epoch
         self.seed = seed
 
@@ -172,7 +171,7 @@ class Batches(Sampler[list[Draw]]):
         return max(1, len(self.order) // self.size)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        """Give the batches, the step's after the other's."""
+        """Yield the batch of each step."""
         epoch, place = divmod(self.first, self.per_epoch)
         while True:
             draws = self.order.draws(epoch)

@@ -1,4 +1,4 @@
-"""The floor under every promotion: do a model's masks save people time at all?
+"""The floor of every promotion: do a model's masks save people time at all?
 
 What people would do with the regions of each test photo follows from the truth (`acceptance.savings_by_photo`); the
 chances that decide which regions are shown come from models that did not see the photo's family.
@@ -30,7 +30,7 @@ class Floor:
 
     @property
     def passes(self) -> bool:
-        """Tell whether masks save time: with 90 % confidence, or with few families as it seems."""
+        """Return whether masks save time: with 90 % confidence, or by the estimate alone when families are few."""
         return (self.seconds if self.sure is None else self.sure) > 0
 
     def as_metrics(self) -> dict[str, float]:
@@ -42,13 +42,13 @@ class Floor:
 
     @classmethod
     def from_metrics(cls, values: Mapping[str, float]) -> "Floor | None":
-        """Read what `as_metrics` gave; None where it is lacking, as in evaluations of older versions."""
+        """Read what `as_metrics` returned; None when it is missing, as in evaluations of older versions."""
         if "seconds_saved" not in values:
             return None
         return cls(values["seconds_saved"], *(values.get(f"seconds_saved_{name}") for name in ("low", "high", "sure")))
 
     def __str__(self) -> str:
-        """Say it in a sentence that begins with «its masks»."""
+        """Return it as a clause that begins with "its masks"."""
         verb = "save" if self.seconds > 0 else "cost"
         sure = "" if self.sure is None else f" ({SURE:.0%} sure of {self.sure:+.1f} s)"
         return f"its masks {verb} {abs(self.seconds):.1f} s per photo{sure}"

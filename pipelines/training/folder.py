@@ -20,7 +20,7 @@ from pipelines.params import Params
 from pipelines.segmentation.model import CARD, ClothingModel, load_model
 from pipelines.settings import Settings
 from pipelines.training.evaluate import evaluate, evaluate_model
-from pipelines.training.metrics import figures
+from pipelines.training.metrics import compute_metrics
 from pipelines.training.report import write_folder_page
 from pipelines.training.train import train
 
@@ -29,14 +29,14 @@ _WITH_INTERVAL = ("miou", "miou_foreground", "pixel_accuracy", "mean_class_accur
 
 
 def train_on_folder(source: MaskedPhotos, params: Params, out: Path, *, minutes: float | None = None) -> dict[str, Any]:
-    """Train on the train side of masked photos, evaluate on the test side, and write the model folder `out`.
+    """Train on the train split of masked photos, evaluate on the test split, and write the model folder `out`.
 
     `out` then holds weights.safetensors, model.json, training.json and proposals.json, which `load_model` reads, and
     metrics.json, curves.csv, report.html and report/. `minutes` replaces `train.max_minutes`, the safety net. A
-    training that was killed goes on when it is started again with the same arguments. Return what metrics.json holds.
+    training that was killed resumes when it is started again with the same arguments. Return what metrics.json holds.
 
-    Raises ConfigurationError when `out` holds something else, DatasetError when no photo can be used or no photo falls
-    on the train or the test side, and TrainingError for options that no network can be built with.
+    Raise ConfigurationError when `out` holds something else, DatasetError when no photo can be used or no photo falls
+    in the train or the test split, and TrainingError for options that no network can be built with.
     """
     if out.exists() and any(out.iterdir()) and not ((out / CARD).exists() or (out / "work").exists()):
         raise ConfigurationError(f"{out} holds other files; give --out a new folder")
@@ -68,8 +68,8 @@ def evaluate_on_folder(source: MaskedPhotos, params: Params, model: ClothingMode
     with tempfile.TemporaryDirectory(prefix="maskloop-evaluate-") as scratch:
         dataset = Dataset(Path(scratch))
         photos = sorted(write_dataset(dataset, source, params)["sha256"])
-        found = evaluate_model(model, dataset, photos, params.label_ids)
-        values = figures(found, params.label_ids, params.evaluate.resamples)
+        evaluation = evaluate_model(model, dataset, photos, params.label_ids)
+        values = compute_metrics(evaluation, params.label_ids, params.evaluate.resamples)
     per_class: Mapping[str, Mapping[str, float]] = values["per_class"]
     return {
         "photos": len(photos),
@@ -81,7 +81,7 @@ def evaluate_on_folder(source: MaskedPhotos, params: Params, model: ClothingMode
 def load_named_model(settings: Settings, name: str) -> ClothingModel:
     """Load `models:/NAME@champion` or `models:/NAME/3` from MLflow, or a model folder, to run in 32 bits.
 
-    Raises ModelError when there is no such model.
+    Raise ModelError when there is no such model.
     """
     if not name.startswith("models:/"):
         return load_model(Path(name).expanduser(), reduced_precision=False)
@@ -100,5 +100,5 @@ def load_named_model(settings: Settings, name: str) -> ClothingModel:
 
 
 def _with_interval(values: Mapping[str, float], key: str) -> dict[str, float]:
-    found = {"value": values[key], "low": values.get(f"{key}_low"), "high": values.get(f"{key}_high")}
-    return {name: value for name, value in found.items() if value is not None}
+    evaluation = {"value": values[key], "low": values.get(f"{key}_low"), "high": values.get(f"{key}_high")}
+    return {name: value for name, value in evaluation.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What of a pretrained encoder does not learn."""
+"""Freeze the early part of a pretrained encoder."""
 
 import logging
 
@@ -8,36 +8,40 @@ logger = logging.getLogger(__name__)
 
 
 def freeze(encoder: torch.nn.Module, stride: int, height: int, width: int) -> list[torch.nn.Module]:
-    """Let what makes the encoder's features down to 1/`stride` of a photo's size learn no more; 0: everything learns.
+    """Freeze the parameters of features down to 1/`stride` of a photo's size; with 0 everything learns.
 
     Photos are (height, width) pixels. Early features of a pretrained network are general ones, and their gradients cost
-    the most, being the largest. What no feature depends on, such as a left-over classifier, is no parameter of the
-    training either. Gives the modules to keep in evaluation mode.
+    the most, being the largest. Parameters that no feature depends on, such as those of an unused classifier, are
+    frozen as well. Return the modules to keep in evaluation mode.
     """
-    parameters = [one for one in encoder.parameters() if one.requires_grad]
+    parameters = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     answer = encoder.eval()(torch.zeros(1, 3, height, width))
-    features = [one for one in (answer[0] if isinstance(answer, tuple) else answer) if one.requires_grad]
+    outputs = answer[0] if isinstance(answer, tuple) else answer
+    features = [feature for feature in outputs if feature.requires_grad]
     if not features:
         return [encoder]
-    first_of = {height // one.shape[2]: one for one in reversed(features)}  # by stride
-    early = [one for reduction, one in first_of.items() if reduction <= stride]
-    frozen = {id(one) for one, used in zip(parameters, _reached(features, parameters), strict=True) if not used}
+    first_of = {height // feature.shape[2]: feature for feature in reversed(features)}  # by stride
+    early = [feature for reduction, feature in first_of.items() if reduction <= stride]
+    frozen = {id(parameter) for parameter, used in _used_by(features, parameters) if not used}
     if early:
-        frozen |= {id(one) for one, used in zip(parameters, _reached(early, parameters), strict=True) if used}
-        share = sum(one.numel() for one in parameters if id(one) in frozen) / sum(one.numel() for one in parameters)
+        frozen |= {id(parameter) for parameter, used in _used_by(early, parameters) if used}
+        sizes = {id(parameter): parameter.numel() for parameter in parameters}
+        share = sum(sizes[name] for name in frozen) / sum(sizes.values())
         logger.info("%.0f %% of the encoder's weights do not learn (train.frozen_stride)", 100 * share)
-    for one in parameters:
-        one.requires_grad_(id(one) not in frozen)
+    for parameter in parameters:
+        parameter.requires_grad_(id(parameter) not in frozen)
     encoder.train()
     return [
         module
         for module in encoder.modules()
-        if (own := list(module.parameters())) and not any(one.requires_grad for one in own)
+        if (own := list(module.parameters())) and not any(parameter.requires_grad for parameter in own)
     ]
 
 
-def _reached(features: list[torch.Tensor], parameters: list[torch.nn.Parameter]) -> list[bool]:
-    """Tell for each parameter whether any of the features depends on it."""
-    total = torch.stack([one.float().sum() for one in features]).sum()
+def _used_by(
+    features: list[torch.Tensor], parameters: list[torch.nn.Parameter]
+) -> list[tuple[torch.nn.Parameter, bool]]:
+    """Return each parameter with whether any of the features depends on it."""
+    total = torch.stack([feature.float().sum() for feature in features]).sum()
     gradients = torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
-    return [gradient is not None for gradient in gradients]
+    return [(parameter, gradient is not None) for parameter, gradient in zip(parameters, gradients, strict=True)]

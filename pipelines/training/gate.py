@@ -39,7 +39,7 @@ class ClassVerdict:
 
 @dataclass(frozen=True)
 class Steps:
-    """Optimizer steps of a training, as training.json tells them; `ended_by` is schedule, minutes or patience."""
+    """Optimizer steps of a training, as in training.json; `ended_by` is schedule, minutes or patience."""
 
     done: int
     planned: int
@@ -47,7 +47,7 @@ class Steps:
 
     @property
     def cut_short(self) -> bool:
-        """Tell whether the minutes ended the training before its schedule did."""
+        """Return whether the minutes ended the training before its schedule did."""
         return self.ended_by == "minutes" and self.done < self.planned
 
     @classmethod
@@ -60,9 +60,9 @@ class Steps:
 class Decision:
     """Whether the challenger becomes champion, why, and all that was weighed.
 
-    `photos` of `families` are the test photos both were judged on: no model drew any of their masks, which leaves out
-    `anchored` ones, and neither model trained on them, which leaves out `seen` ones. `looks` counts earlier looks at
-    this test side. `gain` is the difference of mIoU with its 95 % interval, `p` the chance of so large a gain when
+    `photos` of `families` are the test photos both were judged on: no model drew any part of their masks, which leaves
+    out `anchored` ones, and neither model trained on them, which leaves out `seen` ones. `looks` counts earlier looks
+    at this test split. `gain` is the difference of mIoU with its 95 % interval, `p` the chance of so large a gain when
     neither model is better, and `alpha` the level of this look, which p must not exceed; `detectable_gain` is the
     smallest gain found here four times in five. A first model has no champion to be compared with: these are None and
     `classes` empty.
@@ -88,18 +88,18 @@ class Decision:
     steps: Steps | None = None
 
     def facts(self) -> list[tuple[str, str]]:
-        """Return what was weighed beside mIoU and classes, as pairs of a name and a sentence for people."""
+        """Return what was weighed besides mIoU and classes, as pairs of a name and a sentence."""
         left_out = [f"{self.anchored} left out because a model drew part of them"] * bool(self.anchored)
         left_out += [f"{self.seen} left out because one of the models trained on them"] * bool(self.seen)
         facts = [("test photos", "; ".join([f"{self.photos} of {_count(self.families)}", *left_out]))]
         if self.p is not None and self.detectable_gain is not None:
             facts += [
                 (
-                    "chance of such a gain by luck",
+                    "chance of such a gain between equal models",
                     f"p = {self.p:.2g}; at most {self.alpha:.2g} is allowed at this look",
                 ),
-                ("looks at this test side before", str(self.looks)),
-                ("gains seen four times in five", _detectable(self.detectable_gain, self.families, self.alpha)),
+                ("earlier looks at this test split", str(self.looks)),
+                ("gains detected four times in five", _detectable(self.detectable_gain, self.families, self.alpha)),
             ]
         if self.floor:
             facts.append(("people's time", f"{self.floor}: {'enough' if self.floor.passes else 'not enough'}"))
@@ -123,9 +123,9 @@ class Decision:
                 f"| {_cell(self.gain[0], '+')} | {_range(*self.gain[1:])} | |",
             ]
             lines += [
-                f"| {one.name} | {one.photos} | {_cell(one.champion_iou)} | {_cell(one.challenger_iou)} "
-                f"| {_cell(one.challenger_iou - one.champion_iou, '+')} | {_range(one.low, one.high)} | {one.verdict} |"
-                for one in self.classes
+                f"| {row.name} | {row.photos} | {_cell(row.champion_iou)} | {_cell(row.challenger_iou)} "
+                f"| {_cell(row.challenger_iou - row.champion_iou, '+')} | {_range(row.low, row.high)} | {row.verdict} |"
+                for row in self.classes
             ]
         return "\n".join(lines) + "\n"
 
@@ -135,7 +135,7 @@ class Decision:
 
 
 def known_to(cards: Sequence[Mapping[str, int]], labels: Mapping[str, int]) -> set[str]:
-    """Return the labels that all models know, whatever they call them: pixel values are theirs for ever.
+    """Return the labels that all models know, whatever they call them: pixel values never change.
 
     `cards` hold the labels of each model's card, name to pixel value, and `labels` those in force.
     """
@@ -163,8 +163,8 @@ def decide(
     challenger must gain more than `min_gain` mIoU, the gain must be beyond chance at the level of this look, the one
     after `looks` others, and no class with at least `min_class_photos` test photos may lose more than `max_class_drop`
     IoU, unless the interval of its change holds 0. Whatever it gains, and without a champion as well, its masks must
-    save people time (`floor`), its training must not have been cut short (`steps`), and as it is served it must say
-    what it says in 32 bits (`agreement`, or else the evaluation's). `number` is the challenger's version. Raises
+    save people time (`floor`), its training must not have been cut short (`steps`), and as it is served it must agree
+    with itself in 32 bits (`agreement`, or else the evaluation's). `number` is the challenger's version. Raise
     ValueError when the photos are not the same.
     """
     agreement = challenger.agreement if agreement is None else agreement
@@ -173,79 +173,80 @@ def decide(
         anchored=anchored, seen=seen, looks=looks, floor=floor, agreement=agreement, min_agreement=params.min_agreement,
         steps=steps,
     )  # fmt: skip
-    against = _whatever_it_gains(weighed, number)
+    obstacles = _obstacles(weighed, number)
     if champion is None:
         verdict = f"first model: test mIoU {_cell(weighed.challenger_miou)}"
         verdict += f"; {floor}" if floor and floor.passes else ""
-        return replace(weighed, promote=not against, reason="; ".join([verdict, *against]))
+        return replace(weighed, promote=not obstacles, reason="; ".join([verdict, *obstacles]))
     if challenger.photos != champion.photos or challenger.families != champion.families:
         raise ValueError("champion and challenger were evaluated on different photos")
     shared = np.array([channel == 0 or known is None or name in known for channel, name in enumerate(names)])
-    contest = Comparison.of(challenger, champion, shared)
-    compared = _compared(weighed, contest, params)
-    compared = replace(compared, classes=_classes(contest, challenger, names, shared, params))
+    comparison = Comparison.of(challenger, champion, shared)
+    compared = _compared(weighed, comparison, params)
+    compared = replace(compared, classes=_classes(comparison, challenger, names, shared, params))
     verdict, is_better = _verdict(compared, params)
-    reason = "; ".join([verdict, *against, *_unmeasured(compared.classes, params)])
-    return replace(compared, promote=is_better and not against, reason=reason)
+    reason = "; ".join([verdict, *obstacles, *_unmeasured(compared.classes, params)])
+    return replace(compared, promote=is_better and not obstacles, reason=reason)
 
 
-def _whatever_it_gains(weighed: Decision, number: int | None) -> list[str]:
-    """Say what stops a promotion whatever the champion is."""
-    against = []
+def _obstacles(weighed: Decision, number: int | None) -> list[str]:
+    """Return what prevents a promotion whatever the champion is."""
+    obstacles = []
     if not weighed.photos:
-        against.append("no test photo is left to judge it on; label test photos without a model's masks")
+        obstacles.append("no test photo is left to judge it on; label test photos without a model's masks")
     if weighed.floor is None:
-        against.append("what its masks save people is not known; evaluate it again")
+        obstacles.append("the time that its masks save is not known; evaluate it again")
     elif not weighed.floor.passes:
-        against.append(f"not promoted because {weighed.floor}")
+        obstacles.append(f"not promoted because {weighed.floor}")
     if weighed.agreement < weighed.min_agreement:
-        against.append(
-            f"as it is served it says the same as in 32 bits on {weighed.agreement:.1%} of the pixels only "
+        obstacles.append(
+            f"as served it agrees with 32 bits on {weighed.agreement:.1%} of the pixels only "
             f"(needs {weighed.min_agreement:.0%})"
         )
     if weighed.steps and weighed.steps.cut_short:
-        against.append(
+        obstacles.append(
             f"the training was cut short after {weighed.steps.done} of {weighed.steps.planned} steps; "
             f"`maskloop promote {number or 'NUMBER'}` makes it champion all the same"
         )
-    return against
+    return obstacles
 
 
-def _compared(weighed: Decision, contest: Comparison, params: PromoteParams) -> Decision:
-    """Add what a comparison with the champion gives."""
+def _compared(weighed: Decision, comparison: Comparison, params: PromoteParams) -> Decision:
+    """Return the decision with the results of a comparison with the champion."""
     level = level_of_look(weighed.looks, params)
-    ours, theirs = contest.mious()
+    challenger, champion = comparison.mious()
     return replace(
-        weighed, challenger_miou=ours, champion_miou=theirs, gain=(ours - theirs, *contest.gain_interval()),
-        alpha=level, p=contest.p_value(level), detectable_gain=contest.detectable_gain(level),
+        weighed, challenger_miou=challenger, champion_miou=champion,
+        gain=(challenger - champion, *comparison.gain_interval()), alpha=level, p=comparison.p_value(level),
+        detectable_gain=comparison.detectable_gain(level),
     )  # fmt: skip
 
 
 def _verdict(compared: Decision, params: PromoteParams) -> tuple[str, bool]:
-    """Say whether the challenger is better, and that in figures."""
+    """Return a sentence on whether the challenger is better, and whether it is."""
     assert compared.gain is not None and compared.p is not None and compared.detectable_gain is not None
-    figures = f"test mIoU {_cell(compared.challenger_miou)} against the champion's {_cell(compared.champion_miou)}"
+    mious = f"test mIoU {_cell(compared.challenger_miou)} against the champion's {_cell(compared.champion_miou)}"
     if not compared.gain[0] > params.min_gain:
-        return f"no gain: {figures} (needs more than +{params.min_gain:g})", False
+        return f"no gain: {mious} (needs more than +{params.min_gain:g})", False
     if compared.p > compared.alpha:
-        seen = _detectable(compared.detectable_gain, compared.families, compared.alpha)
-        look = f"look {compared.looks + 1} at this test side"
+        detected = _detectable(compared.detectable_gain, compared.families, compared.alpha)
+        look = f"look {compared.looks + 1} at this test split"
         chance = f"p = {compared.p:.2g}, at most {compared.alpha:.2g} at {look}"
-        return f"not beyond chance: {figures} ({chance}); gains seen four times in five: {seen}", False
-    fallen = [f"{one.name} −{one.champion_iou - one.challenger_iou:.2f}" for one in compared.classes
-              if one.verdict == FELL]  # fmt: skip
+        return f"not beyond chance: {mious} ({chance}); gains detected four times in five: {detected}", False
+    fallen = [f"{row.name} −{row.champion_iou - row.challenger_iou:.2f}" for row in compared.classes
+              if row.verdict == FELL]  # fmt: skip
     if fallen:
-        return f"{figures}, but IoU fell by more than {params.max_class_drop:g}: {', '.join(fallen)}", False
-    return f"better: {figures}", True
+        return f"{mious}, but IoU fell by more than {params.max_class_drop:g}: {', '.join(fallen)}", False
+    return f"better: {mious}", True
 
 
 def _classes(
-    contest: Comparison, found: Evaluation, names: Sequence[str], shared: np.ndarray, params: PromoteParams
+    comparison: Comparison, evaluation: Evaluation, names: Sequence[str], shared: np.ndarray, params: PromoteParams
 ) -> tuple[ClassVerdict, ...]:
-    new, old = (iou_of_pixels(one.sum(0)) for one in (contest.challenger, contest.champion))
-    low, high = contest.class_intervals()
-    shown = found.confusions.sum(2) > 0
-    photos, families = shown.sum(0), (by_family(shown.astype(int), found.families) > 0).sum(0)
+    new, old = (iou_of_pixels(pixels.sum(0)) for pixels in (comparison.challenger, comparison.champion))
+    low, high = comparison.class_intervals()
+    shown = evaluation.confusions.sum(2) > 0
+    photos, families = shown.sum(0), (by_family(shown.astype(int), evaluation.families) > 0).sum(0)
     rows = []
     for channel, name in enumerate(names):
         enough = photos[channel] >= ENOUGH_PHOTOS and families[channel] >= ENOUGH_FAMILIES and shared[channel]
@@ -261,28 +262,28 @@ def _classes(
 
 
 def _verdict_on_class(new: float, old: float, low: float, high: float, most: float) -> str:
-    """Say whether a class moved by more than `most`, and by no chance: its interval, if it has one, leaves out 0."""
+    """Return whether a class changed by more than `most` and beyond chance: its interval, if any, leaves out 0."""
     if new - old < -most and not high >= 0:
         return FELL
     return ROSE if new - old > most and not low <= 0 else KEPT
 
 
 def _unmeasured(classes: Sequence[ClassVerdict], params: PromoteParams) -> list[str]:
-    """Name the classes that were not weighed, and why."""
-    thin, foreign = (
-        [one.name for one in classes if one.verdict == verdict] for verdict in (NOT_MEASURED, NOT_COMPARED)
+    """Return notes on the classes that were not weighed, and why."""
+    rare, unknown = (
+        [row.name for row in classes if row.verdict == verdict] for verdict in (NOT_MEASURED, NOT_COMPARED)
     )
-    notes = [f"not measured (under {params.min_class_photos} photos): {', '.join(thin)}"] if thin else []
-    return notes + ([f"not compared (one of the models cannot know them): {', '.join(foreign)}"] if foreign else [])
+    notes = [f"not measured (under {params.min_class_photos} photos): {', '.join(rare)}"] if rare else []
+    return notes + ([f"not compared (one of the models cannot know them): {', '.join(unknown)}"] if unknown else [])
 
 
 def _detectable(gain: float, families: int, level: float) -> str:
-    """Say which gains this test side can see, or how many families of photos it would need."""
+    """Return which gains this test split can detect, or how many families of photos that would need."""
     if level <= 0:
-        return "none: promote.total_error is spent on this test side"
+        return "none: promote.total_error is spent on this test split"
     if families < (needed := max(2, families_for(level))):
         return f"not known with {_count(families)} (needs {needed}); here all must agree on a large gain"
-    return f"+{gain:.3f} and more" if math.isfinite(gain) else "not known, as both models answer all the same"
+    return f"+{gain:.3f} and more" if math.isfinite(gain) else "not known, as both models predict the same"
 
 
 def _count(families: int) -> str:
@@ -298,9 +299,9 @@ def _range(low: float, high: float) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Turn what JSON has no word for into null."""
+    """Return a value with None for NaN and infinity, which JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

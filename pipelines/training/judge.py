@@ -1,4 +1,4 @@
-"""Puts a challenger before the gate: on which photos, against whom, and where it is written what came of it."""
+"""Put a challenger before the gate: compare it with the champion on the test photos, and log what was weighed."""
 
 import json
 import logging
@@ -27,16 +27,16 @@ from pipelines.training.data import clean_photos, families_of, photos_in
 from pipelines.training.evaluate import evaluate_model
 from pipelines.training.floor import Floor, floor_of
 from pipelines.training.gate import Decision, Steps, decide, known_to
-from pipelines.training.report import Contender, write_page
+from pipelines.training.report import Candidate, write_page
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class TestSide:
-    """The test photos: those that contenders are judged on, and how many others there are, by the reason why.
+class TestPhotos:
+    """The photos of the test split: those that candidates are `judged` on, and how many are left out, by the reason.
 
-    `anchored` ones have masks that a model drew parts of; on `seen` ones a contender was trained.
+    `anchored` ones have masks that a model drew parts of; on `seen` ones a candidate was trained.
     """
 
     judged: tuple[str, ...]
@@ -46,7 +46,7 @@ class TestSide:
 
     @property
     def shown(self) -> list[str]:
-        """Return the photos for the report: the judged ones, or all where none can be judged."""
+        """Return the photos for the report: the judged ones, or all when none can be judged."""
         return list(self.judged) or list(self.everything)
 
 
@@ -62,22 +62,18 @@ def judge(
     champion = registry.champion()
     if champion and champion.version == version.version:  # killed between the alias and the note
         return version, version.reason or "why was lost when the run was killed"
-    dataset, contenders = training.dataset_files, [version, champion] if champion else [version]
-    side = divide_test_side(registry, published, dataset, contenders)
+    dataset, compared = training.dataset_files, [version, champion] if champion else [version]
+    photos = choose_test_photos(registry, published, dataset, compared)
     with tempfile.TemporaryDirectory() as scratch:
-        ours = _contend(
-            version, lay_out_network(training.folder, Path(scratch) / "ours"), training.dataset_files, side, params
-        )
-        theirs = (
-            _contend(champion, registry.download(champion, Path(scratch)), training.dataset_files, side, params)
-            if champion
-            else None
-        )
-        decision = _decide(registry, version, training, side, ours, theirs, params)
-        _keep(registry, version, decision, dataset, side, champion, Path(scratch))
+        network = lay_out_network(training.folder, Path(scratch) / "challenger")
+        challenger, opponent = _evaluate(version, network, dataset, photos, params), None
+        if champion:
+            opponent = _evaluate(champion, registry.download(champion, Path(scratch)), dataset, photos, params)
+        decision = _decide(registry, version, training, photos, challenger, opponent, params)
+        _log_gate(registry, version, decision, dataset, photos, champion, Path(scratch))
         changes = changes_since(champion, version, training, registry, published, clone) if champion else None
         page, title = Path(scratch) / REPORT_PAGE, f"trained on {version.dataset}: {training.summary}"
-        write_page(page, dataset, title, decision, ours, theirs, params, changes)
+        write_page(page, dataset, title, decision, challenger, opponent, params, changes)
         registry.log_file(version.run_id, page)
     logger.info(
         "%s: %s: %s", version.served_as, "to be promoted" if decision.promote else "not promoted", decision.reason
@@ -89,23 +85,23 @@ def judge(
     return replace(version, promoted=False, reason=decision.reason), None
 
 
-def divide_test_side(
-    registry: Registry, published: Published, dataset: Dataset, contenders: Sequence[ModelVersion]
-) -> TestSide:
-    """Tell which test photos of a dataset the contenders can be judged on."""
+def choose_test_photos(
+    registry: Registry, published: Published, dataset: Dataset, candidates: Sequence[ModelVersion]
+) -> TestPhotos:
+    """Return the test photos of a dataset that candidates can be judged on, and why others are left out."""
     everything, clean = photos_in(dataset, "test"), clean_photos(dataset, "test")
     learned: set[str] = set()
-    for version in contenders:
+    for version in candidates:
         learned |= photos_learned_from(registry, published, version)
     judged = tuple(photo for photo in clean if photo not in learned)
-    return TestSide(judged, tuple(everything), len(everything) - len(clean), len(clean) - len(judged))
+    return TestPhotos(judged, tuple(everything), len(everything) - len(clean), len(clean) - len(judged))
 
 
 def photos_learned_from(registry: Registry, published: Published, version: ModelVersion) -> set[str]:
-    """Return the photos (sha256) that a version, or one that it started from, was trained on.
+    """Return the photos (SHA-256) that a version, or one that it started from, was trained on.
 
-    The sides of photos hold for ever, except when `split` in params.yaml changes: then photos that were trained on
-    come to stand on the test side. Datasets and versions that are gone are named in the log.
+    Assignments to splits are permanent, except when `split` in params.yaml changes: then photos that were trained on
+    may come into the test split. Datasets and versions that are gone are named in the log.
     """
     ancestors, gone = registry.ancestors(version)
     if gone:
@@ -123,66 +119,67 @@ def photos_learned_from(registry: Registry, published: Published, version: Model
     return photos
 
 
-def _contend(version: ModelVersion, network: Path, dataset: Dataset, side: TestSide, params: Params) -> Contender:
-    """Evaluate a version in 32 bits, as every figure is."""
+def _evaluate(version: ModelVersion, network: Path, dataset: Dataset, photos: TestPhotos, params: Params) -> Candidate:
+    """Evaluate a version in 32 bits, as all metrics are taken."""
     model = load_model(network, min_region_share=params.prelabel.min_region_share, reduced_precision=False)
-    return Contender(version.served_as, model, evaluate_model(model, dataset, side.shown, params.label_ids))
+    return Candidate(version.served_as, model, evaluate_model(model, dataset, photos.shown, params.label_ids))
 
 
 def _decide(
-    registry: Registry, version: ModelVersion, training: Training, side: TestSide, ours: Contender,
-    theirs: Contender | None, params: Params,
+    registry: Registry, version: ModelVersion, training: Training, photos: TestPhotos, challenger: Candidate,
+    champion: Candidate | None, params: Params,
 ) -> Decision:  # fmt: skip
-    figures = json.loads((training.folder / METRICS).read_text(encoding="utf-8"))
-    cards = [one.model.card.labels for one in (ours, theirs) if one]
+    metrics = json.loads((training.folder / METRICS).read_text(encoding="utf-8"))
+    cards = [candidate.model.card.labels for candidate in (challenger, champion) if candidate]
     return decide(
-        ours.found.on(side.judged),
-        theirs.found.on(side.judged) if theirs else None,
+        challenger.evaluation.on(photos.judged),
+        champion.evaluation.on(photos.judged) if champion else None,
         ["background", *params.label_ids],
         params.promote,
-        looks=registry.looks_at(families_of(training.dataset_files, side.judged), before=version),
+        looks=registry.looks_at(families_of(training.dataset_files, photos.judged), before=version),
         known=known_to(cards, params.label_ids),
-        floor=_floor(ours, training.dataset_files, side, figures, params),
+        floor=_floor(challenger, training.dataset_files, photos, metrics, params),
         steps=Steps.from_json(training.steps) if training.steps else None,
-        agreement=figures.get("served_agreement"),
-        anchored=side.anchored,
-        seen=side.seen,
+        agreement=metrics.get("served_agreement"),
+        anchored=photos.anchored,
+        seen=photos.seen,
         number=version.version,
     )
 
 
 def _floor(
-    ours: Contender, dataset: Dataset, side: TestSide, figures: Mapping[str, Any], params: Params
+    challenger: Candidate, dataset: Dataset, photos: TestPhotos, metrics: Mapping[str, Any], params: Params
 ) -> Floor | None:
-    """Give what the challenger's masks save on the photos it is judged on; None when there are none."""
-    if not side.judged:
+    """Return what the challenger's masks save on the photos that it is judged on; None when there are none."""
+    if not photos.judged:
         return None
-    if not side.seen:
-        return Floor.from_metrics(figures)  # the evaluation was on these very photos
-    found, seconds = ours.found.on(side.judged), estimate_seconds(dataset.manifest(), params.effort)
-    regions = cross_fitted(found.regions, seconds, params.effort)
-    saved = savings_by_photo(regions, found.photos, seconds, params.effort)
-    return floor_of(saved, found.families, params.evaluate.resamples)
+    if not photos.seen:
+        return Floor.from_metrics(metrics)  # the stage evaluated it on these very photos
+    evaluation = challenger.evaluation.on(photos.judged)
+    seconds = estimate_seconds(dataset.manifest(), params.effort)
+    regions = cross_fitted(evaluation.regions, seconds, params.effort)
+    saved = savings_by_photo(regions, evaluation.photos, seconds, params.effort)
+    return floor_of(saved, evaluation.families, params.evaluate.resamples)
 
 
-def _keep(
-    registry: Registry, version: ModelVersion, decision: Decision, dataset: Dataset, side: TestSide,
+def _log_gate(
+    registry: Registry, version: ModelVersion, decision: Decision, dataset: Dataset, photos: TestPhotos,
     champion: ModelVersion | None, scratch: Path,
 ) -> None:  # fmt: skip
-    """Write what was weighed to the version and its run, before the decision itself."""
+    """Log what was weighed with the version and its run, before the decision itself is noted."""
     path = scratch / GATE_FILE
-    looked = {
+    look = {
         "challenger": version.served_as,
         "champion": champion.served_as if champion else "",
-        "compared": champion is not None and version.is_complete,  # nothing could come of any other look
-        "test_families": sorted(set(families_of(dataset, side.judged))),
+        "compared": champion is not None and version.is_complete,  # no other look could lead to a promotion
+        "test_families": sorted(set(families_of(dataset, photos.judged))),
     }
-    path.write_text(json.dumps(looked | json.loads(decision.as_json()), indent=1) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(look | json.loads(decision.as_json()), indent=1) + "\n", encoding="utf-8")
     registry.log_file(version.run_id, path)
     if decision.detectable_gain is not None:
         manifest = dataset.manifest()
-        division = str(manifest["division"].iloc[0]) if "division" in manifest.columns else ""
-        registry.tag(version, {DETECTABLE: f"{decision.detectable_gain:.4f}", SPLIT_CONFIG: division})
+        split_config = str(manifest["division"].iloc[0]) if "division" in manifest.columns else ""
+        registry.tag(version, {DETECTABLE: f"{decision.detectable_gain:.4f}", SPLIT_CONFIG: split_config})
     if decision.champion_miou is not None and decision.gain:
         gain, low, high = decision.gain
         names = ("champion_test_miou", "gain", "gain_low", "gain_high")

@@ -1,4 +1,4 @@
-"""A training's figures in MLflow while it runs: best effort, in a thread of its own, never in the training's way."""
+"""A training's metrics in MLflow while it runs: best effort, in a thread of its own, for which no training waits."""
 
 import logging
 import os
@@ -10,18 +10,18 @@ from types import TracebackType
 
 logger = logging.getLogger(__name__)
 _LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1"}
-_FAREWELL_S = 15  # that the end of a training waits, at most, for figures that are on their way
+_CLOSE_TIMEOUT_S = 15  # for metrics that are not sent yet when a training ends
 
 
 class LiveLog:
-    """Sends figures to the run that MLFLOW_RUN_ID names, if it names one; MLFLOW_TRACKING_URI says where it is.
+    """Sends metrics to the run that MLFLOW_RUN_ID names, if it names one, at MLFLOW_TRACKING_URI.
 
     What cannot be sent is dropped, and the log says so once.
     """
 
     def __init__(self) -> None:
         self._run_id = os.environ.get("MLFLOW_RUN_ID", "")
-        self._figures: SimpleQueue[tuple[int, int, Mapping[str, float]] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[int, int, Mapping[str, float]] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._send_all, daemon=True)
 
     def __enter__(self) -> "LiveLog":
@@ -33,30 +33,30 @@ class LiveLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._run_id:
-            self._figures.put(None)
-            self._thread.join(_FAREWELL_S)
+            self._queue.put(None)
+            self._thread.join(_CLOSE_TIMEOUT_S)
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Send figures of an optimizer step with the time of now; those that are not numbers are left out."""
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Send metrics of an optimizer step with the current time; NaN is left out."""
         if self._run_id:
-            known = {name: float(value) for name, value in figures.items() if value == value}  # NaN equals nothing
-            self._figures.put((int(time.time() * 1000), step, known))
+            known = {name: float(value) for name, value in metrics.items() if value == value}  # NaN equals nothing
+            self._queue.put((int(time.time() * 1000), step, known))
 
     def _send_all(self) -> None:
-        complained = False
-        while (figures := self._figures.get()) is not None:
+        warned = False
+        while (metrics := self._queue.get()) is not None:
             try:
-                self._send(*figures)
+                self._send(*metrics)
             except Exception as error:  # whatever MLflow, its client or the network raise: the training goes on
-                if not complained:
-                    logger.warning("MLflow does not take the figures of this training: %s", error)
-                complained = True
+                if not warned:
+                    logger.warning("metrics of this training cannot be logged in MLflow: %s", error)
+                warned = True
 
-    def _send(self, time_ms: int, step: int, figures: Mapping[str, float]) -> None:
+    def _send(self, time_ms: int, step: int, metrics: Mapping[str, float]) -> None:
         for name, value in _LIMITS.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
         from mlflow.entities import Metric
 
-        metrics = [Metric(name, value, time_ms, step) for name, value in figures.items()]
-        MlflowClient(os.environ.get("MLFLOW_TRACKING_URI")).log_batch(self._run_id, metrics=metrics)
+        entities = [Metric(name, value, time_ms, step) for name, value in metrics.items()]
+        MlflowClient(os.environ.get("MLFLOW_TRACKING_URI")).log_batch(self._run_id, metrics=entities)

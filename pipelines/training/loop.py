@@ -1,7 +1,7 @@
 """The optimizer steps of a training, one after the other: losses, averages, validations, checkpoints.
 
 A step's photos, augmentation and dropout follow from the seed and the step's number alone, and a checkpoint holds
-everything else, so a training that was killed goes on as if it had not been.
+everything else, so a training that was killed resumes as if it had not been.
 """
 
 import logging
@@ -89,7 +89,7 @@ class Loop:
         return learner
 
     def run(self, checkpoint: Path) -> None:
-        """Train to the end; raises TrainingError at the first loss that is not finite."""
+        """Train to the end; raise TrainingError at the first loss that is not finite."""
         self._resume(checkpoint)
         batches, saved_at = self._load(self._steps_before + self._schedule.done), time.monotonic()
         while not self._schedule.is_over:
@@ -109,7 +109,7 @@ class Loop:
                 saved_at = time.monotonic()
 
     def _load(self, first: int) -> Iterator[Batch]:
-        """Give the batches from a step on."""
+        """Return the batches from a step on."""
         batches = Batches(self._batches.order, self._batches.size, first)
         workers = _WORKERS if self._device.type == "cuda" else 0
         return iter(DataLoader(self._photos, batch_sampler=batches, num_workers=workers, pin_memory=workers > 0))
@@ -122,7 +122,7 @@ class Loop:
         return self._learner.params.lr * scale
 
     def _step(self, photos: torch.Tensor, masks: torch.Tensor) -> float:
-        """Learn from one batch; gives the seconds of the forward pass."""
+        """Learn from one batch; return the seconds of the forward pass."""
         params, begun = self._learner.params, time.monotonic()
         torch.manual_seed(hash((params.seed, self._steps_before + self._schedule.done, self._rank)))  # of dropout
         photos = photos.to(self._device, memory_format=torch.channels_last, non_blocking=True)
@@ -177,14 +177,14 @@ class Loop:
         elif self._patience and math.isfinite(miou) and schedule.done - self._best_step >= self._patience:
             schedule.come_down()
         if self._rank == 0:
-            self._tell(row)
+            self._log(row)
 
-    def _tell(self, row: dict[str, float]) -> None:
-        """Tell the log and MLflow how far the training is."""
+    def _log(self, row: dict[str, float]) -> None:
+        """Log the progress of the training, in MLflow as well."""
         schedule, step = self._schedule, int(row["step"])
         planned = self._steps_before + schedule.planned
-        figures = {name: row[name] for name in ("train_loss", "val_miou", "learning_rate")}
-        self._live.log(step, figures | {"steps_done": step, "steps_planned": planned})
+        metrics = {name: row[name] for name in ("train_loss", "val_miou", "learning_rate")}
+        self._live.log(step, metrics | {"steps_done": step, "steps_planned": planned})
         left = schedule.left() if not schedule.is_over else 0
         logger.info(
             "%d / %d steps: loss %.3f, val mIoU %.3f, %.0f min left%s", step, planned, row["train_loss"],
@@ -256,9 +256,9 @@ class Loop:
 
 
 def moving_average(decay: float, average: torch.Tensor, now: torch.Tensor, steps: torch.Tensor | int) -> torch.Tensor:
-    """Move the average towards the weights of now; at first faster, so that a short training forgets how it began.
+    """Move the average towards the current weights; faster at first, so that initial weights weigh little in the end.
 
     The decay after n steps is at most (1 + n) / (10 + n), as in TensorFlow's ExponentialMovingAverage.
     """
-    here = min(decay, (1 + float(steps)) / (10 + float(steps)))
-    return average + (1 - here) * (now - average)  # in this form what does not learn stays exactly as it is
+    current = min(decay, (1 + float(steps)) / (10 + float(steps)))
+    return average + (1 - current) * (now - average)  # in this form frozen weights stay exactly as they are

@@ -30,7 +30,7 @@ def segmentation_loss(logits: torch.Tensor, masks: torch.Tensor, weights: torch.
     """Return weighted cross-entropy, plus with `dice` the Dice loss averaged over the classes in the batch.
 
     `logits` is (N, C, h, w) float32, `masks` (N, h, w) int64 channel numbers or `IGNORE`, whose pixels do not count,
-    `weights` (C,) float32. Dice after Milletari et al., «V-Net» (2016), with plain sums; both come from one softmax
+    `weights` (C,) float32. Dice after Milletari et al., "V-Net" (2016), with plain sums; both come from one softmax
     and no one-hot mask, which takes half the time of the two losses of torch and segmentation-models-pytorch.
     """
     classes = len(weights)
@@ -98,7 +98,7 @@ class Learner(torch.nn.Module):
     def renew_statistics(self, batches: Iterable[Batch]) -> None:
         """Count anew what batch normalisations expect, as the averaged weights never saw a batch themselves.
 
-        After Izmailov et al., «Averaging weights leads to wider optima and better generalization» (UAI 2018). It also
+        After Izmailov et al., "Averaging weights leads to wider optima and better generalization" (UAI 2018). It also
         lets a training of a few steps end with statistics of its photos and not of how it began. What is frozen stays.
         """
         kept = {id(module) for frozen in self._frozen for module in frozen.modules()}

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: overlays of truth and predictions, the confusion matrix, calibration, learning curves."""
+"""Plots of an evaluation: overlays of truth and predictions, the confusion matrix, calibration, learning curves."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ def draw_overlays(
 
 
 def draw_sheet(dataset: Dataset, sha256: str, models: Sequence[ClothingModel], params: Params) -> bytes:
-    """Draw a photo, its truth, and what each model says, side by side; return a JPEG."""
+    """Draw a photo, its truth, and the mask of each model, side by side; return a JPEG."""
     photo, truth = dataset.read_image(sha256), dataset.read_mask(sha256)
     masks = [truth, *(model.index_mask(photo) for model in models)]
     sheet = np.concatenate([_fit(panel) for panel in (photo, *(paint(photo, mask, params) for mask in masks))], axis=1)
@@ -54,7 +54,7 @@ def draw_curves(curves: pd.DataFrame, path: Path) -> None:
 
 
 def paint(photo: np.ndarray, index_mask: np.ndarray, params: Params, opacity: float = 0.6) -> np.ndarray:
-    """Lay label colours over a (H, W, 3) uint8 RGB photo; names stand on their regions."""
+    """Return a (H, W, 3) uint8 RGB photo with label colours over it; names are written on their regions."""
     colors = np.zeros((256, 3), np.float32)
     for label in params.labels:
         colors[label.id] = [int(label.color[i : i + 2], 16) for i in (1, 3, 5)]
@@ -69,9 +69,9 @@ def paint(photo: np.ndarray, index_mask: np.ndarray, params: Params, opacity: fl
     return painted
 
 
-def _fit(picture: np.ndarray) -> np.ndarray:
-    width = round(picture.shape[1] * _PHOTO_HEIGHT / picture.shape[0])
-    return cv2.resize(picture, (width, _PHOTO_HEIGHT), interpolation=cv2.INTER_AREA)
+def _fit(panel: np.ndarray) -> np.ndarray:
+    width = round(panel.shape[1] * _PHOTO_HEIGHT / panel.shape[0])
+    return cv2.resize(panel, (width, _PHOTO_HEIGHT), interpolation=cv2.INTER_AREA)
 
 
 def draw_confusion(confusion: Confusion, names: list[str], path: Path) -> None:
@@ -93,16 +93,17 @@ def draw_confusion(confusion: Confusion, names: list[str], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def draw_calibration(found: Evaluation, path: Path) -> None:
-    """Draw how often pixels are right against how probable the model said they are, and how many it said that of."""
-    pixels, promised, right = found.certainty.sum(0).T
-    said = pixels > 0
+def draw_calibration(evaluation: Evaluation, path: Path) -> None:
+    """Draw a reliability diagram: accuracy against confidence by bin, and the share of pixels in each bin."""
+    pixels, confidence, correct = evaluation.confidence_bins.sum(0).T
+    filled = pixels > 0
     figure = Figure(figsize=(6, 4), layout="constrained")
-    honest, amount = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    honest.plot([0, 1], [0, 1], color="tab:gray", linewidth=1, label="honest")
-    honest.plot(promised[said] / pixels[said], right[said] / pixels[said], "o-", color="tab:blue", label="model")
-    honest.set(ylabel="share of pixels that are right", ylim=(0, 1))
-    honest.legend(loc="upper left", frameon=False)
+    accuracy, amount = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    accuracy.plot([0, 1], [0, 1], color="tab:gray", linewidth=1, label="perfectly calibrated")
+    mean_confidence = confidence[filled] / pixels[filled]
+    accuracy.plot(mean_confidence, correct[filled] / pixels[filled], "o-", color="tab:blue", label="model")
+    accuracy.set(ylabel="accuracy (share of pixels)", ylim=(0, 1))
+    accuracy.legend(loc="upper left", frameon=False)
     amount.bar((np.arange(BINS) + 0.5) / BINS, 100 * pixels / max(1, pixels.sum()), width=0.9 / BINS, color="tab:gray")
-    amount.set(xlabel="probability of what was predicted", ylabel="% of pixels", xlim=(0, 1))
+    amount.set(xlabel="confidence (probability of the predicted class)", ylabel="% of pixels", xlim=(0, 1))
     figure.savefig(path, dpi=110)

@@ -1,7 +1,7 @@
 """DVC stage `train`: fit the network of params.yaml on the train split; writes model/ and curves.csv.
 
 A training is its optimizer steps: the same parameters, photos and processor give the same bytes, whatever else the
-machine does meanwhile, unless `max_minutes` cuts it short. Checkpoints lie in training/ meanwhile.
+machine does meanwhile, unless `max_minutes` cuts it short. Checkpoints are in training/ meanwhile.
 """
 
 import ctypes
@@ -162,7 +162,7 @@ def keep_freed_memory() -> None:
 
 
 def _key(dataset: Dataset, params: Params) -> str:
-    """Name a training by all that it depends on: parameters, photos, masks, the network it goes on from, and code."""
+    """Return a hash of all that a training depends on: parameters, photos, masks, start and code."""
     parts = [training_code(), dataset.path(MANIFEST).read_bytes(), repr(params.train).encode()]
     parts.append(repr(params.label_ids).encode())
     parts += [path.read_bytes() for path in sorted(dataset.path(START).glob("[!.]*"))]

@@ -30,10 +30,9 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """A dataset in the current folder, so that tests may call it `Dataset(Path())`; gives its photos by split."""
-    monkeypatch.chdir(tmp_path)
-    dataset, rows = Dataset(Path()), []
+def dataset(tmp_path: Path) -> Dataset:
+    """A dataset of drawn photos, as many in each split as `SPLITS` says."""
+    dataset, rows = Dataset(tmp_path), []
     masks: dict[str, dict[str, bytes]] = {}
     for seed, split in enumerate(split for split, count in SPLITS.items() for _ in range(count)):
         photo, mask = draw(seed)
@@ -45,7 +44,14 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, list
     for shard, of_shard in masks.items():
         dataset.masks.write_shard(shard, of_shard)
     dataset.write_table(MANIFEST, pd.DataFrame(rows))
-    return {split: sorted(row["sha256"] for row in rows if row["split"] == split) for split in SPLITS}
+    return dataset
+
+
+@pytest.fixture
+def splits(dataset: Dataset) -> dict[str, list[str]]:
+    """The dataset's photos by split."""
+    table = dataset.manifest()
+    return {split: sorted(table.loc[table["split"] == split, "sha256"]) for split in SPLITS}
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What people would do with regions: chances are honest on families never seen, and what pays never costs time."""
+"""What people would do with regions: chances are calibrated on families never seen, and what pays never costs time."""
 
 from dataclasses import astuple
 
@@ -83,7 +83,7 @@ def test_a_model_that_sees_nothing_gives_a_table_without_rows() -> None:
     assert savings_by_photo(cross_fitted(table, SECONDS, EFFORT), ["a", "b"], SECONDS, EFFORT).tolist() == [0, 0]
 
 
-def test_chances_are_honest_on_photos_never_seen() -> None:
+def test_chances_are_calibrated_on_photos_never_seen() -> None:
     seen, unseen = regions(150, 0), regions(400, 1)
 
     chances = chances_of(unseen, fit_proposals(seen, SECONDS, EFFORT))
@@ -135,7 +135,7 @@ def test_a_feature_that_never_changes_tells_nothing() -> None:
     assert fitted.acceptable.slopes[FEATURES.index("area")] == pytest.approx(0, abs=1e-6)
 
 
-def test_a_feature_that_tells_everything_is_believed_within_reason() -> None:
+def test_a_feature_that_separates_perfectly_keeps_finite_weights() -> None:
     table = regions(100, 6)
     table["overlap"] = table["iou"]
 
@@ -150,7 +150,7 @@ def test_chances_come_from_models_that_never_saw_the_family() -> None:
     own = table["family"] == "family-4"
     changed = table.assign(iou=np.where(own, 1 - table["iou"], table["iou"]))
 
-    before, after = (cross_fitted(one, SECONDS, EFFORT) for one in (table, changed))
+    before, after = (cross_fitted(rows, SECONDS, EFFORT) for rows in (table, changed))
 
     names = ["accepted", "corrected", "deleted"]
     assert np.array_equal(before.loc[own, names], after.loc[own, names])
@@ -159,9 +159,9 @@ def test_chances_come_from_models_that_never_saw_the_family() -> None:
 
 
 def test_of_a_single_family_nothing_is_known() -> None:
-    found = cross_fitted(regions(2, 8).assign(family="only"), SECONDS, EFFORT)
+    fitted = cross_fitted(regions(2, 8).assign(family="only"), SECONDS, EFFORT)
 
-    assert found[["accepted", "corrected", "deleted"]].to_numpy() == pytest.approx(1 / 3)
+    assert fitted[["accepted", "corrected", "deleted"]].to_numpy() == pytest.approx(1 / 3)
 
 
 def test_what_is_shown_follows_from_chances_and_what_it_saves_from_the_iou() -> None:
@@ -174,26 +174,26 @@ def test_what_is_shown_follows_from_chances_and_what_it_saves_from_the_iou() -> 
 
 
 def test_showing_what_pays_saves_more_than_showing_everything() -> None:
-    found = cross_fitted(regions(300, 9, level=-0.3), SECONDS, EFFORT)
-    photos = found["photo"].unique().tolist()
-    everything = found.assign(accepted=1.0, corrected=0.0, deleted=0.0)
+    fitted = cross_fitted(regions(300, 9, level=-0.3), SECONDS, EFFORT)
+    photos = fitted["photo"].unique().tolist()
+    everything = fitted.assign(accepted=1.0, corrected=0.0, deleted=0.0)
 
-    pays, all_shown = (savings_by_photo(one, photos, SECONDS, EFFORT).mean() for one in (found, everything))
+    pays, all_shown = (savings_by_photo(rows, photos, SECONDS, EFFORT).mean() for rows in (fitted, everything))
 
     assert pays > max(0, all_shown)
 
 
-def test_a_hopeless_model_shows_nothing() -> None:
-    found = cross_fitted(regions(40, 10, level=-1), SECONDS, EFFORT)
+def test_a_model_whose_regions_save_nothing_shows_none() -> None:
+    fitted = cross_fitted(regions(40, 10, level=-1), SECONDS, EFFORT)
 
-    assert savings_by_photo(found, found["photo"].unique().tolist(), SECONDS, EFFORT).tolist() == [0] * 40
+    assert savings_by_photo(fitted, fitted["photo"].unique().tolist(), SECONDS, EFFORT).tolist() == [0] * 40
 
 
 def test_what_showing_saved_by_chances_of_other_families_is_kept_with_the_chances() -> None:
     table = regions(100, 11)
-    found = cross_fitted(table, SECONDS, EFFORT)
+    fitted = cross_fitted(table, SECONDS, EFFORT)
 
-    saved = savings_by_photo(found, found["photo"].unique().tolist(), SECONDS, EFFORT).mean()
+    saved = savings_by_photo(fitted, fitted["photo"].unique().tolist(), SECONDS, EFFORT).mean()
 
     assert fit_proposals(table, SECONDS, EFFORT).saved_per_photo == pytest.approx(saved)
     assert saved > 0
@@ -241,11 +241,11 @@ def people(photos: int, seconds: Seconds, seed: int, *, noise: float = 0.15) -> 
     "truth", [Seconds(9, 1.6, 14, 2.4, 32), Seconds(4, 0.8, 6, 1.0, 14), Seconds(8, 1.2, 9, 1.8, 20)], ids=str
 )
 def test_people_who_take_other_seconds_are_recovered(truth: Seconds, seed: int) -> None:
-    found = estimate_seconds(people(400, truth, seed), EFFORT)
+    estimate = estimate_seconds(people(400, truth, seed), EFFORT)
 
-    assert astuple(found)[2:] == pytest.approx(astuple(truth)[2:], rel=0.15)
+    assert astuple(estimate)[2:] == pytest.approx(astuple(truth)[2:], rel=0.15)
     # Looking and accepting come with every photo and are told apart least: what counts is their sum.
-    assert found.look + 2 * found.accept == pytest.approx(truth.look + 2 * truth.accept, rel=0.15)
+    assert estimate.look + 2 * estimate.accept == pytest.approx(truth.look + 2 * truth.accept, rel=0.15)
 
 
 def test_few_photos_change_almost_nothing() -> None:
@@ -267,10 +267,10 @@ def test_what_people_never_did_keeps_its_proportion_to_the_rest() -> None:
     by_hand = people(400, Seconds(9, 1, 9, 1.5, 33), 1)
     by_hand = by_hand[by_hand["prediction_version"] == ""]
 
-    found = estimate_seconds(by_hand, EFFORT)
+    estimate = estimate_seconds(by_hand, EFFORT)
 
-    assert found.draw == pytest.approx(33, rel=0.1)
-    assert found.correct / SECONDS.correct == pytest.approx(1.5, rel=0.15)
+    assert estimate.draw == pytest.approx(33, rel=0.1)
+    assert estimate.correct / SECONDS.correct == pytest.approx(1.5, rel=0.15)
 
 
 def test_breaks_imports_and_work_of_several_people_do_not_count() -> None:
@@ -288,18 +288,18 @@ def test_far_out_times_move_little() -> None:
     table = people(200, SECONDS, 3)
     table.loc[:9, "lead_time_s"] = 1700.0
 
-    found = estimate_seconds(table, EFFORT)
+    estimate = estimate_seconds(table, EFFORT)
 
-    assert found.draw == pytest.approx(SECONDS.draw, rel=0.1)
-    assert found.correct == pytest.approx(SECONDS.correct, rel=0.15)
+    assert estimate.draw == pytest.approx(SECONDS.draw, rel=0.1)
+    assert estimate.correct == pytest.approx(SECONDS.correct, rel=0.15)
 
 
 def test_no_seconds_leave_all_reason() -> None:
     hurried = people(1000, SECONDS, 4).assign(lead_time_s=0.1)
 
-    found = estimate_seconds(hurried, EFFORT)
+    estimate = estimate_seconds(hurried, EFFORT)
 
-    assert astuple(found) == pytest.approx([value / 4 for value in astuple(SECONDS)])
+    assert astuple(estimate) == pytest.approx([value / 4 for value in astuple(SECONDS)])
 
 
 def test_things_that_cost_nothing_by_the_parameters_are_allowed() -> None:

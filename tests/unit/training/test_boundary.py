@@ -15,18 +15,18 @@ from pipelines.training.boundary import BAND, TOLERANCE, boundary_f, boundary_io
 CROSS, SQUARE = ndimage.generate_binary_structure(2, 1), np.ones((3, 3), bool)
 
 
-def square(size: int, at: int, side: int, value: int = 1) -> np.ndarray:
+def square(size: int, at: int, length: int, value: int = 1) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
-    mask[at : at + side, at : at + side] = value
+    mask[at : at + length, at : at + length] = value
     return mask
 
 
 def blobs(random: np.random.Generator, shape: tuple[int, int], classes: int, ignore: float) -> np.ndarray:
     """A map of smooth regions, some of which reach the edge of the photo; a share of it is ignored."""
     heights = [ndimage.gaussian_filter(random.normal(size=shape), min(shape) / 9) for _ in range(classes)]
-    found = np.argmax(heights, axis=0).astype(np.uint8)
+    mask = np.argmax(heights, axis=0).astype(np.uint8)
     unknown = ndimage.gaussian_filter(random.normal(size=shape), min(shape) / 12)
-    return np.where(unknown > np.quantile(unknown, 1 - ignore), IGNORE, found).astype(np.uint8) if ignore else found
+    return np.where(unknown > np.quantile(unknown, 1 - ignore), IGNORE, mask).astype(np.uint8) if ignore else mask
 
 
 def slow_edges(predicted: np.ndarray, truth: np.ndarray, channel: int) -> list[int]:
@@ -37,9 +37,9 @@ def slow_edges(predicted: np.ndarray, truth: np.ndarray, channel: int) -> list[i
         edges.append(mask & ~ndimage.binary_erosion(mask | ~known, CROSS, border_value=1))
     reach = max(1.0, TOLERANCE * math.hypot(*truth.shape))
     counts = []
-    for one, other in (edges, edges[::-1]):
+    for edge, other in (edges, edges[::-1]):
         far = ndimage.distance_transform_edt(~other) if other.any() else np.full(other.shape, np.inf)
-        counts += [int(one.sum()), int((one & (far <= reach)).sum())]
+        counts += [int(edge.sum()), int((edge & (far <= reach)).sum())]
     return counts
 
 
@@ -50,8 +50,8 @@ def slow_bands(predicted: np.ndarray, truth: np.ndarray, channel: int) -> list[i
     bands = []
     for mask in ((predicted == channel) & known, (truth == channel) & known):
         bands.append(mask & ~ndimage.binary_erosion(mask | ~known, SQUARE, iterations=times, border_value=0))
-    ours, theirs = bands
-    return [int((ours & theirs).sum()), int(theirs.sum()), int(ours.sum())]
+    predicted_band, true_band = bands
+    return [int((predicted_band & true_band).sum()), int(true_band.sum()), int(predicted_band.sum())]
 
 
 @pytest.mark.parametrize("ignore", [0, 0.2])
@@ -106,15 +106,15 @@ def test_bands_worked_out_by_hand() -> None:
     truth, predicted = square(100, 0, 40), square(100, 0, 40)  # 2 % of the diagonal are 3 pixels
     predicted[:40, 36:40] = 0
 
-    both, true, ours = count_bands(predicted, truth, 2)[1]
+    both, true, predicted_band = count_bands(predicted, truth, 2)[1]
 
-    assert true == 40 * 40 - 34 * 34, "the photo ends the square on two sides"
-    assert ours == 40 * 36 - 34 * 30
-    assert both == ours - 34 * 3, "the band along the side that moved lies inside of the true one's"
-    assert boundary_iou(np.array([both, true, ours])) == pytest.approx(both / (true + ours - both))
+    assert true == 40 * 40 - 34 * 34, "the photo cuts the square off at two edges"
+    assert predicted_band == 40 * 36 - 34 * 30
+    assert both == predicted_band - 34 * 3, "the band along the edge that moved lies inside of the true one"
+    assert boundary_iou(np.array([both, true, predicted_band])) == pytest.approx(both / (true + predicted_band - both))
 
 
-def test_an_outline_that_only_one_side_has() -> None:
+def test_an_outline_that_only_truth_or_prediction_has() -> None:
     nothing = np.zeros((40, 40), np.uint8)
 
     assert boundary_f(count_edges(nothing, square(40, 5, 9), 2)).tolist() == [0, 0]

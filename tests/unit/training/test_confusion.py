@@ -24,19 +24,19 @@ def confusion_of(predicted: np.ndarray, truth: np.ndarray, channels: int = 3) ->
 
 
 def summary_of(predicted: np.ndarray, truth: np.ndarray, channels: int = 5) -> dict[str, float]:
-    found = summary_of_pixels(pixels_of(confusion_of(predicted, truth, channels).matrix))
-    return {name: float(value) for name, value in found.items()}
+    summary = summary_of_pixels(pixels_of(confusion_of(predicted, truth, channels).matrix))
+    return {name: float(value) for name, value in summary.items()}
 
 
 def test_rows_are_truth_and_columns_prediction() -> None:
     assert confusion_of(GUESS, TRUTH).matrix.tolist() == [[3, 1, 0], [1, 3, 0], [0, 0, 0]]
 
 
-def test_figures_worked_out_by_hand() -> None:
+def test_metrics_worked_out_by_hand() -> None:
     confusion = confusion_of(GUESS, TRUTH)
 
     np.testing.assert_allclose(confusion.iou(), [0.6, 0.6, np.nan])
-    np.testing.assert_allclose(confusion.figures()["dice"], [0.75, 0.75, np.nan])
+    np.testing.assert_allclose(confusion.metrics()["dice"], [0.75, 0.75, np.nan])
     assert confusion.miou() == pytest.approx(0.6)
 
 
@@ -48,14 +48,14 @@ def test_a_class_that_was_only_imagined_counts_as_zero() -> None:
 
     np.testing.assert_allclose(confusion.iou(), [0.4, 0.6, 0])
     assert confusion.miou() == pytest.approx(1 / 3)
-    assert np.isnan(confusion.figures()["recall"][2]), "there was nothing to find"
+    assert np.isnan(confusion.metrics()["recall"][2]), "there was nothing to find"
 
 
 def test_a_class_that_was_missed_counts_as_zero() -> None:
     missed = confusion_of(np.zeros_like(TRUTH), TRUTH)
 
     assert missed.iou()[1] == 0
-    assert np.isnan(missed.figures()["precision"][1]), "nothing was predicted"
+    assert np.isnan(missed.metrics()["precision"][1]), "nothing was predicted"
 
 
 def test_batches_and_single_photos_add_up() -> None:
@@ -120,35 +120,35 @@ maps_with_unknown_pixels = maps_of(st.sampled_from([0, 1, 2, 4, IGNORE]))
 @given(maps_with_unknown_pixels)
 def test_miou_is_that_of_torchmetrics(pair: Maps) -> None:
     predicted, truth = pair
-    answer, known = (torch.from_numpy(one.astype(np.int64)) for one in pair)
+    answer, known = (torch.from_numpy(mask.astype(np.int64)) for mask in pair)
     if (truth == IGNORE).all():
         assert np.isnan(summary_of(predicted, truth)["miou"])
         return
 
-    theirs = multiclass_jaccard_index(answer, known, 5, average="macro", ignore_index=IGNORE)
+    expected = multiclass_jaccard_index(answer, known, 5, average="macro", ignore_index=IGNORE)
     by_class = multiclass_jaccard_index(answer, known, 5, average="none", ignore_index=IGNORE)
 
-    assert summary_of(predicted, truth)["miou"] == pytest.approx(float(theirs), abs=1e-6)
+    assert summary_of(predicted, truth)["miou"] == pytest.approx(float(expected), abs=1e-6)
     np.testing.assert_allclose(np.nan_to_num(confusion_of(predicted, truth, 5).iou()), by_class, atol=1e-6)
 
 
 @given(maps_with_unknown_pixels)
-def test_figures_are_those_of_scikit_learn(pair: Maps) -> None:
+def test_metrics_are_those_of_scikit_learn(pair: Maps) -> None:
     judged = pair[1] != IGNORE
     predicted, truth = pair[0][judged], pair[1][judged]
     if not truth.size:
         return
     seen = np.union1d(predicted, truth)
-    found = confusion_of(*pair, channels=5).figures()
+    metrics = confusion_of(*pair, channels=5).metrics()
     summary = summary_of(*pair)
 
     precision, recall, f1, _ = precision_recall_fscore_support(truth, predicted, labels=range(5), zero_division=np.nan)
     iou = jaccard_score(truth, predicted, labels=seen, average=None, zero_division=0)
 
-    np.testing.assert_allclose(found["iou"][seen], iou)
-    np.testing.assert_allclose(found["precision"], precision)
-    np.testing.assert_allclose(found["recall"], recall)
-    np.testing.assert_allclose(found["dice"], f1)
+    np.testing.assert_allclose(metrics["iou"][seen], iou)
+    np.testing.assert_allclose(metrics["precision"], precision)
+    np.testing.assert_allclose(metrics["recall"], recall)
+    np.testing.assert_allclose(metrics["dice"], f1)
     assert summary["miou"] == pytest.approx(iou.mean())
     assert summary["mean_dice"] == pytest.approx(np.nanmean(f1))
     garments = iou[seen > 0]
@@ -161,15 +161,15 @@ def test_figures_are_those_of_scikit_learn(pair: Maps) -> None:
 
 @given(maps)
 def test_intersection_over_union_is_symmetric(pair: Maps) -> None:
-    one, other = pair
+    first, second = pair
 
-    np.testing.assert_allclose(confusion_of(one, other, 4).iou(), confusion_of(other, one, 4).iou())
+    np.testing.assert_allclose(confusion_of(first, second, 4).iou(), confusion_of(second, first, 4).iou())
 
 
 @given(maps)
-def test_figures_stay_in_range_and_dice_follows_from_iou(pair: Maps) -> None:
+def test_metrics_stay_in_range_and_dice_follows_from_iou(pair: Maps) -> None:
     confusion = confusion_of(*pair, channels=4)
-    iou, dice = confusion.iou(), confusion.figures()["dice"]
+    iou, dice = confusion.iou(), confusion.metrics()["dice"]
     seen = np.isfinite(iou)
 
     assert ((iou[seen] >= 0) & (iou[seen] <= 1)).all()
@@ -188,5 +188,5 @@ def test_only_a_perfect_answer_scores_one(pair: Maps) -> None:
 def test_precision_and_recall_worked_out_by_hand() -> None:
     confusion = confusion_of(np.array([[0, 1, 1, 1]]), np.array([[0, 0, 1, 2]]), 4)
 
-    np.testing.assert_allclose(confusion.figures()["precision"], [1, 1 / 3, np.nan, np.nan])
-    np.testing.assert_allclose(confusion.figures()["recall"], [0.5, 1, 0, np.nan])
+    np.testing.assert_allclose(confusion.metrics()["precision"], [1, 1 / 3, np.nan, np.nan])
+    np.testing.assert_allclose(confusion.metrics()["recall"], [0.5, 1, 0, np.nan])

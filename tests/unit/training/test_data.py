@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -28,33 +26,32 @@ from pipelines.training.data import (
     photos_in,
 )
 
-HERE = Dataset(Path())
-Sides = dict[str, list[str]]
+Splits = dict[str, list[str]]
 
 
-def test_sides_are_read_in_a_fixed_order(workspace: Sides) -> None:
-    assert {side: photos_in(HERE, side) for side in workspace} == workspace
+def test_splits_are_read_in_a_fixed_order(dataset: Dataset, splits: Splits) -> None:
+    assert {split: photos_in(dataset, split) for split in splits} == splits
 
 
-@pytest.mark.parametrize("side", ["train", "test"])
-def test_a_side_that_is_needed_and_empty_says_what_to_do(workspace: Sides, side: str) -> None:
-    table = pd.read_parquet(MANIFEST)
-    table[table["split"] != side].to_parquet(MANIFEST)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_split_that_is_needed_and_empty_says_what_to_do(dataset: Dataset, split: str) -> None:
+    table = dataset.manifest()
+    dataset.write_table(MANIFEST, table[table["split"] != split])
 
-    with pytest.raises(DatasetError, match=f"no photo is in the {side} split yet; label more photos"):
-        photos_in(HERE, side)
-
-
-def test_validation_may_be_empty(workspace: Sides) -> None:
-    table = pd.read_parquet(MANIFEST)
-    table[table["split"] != "val"].to_parquet(MANIFEST)
-
-    assert photos_in(HERE, "val") == []
+    with pytest.raises(DatasetError, match=f"no photo is in the {split} split yet; label more photos"):
+        photos_in(dataset, split)
 
 
-def note(column: str, values: Sequence[object]) -> None:
+def test_validation_may_be_empty(dataset: Dataset) -> None:
+    table = dataset.manifest()
+    dataset.write_table(MANIFEST, table[table["split"] != "val"])
+
+    assert photos_in(dataset, "val") == []
+
+
+def note(dataset: Dataset, column: str, values: Sequence[object]) -> None:
     """Add a column to the manifest, a value per photo in the order of its rows."""
-    pd.read_parquet(MANIFEST).assign(**{column: list(values)}).to_parquet(MANIFEST)
+    dataset.write_table(MANIFEST, dataset.manifest().assign(**{column: list(values)}))
 
 
 @pytest.mark.parametrize(
@@ -65,41 +62,41 @@ def note(column: str, values: Sequence[object]) -> None:
     ],
 )
 def test_clean_photos_are_those_whose_masks_no_model_drew(
-    workspace: Sides, column: str, values: Sequence[object]
+    dataset: Dataset, column: str, values: Sequence[object]
 ) -> None:
-    note(column, values)
+    note(dataset, column, values)
 
-    by_row = pd.read_parquet(MANIFEST)["sha256"]
-    assert clean_photos(HERE, "train") == sorted([by_row[0], by_row[3]])
-    assert clean_photos(HERE, "val") == [by_row[6]]
-    assert clean_photos(HERE, "test") == [by_row[9]]
-
-
-def test_without_a_word_on_who_drew_them_all_masks_are_clean(workspace: Sides) -> None:
-    assert clean_photos(HERE, "test") == workspace["test"]
+    by_row = dataset.manifest()["sha256"]
+    assert clean_photos(dataset, "train") == sorted([by_row[0], by_row[3]])
+    assert clean_photos(dataset, "val") == [by_row[6]]
+    assert clean_photos(dataset, "test") == [by_row[9]]
 
 
-def test_photos_that_look_alike_share_a_family(workspace: Sides) -> None:
-    photos = workspace["test"]
-    of_photo = pd.read_parquet(MANIFEST).set_index("sha256")["group"]
-    assert families_of(HERE, photos) == tuple(of_photo[photo] for photo in photos), (
+def test_without_a_word_on_who_drew_them_all_masks_are_clean(dataset: Dataset, splits: Splits) -> None:
+    assert clean_photos(dataset, "test") == splits["test"]
+
+
+def test_photos_that_look_alike_share_a_family(dataset: Dataset, splits: Splits) -> None:
+    photos = splits["test"]
+    of_photo = dataset.manifest().set_index("sha256")["group"]
+    assert families_of(dataset, photos) == tuple(of_photo[photo] for photo in photos), (
         "before there were families: its group"
     )
 
-    note("family", ["a", "b"] * 5)
-    family = pd.read_parquet(MANIFEST).set_index("sha256")["family"]
-    assert families_of(HERE, photos[::-1]) == tuple(family[photo] for photo in photos[::-1])
+    note(dataset, "family", ["a", "b"] * 5)
+    family = dataset.manifest().set_index("sha256")["family"]
+    assert families_of(dataset, photos[::-1]) == tuple(family[photo] for photo in photos[::-1])
 
-    pd.read_parquet(MANIFEST).drop(columns=["family", "group"]).to_parquet(MANIFEST)
-    assert families_of(HERE, photos) == tuple(photos)
+    dataset.write_table(MANIFEST, dataset.manifest().drop(columns=["family", "group"]))
+    assert families_of(dataset, photos) == tuple(photos)
 
 
-def test_items_are_what_the_services_would_see(workspace: Sides, tiny_card: ModelCard) -> None:
-    photos = Photos(HERE, workspace["train"], tiny_card, augment=False)
+def test_items_are_what_the_services_would_see(dataset: Dataset, splits: Splits, tiny_card: ModelCard) -> None:
+    photos = Photos(dataset, splits["train"], tiny_card, augment=False)
 
     values, channels = photos[2]
 
-    photo, mask = (HERE.read_image(workspace["train"][2]), HERE.read_mask(workspace["train"][2]))
+    photo, mask = dataset.read_image(splits["train"][2]), dataset.read_mask(splits["train"][2])
     small = resize_image(photo, 32, 32)
     np.testing.assert_array_equal(values.numpy(), normalize(small, tiny_card.mean, tiny_card.std))
     np.testing.assert_array_equal(channels.numpy(), np.searchsorted([0, 3, 7], resize_mask(mask, 32, 32)))
@@ -107,13 +104,15 @@ def test_items_are_what_the_services_would_see(workspace: Sides, tiny_card: Mode
     assert len(photos) == 5
 
 
-def test_around_a_photo_is_the_mean_colour_and_nothing_to_learn(workspace: Sides, tiny_card: ModelCard) -> None:
+def test_around_a_photo_is_the_mean_colour_and_nothing_to_learn(
+    dataset: Dataset, splits: Splits, tiny_card: ModelCard
+) -> None:
     card = replace(tiny_card, keeps_aspect=True)
-    photos = Photos(HERE, workspace["train"], card, augment=False)
+    photos = Photos(dataset, splits["train"], card, augment=False)
 
     values, channels = photos[2]
 
-    photo, mask = (HERE.read_image(workspace["train"][2]), HERE.read_mask(workspace["train"][2]))
+    photo, mask = dataset.read_image(splits["train"][2]), dataset.read_mask(splits["train"][2])
     small = resize_image(photo, 32, 27)  # 48×40 pixels
     np.testing.assert_array_equal(values.numpy()[:, :, 2:29], normalize(small, card.mean, card.std))
     np.testing.assert_array_equal(channels.numpy()[:, 2:29], np.searchsorted([0, 3, 7], resize_mask(mask, 32, 27)))
@@ -122,32 +121,34 @@ def test_around_a_photo_is_the_mean_colour_and_nothing_to_learn(workspace: Sides
     assert photos.pixels[2].sum() == 32 * 27, "nothing else weighs in the loss"
 
 
-def test_what_nobody_can_name_is_not_learned(workspace: Sides, tiny_card: ModelCard) -> None:
-    photo = workspace["train"][0]
-    mask = (HERE.read_image(photo), HERE.read_mask(photo))[1]
+def test_what_nobody_can_name_is_not_learned(dataset: Dataset, splits: Splits, tiny_card: ModelCard) -> None:
+    photo = splits["train"][0]
+    mask = dataset.read_mask(photo)
     mask[:24] = IGNORE
-    HERE.masks.write_shard(photo[:2], HERE.masks.read_shard(photo[:2]) | {photo: encode_mask(mask)})
+    dataset.masks.write_shard(photo[:2], dataset.masks.read_shard(photo[:2]) | {photo: encode_mask(mask)})
 
-    photos = Photos(HERE, [photo], tiny_card, augment=False)
+    photos = Photos(dataset, [photo], tiny_card, augment=False)
 
     assert (photos[0][1][:16] == IGNORE).all()
     assert (photos[0][1][16:] != IGNORE).all()
     assert photos.pixels.sum() == 16 * 32
 
 
-def test_labels_that_the_model_does_not_know_are_background(workspace: Sides, tiny_card: ModelCard) -> None:
+def test_labels_that_the_model_does_not_know_are_background(
+    dataset: Dataset, splits: Splits, tiny_card: ModelCard
+) -> None:
     coats_only = ModelCard(**{**vars(tiny_card), "labels": {"coat": 3}})
 
-    photos = Photos(HERE, workspace["train"], coats_only, augment=False)
+    photos = Photos(dataset, splits["train"], coats_only, augment=False)
 
     assert all(set(np.unique(channels)) <= {0, 1} for _, channels in (photos[i] for i in range(len(photos))))
 
 
-def test_augmentation_moves_photo_and_mask_together(workspace: Sides, tiny_card: ModelCard) -> None:
+def test_augmentation_moves_photo_and_mask_together(dataset: Dataset, splits: Splits, tiny_card: ModelCard) -> None:
     """The drawn coat is the only red thing, so redness must stay under its mask however both are moved."""
-    photos = Photos(HERE, workspace["train"], tiny_card, augment=True)
+    photos = Photos(dataset, splits["train"], tiny_card, augment=True)
     kept, moved = [], 0
-    plain = Photos(HERE, workspace["train"], tiny_card, augment=False)
+    plain = Photos(dataset, splits["train"], tiny_card, augment=False)
     for seed in range(6):
         for position in range(len(photos)):
             values, channels = photos[position, 100 * seed + position]
@@ -163,22 +164,22 @@ def test_augmentation_moves_photo_and_mask_together(workspace: Sides, tiny_card:
     assert min(kept) > 0.7
 
 
-def test_augmentation_invents_no_class(workspace: Sides, tiny_card: ModelCard) -> None:
-    photos = Photos(HERE, workspace["train"], tiny_card, augment=True)
+def test_augmentation_invents_no_class(dataset: Dataset, splits: Splits, tiny_card: ModelCard) -> None:
+    photos = Photos(dataset, splits["train"], tiny_card, augment=True)
 
-    there = set()
+    classes = set()
     for position in range(len(photos)):
         for seed in range(5):
             values, channels = photos[position, seed]
             assert values.shape == (3, 32, 32)
-            there |= set(np.unique(channels))
-    assert there == {0, 1, 2, IGNORE}
+            classes |= set(np.unique(channels))
+    assert classes == {0, 1, 2, IGNORE}
 
 
 def test_where_a_moved_photo_ends_nothing_is_learned_and_the_mean_colour_stands(
-    workspace: Sides, tiny_card: ModelCard
+    dataset: Dataset, splits: Splits, tiny_card: ModelCard
 ) -> None:
-    photos = Photos(HERE, workspace["train"], replace(tiny_card, keeps_aspect=True), augment=True)
+    photos = Photos(dataset, splits["train"], replace(tiny_card, keeps_aspect=True), augment=True)
     ignored = []
     for seed in range(30):
         values, channels = photos[seed % 5, seed]
@@ -190,9 +191,9 @@ def test_where_a_moved_photo_ends_nothing_is_learned_and_the_mean_colour_stands(
     assert 0.1 < np.mean(ignored) < 0.6
 
 
-def test_photos_are_enlarged_smoothly(workspace: Sides, tiny_card: ModelCard) -> None:
+def test_photos_are_enlarged_smoothly(dataset: Dataset, splits: Splits, tiny_card: ModelCard) -> None:
     """Between a coat and what is beside it an enlarged photo has colours of neither."""
-    photos = Photos(HERE, workspace["train"], replace(tiny_card, height=96, width=96), augment=True)
+    photos = Photos(dataset, splits["train"], replace(tiny_card, height=96, width=96), augment=True)
 
     shades = [len(np.unique(photos[0, seed][0][1].numpy().round(3))) for seed in range(8)]
 
@@ -210,17 +211,17 @@ def test_batches_of_a_resumed_training_are_those_of_one_that_was_not() -> None:
     assert all(len(batch) == 2 for batch in whole)
 
 
-def test_processes_that_load_photos_change_nothing(workspace: Sides, tiny_card: ModelCard) -> None:
-    photos = Photos(HERE, workspace["train"], tiny_card, augment=True)
+def test_processes_that_load_photos_change_nothing(dataset: Dataset, splits: Splits, tiny_card: ModelCard) -> None:
+    photos = Photos(dataset, splits["train"], tiny_card, augment=True)
     batches = Batches(RepeatFactorSampler(photos.pixels, 0.5, seed=1), 2)
 
-    here, elsewhere = (
+    loaded, loaded_apart = (
         list(islice(DataLoader(photos, batch_sampler=batches, num_workers=workers), 3)) for workers in (0, 2)
     )
 
-    for ours, theirs in zip(here, elsewhere, strict=True):
-        assert torch.equal(ours[0], theirs[0])
-        assert torch.equal(ours[1], theirs[1])
+    for batch, other in zip(loaded, loaded_apart, strict=True):
+        assert torch.equal(batch[0], other[0])
+        assert torch.equal(batch[1], other[1])
 
 
 def test_fewer_photos_than_a_batch_are_one_batch() -> None:

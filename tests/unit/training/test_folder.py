@@ -65,14 +65,14 @@ def test_a_folder_trains_a_model_that_measures_itself(
 
     monkeypatch.setattr(trials, "get_settings", lambda: Settings(_env_file=None, var=tmp_path / "var"))
     arguments = [str(folder / name) for name in ("photos", "masks", "labels.csv")]
-    figures = tmp_path / "figures.json"
-    done = CliRunner().invoke(app, ["evaluate", "masks", *arguments, "--model", str(out), "--json", str(figures)])
+    metrics_file = tmp_path / "metrics_file.json"
+    done = CliRunner().invoke(app, ["evaluate", "masks", *arguments, "--model", str(out), "--json", str(metrics_file)])
     assert done.exit_code == 0, done.output
-    found = json.loads(figures.read_text(encoding="utf-8"))
-    assert found["photos"] == 20
+    result = json.loads(metrics_file.read_text(encoding="utf-8"))
+    assert result["photos"] == 20
     for key in ("miou", "miou_foreground", "pixel_accuracy", "mean_class_accuracy", "boundary_iou"):
-        assert found[key]["low"] <= found[key]["value"] <= found[key]["high"]
-    assert set(found["iou"]) >= {"background", "coat"}
+        assert result[key]["low"] <= result[key]["value"] <= result[key]["high"]
+    assert set(result["iou"]) >= {"background", "coat"}
 
 
 def test_a_folder_with_other_files_is_not_written_to(folder: Path, small_params: Params, tmp_path: Path) -> None:

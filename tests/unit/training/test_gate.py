@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks._answers import DrawnSide
+from benchmarks._answers import DrawnTestSplit
 from benchmarks._answers import evaluation_of as evaluation_of_families
 from benchmarks.gate import anchoring, gate_of, masks_of, share_of_histories, share_promoted, usual_gate
 from pipelines.params import Params, PromoteParams, load_params
@@ -57,7 +57,7 @@ def judge(challenger: Evaluation, champion: Evaluation | None, **options: object
     return decide(challenger, champion, **{"names": with_junk(), **options})
 
 
-def test_the_figures_of_these_tests_are_what_they_say() -> None:
+def test_the_metrics_of_these_tests_are_what_they_say() -> None:
     np.testing.assert_allclose(measured(0.9, 0.6, 0.5).confusion.iou()[:3], [0.9, 0.6, 0.5])
 
 
@@ -68,16 +68,16 @@ def test_a_better_model_becomes_champion() -> None:
     better = "better: test mIoU 0.800 against the champion's 0.750"
     assert decision.reason == f"{better}; not measured (under 5 photos): dress, hat, junk"
     assert (decision.photos, decision.families, decision.looks, decision.alpha) == (10, 10, 0, pytest.approx(0.025))
-    assert decision.p == 2**-10, "every family changing sides would be needed to undo it"
+    assert decision.p == 2**-10, "every family swapping models would be needed to undo it"
 
 
-@pytest.mark.parametrize("ours", [0.6, 0.5])
-def test_an_equal_or_worse_model_does_not(ours: float) -> None:
-    decision = judge(measured(0.9, ours), measured(0.9, 0.6))
+@pytest.mark.parametrize("iou", [0.6, 0.5])
+def test_an_equal_or_worse_model_does_not(iou: float) -> None:
+    decision = judge(measured(0.9, iou), measured(0.9, 0.6))
 
     assert not decision.promote
     assert decision.reason.startswith("no gain: ")
-    assert decision.challenger_miou == pytest.approx((0.9 + ours) / 2)
+    assert decision.challenger_miou == pytest.approx((0.9 + iou) / 2)
     assert decision.champion_miou == pytest.approx(0.75)
 
 
@@ -163,7 +163,7 @@ def test_the_table_shows_what_was_weighed() -> None:
     assert "| hat | 2 | 0.500 | 0.400 | -0.100 | – | not measured |" in table
     assert "| coat | 10 | 0.700 | 0.950 | +0.250 | +0.250 … +0.250 | rose |" in table
     assert "10 of 10 families; 12 left out because a model drew part of them; 2 left out because one of the" in table
-    assert "| looks at this test side before | 2 |" in table
+    assert "| earlier looks at this test split | 2 |" in table
     assert "its masks save 12.0 s per photo (90% sure of +6.0 s): enough" in table
     assert "160 of 160 steps" in table
 
@@ -197,8 +197,8 @@ def test_a_first_model_that_saves_time_becomes_champion() -> None:
     [
         ({"floor": Floor(-3.0)}, "its masks cost 3.0 s per photo"),
         ({"floor": Floor(3.0, -4.0, 9.0, -1.0)}, "its masks save 3.0 s per photo (90% sure of -1.0 s)"),
-        ({"floor": None}, "what its masks save people is not known"),
-        ({"agreement": 0.828}, "as it is served it says the same as in 32 bits on 82.8% of the pixels only"),
+        ({"floor": None}, "the time that its masks save is not known"),
+        ({"agreement": 0.828}, "as served it agrees with 32 bits on 82.8% of the pixels only"),
         ({"steps": Steps(6, 160, "minutes"), "number": 3}, "cut short after 6 of 160 steps; `maskloop promote 3`"),
     ],
 )
@@ -279,7 +279,7 @@ def test_when_all_errors_are_spent_nothing_is_promoted() -> None:
     decision = judge(measured(0.9, 0.7), measured(0.9, 0.6), params=rules, looks=1)
 
     assert not decision.promote
-    assert "none: promote.total_error is spent on this test side" in decision.reason
+    assert "none: promote.total_error is spent on this test split" in decision.reason
 
 
 @pytest.mark.parametrize(("confidence", "total_error"), [(0.975, 0.05), (0.99, 0.05), (0.9, 0.3)])
@@ -294,74 +294,74 @@ def test_levels_of_all_looks_add_up_to_the_total_error(confidence: float, total_
 
 
 def test_the_swap_test_is_that_of_scipy() -> None:
-    side = DrawnSide(30, 8, seed=3)
-    contest = Comparison.of(side.answers(0.4), side.answers(), np.ones(20, bool))
+    drawn = DrawnTestSplit(30, 8, seed=3)
+    comparison = Comparison.of(drawn.answers(0.4), drawn.answers(), np.ones(20, bool))
 
     def gain(swapped: np.ndarray, axis: int) -> np.ndarray:
-        """Take from which of the two lists each family's models come what the gain then is."""
+        """Return the gain when each family's models come from either of the two lists."""
         signs = np.moveaxis(swapped, axis, -1)
-        ours = np.where(signs[..., None, None] > 0, contest.challenger, contest.champion).sum(-3)
-        theirs = np.where(signs[..., None, None] > 0, contest.champion, contest.challenger).sum(-3)
-        return gain_of_pixels(ours, theirs)
+        challenger = np.where(signs[..., None, None] > 0, comparison.challenger, comparison.champion).sum(-3)
+        champion = np.where(signs[..., None, None] > 0, comparison.champion, comparison.challenger).sum(-3)
+        return gain_of_pixels(challenger, champion)
 
-    found = stats.permutation_test(
+    expected = stats.permutation_test(
         (np.ones(8),), gain, permutation_type="samples", alternative="greater", n_resamples=np.inf, axis=-1
     )
 
-    assert contest.swap_p() == pytest.approx(found.pvalue)
-    assert contest.gain() == pytest.approx(found.statistic)
+    assert comparison.swap_p() == pytest.approx(expected.pvalue)
+    assert comparison.gain() == pytest.approx(expected.statistic)
 
 
 def test_random_swaps_come_near_to_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    side = DrawnSide(40, 11, seed=5)
-    contest = Comparison.of(side.answers(0.2), side.answers(), np.ones(20, bool))
-    exact = contest.swap_p()
+    drawn = DrawnTestSplit(40, 11, seed=5)
+    comparison = Comparison.of(drawn.answers(0.2), drawn.answers(), np.ones(20, bool))
+    exact = comparison.swap_p()
     monkeypatch.setattr("pipelines.training.significance._MOST_EXACT", 5)
 
-    assert contest.swap_p(level=0.999) == pytest.approx(exact, abs=0.02)
+    assert comparison.swap_p(level=0.999) == pytest.approx(exact, abs=0.02)
 
 
-def test_shares_of_families_add_up_to_the_gain_and_change_sides_with_the_models() -> None:
-    side = DrawnSide(30, 6, seed=4)
-    one, other = side.answers(0.1), side.answers()
-    contest, back = (Comparison.of(*pair, np.ones(20, bool)) for pair in ((one, other), (other, one)))
+def test_shares_of_families_add_up_to_the_gain_and_change_signs_with_the_models() -> None:
+    drawn = DrawnTestSplit(30, 6, seed=4)
+    better, other = drawn.answers(0.1), drawn.answers()
+    comparison, back = (Comparison.of(*pair, np.ones(20, bool)) for pair in ((better, other), (other, better)))
 
-    assert contest.shares().sum() == pytest.approx(contest.gain(), rel=0.15), "to first order"
-    np.testing.assert_allclose(contest.shares(), -back.shares())
-    theirs = stats.ttest_1samp(contest.shares(), 0, alternative="greater")
-    assert contest.share_p() == pytest.approx(theirs.pvalue)
+    assert comparison.shares().sum() == pytest.approx(comparison.gain(), rel=0.15), "to first order"
+    np.testing.assert_allclose(comparison.shares(), -back.shares())
+    expected = stats.ttest_1samp(comparison.shares(), 0, alternative="greater")
+    assert comparison.share_p() == pytest.approx(expected.pvalue)
 
 
 def test_the_interval_is_the_jackknife_of_families() -> None:
-    side = DrawnSide(40, 9, seed=6)
-    challenger, champion = side.answers(0.3), side.answers()
-    contest = Comparison.of(challenger, champion, np.ones(20, bool))
+    drawn = DrawnTestSplit(40, 9, seed=6)
+    challenger, champion = drawn.answers(0.3), drawn.answers()
+    comparison = Comparison.of(challenger, champion, np.ones(20, bool))
     left_out = []
     for family in set(challenger.families):
         rest = [name for name, of in zip(challenger.photos, challenger.families, strict=True) if of != family]
-        ours, theirs = (pixels_of(found.on(rest).confusion.matrix) for found in (challenger, champion))
-        left_out.append(float(gain_of_pixels(ours, theirs)))
-    error = np.sqrt(8 / 9 * np.sum((np.array(left_out) - contest.gain()) ** 2))
+        pixels = (pixels_of(evaluation.on(rest).confusion.matrix) for evaluation in (challenger, champion))
+        left_out.append(float(gain_of_pixels(*pixels)))
+    error = np.sqrt(8 / 9 * np.sum((np.array(left_out) - comparison.gain()) ** 2))
 
-    low, high = contest.gain_interval()
+    low, high = comparison.gain_interval()
 
-    assert contest.standard_error() == pytest.approx(error)
-    assert high - contest.gain() == pytest.approx(stats.t.ppf(0.975, 8) * error)
-    assert contest.gain() - low == pytest.approx(high - contest.gain())
+    assert comparison.standard_error() == pytest.approx(error)
+    assert high - comparison.gain() == pytest.approx(stats.t.ppf(0.975, 8) * error)
+    assert comparison.gain() - low == pytest.approx(high - comparison.gain())
 
 
 def test_one_family_proves_nothing() -> None:
-    ours, theirs = (replace(measured(0.9, iou), families=("show",) * 10) for iou in (0.9, 0.3))
+    challenger, champion = (replace(measured(0.9, iou), families=("show",) * 10) for iou in (0.9, 0.3))
 
-    decision = judge(ours, theirs)
+    decision = judge(challenger, champion)
 
     assert (decision.promote, decision.p) == (False, 1)
     assert decision.detectable_gain == np.inf
-    assert "gains seen four times in five: not known with 1 family (needs 6)" in decision.reason
+    assert "gains detected four times in five: not known with 1 family (needs 6)" in decision.reason
 
 
 @pytest.mark.parametrize(("photos", "families"), [(12, 3), (30, 5), (30, 10)])
-def test_equal_models_are_promoted_as_rarely_as_is_said(params: Params, photos: int, families: int) -> None:
+def test_equal_models_are_promoted_as_rarely_as_the_level_says(params: Params, photos: int, families: int) -> None:
     """One in forty at most; resamples of photos, which are no independent evidence, promote several times as many."""
     trials = 150
 
@@ -371,7 +371,7 @@ def test_equal_models_are_promoted_as_rarely_as_is_said(params: Params, photos: 
     assert share_promoted(photos, families, 0, usual_gate, 40) > 0.06
 
 
-def test_twenty_looks_at_one_test_side_seldom_promote_an_equal_model(params: Params) -> None:
+def test_twenty_looks_at_one_test_split_seldom_promote_an_equal_model(params: Params) -> None:
     histories = 25
 
     promoted = share_of_histories(30, 10, gate_of(params), 20, histories)
@@ -380,22 +380,22 @@ def test_twenty_looks_at_one_test_side_seldom_promote_an_equal_model(params: Par
     assert share_of_histories(30, 10, usual_gate, 20, 15) > 0.2
 
 
-def test_a_better_model_is_found_where_the_test_side_can_see_it(params: Params) -> None:
-    sides = [DrawnSide(60, 15, seed, own=0.1) for seed in range(60)]
+def test_a_better_model_is_found_where_the_test_split_can_detect_it(params: Params) -> None:
+    splits = [DrawnTestSplit(60, 15, seed, own=0.1) for seed in range(60)]
     decisions = [
-        decide_in(side.answers(0.35), side.answers(), [f"class {n}" for n in range(20)], params.promote, floor=SAVES)
-        for side in sides
+        decide_in(drawn.answers(0.35), drawn.answers(), [f"class {n}" for n in range(20)], params.promote, floor=SAVES)
+        for drawn in splits
     ]
     detectable = np.median([decision.detectable_gain for decision in decisions])
     gains = [decision.gain[0] for decision in decisions if decision.gain]
 
-    assert np.mean(gains) > detectable, "the case is one that this test side can see"
+    assert np.mean(gains) > detectable, "the case is one that this test split can detect"
     assert np.mean([decision.promote for decision in decisions]) > 0.8
 
 
 def test_truth_that_the_champion_drew_hides_a_better_model(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """On masks that people drew by themselves it is found; where they were shown the champion's it looks worse."""
-    monkeypatch.setattr("benchmarks.gate._ON_A_SIDE", 40)
+    monkeypatch.setattr("benchmarks.gate._TEST_PHOTOS", 40)
     _, masks = masks_of(params, 44)
 
     blind, anchored, _, _ = anchoring(masks, 6, params, 8)

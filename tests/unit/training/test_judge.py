@@ -1,4 +1,4 @@
-"""Before the gate: on which photos contenders are judged, and what MLflow holds of it afterwards."""
+"""Before the gate: on which photos candidates are judged, and what MLflow holds of it afterwards."""
 
 import json
 import logging
@@ -24,10 +24,9 @@ from pipelines.params import Params
 from pipelines.records import ModelVersion
 from pipelines.segmentation.model import ModelCard, build_network, save_model
 from pipelines.settings import PROJECT_ROOT, Settings
-from pipelines.training.judge import divide_test_side, judge
+from pipelines.training.judge import choose_test_photos, judge
 
-HERE = Dataset(Path())
-Sides = dict[str, list[str]]
+Splits = dict[str, list[str]]
 AddVersion = Callable[..., ModelVersion]
 
 
@@ -41,10 +40,10 @@ class Manifests(dict[str, pd.DataFrame]):
 
 
 @pytest.fixture
-def manifest(workspace: Sides) -> pd.DataFrame:
-    """The manifest of the workspace, as the newer ones are: nothing was drawn by a model."""
-    table = pd.read_parquet(MANIFEST).assign(blind=True, division="aaaa", mask_sha256="m", label_pixels="{}")
-    table.to_parquet(MANIFEST)
+def manifest(dataset: Dataset) -> pd.DataFrame:
+    """The manifest of the splits, as the newer ones are: nothing was drawn by a model."""
+    table = dataset.manifest().assign(blind=True, division="aaaa", mask_sha256="m", label_pixels="{}")
+    dataset.write_table(MANIFEST, table)
     return table
 
 
@@ -61,7 +60,7 @@ def lenient(two_labels: Params) -> Params:
 
 
 @pytest.fixture
-def clone(workspace: Sides, tmp_path: Path) -> Workspace:
+def clone(tmp_path: Path) -> Workspace:
     """A repository with two commits, of which the second one changed a stage."""
     clone = Workspace(tmp_path / "clone", Settings(_env_file=None, var=tmp_path / "var"))
     (clone.path / "pipelines").mkdir(parents=True)
@@ -74,16 +73,18 @@ def clone(workspace: Sides, tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def training(workspace: Sides, tiny_card: ModelCard, clone: Workspace) -> Training:
-    """A training in the current folder whose network sees background everywhere, which is right for most pixels."""
+def training(dataset: Dataset, tiny_card: ModelCard, clone: Workspace) -> Training:
+    """A training whose network sees background everywhere, which is right for most pixels."""
     network = build_network(tiny_card)
     torch.nn.init.zeros_(network.segmentation_head[0].weight)
     network.segmentation_head[0].bias.data = torch.tensor([9.0, 0.0, 0.0])
-    save_model(network, tiny_card, MODEL)
-    CURVES.write_text("epoch,train_loss,val_miou\n0,1.5,\n", encoding="utf-8")
-    METRICS.write_text(json.dumps({"miou": 0.3, "seconds_saved": 12.5, "served_agreement": 0.999, "per_class": {}}))
-    copy(PROJECT_ROOT / "params.yaml", "params.yaml")
-    return Training(Path.cwd(), "dataset-0002", clone.git("rev-parse", "HEAD"), "+2 photos")
+    save_model(network, tiny_card, dataset.path(MODEL))
+    dataset.path(CURVES).write_text("epoch,train_loss,val_miou\n0,1.5,\n", encoding="utf-8")
+    dataset.path(METRICS).write_text(
+        json.dumps({"miou": 0.3, "seconds_saved": 12.5, "served_agreement": 0.999, "per_class": {}})
+    )
+    copy(PROJECT_ROOT / "params.yaml", dataset.root)
+    return Training(dataset.root, "dataset-0002", clone.git("rev-parse", "HEAD"), "+2 photos")
 
 
 @pytest.fixture
@@ -173,10 +174,15 @@ def test_the_report_says_what_changed_since_the_champion(
 
 
 def test_a_training_that_was_cut_short_is_not_promoted(
-    registry: Registry, put_before_the_gate: Judge, champion: ModelVersion, add_version: AddVersion, training: Training
+    dataset: Dataset,
+    registry: Registry,
+    put_before_the_gate: Judge,
+    champion: ModelVersion,
+    add_version: AddVersion,
+    training: Training,
 ) -> None:
     steps = {"planned_steps": 160, "done_steps": 23, "ended_by": "minutes", "started_from": "", "steps_before": 0}
-    STEPS.write_text(json.dumps(steps), encoding="utf-8")
+    dataset.path(STEPS).write_text(json.dumps(steps), encoding="utf-8")
     version = add_version(dataset="dataset-0002", steps="23/160", ended_by="minutes")
 
     judged = put_before_the_gate(version)
@@ -187,17 +193,17 @@ def test_a_training_that_was_cut_short_is_not_promoted(
 
 
 def test_without_a_blind_photo_nothing_is_promoted(
-    registry: Registry, put_before_the_gate: Judge, champion: ModelVersion, challenger: ModelVersion,
+    dataset: Dataset, registry: Registry, put_before_the_gate: Judge, champion: ModelVersion, challenger: ModelVersion,
     manifest: pd.DataFrame,
 ) -> None:  # fmt: skip
-    manifest.assign(blind=False).to_parquet(MANIFEST)
+    dataset.write_table(MANIFEST, manifest.assign(blind=False))
 
     judged = put_before_the_gate(challenger)
 
     assert not judged.promoted
     assert "no test photo is left to judge it on" in judged.reason
     assert gate_of(registry, challenger)["anchored"] == 3
-    assert "every figure flatters the model" in registry.file(challenger, "report.html")
+    assert "every metric favours that model" in registry.file(challenger, "report.html")
 
 
 def test_a_version_that_was_killed_before_its_note_is_not_compared_again(
@@ -209,32 +215,37 @@ def test_a_version_that_was_killed_before_its_note_is_not_compared_again(
     assert registry.champion().reason == "why was lost when the run was killed"
 
 
-def test_photos_that_a_contender_or_its_ancestors_learned_from_are_left_out(
-    registry: Registry, published: Manifests, workspace: Sides, add_version: AddVersion, training: Training
+def test_photos_that_a_candidate_or_its_ancestors_learned_from_are_left_out(
+    registry: Registry,
+    published: Manifests,
+    dataset: Dataset,
+    splits: Splits,
+    add_version: AddVersion,
+    training: Training,
 ) -> None:
-    """As after a change of `split`: what was trained on has come to stand on the test side."""
-    one, other, clean = workspace["test"]
+    """As after a change of `split`: photos that were trained on have come into the test split."""
+    first_photo, second_photo, clean = splits["test"]
     elsewhere = {name: published["dataset-0001"].copy() for name in ("dataset-0000", "dataset-0001")}
-    for name, photo in (("dataset-0000", one), ("dataset-0001", other)):
+    for name, photo in (("dataset-0000", first_photo), ("dataset-0001", second_photo)):
         elsewhere[name].loc[elsewhere[name]["sha256"] == photo, "split"] = "train"
     first = add_version(dataset="dataset-0000")
     second = add_version(dataset="dataset-0001", started_from=first.served_as)
     third = add_version(dataset="dataset-0002")
 
-    side = divide_test_side(registry, Manifests(published | elsewhere), HERE, [third, second])  # type: ignore[arg-type]
+    photos = choose_test_photos(registry, Manifests(published | elsewhere), dataset, [third, second])  # type: ignore[arg-type]
 
-    assert (side.judged, side.anchored, side.seen) == ((clean,), 0, 2)
+    assert (photos.judged, photos.anchored, photos.seen) == ((clean,), 0, 2)
 
 
-def test_what_is_not_known_of_a_contender_is_said(
-    registry: Registry, published: Manifests, add_version: AddVersion, training: Training,
+def test_what_is_not_known_of_a_candidate_is_logged(
+    dataset: Dataset, registry: Registry, published: Manifests, add_version: AddVersion, training: Training,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     gone = add_version(dataset="dataset-0009", started_from="clothing:v7")
 
     with caplog.at_level(logging.WARNING):
-        side = divide_test_side(registry, published, HERE, [gone])  # type: ignore[arg-type]
+        photos = choose_test_photos(registry, published, dataset, [gone])  # type: ignore[arg-type]
 
-    assert len(side.judged) == 3
+    assert len(photos.judged) == 3
     assert "started from clothing:v7, which is gone" in caplog.text
     assert "dataset-0009 names no data/manifest.parquet" in caplog.text

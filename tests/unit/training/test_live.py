@@ -2,7 +2,6 @@
 
 import math
 import time
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
@@ -12,13 +11,12 @@ from pipelines.params import Params
 from pipelines.training.live import LiveLog
 from pipelines.training.train import train
 
-HERE = Dataset(Path())
-Sides = dict[str, list[str]]
+Splits = dict[str, list[str]]
 
 
 @pytest.fixture
 def run_in_mlflow(empty_mlflow: str, monkeypatch: pytest.MonkeyPatch) -> tuple[MlflowClient, str]:
-    """A run that the environment names, as the station leaves it to the stage."""
+    """A run that the environment names, as the pipeline gives it to the stage."""
     client = MlflowClient(empty_mlflow)
     run = client.create_run(client.create_experiment("clothing"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", empty_mlflow)
@@ -26,7 +24,7 @@ def run_in_mlflow(empty_mlflow: str, monkeypatch: pytest.MonkeyPatch) -> tuple[M
     return client, run.info.run_id
 
 
-def test_figures_have_their_time_and_their_step(run_in_mlflow: tuple[MlflowClient, str]) -> None:
+def test_metrics_have_their_time_and_their_step(run_in_mlflow: tuple[MlflowClient, str]) -> None:
     client, run_id = run_in_mlflow
     before = time.time() * 1000
 
@@ -41,19 +39,19 @@ def test_figures_have_their_time_and_their_step(run_in_mlflow: tuple[MlflowClien
 
 
 def test_a_training_shows_how_far_it_is(
-    run_in_mlflow: tuple[MlflowClient, str], workspace: Sides, small_training: Params
+    run_in_mlflow: tuple[MlflowClient, str], dataset: Dataset, small_training: Params
 ) -> None:
     client, run_id = run_in_mlflow
 
-    train(HERE, small_training)
+    train(dataset, small_training)
 
     assert [point.value for point in client.get_metric_history(run_id, "steps_done")] == [1, 2, 3, 4]
-    found = client.get_run(run_id).data.metrics
-    assert found["steps_planned"] == 4
-    assert set(found) == {"train_loss", "val_miou", "learning_rate", "steps_done", "steps_planned"}
+    logged = client.get_run(run_id).data.metrics
+    assert logged["steps_planned"] == 4
+    assert set(logged) == {"train_loss", "val_miou", "learning_rate", "steps_done", "steps_planned"}
 
 
-def test_a_server_that_is_away_is_named_once_and_stops_nothing(
+def test_a_server_that_cannot_be_reached_is_named_once_and_stops_nothing(
     free_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port}")
@@ -64,7 +62,7 @@ def test_a_server_that_is_away_is_named_once_and_stops_nothing(
         for step in range(3):
             live.log(step, {"train_loss": 1.0})
 
-    assert caplog.text.count("MLflow does not take the figures of this training") == 1
+    assert caplog.text.count("metrics of this training cannot be logged in MLflow") == 1
 
 
 def test_without_a_run_nothing_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

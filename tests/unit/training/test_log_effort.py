@@ -18,12 +18,12 @@ def two_versions(add_version: Callable[..., ModelVersion]) -> list[ModelVersion]
 
 
 def metric(registry: Registry, version: ModelVersion, name: str) -> tuple[float, int]:
-    """Give the value and the step of what was noted last."""
+    """Return the last value that was logged, and its step."""
     noted = registry.client.get_metric_history(version.run_id, name)[-1]
     return noted.value, noted.step
 
 
-def test_figures_are_noted_on_each_models_run_with_the_datasets_number(
+def test_metrics_are_logged_on_each_models_run_with_the_datasets_number(
     registry: Registry, two_versions: list[ModelVersion], three_models: pd.DataFrame, two_labels: Params
 ) -> None:
     first, second = two_versions

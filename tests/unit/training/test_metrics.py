@@ -1,4 +1,4 @@
-"""Intervals, outlines, slices and honesty, against numbers worked out by hand and what must always hold."""
+"""Intervals, outlines, slices and calibration, against numbers worked out by hand and what must always hold."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ from pipelines.training.confusion import Confusion, pixels_of
 from pipelines.training.floor import Floor, floor_of
 from pipelines.training.metrics import (
     BINS,
-    FIGURES,
+    CLASS_METRICS,
     Evaluation,
-    count_certainty,
-    figures,
-    figures_of_slices,
+    compute_metrics,
+    count_confidence,
     gain_of_pixels,
+    metrics_by_slice,
 )
 
 LABELS = {"coat": 3, "dress": 7}
@@ -27,25 +27,25 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 
 def evaluation_of(*pairs: Pair, families: Sequence[str] = ()) -> Evaluation:
-    """Evaluate (predicted, truth) maps over three classes, all predicted with certainty 0.8; each is a family."""
-    confusions, edges, bands, certainty, of_garments = [], [], [], [], []
+    """Evaluate (predicted, truth) maps over three classes, all predicted with a confidence of 0.8; each is a family."""
+    confusions, edges, bands, confidence_bins, of_garments = [], [], [], [], []
     for predicted, truth in pairs:
-        one = Confusion(3)
-        one.add(predicted, truth)
-        confusions.append(one.matrix)
+        confusion = Confusion(3)
+        confusion.add(predicted, truth)
+        confusions.append(confusion.matrix)
         edges.append(count_edges(predicted, truth, 3))
         bands.append(count_bands(predicted, truth, 3))
-        certain, garment = np.full(truth.shape, 0.8, np.float32), (predicted > 0) | (truth > 0)
-        certainty.append(count_certainty(certain, predicted == truth))
-        of_garments.append(count_certainty(certain[garment], (predicted == truth)[garment]))
+        confidence, garment = np.full(truth.shape, 0.8, np.float32), (predicted > 0) | (truth > 0)
+        confidence_bins.append(count_confidence(confidence, predicted == truth))
+        of_garments.append(count_confidence(confidence[garment], (predicted == truth)[garment]))
     names = tuple(f"photo {number}" for number in range(len(pairs)))
-    counted = (np.stack(one) for one in (confusions, edges, bands, certainty, of_garments))
+    counted = (np.stack(parts) for parts in (confusions, edges, bands, confidence_bins, of_garments))
     return Evaluation(names, tuple(families) or names, *counted)
 
 
-def square(size: int, at: int, side: int, value: int = 1) -> np.ndarray:
+def square(size: int, at: int, length: int, value: int = 1) -> np.ndarray:
     mask = np.zeros((size, size), np.uint8)
-    mask[at : at + side, at : at + side] = value
+    mask[at : at + length, at : at + length] = value
     return mask
 
 
@@ -76,10 +76,10 @@ def test_an_interval_holds_the_estimate_and_narrows_with_families() -> None:
 
     def width(families: int) -> float:
         truth = np.repeat(np.array([0, 1], np.uint8), 50)[None]
-        found = evaluation_of(*((truth ^ (chance.random(truth.shape) < chance.uniform(0, 0.4)), truth)
+        evaluation = evaluation_of(*((truth ^ (chance.random(truth.shape) < chance.uniform(0, 0.4)), truth)
                                 for _ in range(families)))  # fmt: skip
-        low, high = interval(resampled_miou(found.confusions, found.families, 500), 0.95)
-        assert low < found.confusion.miou() < high
+        low, high = interval(resampled_miou(evaluation.confusions, evaluation.families, 500), 0.95)
+        assert low < evaluation.confusion.miou() < high
         return high - low
 
     assert width(100) < width(10) * 0.6
@@ -131,7 +131,7 @@ def test_bootstrap_in_parts_is_the_bootstrap_as_a_whole(monkeypatch: pytest.Monk
     np.testing.assert_allclose(resampled_miou(confusions, families, 200), whole)
 
 
-def test_a_model_that_is_right_as_often_as_it_says_is_honest() -> None:
+def test_a_model_that_is_correct_as_often_as_it_is_confident_is_calibrated() -> None:
     truth = np.zeros((1, 10), np.uint8)
     wrong = truth.copy()
     wrong[0, :2] = 1
@@ -140,14 +140,14 @@ def test_a_model_that_is_right_as_often_as_it_says_is_honest() -> None:
     assert evaluation_of((truth, truth)).calibration_error(garments=False) == pytest.approx(0.2, abs=1e-6)
 
 
-def test_honesty_about_garments_is_not_drowned_by_background() -> None:
+def test_calibration_on_garments_is_not_outweighed_by_background() -> None:
     truth, wrong = np.zeros((1, 1000), np.uint8), np.zeros((1, 1000), np.uint8)
     truth[0, :5], wrong[0, :5] = 1, 2
 
-    found = evaluation_of((wrong, truth))
+    evaluation = evaluation_of((wrong, truth))
 
-    assert found.calibration_error() == pytest.approx(0.8, abs=1e-6), "it is never right about garments"
-    assert np.isnan(evaluation_of((truth * 0, truth * 0)).calibration_error()), "no garment, no figure"
+    assert evaluation.calibration_error() == pytest.approx(0.8, abs=1e-6), "it is never right about garments"
+    assert np.isnan(evaluation_of((truth * 0, truth * 0)).calibration_error()), "no garment, no error"
 
 
 @pytest.mark.parametrize("edges", [False, True])
@@ -157,17 +157,17 @@ def test_calibration_error_is_that_of_torchmetrics(edges: bool) -> None:
     if edges:  # probabilities that lie on the edges of the bins
         confidence = np.linspace(0, 1, BINS + 1, dtype=np.float32)[random.integers(0, BINS, (40, 30))]
     right = random.random((40, 30)) < confidence**1.5
-    found = Evaluation(
-        ("photo",), ("photo",), *(np.zeros((1, 1))[None],) * 3, *(count_certainty(confidence, right)[None],) * 2
+    evaluation = Evaluation(
+        ("photo",), ("photo",), *(np.zeros((1, 1))[None],) * 3, *(count_confidence(confidence, right)[None],) * 2
     )
 
-    theirs = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(right), n_bins=BINS, norm="l1")
+    expected = binary_calibration_error(torch.from_numpy(confidence), torch.from_numpy(right), n_bins=BINS, norm="l1")
 
-    assert found.calibration_error() == pytest.approx(float(theirs), abs=1e-6)
+    assert evaluation.calibration_error() == pytest.approx(float(expected), abs=1e-6)
 
 
-def test_certainty_of_one_belongs_to_the_last_bin() -> None:
-    counts = count_certainty(np.array([[0.0, 1.0]], np.float32), np.array([[0, 1]]))
+def test_a_confidence_of_one_belongs_to_the_last_bin() -> None:
+    counts = count_confidence(np.array([[0.0, 1.0]], np.float32), np.array([[0, 1]]))
 
     assert counts[[0, BINS - 1]].tolist() == [[1, 0, 0], [1, 1, 1]]
     assert counts.sum() == 4
@@ -177,7 +177,7 @@ def test_metrics_name_the_classes_that_occur() -> None:
     truth = np.array([[0, 0, 0, 1], [0, 1, 1, 1]], np.uint8)
     guess = np.array([[0, 0, 1, 1], [0, 1, 1, 0]], np.uint8)
 
-    values = figures(evaluation_of((guess, truth)), LABELS, rounds=100)
+    values = compute_metrics(evaluation_of((guess, truth)), LABELS, rounds=100)
 
     shared = {"photos": 1, "families": 1, "iou": 0.6, "boundary_iou": 0.6}
     shared |= dict.fromkeys(("dice", "precision", "recall"), 0.75)
@@ -193,7 +193,7 @@ def test_an_imagined_label_is_listed_and_lowers_the_mean() -> None:
     truth = np.array([[0, 0, 1, 1]], np.uint8)
     guess = np.array([[0, 2, 1, 1]], np.uint8)
 
-    values = figures(evaluation_of((guess, truth)), LABELS, rounds=100)
+    values = compute_metrics(evaluation_of((guess, truth)), LABELS, rounds=100)
 
     assert values["per_class"]["dress"] == {
         "photos": 0, "families": 0, "iou": 0, "dice": 0, "precision": 0, "boundary_f": 0, "boundary_iou": 0,
@@ -204,19 +204,19 @@ def test_an_imagined_label_is_listed_and_lowers_the_mean() -> None:
 
 def test_boundary_f_is_averaged_over_photos_and_not_over_pixels() -> None:
     large, small = square(200, 20, 120), square(200, 20, 12)
-    found = evaluation_of((large, large), (np.roll(small, 60, 0), small))
+    evaluation = evaluation_of((large, large), (np.roll(small, 60, 0), small))
 
-    values = figures(found, LABELS, rounds=100)
+    values = compute_metrics(evaluation, LABELS, rounds=100)
 
     assert values["per_class"]["coat"]["boundary_f"] == values["mean_boundary_f"] == 0.5
-    assert boundary_f(found.edges.sum(0))[1] > 0.85, "by pixels the large square would hide the small one"
+    assert boundary_f(evaluation.edges.sum(0))[1] > 0.85, "by pixels the large square would hide the small one"
 
 
-def test_every_figure_has_an_interval_that_holds_it() -> None:
-    values = figures(evaluation_of(*moved_squares(12)), LABELS, rounds=500)
+def test_every_metric_has_an_interval_that_holds_it() -> None:
+    values = compute_metrics(evaluation_of(*moved_squares(12)), LABELS, rounds=500)
 
     for name, of_label in values["per_class"].items():
-        for key in FIGURES:
+        for key in CLASS_METRICS:
             assert 0 <= of_label[f"{key}_low"] < of_label[key] < of_label[f"{key}_high"] <= 1, (name, key)
     for key in ("miou", "miou_foreground", "pixel_accuracy", "mean_class_accuracy", "mean_dice", "mean_boundary_f",
                 "boundary_iou"):  # fmt: skip
@@ -228,7 +228,7 @@ def test_a_label_on_few_photos_or_of_few_families_has_no_interval(
     photos: int, families: int, has_interval: bool
 ) -> None:
     named = [str(number // 2 % families) for number in range(photos)]
-    values = figures(evaluation_of(*moved_squares(photos), families=named), LABELS, rounds=100)
+    values = compute_metrics(evaluation_of(*moved_squares(photos), families=named), LABELS, rounds=100)
 
     of_coat = values["per_class"]["coat"]
     assert (of_coat["photos"], of_coat["families"]) == (photos // 2, min(families, photos // 2))
@@ -238,9 +238,9 @@ def test_a_label_on_few_photos_or_of_few_families_has_no_interval(
 
 def test_slices_are_told_apart() -> None:
     truth = np.array([[0, 1]], np.uint8)
-    found = evaluation_of((truth, truth), (1 - truth, truth), (truth, truth))
+    evaluation = evaluation_of((truth, truth), (1 - truth, truth), (truth, truth))
 
-    rows = figures_of_slices(found, {"season": ["fall", "spring", "fall"]}, rounds=100)
+    rows = metrics_by_slice(evaluation, {"season": ["fall", "spring", "fall"]}, rounds=100)
 
     assert [(row["value"], row["photos"], row["families"], row["miou"]) for row in rows] == [
         ("fall", 2, 2, 1.0), ("spring", 1, 1, 0.0)
@@ -252,9 +252,9 @@ def test_slices_are_told_apart() -> None:
 def test_a_slice_is_compared_over_its_own_labels() -> None:
     """Coats are found as well in fall as elsewhere; that dresses are never found is no merit of fall."""
     coat, dress = np.array([[0, 0, 1, 1]], np.uint8), np.array([[0, 0, 2, 2]], np.uint8)
-    found = evaluation_of((coat, coat), (coat, coat), (dress * 0, dress))
+    evaluation = evaluation_of((coat, coat), (coat, coat), (dress * 0, dress))
 
-    fall, _ = figures_of_slices(found, {"season": ["fall", "spring", "spring"]}, rounds=100)
+    fall, _ = metrics_by_slice(evaluation, {"season": ["fall", "spring", "spring"]}, rounds=100)
 
     assert fall["miou"] == 1
     assert fall["reference"] == round((6 / 8 + 1) / 2, 4), "background and coat, over all photos"
@@ -262,10 +262,10 @@ def test_a_slice_is_compared_over_its_own_labels() -> None:
 
 def test_slices_have_intervals_and_gains_where_families_allow_it() -> None:
     pairs = moved_squares(12)
-    ours = evaluation_of(*((truth, truth) for _, truth in pairs))
-    theirs = evaluation_of(*pairs)
+    champion = evaluation_of(*((truth, truth) for _, truth in pairs))
+    challenger = evaluation_of(*pairs)
 
-    [row] = figures_of_slices(theirs, {"season": ["fall"] * 12}, 300, ours)
+    [row] = metrics_by_slice(challenger, {"season": ["fall"] * 12}, 300, champion)
 
     assert row["low"] < row["miou"] < row["high"]
     assert row["champion"] == 1
@@ -276,20 +276,22 @@ def test_slices_have_intervals_and_gains_where_families_allow_it() -> None:
 def test_a_gain_is_over_the_labels_in_the_truth_alone() -> None:
     truth = np.array([[0, 0, 1, 1]], np.uint8)
     imagines = np.array([[0, 2, 1, 1]], np.uint8)
-    one, other = (pixels_of(evaluation_of((answer, truth)).confusions.sum(0)) for answer in (imagines, truth))
+    imagined, correct = (pixels_of(evaluation_of((answer, truth)).confusions.sum(0)) for answer in (imagines, truth))
 
-    assert gain_of_pixels(one, other) == pytest.approx((0.5 - 1 + 1 - 1) / 2)
-    assert gain_of_pixels(one, other) == -gain_of_pixels(other, one)
+    assert gain_of_pixels(imagined, correct) == pytest.approx((0.5 - 1 + 1 - 1) / 2)
+    assert gain_of_pixels(imagined, correct) == -gain_of_pixels(correct, imagined)
 
 
 def test_some_photos_of_an_evaluation() -> None:
-    found = evaluation_of(*moved_squares(6), families=list("aabbcc"))
-    found = Evaluation(**{**vars(found), "regions": found.regions.reindex([0, 1]).assign(photo=["photo 1", "photo 4"])})
+    evaluation = evaluation_of(*moved_squares(6), families=list("aabbcc"))
+    evaluation = Evaluation(
+        **{**vars(evaluation), "regions": evaluation.regions.reindex([0, 1]).assign(photo=["photo 1", "photo 4"])}
+    )
 
-    part = found.on(["photo 4", "photo 0"])
+    part = evaluation.on(["photo 4", "photo 0"])
 
     assert (part.photos, part.families) == (("photo 4", "photo 0"), ("c", "a"))
-    np.testing.assert_array_equal(part.confusions, found.confusions[[4, 0]])
+    np.testing.assert_array_equal(part.confusions, evaluation.confusions[[4, 0]])
     assert part.regions["photo"].tolist() == ["photo 4"]
 
 

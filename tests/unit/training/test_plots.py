@@ -11,17 +11,16 @@ from pipelines.segmentation.model import load_model
 from pipelines.training.confusion import Confusion
 from pipelines.training.plots import draw_confusion, draw_overlays, paint
 
-HERE = Dataset(Path())
-Sides = dict[str, list[str]]
+Splits = dict[str, list[str]]
 
 
 def test_the_worst_photos_come_first_and_no_more_than_asked(
-    workspace: Sides, model_that_sees_coats: Path, two_labels: Params, tmp_path: Path
+    dataset: Dataset, splits: Splits, model_that_sees_coats: Path, two_labels: Params, tmp_path: Path
 ) -> None:
     two = two_labels.model_copy(update={"evaluate": two_labels.evaluate.model_copy(update={"overlays": 2})})
-    good, bad, middling = workspace["test"]
+    good, bad, middling = splits["test"]
 
-    draw_overlays(load_model(model_that_sees_coats), HERE, {good: 0.9, bad: 0.1, middling: 0.5}, two, tmp_path)
+    draw_overlays(load_model(model_that_sees_coats), dataset, {good: 0.9, bad: 0.1, middling: 0.5}, two, tmp_path)
 
     names = sorted(path.name for path in tmp_path.glob("*.jpg"))
     assert names == [f"overlay-00-miou-0.10-{bad[:8]}.jpg", f"overlay-01-miou-0.50-{middling[:8]}.jpg"]

