@@ -3,7 +3,7 @@
 import logging
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,6 @@ from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.records import encode_mask
 from pipelines.dataset.shards import shard_of
 from pipelines.dataset.split import split_photos
-from pipelines.demo.archive import Archive
 from pipelines.errors import DatasetError, ImageError
 from pipelines.params import IGNORE, Params
 from pipelines.photos.decode import decode_image, perceptual_hash, sha256_hex
@@ -21,7 +20,20 @@ from pipelines.photos.decode import decode_image, perceptual_hash, sha256_hex
 logger = logging.getLogger(__name__)
 
 
-def write_dataset(dataset: Dataset, source: Archive, params: Params, count: int = 1_000_000) -> pd.DataFrame:
+class PhotoSource(Protocol):
+    """Photos by name, and their true masks: (H, W) uint8 in the ids of params.yaml."""
+
+    def take(self, first: int, count: int) -> list[str]:
+        """Return the names of `count` photos from position `first` on, or fewer when there are no more."""
+
+    def photo(self, name: str) -> bytes:
+        """Return the photo's file."""
+
+    def truth(self, name: str) -> np.ndarray:
+        """Return the true index mask."""
+
+
+def write_dataset(dataset: Dataset, source: PhotoSource, params: Params, count: int = 1_000_000) -> pd.DataFrame:
     """Write at most `count` photos, their masks and the manifest, split as the project's own photos are.
 
     Photos that cannot be read or do not fit their mask are left out with a line in the log; equal files count once.

@@ -108,3 +108,36 @@ def test_light_modules_stay_light(module: str) -> None:
     program = f"import sys, pipelines.{module}; print(*({set(HEAVY)} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def places_that_depend_on_the_current_folder(path: Path) -> list[str]:
+    """Return where a file reads or changes the current folder outside of a function `main`."""
+    names = {"chdir", "fchdir", "cwd", "getcwd", "getcwdb"}
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    in_main = {
+        id(node)
+        for function in tree.body
+        if isinstance(function, ast.FunctionDef) and function.name == "main"
+        for node in ast.walk(function)
+    }
+    return [
+        f"{path.relative_to(PROJECT_ROOT)}:{node.lineno}"
+        for node in ast.walk(tree)
+        if id(node) not in in_main
+        and (
+            (isinstance(node, ast.Attribute) and node.attr in names)
+            or (isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & names)
+        )
+    ]
+
+
+def test_only_programs_know_the_current_folder() -> None:
+    """Stages and commands do; functions take a Dataset or a path, so that several datasets can be worked on at once."""
+    commands = PROJECT_ROOT / "pipelines" / "cli"
+    paths = [path for path in (*files("pipelines"), *files("benchmarks")) if commands not in path.parents]
+    assert [place for path in paths for place in places_that_depend_on_the_current_folder(path)] == []
+
+
+def test_training_knows_nothing_of_what_is_built_on_it() -> None:
+    assert forbidden("pipelines/training", ("pipelines.simulation", "pipelines.demo")) == {}
+    assert forbidden("pipelines/exchange", ("pipelines.simulation", "pipelines.demo", "pipelines.training")) == {}
