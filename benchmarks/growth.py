@@ -1,23 +1,28 @@
 """How cost grows with the archive: 500, 2,000 and 8,000 photos, each fully labelled and published.
 
-MASKLOOP_BENCH_SIZES names other sizes. Rows are seconds at each size; «times better» is the time at the size before by
-it, so 0.25 is linear and 1 is flat. Syncs of changes are the median of three. Ingest of nothing new is the second one
-after all new photos were labelled; the first reads their tasks again. Photos have 550×830 pixels, everything is real,
-and projects are a day old.
+MASKLOOP_BENCH_SIZES names other sizes, such as 500,2000,8000,30000. Rows are seconds at each size, and the peak memory
+of a sync's processes; "times better" is the value at the size before by it, so 0.25 is linear and 1 is flat. Syncs of
+changes are the median of three. Ingest of nothing new is the second one after all new photos were labelled; the first
+reads their tasks again. `dvc pull` of a version is compared with the same version in a layout with a file per
+annotation and mask: into empty caches, taking turns, the median of three. Photos have 550×830 pixels, everything is
+real, and projects are a day old.
 """
 
 import os
+import shutil
 import statistics
-from contextlib import chdir
-from pathlib import Path
+from dataclasses import dataclass
 
 from google.cloud.storage import Client
 
+from benchmarks._apart import measure_apart
 from benchmarks._archive import age, annotate_new, change, regions_of_drawings, upload, write_catalog
+from benchmarks._layouts import FILES, SHARDS, seconds_of_pulls
 from benchmarks._stack import local_stack
 from benchmarks.harness import Row, seconds
-from pipelines.dataset.compile import compile_dataset
-from pipelines.dataset.memory import PLACE
+from pipelines.dataset.compile import CACHE, compile_dataset
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES
 from pipelines.dataset.pipeline import sync
 from pipelines.dataset.workspace import Workspace
 from pipelines.gcs import client as gcs
@@ -30,14 +35,23 @@ from pipelines.settings import PROJECT_ROOT, Settings
 
 _SIZES = tuple(int(size) for size in os.environ.get("MASKLOOP_BENCH_SIZES", "500,2000,8000").split(","))
 _CHANGED, _ROUNDS = 20, 3
-_CHANGES = f"sync of {_CHANGED} changes"
+
+
+@dataclass(frozen=True)
+class _Value:
+    """A measured value; `peer` is what it is compared with, or None for the value at the size before."""
+
+    value: float
+    unit: str = "s"
+    rounds: int = 1
+    peer: float | None = None
 
 
 def run() -> list[Row]:
-    """Grow one archive step by step, and measure each station at each size."""
+    """Grow one archive step by step, and measure each pipeline at each size."""
     params = load_params(PROJECT_ROOT / "params.yaml")
     results = regions_of_drawings(params)
-    figures: dict[str, list[float]] = {}
+    measured: dict[str, list[_Value]] = {}
     with local_stack() as stack:
         stack.up_without_clock()
         settings = stack.settings()
@@ -50,43 +64,53 @@ def run() -> list[Row]:
             annotate_new(bucket, labels, project, photos, results)
             age(settings)
             before = size
-            for name, took in _measured(bucket, labels, settings, project, results).items():
-                figures.setdefault(name, []).append(took)
-    return [
-        Row(
-            f"{name}, {size} photos",
-            took,
-            earlier,
-            earlier / took if earlier else None,
-            "s",
-            _ROUNDS if name == _CHANGES else 1,
-        )
-        for name, values in figures.items()
-        for size, took, earlier in zip(_SIZES, values, [None, *values], strict=False)
-    ]
+            for name, value in _measured(bucket, labels, settings, project, results).items():
+                measured.setdefault(name, []).append(value)
+    return [row for name, values in measured.items() for row in _rows(name, values)]
+
+
+def _rows(name: str, values: list[_Value]) -> list[Row]:
+    """Return a row per size."""
+    rows = []
+    for size, value, before in zip(_SIZES, values, [None, *values], strict=False):
+        peer = before.value if value.peer is None and before else value.peer
+        ratio = peer / value.value if peer else None
+        rows.append(Row(f"{name}, {size} photos", value.value, peer, ratio, value.unit, value.rounds))
+    return rows
 
 
 def _measured(
     bucket: Client, labels: LabelStudioClient, settings: Settings, project: int, results: list[list[RegionJson]]
-) -> dict[str, float]:
+) -> dict[str, _Value]:
     params = load_params(settings.params_path)
     _nothing_to_ingest(bucket, labels, settings, params)
-    found = {"ingest, nothing new": seconds(lambda: _nothing_to_ingest(bucket, labels, settings, params))}
-    found["sync of all that is new"] = seconds(lambda: sync(bucket, labels, settings))
-    taken = []
+    measured = {"ingest, nothing new": _Value(seconds(lambda: _nothing_to_ingest(bucket, labels, settings, params)))}
+    everything = measure_apart(_sync, settings)
+    measured["sync of all that is new"] = _Value(everything.seconds)
+    measured["peak memory, sync of all that is new"] = _Value(everything.peak_mb, "MB")
+    changes = []
     for number in range(_ROUNDS):
         change(labels, project, results, number * _CHANGED, _CHANGED)
-        taken.append(seconds(lambda: sync(bucket, labels, settings)))
-    found[_CHANGES] = statistics.median(taken)
-    found["sync of nothing"] = seconds(lambda: sync(bucket, labels, settings))
+        changes.append(measure_apart(_sync, settings))
+    name = f"sync of {_CHANGED} changes"
+    measured[name] = _Value(statistics.median(sync.seconds for sync in changes), rounds=_ROUNDS)
+    measured[f"peak memory, {name}"] = _Value(statistics.median(sync.peak_mb for sync in changes), "MB", _ROUNDS)
+    measured["sync of nothing"] = _Value(measure_apart(_sync, settings).seconds)
     workspace = Workspace(settings.workspace_path, settings)
-    with chdir(workspace.path):
-        PLACE.unlink()
-        found["full compile"] = seconds(lambda: compile_dataset(load_params(Path("params.yaml"))))
-    targets = ("data/annotations", "data/images", "data/before.parquet")
-    found["dvc add, nothing new"] = seconds(lambda: workspace.dvc("add", *targets))
-    found["dvc push, nothing new"] = seconds(lambda: workspace.dvc("push"))
-    return found
+    dataset, project_params = Dataset(workspace.path), load_params(workspace.path / "params.yaml")
+    shutil.rmtree(dataset.path(CACHE))
+    measured["full compile"] = _Value(seconds(lambda: compile_dataset(dataset, project_params)))
+    targets = [str(path) for path in (ANNOTATIONS, IMAGES, BEFORE)]
+    measured["dvc add, nothing new"] = _Value(seconds(lambda: workspace.dvc("add", *targets)))
+    measured["dvc push, nothing new"] = _Value(seconds(lambda: workspace.dvc("push")))
+    pulls = seconds_of_pulls(bucket, settings, dataset, _ROUNDS)
+    name = "dvc pull of a version, against a file per annotation and mask"
+    measured[name] = _Value(pulls[SHARDS], rounds=_ROUNDS, peer=pulls[FILES])
+    return measured
+
+
+def _sync(settings: Settings) -> None:
+    sync(gcs.connect(settings), connect(settings), settings)
 
 
 def _nothing_to_ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> None:
