@@ -67,10 +67,10 @@ class DrawnTestSplit:
         own = random.normal(0, self.own, (self.families, 1)) + random.normal(0, 0.3, (self.families, CLASSES))
         own[:, 0] *= 0.3  # background is the same everywhere
         logits = _SKILL + skill + self.difficulty + own[self.family] + random.normal(0, 0.4, (photos, CLASSES))
-        found = (self.pixels / (1 + np.exp(-logits))).astype(np.int64)
-        missed = self.pixels.astype(np.int64) - found
+        hit = (self.pixels / (1 + np.exp(-logits))).astype(np.int64)
+        missed = self.pixels.astype(np.int64) - hit
         confusions = np.zeros((photos, CLASSES, CLASSES), np.int64)
-        confusions[:, range(CLASSES), range(CLASSES)] = found
+        confusions[:, range(CLASSES), range(CLASSES)] = hit
         confusions[:, 1:, 0] = missed[:, 1:] * 6 // 10  # what is missed of a garment is background or another one
         taken_for = random.integers(1, CLASSES, photos)
         confusions[np.arange(photos), :, taken_for] += missed * 4 // 10
@@ -107,8 +107,8 @@ class JitteredMasks:
         families = [str(number) for number in everything]
         for _ in range(12):
             middle = (low + high) / 2
-            found = judged(self.answers(everything, families, middle, seed), self.masks, families)
-            low, high = (middle, high) if found.confusion.miou() > miou else (low, middle)
+            evaluation = judged(self.answers(everything, families, middle, seed), self.masks, families)
+            low, high = (middle, high) if evaluation.confusion.miou() > miou else (low, middle)
         return (low + high) / 2
 
 

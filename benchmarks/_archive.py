@@ -31,19 +31,19 @@ _UPLOADS = 16
 
 
 def regions_of_drawings(params: Params) -> list[list[RegionJson]]:
-    """Draw label maps and give their regions as annotations hold them."""
-    found = []
+    """Draw label maps and return their regions as annotations hold them."""
+    results = []
     for seed in track(range(DRAWN), "label maps", transient=True):
         mask = draw_photo(seed, params.label_ids, (HEIGHT, WIDTH)).mask
         regions = tuple(RegionScore(params.label_names[int(i)], int(i), 1.0) for i in np.unique(mask) if i)
-        found.append(prediction_json(Prediction(mask, regions, 1.0, ""))["result"])
-    return found
+        results.append(prediction_json(Prediction(mask, regions, 1.0, ""))["result"])
+    return results
 
 
 def upload(
     bucket: Client, settings: Settings, numbers: Sequence[int], size: tuple[int, int] = (HEIGHT, WIDTH)
 ) -> list[ObjectRef]:
-    """Upload photos of (height, width) pixels, 60 KB at the default size; each has other bytes and its own looks."""
+    """Upload photos of (height, width) pixels, 60 KB at the default size; their bytes and hashes differ."""
     gcs.set_pool_size(bucket, _UPLOADS)
 
     def one(number: int) -> ObjectRef:
@@ -57,7 +57,7 @@ def upload(
 
 
 def write_catalog(bucket: Client, settings: Settings, count: int) -> None:
-    """Give every photo a row; twenty photos are a collection."""
+    """Write a catalogue with a row per photo; twenty photos are a collection."""
     rows = "".join(",".join([str(number), *_details(number).values()]) + "\n" for number in range(count))
     gcs.put(
         bucket, settings.source_bucket, settings.catalog, f"{','.join(CATALOG_COLUMNS)}\n{rows}".encode(), "text/csv"
@@ -65,7 +65,7 @@ def write_catalog(bucket: Client, settings: Settings, count: int) -> None:
 
 
 def _details(number: int) -> dict[str, str]:
-    """Give a photo's catalogue data, which its task shows as well: all columns but the id."""
+    """Return a photo's catalogue data, which its task shows as well: all columns but the id."""
     return {
         column: f"c{number // 20}" if column == "collection" else f"{column} {number}" for column in CATALOG_COLUMNS[1:]
     } | {"year": "1999"}

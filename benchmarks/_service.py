@@ -35,12 +35,12 @@ class RunningService:
         return self.http.post(self.url + path, json=body).raise_for_status().json()
 
     def upload(self, name: str, data: bytes) -> dict[str, Any]:
-        """Put a photo into the bucket and give its task."""
-        there = gcs.put(gcs.connect(self.settings), BUCKET, name, data, "image/jpeg")
-        return {"data": {"image": there.uri, "generation": str(there.generation)}}
+        """Put a photo into the bucket and return its task."""
+        ref = gcs.put(gcs.connect(self.settings), BUCKET, name, data, "image/jpeg")
+        return {"data": {"image": ref.uri, "generation": str(ref.generation)}}
 
     def memory_mb(self, which: str = "rss") -> float:
-        """Give the memory of the service's processes now, in MB; `which`: rss, or peak_rss since the start."""
+        """Return the memory of the service's processes now, in MB; `which`: rss, or peak_rss since the start."""
         family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
         if which == "rss":
             return sum(member.memory_info().rss for member in family) / 1e6
@@ -50,7 +50,7 @@ class RunningService:
 
 @contextmanager
 def bucket(var: Path) -> Iterator[Settings]:
-    """Run a bucket server and give settings of a machine with two free ports for services."""
+    """Run a bucket server and yield settings of a machine with two free ports for services."""
     ports = free_ports(3)
     settings = Settings(
         var=var, storage_port=ports[0], segmentation_port=ports[1], segment_anything_port=ports[2],
@@ -88,7 +88,7 @@ def running(settings: Settings, module: str, **extra: str) -> Iterator[RunningSe
 
 
 def wait_for(url: str) -> None:
-    """Wait until a server answers with success; raises TimeoutError after two minutes."""
+    """Wait until a server answers with success; raise TimeoutError after two minutes."""
     for _ in range(600):
         try:
             if httpx.get(url, timeout=5).is_success:

@@ -16,7 +16,7 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, p
             writer.write(data)
             await writer.drain()
     except ConnectionError:
-        pass  # one side hung up, and the other is told below
+        pass  # one end hung up; the other is closed below
     finally:
         writer.close()
 

@@ -37,7 +37,7 @@ class LocalStack:
 
 @contextmanager
 def local_stack() -> Iterator[LocalStack]:
-    """Give a stack that is ended, and its state deleted, at the end."""
+    """Yield a stack that is stopped, and its state deleted, at the end."""
     var = Path(tempfile.mkdtemp(prefix="maskloop-bench-"))
     ports = free_ports(len(SERVICES))
     own = {"MASKLOOP_VAR": str(var)} | {

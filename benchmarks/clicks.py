@@ -1,9 +1,9 @@
-"""Clicks answered by Segment Anything (ViT-B), against the usual way: encode on the first click, remember one photo.
+"""Clicks answered by Segment Anything (ViT-B), against the usual way: encode on the first click, cache one photo.
 
 The weights are random, because the speed does not depend on their values; the service loads them from a file that is
-named and hashed like an official checkpoint. Our side is the service as it runs in the stack, asked over HTTP; the
-peers' side is the same work in this process without HTTP, which favours them. A cache of one photo is never the right
-one when nine people work on nine photos, so each of their clicks costs the peers what a first click does.
+named and hashed like an official checkpoint. Ours is the service as it runs in the stack, called over HTTP; the peers
+do the same work in this process without HTTP, which favours them. A cache of one photo never hits when nine people work
+on nine photos, so each of their clicks costs the peers what a first click does.
 """
 
 import hashlib
@@ -53,18 +53,18 @@ def run() -> list[Row]:
         checkpoint = _checkpoint(network, Path(folder))
         rows = _encoder(network, photos, Path(folder))
         with bucket(Path(folder)) as settings:
-            ours = {"MASKLOOP_SAM_CHECKPOINT": str(checkpoint)}
-            with running(settings, "segment_anything", **ours) as service:
+            checkpoint_setting = {"MASKLOOP_SAM_CHECKPOINT": str(checkpoint)}
+            with running(settings, "segment_anything", **checkpoint_setting) as service:
                 tasks = [service.upload(f"photos/{n}.jpg", data) for n, data in enumerate(photos)]
                 for task in track(tasks, "photos are encoded ahead", transient=True):
                     service.post("/embed", {"tasks": [task], "compute": True})
             first, peer = [], []
             for number in range(_ROUNDS):  # started anew, so that embeddings come from the disk
-                with running(settings, "segment_anything", **ours) as service:
+                with running(settings, "segment_anything", **checkpoint_setting) as service:
                     service.post("/predict", click(service.upload("photos/other.jpg", photos[0]), 50))
                     first += [_seconds(partial(service.post, "/predict", click(task, 50))) for task in tasks]
                 peer.append(_peer(network, photos[number]))
-            with running(settings, "segment_anything", **ours) as service:
+            with running(settings, "segment_anything", **checkpoint_setting) as service:
                 rows += _first_click_rows(first, peer) + _warm(service, tasks, statistics.median(peer))
                 rows += _crowded(service, tasks[0]) + _memory(service, tasks)
     return rows
@@ -95,7 +95,7 @@ def _encoder(network: Sam, photos: list[bytes], folder: Path) -> list[Row]:
     photo = np.asarray(Image.open(io.BytesIO(photos[0])))
     predictor = SamPredictor(network)
     predictor.set_image(photo)
-    theirs = predictor.features[0].numpy()
+    peer_features = predictor.features[0].numpy()
     batch = predictor.model.preprocess(
         torch.from_numpy(predictor.transform.apply_image(photo)).permute(2, 0, 1)[None].float()
     )
@@ -107,9 +107,9 @@ def _encoder(network: Sam, photos: list[bytes], folder: Path) -> list[Row]:
             return encoder(batch)
 
     timed = compare("encoder ViT-B", lambda: compiled(batch.numpy()), eager, rounds=_ROUNDS, unit="s")
-    ours = compiled(batch.numpy())[0]
+    features = compiled(batch.numpy())[0]
     grid = [(x, y) for x in range(60, _WIDTH, 110) for y in range(60, _HEIGHT, 110)]
-    alike = min(_iou(_mask(model, theirs, place), _mask(model, ours, place)) for place in grid)
+    alike = min(_iou(_mask(model, peer_features, place), _mask(model, features, place)) for place in grid)
     return [timed, Row("encoder worst IoU of masks with torch's", alike, None, None, "IoU", len(grid))]
 
 
@@ -118,9 +118,9 @@ def _mask(model: SegmentAnythingModel, features: np.ndarray, place: tuple[int, i
     return model.decode(Embedding(features, _HEIGHT, _WIDTH), prompts)[0]
 
 
-def _iou(one: np.ndarray, other: np.ndarray) -> float:
-    union = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / union if union else 1.0
+def _iou(mask: np.ndarray, other: np.ndarray) -> float:
+    union = np.count_nonzero(mask | other)
+    return np.count_nonzero(mask & other) / union if union else 1.0
 
 
 def _checkpoint(network: torch.nn.Module, folder: Path) -> Path:
@@ -144,10 +144,10 @@ def _peer(network: torch.nn.Module, data: bytes) -> float:
 
 
 def _first_click_rows(ours: list[float], peer: list[float]) -> list[Row]:
-    median, theirs = statistics.median(ours), statistics.median(peer)
+    median, peer_median = statistics.median(ours), statistics.median(peer)
     p95 = float(np.percentile(ours, 95)) * 1e3
     return [
-        Row("first click, embedding ready", median * 1e3, theirs * 1e3, theirs / median, "ms", len(ours)),
+        Row("first click, embedding ready", median * 1e3, peer_median * 1e3, peer_median / median, "ms", len(ours)),
         Row(f"first click p95 (limit {_FIRST_MS})", p95, None, None, "ms", len(ours)),
     ]
 

@@ -42,7 +42,7 @@ def simulate_archive(
 
     Good masks (1) are accepted, or corrected; bad ones (below 0) are deleted and drawn again. Without `good` there are
     two or three versions that save a lot, next to nothing, or less than nothing. A fifth of the photos is drawn before
-    the first version. Families are blind, or single photos of all families once the test side is full (`by_photo`).
+    the first version. Families are blind, or single photos of all families once the test split is full (`by_photo`).
     Versions propose nothing on a `silent_share` of photos, the hardest ones. `noise` is the standard deviation of the
     logarithm of a photo's seconds; families vary by as much again. So many photos are `imported` besides.
     """
@@ -57,7 +57,7 @@ def simulate_archive(
     alone = _seconds(rng, table, np.zeros(photos), noise)
     aided = _seconds(rng, table, np.array([0.0, *good])[number], noise)
     shown = (number > 0) & ~table["blind"] & (table["hard"].rank(pct=True) <= 1 - silent_share)
-    table["version"] = np.where(shown, [f"clothing:v{one}" for one in number], "")
+    table["version"] = np.where(shown, [f"clothing:v{version}" for version in number], "")
     table["seconds"] = np.where(shown, aided, alone)
     manifest = _manifest(rng, table).assign(test_full=by_photo, **({"split": "train"} if by_photo else {}))
     names = sorted(set(table["version"]) - {""})
@@ -93,7 +93,7 @@ def _share_out(rng: np.random.Generator, table: pd.DataFrame) -> None:
 
 
 def _seconds(rng: np.random.Generator, table: pd.DataFrame, good: np.ndarray, noise: float) -> np.ndarray:
-    """Give what photos take with masks that are this good, without masks where that is 0: (N,) seconds."""
+    """Return what photos take with masks that are this good, without masks where that is 0: (N,) seconds."""
     garments = table["garments"].to_numpy()
     accepted = rng.binomial(garments, np.clip(good, 0, 1) * 0.8)
     corrected = rng.binomial(garments - accepted, np.clip(good, 0, 1) * 0.6)
@@ -110,7 +110,9 @@ def _manifest(rng: np.random.Generator, table: pd.DataFrame) -> pd.DataFrame:
     seconds = table["seconds"] + np.where(rng.random(len(table)) < 0.02, rng.uniform(600, 6000, len(table)), 0)
     seconds[rng.random(len(table)) < 0.03] = 0
     several = (rng.random(len(table)) < 0.04).tolist()
-    people = [["labeler-0"] * two + [f"labeler-{one}"] for one, two in zip(table["person"], several, strict=True)]
+    people = [
+        ["labeler-0"] * second + [f"labeler-{person}"] for person, second in zip(table["person"], several, strict=True)
+    ]
     moments = [_START + timedelta(minutes=10 * place) for place in range(len(table))]
     return pd.DataFrame({
         "sha256": table["sha256"], "family": table["family"], "split": np.where(table["blind"], "test", "train"),
@@ -119,7 +121,9 @@ def _manifest(rng: np.random.Generator, table: pd.DataFrame) -> pd.DataFrame:
         "annotators": pd.Series(people),
         "annotations": pd.Series([[str(place)] * (1 + two) for place, two in enumerate(several)]),
         "updated_at": [moment.isoformat() for moment in moments], "regions_manual": table["garments"],
-        "label_pixels": [json.dumps({f"garment {number}": 9 for number in range(one)}) for one in table["garments"]],
+        "label_pixels": [
+            json.dumps({f"garment {number}": 9 for number in range(count)}) for count in table["garments"]
+        ],
     })  # fmt: skip
 
 
@@ -136,7 +140,7 @@ def _imported(rng: np.random.Generator, manifest: pd.DataFrame, count: int) -> p
 def errors_of(archive: Archive, params: Params) -> Iterator[tuple[str, float, Interval]]:
     """Yield each version's truth and estimate in seconds per photo, and those of all versions in hours as «in all»."""
     report = measure_effort(archive.manifest, params)
-    told = {name: one.saving.per_photo for name, one in report.by_model.items() if one.saving.per_photo}
+    told = {name: usage.saving.per_photo for name, usage in report.by_model.items() if usage.saving.per_photo}
     yield from ((name, archive.saved[name], interval) for name, interval in told.items())
     if report.in_all.hours:
         yield "in all", sum(archive.saved[name] * archive.photos[name] for name in told) / 3600, report.in_all.hours
@@ -159,10 +163,10 @@ def by_pace_of_regions(manifest: pd.DataFrame) -> dict[str, float]:
 def run(archives: int = ARCHIVES) -> list[Row]:
     """Measure coverage and error of the estimates over simulated archives."""
     table = _compare(archives)
-    one, in_all = table[table["one"]], table[~table["one"]]
+    per_version, in_all = table[table["one"]], table[~table["one"]]
     imported = _compare(archives // 4, photos=200, good=(0.12, 0.12), imported=400)
     return [
-        *_rows("per photo", one, "s", archives),
+        *_rows("per photo", per_version, "s", archives),
         *_rows("in all", in_all, "h", archives),
         _mean_error("twice as many imported photos", imported[imported["one"]], archives // 4),
     ]

@@ -1,9 +1,9 @@
 """How good the answers of GrabCut are, which stand in where no Segment Anything checkpoint can be had.
 
 On drawn photos that nothing was tuned or trained on, each garment is asked for with one click, with a click and a
-«not this» in the garment beside it, and with a box; alone, and with what a champion trained for a minute sees. The peer
+"not this" in the garment beside it, and with a box; alone, and with what a champion trained for a minute sees. The peer
 is OpenCV's GrabCut as its documentation uses it: the box, or for clicks a disc as sure foreground within a rectangle of
-the photo. Figures are the mean IoU with the true mask, for clicks with the part of it that is clicked; «times better»
+the photo. Rows are the mean IoU with the true mask, for clicks with the part of it that is clicked; "times better"
 is ours by the peer's.
 """
 
@@ -32,7 +32,7 @@ _NO_POINTS = np.zeros((0, 2), np.float32)
 def run() -> list[Row]:
     """Compare the answers to three kinds of prompts."""
     params = load_params(PROJECT_ROOT / "params.yaml")
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    scores: dict[str, list[tuple[float, float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as folder:
         train_briefly(params, Path(folder))
         champion = load_model(Path(folder))
@@ -44,15 +44,15 @@ def run() -> list[Row]:
             for kind, prompts in _asked(drawn.mask, truth, params.label_names[int(label_id)]):
                 wanted = truth if prompts.box is not None else _part_at(truth, prompts.point_coords[0])
                 masks = (alone.predict(prompts)[0], helped.predict(prompts)[0], _opencv(drawn.image, prompts))
-                scores = [_iou(mask, wanted) for mask in masks]
-                found.setdefault(kind, []).append((scores[0], scores[1], scores[2]))
-    return [row for kind, scores in found.items() for row in _rows(kind, scores)]
+                ious = [_iou(mask, wanted) for mask in masks]
+                scores.setdefault(kind, []).append((ious[0], ious[1], ious[2]))
+    return [row for kind, ious in scores.items() for row in _rows(kind, ious)]
 
 
-def _rows(kind: str, scores: list[tuple[float, float, float]]) -> Iterator[Row]:
-    alone, helped, peer = (statistics.fmean(column) for column in zip(*scores, strict=True))
-    yield Row(f"{kind}, colours alone", alone, peer, alone / peer, "IoU", len(scores))
-    yield Row(f"{kind}, with the champion", helped, peer, helped / peer, "IoU", len(scores))
+def _rows(kind: str, ious: list[tuple[float, float, float]]) -> Iterator[Row]:
+    alone, helped, peer = (statistics.fmean(column) for column in zip(*ious, strict=True))
+    yield Row(f"{kind}, colours alone", alone, peer, alone / peer, "IoU", len(ious))
+    yield Row(f"{kind}, with the champion", helped, peer, helped / peer, "IoU", len(ious))
 
 
 def _asked(index_mask: np.ndarray, truth: np.ndarray, label: str) -> Iterator[tuple[str, Prompts]]:
@@ -64,7 +64,7 @@ def _asked(index_mask: np.ndarray, truth: np.ndarray, label: str) -> Iterator[tu
         if near.any():
             beside = _deepest(near == np.bincount(near.ravel())[1:].argmax() + 1)
             points = np.array([inside, beside], np.float32)
-            yield "a click and a «not this»", Prompts(points, np.array([True, False]), None, label)
+            yield "a click and a negative one", Prompts(points, np.array([True, False]), None, label)
     x, y, width, height = cv2.boundingRect(truth.astype(np.uint8))
     rows, columns = truth.shape
     box = max(0, x - 3), max(0, y - 3), min(columns - 1, x + width + 3), min(rows - 1, y + height + 3)
@@ -94,7 +94,7 @@ def _prior(champion: ClothingModel, photo: np.ndarray) -> Prior:
 
 
 def _part_at(truth: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """Give the part of a garment that is clicked: the other shoe takes a click of its own."""
+    """Return the part of a garment that is clicked: the other shoe takes a click of its own."""
     _, parts = cv2.connectedComponents(truth.astype(np.uint8), connectivity=8)
     x, y = point.astype(int)
     return np.asarray(parts == parts[y, x])
@@ -106,6 +106,6 @@ def _deepest(mask: np.ndarray) -> tuple[float, float]:
     return float(x), float(y)
 
 
-def _iou(one: np.ndarray, other: np.ndarray) -> float:
-    union = np.count_nonzero(one | other)
-    return np.count_nonzero(one & other) / union if union else 1.0
+def _iou(mask: np.ndarray, other: np.ndarray) -> float:
+    union = np.count_nonzero(mask | other)
+    return np.count_nonzero(mask & other) / union if union else 1.0

@@ -120,7 +120,7 @@ def skill_for(gain: float) -> float:
 
 
 def detectable_gains(photos: int, families: int, params: Params, trials: int) -> list[float]:
-    """Return what the gate says of the gains that test sides of this size can see."""
+    """Return the gains that the gate can detect with test splits of this size."""
     splits = [DrawnTestSplit(photos, families, seed, _OWN) for seed in range(trials)]
     decisions = [decision_of(drawn.answers(), drawn.answers(), 0, params) for drawn in splits]
     return [np.inf if decision.detectable_gain is None else decision.detectable_gain for decision in decisions]

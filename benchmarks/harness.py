@@ -1,4 +1,4 @@
-"""Measure ours and the peers' way in one process, taking turns, so that a busy machine slows both alike."""
+"""Measure Maskloop and its peers in one process, taking turns, so that a busy machine slows both alike."""
 
 import gc
 import json
@@ -22,7 +22,7 @@ _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6}
 class Row:
     """One measured quantity; `ours` and `peer` in `unit`, `ratio` = how many times better ours is.
 
-    `peer` and `ratio` are None for figures that nothing can be compared with, such as the start of our own stack.
+    `peer` and `ratio` are None for numbers that nothing can be compared with, such as the start of the stack.
     """
 
     metric: str

@@ -65,7 +65,7 @@ def run() -> list[Row]:
 
 @contextmanager
 def _far_away(server_port: int) -> Iterator[int]:
-    """Give a port at which every request to the bucket server takes longer."""
+    """Yield a port at which every request to the bucket server takes longer."""
     [port] = free_ports(1)
     command = [sys.executable, "-m", "benchmarks._slow", str(port), str(server_port), str(_PAUSE_MS)]
     process = subprocess.Popen(command, cwd=PROJECT_ROOT)

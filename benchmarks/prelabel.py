@@ -91,14 +91,14 @@ def _against_peers(params: Params, folder: Path, photos: list[bytes]) -> list[Ro
             f"{_RELOADED} photos 550x830, earlier tool's SegFormer-B2, against reload", few_ours,
             lambda: [earlier(data) for data in photos[:_RELOADED]], rounds=_ROUNDS, unit="s",
         )  # fmt: skip
-    theirs = eager.peer or float("nan")
-    per_second = Row("photos per second", _PHOTOS / eager.ours, _PHOTOS / theirs, eager.ratio, "1/s", _ROUNDS)
+    peer_seconds = eager.peer or float("nan")
+    per_second = Row("photos per second", _PHOTOS / eager.ours, _PHOTOS / peer_seconds, eager.ratio, "1/s", _ROUNDS)
     return [reload, tool, eager, per_second, _agreement(ours, once, photos)]
 
 
 @contextmanager
 def _registered(network: torch.nn.Module, folder: Path) -> Iterator[Callable[[], torch.nn.Module]]:
-    """Put the network into an MLflow server as its documentation shows; gives a function that loads the champion."""
+    """Put the network into an MLflow server as its documentation shows; yield a function that loads the champion."""
     import mlflow.pytorch
 
     port = free_ports(1)[0]
@@ -152,8 +152,8 @@ def _agreement(ours: ClothingModel, once: torch.nn.Module, photos: list[bytes]) 
         return (once(batch) + once(batch.flip(3)).flip(3)) / 2
 
     for data in photos:
-        theirs = card.index_of_channel[_channels(twice if card.mirrored else once, card, data)]
-        same.append(np.mean(ours.index_mask(decode_image(data)) == theirs))
+        expected = card.index_of_channel[_channels(twice if card.mirrored else once, card, data)]
+        same.append(np.mean(ours.index_mask(decode_image(data)) == expected))
     metric = "pixels with the label that torch gives, worst photo"
     return Row(metric, float(min(same)), None, None, "share", len(photos))
 

@@ -84,7 +84,7 @@ def _two_models(folder: Path) -> list[Path]:
 
 
 def _register(registry: Registry, folder: Path) -> ModelVersion:
-    """Register a model as the service looks for it; there was no training whose figures could be logged."""
+    """Register a model as the service looks for it; there was no training whose metrics could be logged."""
     client: MlflowClient = registry.client
     experiment = client.get_experiment_by_name(registry.name)
     run = client.create_run(experiment.experiment_id if experiment else client.create_experiment(registry.name))
@@ -99,8 +99,8 @@ def _register(registry: Registry, folder: Path) -> ModelVersion:
 
 
 def _upload(settings: Settings, number: int, data: bytes) -> dict[str, Any]:
-    there = gcs.put(gcs.connect(settings), settings.source_bucket, f"photos/{number}.jpg", data, "image/jpeg")
-    return {"id": number, "data": {"image": there.uri, "generation": str(there.generation)}}
+    ref = gcs.put(gcs.connect(settings), settings.source_bucket, f"photos/{number}.jpg", data, "image/jpeg")
+    return {"id": number, "data": {"image": ref.uri, "generation": str(ref.generation)}}
 
 
 def _expected(version: ModelVersion, folder: Path, photos: list[bytes]) -> list[list[str]]:
@@ -165,7 +165,7 @@ def _version(answer: Any) -> str:
 
 
 def _is_mixed(answer: Mapping[str, Any], expected: Labels) -> bool:
-    """Tell whether an answer is anything but what one version says of these photos."""
+    """Return whether an answer is anything but what one version says of these photos."""
     version, results = _version(answer), answer["results"]
-    named = {version_of_region(region["id"]) for one in results for region in one["result"]}
-    return named != {version} or [_labels(one) for one in results] != expected[version]
+    named = {version_of_region(region["id"]) for result in results for region in result["result"]}
+    return named != {version} or [_labels(result) for result in results] != expected[version]

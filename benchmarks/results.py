@@ -56,11 +56,11 @@ def render_demo(result: dict[str, Any]) -> str:
         "| round | tasks | annotations | dataset | model | test mIoU | pre-label mIoU | untouched | s per photo |",
         "|--:|--:|--:|---|---|--:|--:|--:|--:|",
     ]
-    for number, one in enumerate(result["rounds"], start=1):
-        prelabel = "–" if one["prelabel_miou"] is None else f"{one['prelabel_miou']:.3f}"
+    for number, row in enumerate(result["rounds"], start=1):
+        prelabel = "–" if row["prelabel_miou"] is None else f"{row['prelabel_miou']:.3f}"
         lines.append(
-            f"| {number} | {one['tasks']} | {one['annotations']} | {one['dataset']} | {one['model']} | "
-            f"{one['test_miou']:.3f} | {prelabel} | {one['untouched_share']:.0%} | {one['seconds_per_photo']:.0f} |"
+            f"| {number} | {row['tasks']} | {row['annotations']} | {row['dataset']} | {row['model']} | "
+            f"{row['test_miou']:.3f} | {prelabel} | {row['untouched_share']:.0%} | {row['seconds_per_photo']:.0f} |"
         )
     return "\n".join(lines)
 

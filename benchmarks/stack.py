@@ -1,6 +1,6 @@
 """What the local stack costs: time from nothing and from a warm start to all healthy, and memory at rest.
 
-There is no peer; the rows hold our own figures. The stack runs in a state folder and on ports of its own.
+There is no peer; the rows hold times of the stack alone. The stack runs in a state folder and on ports of its own.
 """
 
 import statistics
