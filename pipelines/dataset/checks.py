@@ -28,9 +28,9 @@ _COLUMNS = (
     "prediction_version",
 )  # fmt: skip
 _REQUIRED = ("uri", "generation", "sha256", "mask_sha256", "updated_at")
-_FORGOTTEN = re.compile(r"user \d+")  # how an annotator is named whom Label Studio does not know
-_ENOUGH = 20  # photos, below which neither outliers nor shares mean anything
-_FENCE = 3.0  # quartile distances; Tukey, «Exploratory Data Analysis» (1977), calls what lies beyond «far out»
+_DELETED_USER = re.compile(r"user \d+")  # how an annotator is named whom Label Studio does not know any more
+_MIN_PHOTOS = 20  # with fewer, neither outliers nor shares mean anything
+_FENCE = 3.0  # quartile distances; beyond is "far out" in Tukey, "Exploratory Data Analysis" (1977)
 
 
 def check_dataset(dataset: Dataset, params: Params) -> dict[str, object]:
@@ -52,7 +52,7 @@ def check_dataset(dataset: Dataset, params: Params) -> dict[str, object]:
 
 
 def dataset_rules(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> list[Rule]:
-    """Give the rules for a dataset version, with the severity of params.yaml."""
+    """Return the rules for a dataset version, with the severity of params.yaml."""
     return by_severity(_named_rules(table, before, params), params.check.severity)
 
 
@@ -81,8 +81,8 @@ def _named_rules(table: pd.DataFrame, before: pd.DataFrame | None, params: Param
             "some labels cover hardly a pixel; look for stray strokes",
         ),
     )  # fmt: skip
-    yield "area_outliers", _none("far_out", "labels much larger or smaller than on other photos")
-    yield "known_annotators", _none("strangers", "drawn by people who are not known (check.annotators)")
+    yield "area_outliers", _none("outliers", "labels much larger or smaller than on other photos")
+    yield "known_annotators", _none("unknown_annotators", "drawn by people who are not known (check.annotators)")
     yield (
         "disagreement",
         Rule(
@@ -90,33 +90,33 @@ def _named_rules(table: pd.DataFrame, before: pd.DataFrame | None, params: Param
             f"annotators disagree on more than {check.max_disagreement:.0%} of what they labelled",
         ),
     )  # fmt: skip
-    moved, words = _drift(table, before, params)
-    told = (
+    drift, words = _drift(table, before, params)
+    message = (
         f"the photos that show {words}"
-        if moved > check.max_class_drift
+        if drift > check.max_class_drift
         else "labels' shares of the photos changed much"
     )
     yield (
         "class_drift",
         Rule(
             "ExpectColumnMaxToBeBetween", {"column": "drift", "max_value": check.max_class_drift},
-            told,
+            message,
         ),
     )  # fmt: skip
 
 
 def _none(column: str, message: str) -> Rule:
-    """Expect a column of texts, each of which names what is wrong with its photo, to be empty."""
+    """Return the rule that a column of texts is empty; each text names what is wrong with its photo."""
     return Rule("ExpectColumnValuesToBeInSet", {"column": column, "value_set": [""]}, message)
 
 
-def _equal(one: str, other: str) -> Rule:
-    arguments = {"column_A": one, "column_B": other}
-    return Rule("ExpectColumnPairValuesToBeEqual", arguments, f"{one} is not the photo's {other}")
+def _equal(column: str, other: str) -> Rule:
+    arguments = {"column_A": column, "column_B": other}
+    return Rule("ExpectColumnPairValuesToBeEqual", arguments, f"{column} is not the photo's {other}")
 
 
 def _measured(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> pd.DataFrame:
-    """Add what the rules look at: texts that name what is wrong with a photo, empty where nothing is, and figures."""
+    """Return the table with the columns that rules check: numbers, and texts that name what is wrong with a photo."""
     pixels = [json.loads(text) for text in table["label_pixels"]]
     sizes = table["height"] * table["width"]
     known = {*params.label_names, IGNORE}
@@ -126,22 +126,22 @@ def _measured(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) 
             "" if len(uuids) and len(people) and all(uuids) and all(people) else str(uri)
             for uri, uuids, people in zip(table["uri"], table["annotations"], table["annotators"], strict=True)
         ],
-        used_twice=[" ".join(sorted(one for one in set(uuids) if used[one] > 1)) for uuids in table["annotations"]],
+        used_twice=[" ".join(sorted(uuid for uuid in set(uuids) if used[uuid] > 1)) for uuids in table["annotations"]],
         unknown_ids=[",".join(str(i) for i in sorted(set(ids) - known)) for ids in table["class_ids"]],
-        # A photo on which somebody marked what nobody can name was not submitted without looking.
+        # Whoever marked something as unclear did not submit the photo unseen.
         is_empty=[
             float(not areas and not ignored) for areas, ignored in zip(pixels, table["ignored_pixels"], strict=True)
         ],
         smallest_share=[min(areas.values(), default=size) / size for areas, size in zip(pixels, sizes, strict=True)],
-        far_out=_far_out(table),
-        strangers=[_strangers(people, params.check) for people in table["annotators"]],
+        outliers=_outliers(table),
+        unknown_annotators=[_unknown_annotators(people, params.check) for people in table["annotators"]],
         disagreement=table["disagreement"].astype(float),
         drift=_drift(table, before, params)[0],
     )
 
 
-def _far_out(table: pd.DataFrame) -> list[str]:
-    """Name, per photo, the labels whose share of it lies far outside of what is usual for the label."""
+def _outliers(table: pd.DataFrame) -> list[str]:
+    """Return, per photo, the labels whose share of it is far from what is usual for the label, as a text."""
     areas = [
         (photo, label, area)
         for photo, text in enumerate(table["label_pixels"])
@@ -150,34 +150,35 @@ def _far_out(table: pd.DataFrame) -> list[str]:
     measured = pd.DataFrame(areas, columns=["photo", "label", "area"])
     sizes = (table["height"] * table["width"]).to_numpy()
     measured["log"] = np.log(np.maximum(measured["area"], 1) / sizes[measured["photo"].astype(int)])
-    found: dict[int, list[str]] = {}
+    outliers: dict[int, list[str]] = {}
     for label, of_label in measured.groupby("label"):
         low, high = of_label["log"].quantile([0.25, 0.75])
         reach = _FENCE * max(high - low, 0.1)
-        if len(of_label) >= _ENOUGH:
+        if len(of_label) >= _MIN_PHOTOS:
             for photo in of_label["photo"][(of_label["log"] < low - reach) | (of_label["log"] > high + reach)]:
-                found.setdefault(photo, []).append(str(label))
+                outliers.setdefault(photo, []).append(str(label))
     return [
-        f"{' and '.join(found[photo])} on {uri}" if photo in found else "" for photo, uri in enumerate(table["uri"])
+        f"{' and '.join(outliers[photo])} on {uri}" if photo in outliers else ""
+        for photo, uri in enumerate(table["uri"])
     ]
 
 
-def _strangers(people: Sequence[str], check: CheckParams) -> str:
+def _unknown_annotators(people: Sequence[str], check: CheckParams) -> str:
     known = set(check.annotators)
-    return " ".join(one for one in people if (known and one not in known) or _FORGOTTEN.fullmatch(str(one)))
+    return " ".join(name for name in people if (known and name not in known) or _DELETED_USER.fullmatch(str(name)))
 
 
 def _drift(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> tuple[float, str]:
-    """Give the largest change of the share of photos that show a label, and tell it in words."""
-    if before is None or min(len(table), len(before)) < _ENOUGH:
+    """Return the largest change of the share of photos that show a label (0..1), and its description."""
+    if before is None or min(len(table), len(before)) < _MIN_PHOTOS:
         return 0.0, ""
     shares = []
     for rows in (before, table):
         shown = Counter(label for text in rows["label_pixels"] for label in json.loads(text))
         shares.append({label: shown[label] / len(rows) for label in params.label_ids})
-    was, now = shares
-    label = max(was, key=lambda one: abs(now[one] - was[one]))
-    return abs(now[label] - was[label]), f"«{label}» went from {was[label]:.0%} to {now[label]:.0%}"
+    old, new = shares
+    label = max(old, key=lambda name: abs(new[name] - old[name]))
+    return abs(new[label] - old[label]), f'"{label}" went from {old[label]:.0%} to {new[label]:.0%}'
 
 
 def main() -> None:

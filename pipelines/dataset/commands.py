@@ -1,7 +1,7 @@
-"""Programs that a workspace runs: git, DVC and its stages, and how the failure of one becomes an error.
+"""Run the programs that a workspace needs (git, DVC and its stages), and turn their failures into errors.
 
-DVC hands on neither the class nor the words of what a stage fails with, so the stage leaves both in a file: callers
-then see the same error as if they had called the stage, and know whether trying again can mend it.
+DVC passes on neither the class nor the message of a stage's error, so the stage writes both to a file: callers then see
+the same error as if they had called the stage, and know whether it is worth trying again.
 """
 
 import json
@@ -19,7 +19,7 @@ from pipelines.errors import ConfigurationError, DataError, DatasetError, ImageE
 from pipelines.log import STAGE_ERROR
 
 GIT_IDENTITY = ("-c", "user.name=Maskloop", "-c", "user.email=maskloop@localhost", "-c", "commit.gpgsign=false")
-_EXITED = re.compile(r"exited with (-?\d+)")  # as DVC says it of a stage
+_EXITED = re.compile(r"exited with (-?\d+)")  # DVC's words about a stage
 _KILLED = (signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)
 
 
@@ -31,10 +31,10 @@ def run(
     show: bool = False,
     keep_open: tuple[int, ...] = (),
 ) -> str:
-    """Run a command; with `show` its output goes to this process's standard output line by line as well.
+    """Run a command and return its output; with `show` it also goes to this process's standard output, line by line.
 
-    Where that is a terminal the command gets it itself, so that it draws its progress there, and nothing is given
-    back. `keep_open` are file descriptors that it inherits. Raises DatasetError with its own words when it fails.
+    Where that is a terminal, the command inherits it, so that it draws its progress there, and an empty text is
+    returned. `keep_open` are file descriptors that it inherits. Raise DatasetError with its own message when it fails.
     """
     lines: list[str] = []
     terminal = show and sys.stdout.isatty()
@@ -48,7 +48,7 @@ def run(
         )  # fmt: skip
     except FileNotFoundError as error:
         raise ConfigurationError(f"{command[0]} is not installed: sudo apt-get install {command[0]}") from error
-    complaints = ""
+    stderr = ""
     try:
         if terminal:
             process.wait()
@@ -60,15 +60,15 @@ def run(
                     lines.append(line)
             process.wait()
         else:
-            output, complaints = process.communicate()
-            lines.append(output)
+            stdout, stderr = process.communicate()
+            lines.append(stdout)
     except BaseException:  # a timeout or Ctrl-C: nothing may go on writing after the lock is released
         os.killpg(process.pid, signal.SIGTERM)
         process.wait()
         raise
     if process.returncode:
-        said = "\n".join(text for text in ("".join(lines).strip(), complaints.strip()) if text)
-        why = _killed(process.returncode, said) + (said[-1500:] or "it says why above")
+        output = "\n".join(text for text in ("".join(lines).strip(), stderr.strip()) if text)
+        why = _killed(process.returncode, output) + (output[-1500:] or "it says why above")
         raise DatasetError(f"`{_shown(command)}` failed in {folder}: {why}")
     return "".join(lines).strip()
 
@@ -78,22 +78,22 @@ def run_stages(
 ) -> str:
     """Run a command that runs stages, as `run` does.
 
-    Raises what a stage failed with (see `log.run_stage`); DatasetError when none says so, because it was killed or met
-    something that nobody expected.
+    Raise what a stage failed with (see `log.run_stage`); DatasetError when no stage recorded it, because it was killed
+    or failed with an unexpected error.
     """
     with tempfile.TemporaryDirectory(prefix="maskloop-stage-") as scratch:
-        left = Path(scratch) / "error.json"
+        record = Path(scratch) / "error.json"
         try:
-            return run(command, folder, {**environment, STAGE_ERROR: str(left)}, show=show, keep_open=keep_open)
+            return run(command, folder, {**environment, STAGE_ERROR: str(record)}, show=show, keep_open=keep_open)
         except DatasetError as error:
-            raise _error_of_stage(left, f"`{_shown(command)}` in {folder}") or error from error
+            raise _error_of_stage(record, f"`{_shown(command)}` in {folder}") or error from error
 
 
-def _error_of_stage(left: Path, where: str) -> MaskloopError | None:
-    """Return the error that a stage left behind, or None when it left none."""
+def _error_of_stage(record: Path, where: str) -> MaskloopError | None:
+    """Return the error that a stage recorded, or None when it recorded none."""
     try:
-        told = json.loads(left.read_text(encoding="utf-8"))
-        kind, message = getattr(errors, told["class"], None), f"{told['message']} ({where})"
+        fields = json.loads(record.read_text(encoding="utf-8"))
+        kind, message = getattr(errors, fields["class"], None), f"{fields['message']} ({where})"
     except (FileNotFoundError, ValueError, LookupError, TypeError):
         return None
     if not (isinstance(kind, type) and issubclass(kind, MaskloopError)):  # the stage's code is of another version
@@ -105,11 +105,11 @@ def _shown(command: list[str]) -> str:
     return " ".join(part for part in command[1:] if part not in GIT_IDENTITY)
 
 
-def _killed(code: int, said: str) -> str:
-    """Say which signal ended the program, or a stage that DVC ran; nothing when none did.
+def _killed(code: int, output: str) -> str:
+    """Return which signal ended the program, or a stage that DVC ran; an empty text when none did.
 
-    An exit code below 0 is a signal's number, and so is what a shell adds to 128.
+    An exit code below 0 is a signal's number with a minus sign; a shell returns 128 plus the number.
     """
-    numbers = {-code if code < 0 else code - 128 for code in (code, *map(int, _EXITED.findall(said)))}
-    names = [one.name for one in _KILLED if one in numbers]
+    numbers = {-code if code < 0 else code - 128 for code in (code, *map(int, _EXITED.findall(output)))}
+    names = [number.name for number in _KILLED if number in numbers]
     return f"it was killed ({', '.join(names)}), which often means that memory ran out; " if names else ""

@@ -1,6 +1,6 @@
 """DVC stage `compile`: annotations → one index mask per photo, and the table of photos with a row per photo.
 
-A shard is compiled by itself, and again only when its annotations, the parameters or the code are others than before.
+Each shard is compiled by itself, and again only when its annotations, the parameters or the code changed.
 """
 
 import hashlib
@@ -36,15 +36,15 @@ from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation
 
 logger = logging.getLogger(__name__)
-CACHE = Path(".dvc/tmp/compiled")  # in a folder that git and DVC ignore; losing it costs a full run and nothing else
-_FEW_BYTES = 2_000_000  # of annotation shards, which are compiled sooner than processes start
+CACHE = Path(".dvc/tmp/compiled")  # in a folder that git and DVC ignore; without it the next run compiles everything
+_MAX_BYTES_INLINE = 2_000_000  # of annotation shards; so few are compiled sooner than processes start
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class CompiledShard:
-    """The rows of a shard's photos, and what kept annotations out of it."""
+    """The rows of a shard's photos, and why annotations were left out."""
 
     rows: list[Row]
     problems: list[str]
@@ -53,23 +53,22 @@ class CompiledShard:
 def compile_dataset(dataset: Dataset, params: Params) -> pd.DataFrame:
     """Compile a dataset's annotations into its masks and its table of photos; return the table.
 
-    Of several annotations of one photo the newest of each annotator counts, or only what somebody marked as ground
-    truth, or only what was drawn without a model's masks, and `compile.annotators` says how these are merged.
-    Annotations that started from a wrong region put there on purpose measure people and are left out. An annotation
-    that cannot be read is reported, left out, and stops nothing. Raise ContractError when an annotation has a label
+    Of several annotations of one photo the newest of each annotator counts (see `newest_per_annotator`), and
+    `compile.annotators` names how these are merged. Annotations with planted errors measure annotators and are left
+    out. An annotation that cannot be read is left out and logged. Raise ContractError when an annotation has a label
     that params.yaml does not know: leaving all of these out would shrink the dataset silently.
     """
     dataset.path(MASKS).mkdir(parents=True, exist_ok=True)
-    made_by = _fingerprint(params)
-    keys = {shard: _key(made_by, dataset, shard) for shard in dataset.annotations.shards()}
-    compiled = {shard: known for shard, key in keys.items() if (known := _cached(dataset, shard, key))}
+    fingerprint = _fingerprint(params)
+    keys = {shard: _key(fingerprint, dataset, shard) for shard in dataset.annotations.shards()}
+    compiled = {shard: cached for shard, key in keys.items() if (cached := _cached(dataset, shard, key))}
     todo = sorted(keys.keys() - compiled.keys())
     logger.info("%d of %d shards are compiled", len(todo), len(keys))
     compiled |= _compile_shards(dataset, todo, keys, params)
     dataset.masks.drop_others(keys)
-    for problem in sorted(problem for one in compiled.values() for problem in one.problems):
+    for problem in sorted(problem for result in compiled.values() for problem in result.problems):
         logger.warning("%s", problem)
-    rows = [row for one in compiled.values() for row in one.rows]
+    rows = [row for result in compiled.values() for row in result.rows]
     if not rows:
         raise DatasetError("there is no usable annotation yet: submit some in Label Studio, then run `maskloop sync`")
     table = pd.DataFrame(rows).sort_values(["uri", "sha256"], ignore_index=True)
@@ -80,10 +79,10 @@ def compile_dataset(dataset: Dataset, params: Params) -> pd.DataFrame:
 def _compile_shards(
     dataset: Dataset, todo: Sequence[str], keys: dict[str, str], params: Params
 ) -> Iterator[tuple[str, CompiledShard]]:
-    """Compile shards, on all processors when there is much to do."""
+    """Yield compiled shards by name, compiled on all processors when there is much to do."""
     work = partial(_compile_shard, dataset, params=params)
     jobs = [(shard, keys[shard]) for shard in todo]
-    if sum(dataset.annotations.path(shard).stat().st_size for shard in todo) <= _FEW_BYTES:
+    if sum(dataset.annotations.path(shard).stat().st_size for shard in todo) <= _MAX_BYTES_INLINE:
         yield from zip(todo, map(work, jobs), strict=True)
         return
     with ProcessPoolExecutor(os.cpu_count()) as pool:
@@ -92,7 +91,7 @@ def _compile_shards(
 
 
 def _compile_shard(dataset: Dataset, job: tuple[str, str], params: Params) -> CompiledShard:
-    """Write the masks of a shard and keep, under the key of what they were made from, the rows of its photos."""
+    """Write the masks of a shard, and cache the rows of its photos under the key of what they were made from."""
     shard, key = job
     annotations = dataset.annotations.read_shard(shard)
     planted = [annotation for annotation in annotations if annotation.planted]
@@ -108,24 +107,24 @@ def _compile_shard(dataset: Dataset, job: tuple[str, str], params: Params) -> Co
             rows.append(row)
     dataset.masks.write_shard(shard, pngs)
     result = CompiledShard(rows, problems)
-    kept = {"key": key, "masks": dataset.masks.digest(shard), "rows": rows, "problems": problems}
-    write_atomically(dataset.path(CACHE) / f"{shard}.json", orjson.dumps(kept))
+    fields = {"key": key, "masks": dataset.masks.digest(shard), "rows": rows, "problems": problems}
+    write_atomically(dataset.path(CACHE) / f"{shard}.json", orjson.dumps(fields))
     return result
 
 
 def _cached(dataset: Dataset, shard: str, key: str) -> CompiledShard | None:
-    """Return what an earlier run made of the same annotations, parameters and code, if its masks are still intact."""
+    """Return the result of an earlier run with the same annotations, parameters and code, if its masks are intact."""
     try:
-        kept = orjson.loads((dataset.path(CACHE) / f"{shard}.json").read_bytes())
-        if kept["key"] == key and kept["masks"] == dataset.masks.digest(shard):
-            return CompiledShard(kept["rows"], kept["problems"])
+        fields = orjson.loads((dataset.path(CACHE) / f"{shard}.json").read_bytes())
+        if fields["key"] == key and fields["masks"] == dataset.masks.digest(shard):
+            return CompiledShard(fields["rows"], fields["problems"])
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return None
 
 
-def _key(made_by: str, dataset: Dataset, shard: str) -> str:
-    return sha256_hex(made_by.encode() + dataset.annotations.path(shard).read_bytes())
+def _key(fingerprint: str, dataset: Dataset, shard: str) -> str:
+    return sha256_hex(fingerprint.encode() + dataset.annotations.path(shard).read_bytes())
 
 
 def _fingerprint(params: Params) -> str:
@@ -133,14 +132,14 @@ def _fingerprint(params: Params) -> str:
     modules = (records, shards, decode, merge_annotators, brush_rle, regions, shapes)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
     settings = [repr(params.region_ids), repr(params.compile), Path(__file__).read_text(encoding="utf-8")]
-    return hashlib.sha256(b"\0".join([*code, *(one.encode() for one in settings)])).hexdigest()
+    return hashlib.sha256(b"\0".join([*code, *(text.encode() for text in settings)])).hexdigest()
 
 
 def newest_per_annotator(annotations: Iterable[Annotation]) -> list[tuple[Annotation, ...]]:
-    """Return, per photo content, each annotator's annotation updated last, the newest of all at the end.
+    """Return the last updated annotation of each annotator, per photo content, the newest at the end.
 
-    Of a photo with ground truth only the annotations that are marked so count, and of a photo that somebody drew blind
-    only the blind ones. Ties go to the larger UUID, so that the order in which annotations are listed never matters.
+    If any annotation of a photo is marked as ground truth, only such ones count; if any was drawn blind, only blind
+    ones. Ties go to the larger UUID, so that the order in which annotations are listed never matters.
     """
     photos: dict[str, list[Annotation]] = defaultdict(list)
     for annotation in sorted(annotations, key=lambda annotation: (annotation.updated_at, annotation.uuid)):
@@ -151,7 +150,7 @@ def newest_per_annotator(annotations: Iterable[Annotation]) -> list[tuple[Annota
             of_photo = list(filter(marked, of_photo)) or of_photo
         by_annotator: dict[str, Annotation] = {}
         for annotation in of_photo:
-            by_annotator.pop(annotation.annotator, None)  # so that the newest stands at the end
+            by_annotator.pop(annotation.annotator, None)  # so that the newest is at the end
             by_annotator[annotation.annotator] = annotation
         chosen.append(tuple(by_annotator.values()))
     return sorted(chosen, key=lambda photo: (photo[-1].image.uri, photo[-1].image.sha256))
@@ -165,7 +164,7 @@ def is_drawn_blind(annotation: Annotation) -> bool:
 def _compile_photo(photo: Sequence[Annotation], params: Params, problems: list[str]) -> tuple[Row, bytes] | None:
     """Return a photo's row and mask (PNG) from its annotations, one per annotator, the newest last.
 
-    None when none of these can be read; why one cannot is added to `problems`.
+    Return None when none of these can be read; the reasons are added to `problems`.
     """
     readable: list[tuple[Annotation, CompiledMask]] = []
     for annotation in photo:
@@ -192,7 +191,7 @@ def _row(
     disputed: float | None,
     params: Params,
 ) -> Row:
-    """Describe a photo; what is said of the annotations that made the mask is summed up over these."""
+    """Return a photo's row; values of the annotations that made the mask are summed up over these."""
     newest = used[-1][0]
     image = newest.image
     painted = sorted(frozenset().union(*(compiled.painted for _, compiled in used)))
@@ -224,7 +223,7 @@ def _row(
         "regions_untouched": sum(compiled.origins.get("prediction", 0) for _, compiled in used),
         "regions_changed": sum(compiled.origins.get("prediction-changed", 0) for _, compiled in used),
         "regions_manual": sum(compiled.origins.get("manual", 0) for _, compiled in used),
-        "regions_deleted": sum(one.proposal.deleted for one, _ in used if one.proposal),
+        "regions_deleted": sum(annotation.proposal.deleted for annotation, _ in used if annotation.proposal),
         "prelabel_pixels": json.dumps(newest.proposal.pixels, sort_keys=True) if newest.proposal else "",
         "overlap_pixels": sum(compiled.overlap_pixels for _, compiled in used),
         **{f"meta_{key}": value for key, value in sorted(newest.metadata.items())},
@@ -232,7 +231,7 @@ def _row(
 
 
 def _has_imported_regions(annotation: Annotation) -> bool:
-    """Tell whether somebody worked on a mask that other makers had drawn: that takes less time than drawing it."""
+    """Return whether an annotation started from an imported mask, which takes less time than drawing it."""
     return any(str(region.get("id", "")).startswith(IMPORTED) for region in annotation.raw["result"])
 
 

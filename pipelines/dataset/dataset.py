@@ -1,4 +1,4 @@
-"""A dataset in a folder: what pipelines and DVC stages read and write, through one object that knows where it lies."""
+"""A dataset in a folder: the object through which pipelines and DVC stages read and write its files."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipelines.photos.decode import decode_image
 
 
 class Dataset:
-    """The dataset in a folder `root`; names of its files are those of `pipelines.dataset.files`, relative to it."""
+    """The dataset in a folder `root`; its files have the names of `pipelines.dataset.files`, relative to it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -24,7 +24,7 @@ class Dataset:
         self._last_shard: tuple[object, dict[str, bytes]] = (None, {})
 
     def path(self, name: Path) -> Path:
-        """Return where a file of the dataset lies, given its name in `pipelines.dataset.files`."""
+        """Return the path of a file of the dataset, given its name in `pipelines.dataset.files`."""
         return self.root / name
 
     def image_path(self, sha256: str) -> Path:
@@ -47,7 +47,7 @@ class Dataset:
     def mask_png(self, sha256: str) -> bytes:
         """Return a photo's mask as PNG; no bytes when there is none.
 
-        Versions of an older layout hold a file per mask.
+        Versions of an older layout have a file per mask.
         """
         older = self.root / MASKS / f"{sha256}.png"
         if older.exists():
@@ -72,10 +72,10 @@ class Dataset:
         return pd.read_parquet(self.root / PHOTOS)
 
     def before(self) -> pd.DataFrame | None:
-        """Return the last published version's manifest; None before there was one."""
+        """Return the last published version's manifest, or None when there is none yet."""
         path = self.root / BEFORE
         return pd.read_parquet(path) if path.stat().st_size else None
 
     def write_table(self, name: Path, table: pd.DataFrame) -> None:
-        """Write a table as Parquet; the file is replaced, never written into: DVC may have linked it with its cache."""
+        """Write a table as Parquet. The file is replaced, not overwritten: DVC may have linked it with its cache."""
         write_atomically(self.root / name, table.to_parquet(index=False))

@@ -1,6 +1,6 @@
-"""Great Expectations behind one function, so that the checks state rules and read answers.
+"""Run rules on a table with Great Expectations, behind one function.
 
-Importing great_expectations takes seconds; it happens inside the function.
+Importing great_expectations takes seconds, so it happens inside the function.
 """
 
 import json
@@ -17,9 +17,9 @@ from pipelines.params import Severity
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation: its Great Expectations name, its arguments, and what to tell a person when it fails.
+    """One expectation: its name in Great Expectations, its arguments, and the message when it fails.
 
-    A rule that is not `critical` is reported and stops nothing.
+    A rule that is not `critical` is reported but stops nothing.
     """
 
     expectation: str
@@ -29,7 +29,7 @@ class Rule:
 
 
 def by_severity(rules: Iterable[tuple[str, Rule]], severity: Mapping[str, Severity]) -> list[Rule]:
-    """Give named rules with the severity of their name, without those that are off."""
+    """Return named rules with the severity of their name, without those that are off."""
     return [replace(rule, critical=severity[name] == "critical") for name, rule in rules if severity[name] != "off"]
 
 
@@ -41,15 +41,15 @@ class Finding:
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Give the message with its examples."""
+        """Return the message with its examples."""
         shown = f" (for example {', '.join(self.examples)})" if self.examples else ""
         return f"{self.rule.message}{shown}"
 
 
 def find_violations(table: pd.DataFrame, rules: Sequence[Rule], page: Path | None = None) -> list[Finding]:
-    """Validate a table with Great Expectations and give the rules that do not hold, in the order of `rules`.
+    """Return the rules that a table violates, validated with Great Expectations, in the order of `rules`.
 
-    `page` is where its Data Docs page of the validation is written to, as one HTML file.
+    The Data Docs page of the validation is written to `page`, as one HTML file.
     """
     import great_expectations as gx
     import great_expectations.expectations as gxe
@@ -72,29 +72,29 @@ def find_violations(table: pd.DataFrame, rules: Sequence[Rule], page: Path | Non
             )
         )  # fmt: skip
     validation = batch.validate(suite)
-    findings = []
+    numbered = []
     for result in validation.results:
         if not result.success:
             assert result.expectation_config is not None
             number = result.expectation_config.meta["rule"]
             examples = (result.result or {}).get("partial_unexpected_list") or []
-            findings.append((number, Finding(rules[number], _shown(examples))))
-    found = [finding for _, finding in sorted(findings, key=lambda pair: pair[0])]
+            numbered.append((number, Finding(rules[number], _shown(examples))))
+    findings = [finding for _, finding in sorted(numbered, key=lambda pair: pair[0])]
     if page:
-        _write_page(validation, rules, found, page)
-    return found
+        _write_page(validation, rules, findings, page)
+    return findings
 
 
-def _write_page(validation: Any, rules: Sequence[Rule], found: Sequence[Finding], page: Path) -> None:
-    """Write the Data Docs page, with a table of the rules in words before it."""
+def _write_page(validation: Any, rules: Sequence[Rule], findings: Sequence[Finding], page: Path) -> None:
+    """Write the Data Docs page, preceded by a table of the rules' messages."""
     from great_expectations.core import expectationSuiteValidationResultSchema as schema
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
     from great_expectations.render.view import DefaultJinjaPageView
 
-    plain = schema.load(json.loads(json.dumps(validation.to_json_dict())))  # the renderer trips over NumPy numbers
+    plain = schema.load(json.loads(json.dumps(validation.to_json_dict())))  # the renderer fails on NumPy numbers
     html = DefaultJinjaPageView().render(ValidationResultsPageRenderer(run_info_at_end=False).render(plain))
     page.parent.mkdir(parents=True, exist_ok=True)
-    finding_of = {id(finding.rule): finding for finding in found}
+    finding_of = {id(finding.rule): finding for finding in findings}
     rows = "".join(
         f"<tr><td>{'passed' if id(rule) not in finding_of else 'CRITICAL' if rule.critical else 'note'}</td>"
         f"<td>{escape(str(finding_of.get(id(rule), 'not found: ' + rule.message)))}</td></tr>"
@@ -109,6 +109,6 @@ def _write_page(validation: Any, rules: Sequence[Rule], found: Sequence[Finding]
 
 
 def _shown(examples: Sequence[Any]) -> tuple[str, ...]:
-    """Write up to five values as text: empty ones say nothing, and pairs are set against each other."""
+    """Return up to five values as text, without empty ones; the values of a pair stand around a ≠."""
     pairs = (example if isinstance(example, tuple) else (example,) for example in examples)
     return tuple(" ≠ ".join(map(str, pair)) for pair in pairs if not any(pd.isna(value) for value in pair))[:5]

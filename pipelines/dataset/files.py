@@ -2,12 +2,12 @@
 
 data/annotations/<hh>.parquet  annotations as Label Studio gave them, with their photos' identities; see `shards`
 data/masks/<hh>.parquet        index masks of upright photos as PNG; see `shards`
-data/images/<sha256>           a photo's bytes at its generation; named by content, never by object name
+data/images/<sha256>           a photo's bytes at its generation; named by content, not by object name
 data/photos.parquet            one row per photo
 data/before.parquet            the last published version's manifest; no bytes before there was one
 data/manifest.parquet          data/photos.parquet with the group and the split of each photo
-data/checks.json               what the checks found
-data/version.json              what a published version holds, in numbers and hashes; git tracks it
+data/checks.json               the summary of the checks
+data/version.json              numbers and hashes of a published version; git tracks it
 """
 
 from pathlib import Path
@@ -21,11 +21,11 @@ MANIFEST = Path("data/manifest.parquet")
 NO_PHOTOS = b""  # data/before.parquet of the first version
 CHECKS = Path("data/checks.json")
 VERSION = Path("data/version.json")
-START = Path("data/start")  # the network that a training goes on from, if it does
+START = Path("data/start")  # the network that a training starts from, if there is one
 MODEL = Path("model")
 CURVES = Path("curves.csv")
 METRICS = Path("metrics.json")
 REPORT = Path("report")
-PROPOSALS = Path("proposals.json")  # which of the model's regions pay; travels beside the weights
-STEPS = MODEL / "training.json"  # how many steps were planned and done, and what the training started from
-TRAINING = Path("training")  # checkpoints of a training that is not done
+PROPOSALS = Path("proposals.json")  # which of the model's regions save time; stored beside the weights
+STEPS = MODEL / "training.json"  # planned and done steps, and what the training started from
+TRAINING = Path("training")  # checkpoints of an unfinished training

@@ -1,8 +1,8 @@
-"""The dataset's copy of what people drew: annotations in shards, and the bytes of the photos they drew on.
+"""Copy what people drew to the dataset: annotations in shards, and the bytes of the photos they drew on.
 
-Beside the workspace lies the state of the sync: what the copy holds, the cursor in Label Studio, and what was copied
-but not published yet. It is removed while the copy changes, and it is only used while it fits the files. Without it
-everything is read again: a kill costs time and nothing else.
+The state of the sync is a file beside the workspace: what the copy holds, the cursor in Label Studio, and what was
+copied but not published yet. It is removed while the copy changes, and it is only used while it fits the files. Without
+it everything is read again, so a kill costs nothing but time.
 """
 
 import json
@@ -33,11 +33,11 @@ _DOWNLOADS = 16  # at once
 
 @dataclass(frozen=True)
 class SyncState:
-    """What the copy holds of which `source`, and how far it is published.
+    """What the copy of a `source` holds, and how much of it is published.
 
-    `known` has task and photo by annotation UUID. `unpublished` names annotations that were written or dropped since
-    the last version; with `scanned` all were read since then, and the buckets are compared as a whole. `built_at` is
-    the commit whose code and parameters made the last version.
+    `known` has task and photo by annotation UUID. `unpublished` names annotations written or dropped since the last
+    version. With `scanned`, all were read since then, and the buckets are compared as a whole. `built_at` is the
+    commit whose code and parameters made the last version.
     """
 
     source: str
@@ -67,7 +67,7 @@ class SyncState:
 
 
 def load_state(path: Path, source: str, dataset: Dataset) -> SyncState:
-    """Return the state of the dataset's copy; an empty one when there is none, none that fits, or it is a day old."""
+    """Return the stored state; an empty one when there is none, or it does not fit the dataset or is a day old."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         known = {str(uuid): (int(task), str(photo)) for uuid, (task, photo) in fields["known"].items()}
@@ -85,10 +85,10 @@ def load_state(path: Path, source: str, dataset: Dataset) -> SyncState:
 
 
 def reconcile(bucket: Client, dataset: Dataset, state: SyncState, changes: Changes) -> SyncState | None:
-    """Bring the copy in line with what was read from Label Studio; return the new state.
+    """Apply what was read from Label Studio to the copy; return the new state.
 
-    None, and nothing is touched, when no annotation would be left. An annotation whose photo is gone from the bucket is
-    left out, and a line in the log says so.
+    Return None and change nothing when no annotation would be left. An annotation whose photo is gone from the bucket
+    is left out with a warning.
     """
     everything = state.cursor is None
     wanted = [annotation for annotation in changes.annotations if not annotation.cancelled]
@@ -140,12 +140,12 @@ def _copy_photo(bucket: Client, dataset: Dataset, image: ImageRef) -> ObjectChan
 
 
 def _drop_photos(dataset: Dataset, wanted: set[str], before: SyncState | None) -> None:
-    """Remove photos that nobody labels any more: of those known before, or of all files when nothing is known."""
+    """Remove photos that nobody labels any more: of those known before, or of all files when none are known."""
     folder = dataset.path(IMAGES)
     if before is None:
         present = {entry.name for entry in os.scandir(folder)} if folder.exists() else set()
     else:
         present = {photo for _, photo in before.known.values()}
     for photo in present - wanted:
-        with suppress(FileNotFoundError):  # a run that was killed here had removed it already
+        with suppress(FileNotFoundError):  # an earlier run removed it and was killed
             (folder / photo).unlink()

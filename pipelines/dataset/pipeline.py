@@ -1,7 +1,7 @@
-"""The sync pipeline: what people submitted becomes a dataset version, in steps that are safe to kill and run again.
+"""The sync pipeline: submitted annotations become a dataset version, in steps that are safe to kill and run again.
 
-read → compile → check → publish. Publishing has one order: files → DVC → verified remote → commit → push → tag; nothing
-refers to what is not verified yet. DVC runs the stages, and knows itself which of them are out of date.
+The steps are read → compile → check → publish. Publishing has one order: files → DVC → verified remote → commit → push
+→ tag, so nothing refers to what is not verified yet. DVC runs the stages that are out of date.
 """
 
 import hashlib
@@ -49,11 +49,11 @@ def sync(
     bucket: Client,
     labels: LabelStudioClient,
     settings: Settings,
-    detectable_gain: DetectableGain = lambda division: None,
+    detectable_gain: DetectableGain = lambda split_config: None,
 ) -> DatasetVersion | None:
     """Run all steps; return the new version, or None when nothing changed.
 
-    Raise ChecksError when the checks stop the version; the last good one then stays as it is.
+    Raise ChecksError when the checks stop the version; the last good one then stays in use.
     """
     if not read_annotations(bucket, labels, settings, detectable_gain):
         return None
@@ -65,21 +65,21 @@ def read_annotations(
     bucket: Client,
     labels: LabelStudioClient,
     settings: Settings,
-    detectable_gain: DetectableGain = lambda division: None,
+    detectable_gain: DetectableGain = lambda split_config: None,
 ) -> bool:
-    """Bring the workspace's annotations and photos in line with Label Studio; return whether something is unpublished.
+    """Copy annotations and photos from Label Studio to the workspace; return whether something is unpublished.
 
     That may be annotations, or code and parameters that are newer than those of the last version; its manifest is then
-    laid out for the stages. `detectable_gain` returns how small a gain of mIoU (0..1) was last detected under a split's
-    configuration; None: not known.
-    A project without any annotation deletes nothing: that is more often a lost database than a wish.
+    written for the stages. `detectable_gain` returns the smallest gain of mIoU (0..1) that the test split detected last
+    under a split configuration, or None when that is not known. A project without any annotation deletes nothing: a
+    lost database is more likely than a wish.
     """
     for name in (settings.target_bucket, settings.dvc_bucket):
         require_bucket(bucket, name)
     with _opened(settings) as workspace:
         workspace.ensure()
         if not workspace.is_on_branch():
-            _state_path(settings).unlink(missing_ok=True)  # the annotations that lie there may be of an older dataset
+            _state_path(settings).unlink(missing_ok=True)  # the annotations in the workspace may be of an older dataset
             workspace.checkout_branch()
         workspace.merge_source()
         state = _read(bucket, labels, workspace)
@@ -98,25 +98,25 @@ def read_annotations(
 
 
 def build_dataset(bucket: Client, settings: Settings, stage: str) -> None:
-    """Let DVC run the stages up to `stage`: compile, check or split, as far as they are out of date.
+    """Run the DVC stages up to `stage` (compile, check or split) that are out of date.
 
     The page of the checks is copied to the target bucket, whether they passed or not. Raise what a stage failed with.
     """
     with _opened(settings) as workspace:
         pointers = [f"{path}.dvc" for path in _RAW]
         if not all((workspace.path / pointer).exists() for pointer in pointers):
-            workspace.dvc("add", *map(str, _RAW))  # from then on `dvc repro` looks at what they hold
+            workspace.dvc("add", *map(str, _RAW))  # from then on `dvc repro` checks what they hold
         try:
-            # All by name: `split` follows from annotations alone, and the photos are part of the version as well.
+            # By name, because `split` depends on annotations alone, and photos are part of the version as well.
             workspace.dvc("repro", *pointers, stage, show=True)
         finally:
             _show_checks(bucket, workspace)
 
 
 def publish_dataset(bucket: Client, settings: Settings) -> DatasetVersion | None:
-    """Push, verify, commit and tag what was built; None when it is what the last version holds.
+    """Push, verify, commit and tag what was built; return None when the last version holds the same.
 
-    After a full scan what was lost in the buckets comes back, also when nothing is new.
+    After a full scan, objects that were lost in the buckets are restored, also when nothing is new.
     """
     with _opened(settings) as workspace:
         dataset, state = Dataset(workspace.path), _state(workspace)
@@ -157,7 +157,7 @@ def _read(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Sy
         len(changes.gone),
     )  # fmt: skip
     path = _state_path(workspace.settings)
-    path.unlink(missing_ok=True)  # while files and state do not fit
+    path.unlink(missing_ok=True)  # while it does not fit the files
     state = reconcile(bucket, dataset, before, changes)
     if state:
         state.write(path)
@@ -165,7 +165,7 @@ def _read(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Sy
 
 
 def _source(labels: LabelStudioClient, project: int, settings: Settings) -> str:
-    """Name what the copy is of, and where it is published."""
+    """Return a text that identifies the project that is copied, and the buckets it is published to."""
     endpoint = settings.storage_endpoint or ""
     return " ".join([labels.url, str(project), endpoint, settings.target_bucket, settings.dvc_bucket])
 
@@ -185,7 +185,7 @@ def _state_path(settings: Settings) -> Path:
 
 
 def _copy_annotations(bucket: Client, name: str, dataset: Dataset, state: SyncState) -> None:
-    """Bring the target bucket's copies below annotations/ in line, deletions included."""
+    """Update the target bucket's copies below annotations/, and delete those that are gone."""
     if state.scanned:
         present = {ref.name.removeprefix(_COPIES): ref for ref in list_objects(bucket, name, _COPIES)}
         for annotation in dataset.annotations.read():
@@ -205,8 +205,8 @@ def _copy_annotations(bucket: Client, name: str, dataset: Dataset, state: SyncSt
             delete(bucket, ref)
 
 
-def lay_out_version_before(workspace: Workspace, detectable_gain: DetectableGain = lambda division: None) -> None:
-    """Lay out the manifest of the version before, which says so once its test split is large enough."""
+def lay_out_version_before(workspace: Workspace, detectable_gain: DetectableGain = lambda split_config: None) -> None:
+    """Write the last version's manifest to data/before.parquet, marked as full once its test split is large enough."""
     published = Published(workspace)
     tags = published.tags()
     data = published.manifest_file(tags[-1]) if tags else NO_PHOTOS
@@ -231,11 +231,11 @@ def _show_checks(bucket: Client, workspace: Workspace) -> None:
         name = f"{_CHECKS}{datetime.now(UTC):%Y-%m-%d}/{sha256_hex(data)[:12]}.html"
         put(bucket, workspace.settings.target_bucket, name, data, "text/html; charset=utf-8")
         logger.info("checks: %s", browser_address(workspace.settings, workspace.settings.target_bucket, name))
-        page.unlink()  # what lies there at the end of a run is of that run
+        page.unlink()  # so that a page is always of the latest run
 
 
 def _describe_version(dataset: Dataset, annotations: int) -> str:
-    """Return data/version.json: what the dataset holds, in numbers and hashes; equal datasets have equal texts."""
+    """Return the text of data/version.json: numbers and hashes; equal datasets have equal texts."""
     splits = dataset.manifest()["split"].value_counts().sort_index()
     fields = {
         "annotations": annotations,

@@ -1,4 +1,4 @@
-"""Published dataset versions: their manifests, and a whole version in a folder of its own."""
+"""Read published dataset versions: their manifests, or a whole version in a folder of its own."""
 
 import io
 import tempfile
@@ -17,7 +17,7 @@ from pipelines.settings import Settings
 
 
 class Published:
-    """The published versions of a workspace; files that the local DVC cache lacks are pulled from the remote."""
+    """The published versions of a workspace. Files that the local DVC cache lacks are pulled from the remote."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -61,7 +61,7 @@ class Published:
         return cached.read_bytes()
 
     def _in_cache(self, tag: str) -> Path:
-        """Return where DVC's cache holds a version's manifest, if it does."""
+        """Return the path of a version's manifest in DVC's cache, where it may be missing."""
         if tag not in self.tags():
             raise DatasetError(f"there is no dataset {tag}; `maskloop status` names the newest")
         files = files_at(self._workspace, tag)
@@ -73,9 +73,9 @@ class Published:
 
     @contextmanager
     def checked_out(self, tag: str, *targets: Path) -> Iterator[Dataset]:
-        """Check a version out into a folder of its own, which is gone afterwards; a sync may go on beside.
+        """Yield a version checked out in a temporary folder; a sync may run at the same time.
 
-        `targets` are the files that are needed: everything that people and stages made unless they are given.
+        `targets` are the files to check out; by default annotations, photos, masks and the manifest.
         """
         settings = self._workspace.settings
         folder = settings.var / "checkouts"

@@ -1,4 +1,4 @@
-"""Annotations as JSON, and index masks as PNG: the same input always gives the same bytes."""
+"""Write annotations as JSON and index masks as PNG: equal inputs give equal bytes."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from pipelines.records import Annotation, ImageRef, Proposal
 
 
 def annotation_json(annotation: Annotation) -> bytes:
-    """Return an annotation as JSON; the same annotation always gives the same bytes."""
+    """Return an annotation as JSON; equal annotations give equal bytes."""
     fields: dict[str, Any] = {
         "uuid": annotation.uuid,
         "task": annotation.task_id,
@@ -33,7 +33,7 @@ def annotation_json(annotation: Annotation) -> bytes:
 
 
 def parse_annotation_json(data: bytes, source: str) -> Annotation:
-    """Read what `annotation_json` wrote; raise DatasetError naming `source` for anything else."""
+    """Return the annotation that `annotation_json` wrote; raise DatasetError with `source` for anything else."""
     try:
         fields: Mapping[str, Any] = orjson.loads(data)  # brush strokes are long lists
         return Annotation(
@@ -69,14 +69,14 @@ def encode_mask(mask: np.ndarray) -> bytes:
         cv2.IMWRITE_PNG_FILTER,
         cv2.IMWRITE_PNG_FILTER_UP,
     ]
-    done, encoded = cv2.imencode(".png", mask, settings)
-    assert done, f"OpenCV cannot encode a {mask.dtype} mask of shape {mask.shape}"
+    encoded_ok, encoded = cv2.imencode(".png", mask, settings)
+    assert encoded_ok, f"OpenCV cannot encode a {mask.dtype} mask of shape {mask.shape}"
     return encoded.tobytes()
 
 
-def decode_mask(data: bytes, what: str = "the mask") -> np.ndarray:
-    """Return the (H, W) uint8 index mask that `encode_mask` wrote; raise DatasetError naming `what` is damaged."""
+def decode_mask(data: bytes, source: str = "the mask") -> np.ndarray:
+    """Return the (H, W) uint8 index mask that `encode_mask` wrote; raise DatasetError with `source` for other data."""
     mask = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
     if mask is None or mask.ndim != 2 or mask.dtype != np.uint8:
-        raise DatasetError(f"{what} is missing or no 8-bit index mask; run `dvc pull` or `dvc repro compile`")
+        raise DatasetError(f"{source} is missing or no 8-bit index mask; run `dvc pull` or `dvc repro compile`")
     return mask

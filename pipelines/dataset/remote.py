@@ -1,7 +1,7 @@
-"""The audit of the DVC remote: is every file of this dataset version really there, with the right content?
+"""Audit the DVC remote: check that it holds every file of a dataset version, with the right content.
 
-`dvc push` can report success and leave files behind after an earlier push was killed, because it believes its own
-record of what is there. Its word is not taken: what a version needs is asked of DVC, what is there of the bucket.
+After a push was killed, `dvc push` can report success and leave files behind, because it relies on its own record of
+what the remote holds. So DVC is asked what a version needs, and the bucket what it holds.
 """
 
 import base64
@@ -29,10 +29,9 @@ TRACKED = (*_FOLDERS, PHOTOS, BEFORE, MANIFEST)
 def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = True) -> int:
     """Push the workspace's data and verify it object by object; return how many objects were verified.
 
-    Unless `everything` is to be verified, what the last published version needed is not looked at again. When objects
-    are missing, the directory objects that vouch for them are removed, and so are objects with other content; then
-    everything is pushed without DVC's record and verified once more. Raise DatasetError when the remote is still
-    incomplete.
+    Without `everything`, objects that the last published version needed are not verified again. When objects are
+    missing, the directory objects that list them are removed, and so are objects with other content; then everything is
+    pushed without DVC's site cache and verified once more. Raise DatasetError when the remote is still incomplete.
     """
     targets = [str(path) for path in TRACKED]
     workspace.dvc("push", *targets)
@@ -41,8 +40,8 @@ def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = T
     if not (missing := missing_objects(workspace, bucket, wanted)):
         return len(wanted)
     logger.warning("%d objects are missing on the remote after the push; pushing again", len(missing))
-    _delete_doubtful(workspace, bucket, missing)
-    workspace.dvc("push", *targets, remembers=False)
+    _delete_suspect(workspace, bucket, missing)
+    workspace.dvc("push", *targets, use_site_cache=False)
     if missing := missing_objects(workspace, bucket, needed):
         raise DatasetError(
             f"{len(missing)} objects of this dataset are not on the remote, such as {sorted(missing)[0]}; "
@@ -90,7 +89,7 @@ def missing_objects(workspace: Workspace, bucket: Client, wanted: set[str]) -> s
 
 
 def _published_objects(workspace: Workspace) -> set[str]:
-    """Return what the last published version needs; nothing when that cannot be told any more."""
+    """Return what the last published version needs; nothing when it cannot be read any more."""
     tags = workspace.dataset_tags()
     if not tags:
         return set()
@@ -101,19 +100,19 @@ def _published_objects(workspace: Workspace) -> set[str]:
         return set()
 
 
-def _delete_doubtful(workspace: Workspace, bucket: Client, missing: set[str]) -> None:
-    """Delete what would make DVC believe that a file is there.
+def _delete_suspect(workspace: Workspace, bucket: Client, missing: set[str]) -> None:
+    """Delete objects that would make DVC skip a missing file.
 
-    These are files with other content, and folder objects that vouch for what is missing. Others stay: published
-    versions refer to them.
+    These are files with other content, and directory objects that list what is missing. Others stay: published versions
+    refer to them.
     """
     files = files_at(workspace)
-    doubtful = set(missing)
+    suspect = set(missing)
     for path in _FOLDERS:
         listed = {str(info["md5"]) for info in files.find(str(path), detail=True, dvc_only=True).values()}
         if missing & listed:
-            doubtful.add(str(files.info(str(path))["dvc_info"]["md5"]))
-    for md5 in doubtful:
+            suspect.add(str(files.info(str(path))["dvc_info"]["md5"]))
+    for md5 in suspect:
         if ref := stat(bucket, workspace.settings.dvc_bucket, _object(md5)):
             delete(bucket, ref)
 
@@ -123,5 +122,5 @@ def _object(md5: str) -> str:
 
 
 def _as_listed(md5: str) -> str:
-    """Return the MD5 as a bucket lists it (base64) for a name in hex, with or without `.dir`."""
+    """Return the MD5 as a bucket lists it (base64), for a name in hex with or without `.dir`."""
     return base64.b64encode(bytes.fromhex(md5.removesuffix(".dir"))).decode()

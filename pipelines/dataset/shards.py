@@ -1,8 +1,8 @@
-"""Annotations and masks in a bounded number of Parquet files, so that DVC has few files to look at.
+"""Store annotations and masks in a bounded number of Parquet files, so that DVC has few files to check.
 
 A row's shard is named by the first two hex digits of the SHA-256 of its photo's bytes: 256 shards at most. Few changes
-touch few shards, what belongs to one photo stands in one shard, and the same rows always give the same bytes.
-`datasets.load_dataset("parquet", data_files="data/masks/*.parquet")` reads them as they are; `mask` is an image there.
+touch few shards, all rows of a photo are in one shard, and equal rows give equal bytes.
+`datasets.load_dataset("parquet", data_files="data/masks/*.parquet")` reads them; `mask` is an image feature there.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ _MASKS = pa.schema(
 
 
 class AnnotationShards:
-    """The annotations of a dataset; those of one photo stand in one shard, in order of their UUIDs."""
+    """The annotations of a dataset. Those of one photo are in one shard; a shard is sorted by UUID."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -63,7 +63,7 @@ class AnnotationShards:
         return self.folder / f"{shard}{_SUFFIX}"
 
     def read_shard(self, shard: str) -> list[Annotation]:
-        """Read the annotations of a shard; raise DatasetError when the file is missing or damaged."""
+        """Return the annotations of a shard; raise DatasetError when the file is missing or damaged."""
         path = self.path(shard)
         return [
             parse_annotation_json(row["json"].encode(), f"annotation {row['uuid']} in {path}")
@@ -71,14 +71,14 @@ class AnnotationShards:
         ]
 
     def read(self) -> Iterator[Annotation]:
-        """Read every annotation, shard by shard; versions of an older layout hold a file per annotation."""
+        """Yield every annotation, shard by shard; versions of an older layout have a file per annotation."""
         for path in sorted(self.folder.glob("*.json")):
             yield parse_annotation_json(path.read_bytes(), str(path))
         for shard in self.shards():
             yield from self.read_shard(shard)
 
     def of_photos(self, photos: Collection[str]) -> Iterator[Annotation]:
-        """Read the annotations of some photos, given by their SHA-256."""
+        """Yield the annotations of some photos, given by their SHA-256."""
         for shard in sorted({shard_of(photo) for photo in photos} & set(self.shards())):
             yield from (annotation for annotation in self.read_shard(shard) if annotation.image.sha256 in photos)
 
@@ -87,9 +87,9 @@ class AnnotationShards:
         return {row["uuid"]: row["sha256"] for path in _paths(self.folder) for row in _read(path, ["uuid", "sha256"])}
 
     def update(self, annotations: Iterable[Annotation], gone: Iterable[tuple[str, str]]) -> bool:
-        """Drop annotations that are `gone`, each given as UUID and photo, then write these, replacing equal UUIDs.
+        """Drop annotations that are `gone`, each given as UUID and photo, then write `annotations` by UUID.
 
-        Return whether any shard holds other bytes now. A shard is replaced as a whole or not at all.
+        Return whether any shard changed. A shard is replaced as a whole or not at all.
         """
         dropped: dict[str, set[str]] = defaultdict(set)
         written: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
@@ -106,7 +106,7 @@ class AnnotationShards:
         return differs
 
     def replace(self, annotations: Iterable[Annotation]) -> bool:
-        """Make the shards hold exactly these annotations; return whether any file differs from before."""
+        """Write exactly these annotations, and remove all others; return whether any file changed."""
         written: dict[str, dict[str, Mapping[str, Any]]] = defaultdict(dict)
         for annotation in annotations:
             written[shard_of(annotation.image.sha256)][annotation.uuid] = _annotation_row(annotation)
@@ -133,7 +133,7 @@ class MaskShards:
         return {row["sha256"]: row["mask"]["bytes"] for row in _read(path, ["sha256", "mask"])}
 
     def state_of(self, shard: str) -> object:
-        """Return what differs when a shard holds something else; None when there is no such shard."""
+        """Return a value that changes with the content of a shard; None when there is no such shard."""
         try:
             stat = (self.folder / f"{shard}{_SUFFIX}").stat()
         except FileNotFoundError:
@@ -146,24 +146,20 @@ class MaskShards:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
     def write_shard(self, shard: str, masks: Mapping[str, bytes]) -> bool:
-        """Make a shard hold exactly these masks (PNG by photo); return whether it holds other bytes now."""
+        """Write exactly these masks (PNG by photo) to a shard; return whether it changed."""
         rows = [
             {"sha256": photo, "mask_sha256": hashlib.sha256(png).hexdigest(), "mask": {"bytes": png, "path": None}}
             for photo, png in sorted(masks.items())
         ]
         return _write(self.folder / f"{shard}{_SUFFIX}", rows, _MASKS)
 
-    def shards(self) -> list[str]:
-        """Return the names of the shards that exist, sorted."""
-        return [path.stem for path in _paths(self.folder)]
-
     def drop_others(self, shards: Collection[str]) -> None:
-        """Remove all files but these shards; an older layout kept each mask in a file of its own."""
+        """Remove all files but these shards; an older layout had a file per mask."""
         _drop_others(self.folder, {f"{shard}{_SUFFIX}" for shard in shards})
 
 
 def shard_of(sha256: str) -> str:
-    """Return the shard of what belongs to a photo: the first two hex digits of the SHA-256 of its bytes."""
+    """Return the name of a photo's shard: the first two hex digits of the SHA-256 of its bytes."""
     return sha256[:2]
 
 
@@ -183,7 +179,7 @@ def _paths(folder: Path) -> list[Path]:
 
 
 def _drop_others(folder: Path, names: Collection[str]) -> bool:
-    """Remove all files of other names; return whether there were any."""
+    """Remove all files with other names; return whether there were any."""
     others = [path for path in folder.iterdir() if path.name not in names] if folder.exists() else []
     for path in others:
         path.unlink()
@@ -198,9 +194,9 @@ def _read(path: Path, columns: list[str]) -> list[dict[str, Any]]:
 
 
 def _write(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bool:
-    """Make a file hold these rows, or be gone when there are none; return whether anything changed.
+    """Write these rows to a file, or remove it when there are none; return whether anything changed.
 
-    The file is replaced, never written into: DVC may have linked it with its cache.
+    The file is replaced, not overwritten: DVC may have linked it with its cache.
     """
     if not rows:
         existed = path.exists()

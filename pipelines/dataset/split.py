@@ -1,9 +1,9 @@
-"""DVC stage `split`: every photo to train, val or test, so that nothing leaks between them and no photo ever moves.
+"""DVC stage `split`: assign every photo to train, val or test, so that nothing leaks and no photo ever moves.
 
-A group's side follows from a hash of its name. Groups whose photos look alike are a family and share a side. As that
-depends on what else there is, the sides of the last version (data/before.parquet) hold for ever: only photos that were
-not in it are given one. Photos of the sides test and val are handed out without masks, so a photo's side is known
-before it is labelled (`sides_of`), and no photo that was drawn from a model's masks comes to these sides.
+A group's split follows from a hash of its name. Groups whose photos look alike form a family and share a split. As that
+depends on which other photos there are, assignments of the last version (data/before.parquet) are permanent: only
+photos that were not in it are assigned. Photos of test and val are served without masks, so a photo's split is known
+before it is labelled (`splits_of`), and no photo that was drawn from a model's masks joins these splits.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from pipelines.records import PhotoTask
 
 logger = logging.getLogger(__name__)
 TRAIN, VAL, TEST = "train", "val", "test"
-BLIND_SIDES = (TEST, VAL)  # what models are judged by, and chosen by
-EXCLUDED = "excluded"  # on either side it would leak, or judge a model by masks that a model drew
+BLIND_SPLITS = (TEST, VAL)  # what models are judged by, and chosen by
+EXCLUDED = "excluded"  # in any split it would leak, or judge a model by masks that a model drew
 _DERIVED = ("group", "family", "split", "division", "test_full")
-_ENOUGH_FAMILIES = 5  # new ones, from which a side must not stay empty because of chance
+_MIN_NEW_FAMILIES = 5  # from this number on, chance must not leave a split empty
 _HASH_BITS = 64
 
 Pairs = Sequence[tuple[str, str]]
@@ -42,20 +42,20 @@ def split_photos(table: pd.DataFrame, before: pd.DataFrame | None, params: Split
     `table`: a row per photo with sha256, phash, class_ids, the catalogue's columns and, unless all are blind, `blind`;
     `before`: the last version's result, or None. `split` is `train`, `val`, `test` or `excluded`. Photos of one
     `family` (its first group's name) look alike or share a group. `test_full` is the last version's, the same in all
-    rows: new families then go to train. A division made by other shares, groups or salt is another division: its sides
-    are not held on to.
+    rows: new families then go to train. `division` is a hash of shares, group columns and salt; assignments of a
+    version with another one are not kept.
     """
-    found = _divide(table, before, params)
-    if before is not None and not _is_held(before, found["division"].iloc[0]):
-        logger.warning("the parameters of `split` changed: all photos are divided anew")
-    _tell(found, params)
-    return found
+    photos = _assign(table, before, params)
+    if before is not None and not _is_permanent(before, photos["division"].iloc[0]):
+        logger.warning("the parameters of `split` changed: all photos are assigned anew")
+    _log_splits(photos, params)
+    return photos
 
 
-def sides_of(photos: Sequence[PhotoTask], manifest: pd.DataFrame | None, params: SplitParams) -> dict[str, str]:
-    """Return the side of each photo by SHA-256: those of the newest `manifest`, and these, labelled or not.
+def splits_of(photos: Sequence[PhotoTask], manifest: pd.DataFrame | None, params: SplitParams) -> dict[str, str]:
+    """Return the split of each photo by SHA-256: of those in the newest `manifest`, and of `photos`, labelled or not.
 
-    Photos that are not in the manifest are divided as if all were labelled and blind, by what `split_photos` does.
+    Photos that are not in the manifest are assigned as `split_photos` does it, as if all were labelled and blind.
     """
     wanted = ["sha256", "phash", "class_ids", "blind", *(f"meta_{column}" for column in params.group_by)]
     labelled = pd.DataFrame(columns=["sha256"]) if manifest is None else manifest.assign(blind=is_blind(manifest))
@@ -68,12 +68,12 @@ def sides_of(photos: Sequence[PhotoTask], manifest: pd.DataFrame | None, params:
         rows.setdefault(photo.image.sha256, dict(zip(wanted, fields, strict=True)))
     if not rows:
         return {}
-    found = _divide(pd.DataFrame(list(rows.values()), columns=wanted), manifest, params)
-    return dict(zip(found["sha256"], found["split"], strict=True))
+    assigned = _assign(pd.DataFrame(list(rows.values()), columns=wanted), manifest, params)
+    return dict(zip(assigned["sha256"], assigned["split"], strict=True))
 
 
 def is_blind(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Tell of each row of a manifest whether no model drew any of its mask.
+    """Return for each row of a manifest whether no model drew any of its mask.
 
     Versions published before that was recorded name the model that a mask started from.
     """
@@ -85,176 +85,182 @@ def is_blind(table: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def is_marked_full(manifest: pd.DataFrame) -> bool:
-    """Tell whether the test side has stopped growing by a version's manifest."""
+    """Return whether the test split has stopped growing, by a version's manifest."""
     return "test_full" in manifest.columns and bool(manifest["test_full"].any())
 
 
-def _divide(table: pd.DataFrame, before: pd.DataFrame | None, params: SplitParams) -> pd.DataFrame:
-    made_by = repr((params.group_by, params.test_share, params.val_share, params.salt))
-    division = hashlib.sha256(made_by.encode()).hexdigest()[:8]
-    found = table.assign(group=[_group(row, params) for row in table.to_dict("records")])
-    alike = near_duplicates(found["phash"], params.near_duplicate_bits)
-    families = _families(found, alike)
-    found["family"] = found["group"].map({group: family[0] for family in families for group in family})
-    held = before if before is not None and _is_held(before, division) else pd.DataFrame(columns=["sha256", *_DERIVED])
-    full = is_marked_full(held)
-    of_group = {group: side for group, side in zip(held["group"], held["split"], strict=True) if side != EXCLUDED}
-    of_group = _with_new_groups(found, families, of_group, params, full=full)
-    found["split"] = _sides(found, alike, dict(zip(held["sha256"], held["split"], strict=True)), of_group)
-    return found.assign(division=division, test_full=full)
+def _assign(table: pd.DataFrame, before: pd.DataFrame | None, params: SplitParams) -> pd.DataFrame:
+    settings = repr((params.group_by, params.test_share, params.val_share, params.salt))
+    split_config = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    photos = table.assign(group=[_group(row, params) for row in table.to_dict("records")])
+    similar = near_duplicates(photos["phash"], params.near_duplicate_bits)
+    families = _families(photos, similar)
+    photos["family"] = photos["group"].map({group: family[0] for family in families for group in family})
+    if before is None or not _is_permanent(before, split_config):
+        before = pd.DataFrame(columns=["sha256", *_DERIVED])
+    full = is_marked_full(before)
+    splits = {group: split for group, split in zip(before["group"], before["split"], strict=True) if split != EXCLUDED}
+    splits = _assign_new_groups(photos, families, splits, params, full=full)
+    photos["split"] = _assign_photos(photos, similar, dict(zip(before["sha256"], before["split"], strict=True)), splits)
+    photos["division"] = split_config
+    return photos.assign(test_full=full)
 
 
-def _is_held(before: pd.DataFrame, division: str) -> bool:
-    return bool(len(before)) and before["division"].iloc[0] == division
+def _is_permanent(before: pd.DataFrame, split_config: str) -> bool:
+    """Return whether the assignments of a version are kept: there are any, made under the same configuration."""
+    return bool(len(before)) and before["division"].iloc[0] == split_config
 
 
-def _sides(found: pd.DataFrame, alike: Pairs, placed: Mapping[str, str], of_group: Mapping[str, str]) -> list[str]:
-    """Give each photo its old side, or its group's.
+def _assign_photos(
+    photos: pd.DataFrame, similar: Pairs, assigned: Mapping[str, str], group_splits: Mapping[str, str]
+) -> list[str]:
+    """Return the split of each photo: the one of the last version, or else that of its group.
 
-    A new photo is `excluded` when a look-alike is on another side, or when its group judges models and it is not blind.
+    A new photo is `excluded` when a photo that looks like it is in another split, and when its group is in a blind
+    split but the photo is not blind.
     """
-    photos, blind = found["sha256"].tolist(), is_blind(found).tolist()
-    sides = [placed.get(photo, of_group[group]) for photo, group in zip(photos, found["group"], strict=True)]
-    looks = found["phash"].tolist()
-    near: dict[str, list[str]] = {look: [look] for look in looks if look}
-    for one, other in alike:
-        near[one].append(other)
-        near[other].append(one)
-    shown: dict[str, Counter[str]] = defaultdict(Counter)  # by look: how many photos on which side
-    for look, side in zip(looks, sides, strict=True):
-        shown[look][side] += 1
-    new = [place for place, photo in enumerate(photos) if photo not in placed]
-    for place in sorted(new, key=lambda place: photos[place]):
-        side = sides[place]
-        around = {there for look in near.get(looks[place], ()) for there, count in shown[look].items() if count}
-        if around - {side, EXCLUDED} or (side in BLIND_SIDES and not blind[place]):
-            sides[place] = EXCLUDED
-            shown[looks[place]][side] -= 1
-    return sides
+    names, blind, hashes = photos["sha256"].tolist(), is_blind(photos).tolist(), photos["phash"].tolist()
+    splits = [assigned.get(name, group_splits[group]) for name, group in zip(names, photos["group"], strict=True)]
+    near: dict[str, list[str]] = {phash: [phash] for phash in hashes if phash}
+    for phash, other in similar:
+        near[phash].append(other)
+        near[other].append(phash)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)  # by hash: how many photos are in which split
+    for phash, split in zip(hashes, splits, strict=True):
+        counts[phash][split] += 1
+    new = [row for row, name in enumerate(names) if name not in assigned]
+    for row in sorted(new, key=lambda row: names[row]):
+        split = splits[row]
+        of_similar = {key for phash in near.get(hashes[row], ()) for key, count in counts[phash].items() if count}
+        if of_similar - {split, EXCLUDED} or (split in BLIND_SPLITS and not blind[row]):
+            splits[row] = EXCLUDED
+            counts[hashes[row]][split] -= 1
+    return splits
 
 
-def near_duplicates(hashes: Iterable[str], most_bits: int) -> list[tuple[str, str]]:
-    """Give the pairs of different perceptual hashes (16 hex digits) that differ in few bits; empty ones are left out.
+def near_duplicates(hashes: Iterable[str], max_bits: int) -> list[tuple[str, str]]:
+    """Return the pairs of different perceptual hashes (16 hex digits) that differ in at most `max_bits` bits.
 
-    Two hashes that differ in at most `most_bits` agree wholly in one of `most_bits` + 1 bands, so only those that do
-    are compared: Manku, Jain, Das Sarma: «Detecting Near-Duplicates for Web Crawling» (2007).
+    Empty hashes are left out. Two hashes that differ in so few bits agree wholly in one of `max_bits` + 1 bands, so
+    only those that do are compared: Manku, Jain, Das Sarma, "Detecting Near-Duplicates for Web Crawling" (2007).
     """
     names = sorted({text for text in hashes if text})
     values = np.array([int(text, 16) for text in names], np.uint64)
     pairs: set[tuple[str, str]] = set()
-    for low, high in pairwise(np.linspace(0, _HASH_BITS, most_bits + 2).astype(int)):
+    for low, high in pairwise(np.linspace(0, _HASH_BITS, max_bits + 2).astype(int)):
         band = (values >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(band, kind="stable")  # within a band's value the names stay in order
         for step in range(1, len(names)):
-            here, there = order[:-step], order[step:]
-            equal = band[here] == band[there]
+            left, right = order[:-step], order[step:]
+            equal = band[left] == band[right]
             if not equal.any():
                 break
-            here, there = here[equal], there[equal]
-            near = np.bitwise_count(values[here] ^ values[there]) <= most_bits
-            pairs |= {(names[one], names[other]) for one, other in zip(here[near], there[near], strict=True)}
+            left, right = left[equal], right[equal]
+            near = np.bitwise_count(values[left] ^ values[right]) <= max_bits
+            pairs |= {(names[a], names[b]) for a, b in zip(left[near], right[near], strict=True)}
     return sorted(pairs)
 
 
-def side_of(group: str, params: SplitParams) -> str:
-    """Give the side that a group's name alone leads to: its hash as a number in 0..1 against the shares."""
+def split_of_group(group: str, params: SplitParams) -> str:
+    """Return the split that a group's name alone leads to: its hash as a number in 0..1 against the shares."""
     position = _position(group, params)
     if position < params.test_share:
         return TEST
     return VAL if position < params.test_share + params.val_share else TRAIN
 
 
-def _with_new_groups(
-    found: pd.DataFrame, families: Sequence[Family], of_group: Mapping[str, str], params: SplitParams, *, full: bool
+def _assign_new_groups(
+    photos: pd.DataFrame, families: Sequence[Family], assigned: Mapping[str, str], params: SplitParams, *, full: bool
 ) -> dict[str, str]:
-    """Add the sides of new groups: that of the groups they look like, or else by hash and by what a side lacks.
+    """Return the split of every group: new ones join groups that look alike, or follow their hash and what is lacking.
 
-    A new family some photo of which was drawn from a model's masks is for training; so are all once test is full.
+    A new family with a photo that was drawn from a model's masks goes to train; so do all once test is full.
     """
-    sides = dict(of_group)
-    not_blind = set(found.loc[~is_blind(found), "group"])
+    splits = dict(assigned)
+    not_blind = set(photos.loc[~is_blind(photos), "group"])
     new, blind = 0, []
     for family in families:
-        old = Counter(sides[group] for group in family if group in sides)
+        old = Counter(splits[group] for group in family if group in splits)
         is_clean = not_blind.isdisjoint(family)
         if old:
-            side = max(sorted(old), key=lambda one: old[one])
+            split = max(sorted(old), key=old.__getitem__)
         else:
-            side = side_of(family[0], params) if is_clean and not full else TRAIN
+            split = split_of_group(family[0], params) if is_clean and not full else TRAIN
             new += 1
             blind += [family] if is_clean else []
-        sides.update({group: side for group in family if group not in sides})
-    if new >= _ENOUGH_FAMILIES and not full:
-        _fill_empty_sides(sides, families, blind, params)
-    _cover_labels(found, sides, blind, params)
-    return sides
+        splits.update({group: split for group in family if group not in splits})
+    if new >= _MIN_NEW_FAMILIES and not full:
+        _fill_empty_splits(splits, families, blind, params)
+    _cover_labels(photos, splits, blind, params)
+    return splits
 
 
-def _fill_empty_sides(
-    sides: dict[str, str], families: Sequence[Family], blind: Sequence[Family], params: SplitParams
+def _fill_empty_splits(
+    splits: dict[str, str], families: Sequence[Family], blind: Sequence[Family], params: SplitParams
 ) -> None:
-    """Give a side that chance left empty the nearest blind training family, unless that is the only one."""
+    """Move the nearest blind training family to a split that chance left empty, unless it is the only one."""
     names = {family[0] for family in blind}
-    for side in BLIND_SIDES if params.val_share else (TEST,):
-        training = [family for family in families if sides[family[0]] == TRAIN]
+    for split in BLIND_SPLITS if params.val_share else (TEST,):
+        training = [family for family in families if splits[family[0]] == TRAIN]
         free = [family for family in training if family[0] in names]
-        if free and len(training) > 1 and not any(sides[group] == side for family in families for group in family):
+        if free and len(training) > 1 and not any(splits[group] == split for family in families for group in family):
             nearest = min(free, key=lambda family: _position(family[0], params))  # training lies above both
-            sides.update(dict.fromkeys(nearest, side))
+            splits.update(dict.fromkeys(nearest, split))
 
 
-def _cover_labels(found: pd.DataFrame, sides: dict[str, str], blind: Sequence[Family], params: SplitParams) -> None:
-    """Send new blind families to the test side for labels with support that it lacks."""
-    free = [family for family in blind if sides[family[0]] != TEST]
+def _cover_labels(photos: pd.DataFrame, splits: dict[str, str], blind: Sequence[Family], params: SplitParams) -> None:
+    """Move new blind families to test for labels that have enough photos and none in test."""
+    free = [family for family in blind if splits[family[0]] != TEST]
     labels: dict[str, set[int]] = defaultdict(set)
-    for group, ids in zip(found["group"], found["class_ids"], strict=True):
+    for group, ids in zip(photos["group"], photos["class_ids"], strict=True):
         labels[group] |= set(ids)
-    photos = Counter(label_id for ids in found["class_ids"] for label_id in ids)
-    sizes = found["group"].value_counts()
-    for label_id in sorted(photos, key=lambda one: (photos[one], one)):
+    support = Counter(label_id for ids in photos["class_ids"] for label_id in ids)
+    sizes = photos["group"].value_counts()
+    for label_id in sorted(support, key=lambda label_id: (support[label_id], label_id)):
         holders = sorted(group for group, ids in labels.items() if label_id in ids)
-        if photos[label_id] < params.min_label_photos or any(sides[group] == TEST for group in holders):
+        if support[label_id] < params.min_label_photos or any(splits[group] == TEST for group in holders):
             continue
         having = [family for family in free if any(group in family for group in holders)]
         # The rest must still teach the label.
         having = [family for family in having if not set(holders) <= set(family)]
         if having:
             chosen = min(having, key=lambda family: (sum(sizes[g] for g in family), _position(family[0], params)))
-            sides.update(dict.fromkeys(chosen, TEST))
+            splits.update(dict.fromkeys(chosen, TEST))
             free.remove(chosen)
 
 
-def _families(found: pd.DataFrame, alike: Pairs) -> list[list[str]]:
-    """Give groups that must share a side because photos of theirs look alike, each family and all of them sorted."""
-    looks = [(group, f"look {look}") for group, look in zip(found["group"], found["phash"], strict=True) if look]
-    links = [*((f"group {group}", look) for group, look in looks), *((f"look {a}", f"look {b}") for a, b in alike)]
-    nodes = sorted({f"group {group}" for group in found["group"]} | {node for link in links for node in link})
-    number = {node: place for place, node in enumerate(nodes)}
-    ends = np.array([(number[one], number[other]) for one, other in links], np.int64).reshape(-1, 2)
+def _families(photos: pd.DataFrame, similar: Pairs) -> list[list[str]]:
+    """Return the groups that must share a split because their photos look alike, each family and the list sorted."""
+    hashes = [(group, f"hash {text}") for group, text in zip(photos["group"], photos["phash"], strict=True) if text]
+    links = [*((f"group {group}", node) for group, node in hashes), *((f"hash {a}", f"hash {b}") for a, b in similar)]
+    nodes = sorted({f"group {group}" for group in photos["group"]} | {node for link in links for node in link})
+    number = {node: index for index, node in enumerate(nodes)}
+    ends = np.array([(number[a], number[b]) for a, b in links], np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(ends), bool), ends.T), shape=(len(nodes), len(nodes)))
-    _, family = connected_components(graph, directed=False)
+    _, components = connected_components(graph, directed=False)
     members: dict[int, list[str]] = defaultdict(list)
-    for node, belongs in zip(nodes, family, strict=True):
+    for node, component in zip(nodes, components, strict=True):
         if node.startswith("group "):
-            members[int(belongs)].append(node.removeprefix("group "))
+            members[int(component)].append(node.removeprefix("group "))
     return sorted(members.values())
 
 
-def _tell(found: pd.DataFrame, params: SplitParams) -> None:
-    blind = is_blind(found)
-    counts = {side: f"{int(here.sum())} photos, {int((here & blind).sum())} of them blind, in "
-              f"{found.loc[here, 'family'].nunique()} families"
-              for side in (TRAIN, VAL, TEST) if (here := found["split"] == side).any()}  # fmt: skip
-    logger.info("split: %s", "; ".join(f"{side}: {text}" for side, text in counts.items()))
-    if excluded := int((found["split"] == EXCLUDED).sum()):
+def _log_splits(photos: pd.DataFrame, params: SplitParams) -> None:
+    blind = is_blind(photos)
+    counts = {split: f"{int(rows.sum())} photos, {int((rows & blind).sum())} of them blind, in "
+              f"{photos.loc[rows, 'family'].nunique()} families"
+              for split in (TRAIN, VAL, TEST) if (rows := photos["split"] == split).any()}  # fmt: skip
+    logger.info("split: %s", "; ".join(f"{split}: {text}" for split, text in counts.items()))
+    if excluded := int((photos["split"] == EXCLUDED).sum()):
         logger.warning(
-            "%d photos look like photos on another side, or would judge models by masks that a model drew; they are on "
-            "no side",
+            "%d photos look like photos of another split, or would judge models by masks that a model drew; they are "
+            "excluded",
             excluded,
         )
-    photos = Counter(label_id for ids in found["class_ids"] for label_id in ids)
-    tested = {label_id for ids in found.loc[found["split"] == TEST, "class_ids"] for label_id in ids}
-    if lacking := [str(one) for one in sorted(photos) if photos[one] >= params.min_label_photos and one not in tested]:
+    support = Counter(label_id for ids in photos["class_ids"] for label_id in ids)
+    tested = {label_id for ids in photos.loc[photos["split"] == TEST, "class_ids"] for label_id in ids}
+    enough = [label_id for label_id in sorted(support) if support[label_id] >= params.min_label_photos]
+    if lacking := [str(label_id) for label_id in enough if label_id not in tested]:
         logger.warning(
             "no test photo shows the labels %s; the next new group of blind photos that does goes there",
             ", ".join(lacking),

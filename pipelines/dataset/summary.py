@@ -1,4 +1,4 @@
-"""What changed between two dataset versions, in one line that people read in git, Airflow and MLflow."""
+"""Describe what changed between two dataset versions in one line, for git, Airflow and MLflow."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ import pandas as pd
 
 
 def describe_change(before: pd.DataFrame | None, after: pd.DataFrame) -> str:
-    """Compare two manifests, such as `+12 photos, 3 re-labelled, 1 removed; skirt 41→47`.
+    """Return how two manifests differ, such as `+12 photos, 3 re-labelled, 1 removed; skirt 41→47`.
 
     Labels count the photos they appear in; the five that changed most are named.
     """
@@ -19,8 +19,8 @@ def describe_change(before: pd.DataFrame | None, after: pd.DataFrame) -> str:
     parts += [f"{relabelled} re-labelled"] if relabelled else []
     parts += [f"{removed} removed"] if removed else []
     was, now = _photos_per_label(before), _photos_per_label(after)
-    moved = sorted(now.keys() | was.keys(), key=lambda name: (-abs(now[name] - was[name]), name))
-    labels = [f"{name} {was[name]}→{now[name]}" for name in moved if now[name] != was[name]][:5]
+    names = sorted(now.keys() | was.keys(), key=lambda name: (-abs(now[name] - was[name]), name))
+    labels = [f"{name} {was[name]}→{now[name]}" for name in names if now[name] != was[name]][:5]
     return ", ".join(parts) + (f"; {', '.join(labels)}" if labels else "")
 
 

@@ -1,9 +1,8 @@
 """A dataset workspace: a clone of the project in which datasets are versioned with git and DVC.
 
-Being a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through here: it remembers in
-its site cache what it hashed and pushed, but a kill during `dvc push` leaves one that makes later pushes skip files
-silently. DVC writes its small files in place, so a kill can cut them short: whoever holds the lock next
-restores them.
+As it is a clone, a dataset's tag holds the code and parameters that made it. DVC runs only through this module: its
+site cache lists what it hashed and pushed, but a kill during `dvc push` leaves one that makes later pushes skip files
+silently. DVC writes its small files in place, so a kill can cut them short: the next holder of the lock restores them.
 """
 
 import logging
@@ -22,7 +21,7 @@ from pipelines.settings import PROJECT_ROOT, Settings
 
 logger = logging.getLogger(__name__)
 BRANCH = "datasets"
-_LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which nobody else runs here
+_LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which run here only under the lock
 
 
 class Workspace:
@@ -35,14 +34,14 @@ class Workspace:
     def ensure(self, source: Path = PROJECT_ROOT) -> None:
         """Clone `source` if there is no workspace yet, and point DVC at the bucket of the settings.
 
-        Raises ConfigurationError when `source` is no git repository with a commit.
+        Raise ConfigurationError when `source` is no git repository with a commit.
         """
         if not (self.path / ".git").exists():
             if not (source / ".git").exists():
                 raise _no_repository(source)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self.path.parent) as part:
-                clone = Path(part) / "clone"
+            with tempfile.TemporaryDirectory(dir=self.path.parent) as scratch:
+                clone = Path(scratch) / "clone"
                 run(["git", "clone", "--quiet", "--no-hardlinks", str(source), str(clone)], self.path.parent)
                 try:
                     run(["git", "rev-parse", "--quiet", "--verify", "HEAD"], clone)
@@ -104,26 +103,26 @@ class Workspace:
 
     @property
     def site_cache(self) -> Path:
-        """Return the folder in which DVC remembers what it hashed and pushed."""
+        """Return the folder of DVC's site cache: its records of what it hashed and pushed."""
         folder = self.settings.var / "dvc-site"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
     def git(self, *arguments: str) -> str:
-        """Run git in the workspace and give its output; raises DatasetError with git's own words."""
+        """Run git in the workspace and return its output; raise DatasetError with git's message when it fails."""
         return run(["git", *GIT_IDENTITY, *arguments], self.path, keep_open=self._lock)
 
     def dvc(
-        self, *arguments: str, show: bool = False, remembers: bool = True, more: Mapping[str, str] | None = None
+        self, *arguments: str, show: bool = False, use_site_cache: bool = True, more: Mapping[str, str] | None = None
     ) -> str:
-        """Run DVC in the workspace; `show` lets its output through to the log.
+        """Run DVC in the workspace and return its output; with `show` it goes to the log as well.
 
-        Stages find `more` in their environment. Unless it `remembers`, it finds nothing of what it hashed or pushed
-        before, and looks at everything. Raises what a stage failed with, or DatasetError with DVC's own words.
+        Stages find `more` in their environment. Without `use_site_cache`, DVC checks everything, whatever it hashed or
+        pushed before. Raise what a stage failed with, or DatasetError with DVC's message.
         """
-        lasting = self.site_cache
-        with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as fresh:
-            site = {"DVC_SITE_CACHE_DIR": str(lasting) if remembers else fresh}
+        site_cache = self.site_cache
+        with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as empty:
+            site = {"DVC_SITE_CACHE_DIR": str(site_cache) if use_site_cache else empty}
             environment = {**self._environment(), **site, **(more or {})}
             command = [sys.executable, "-m", "dvc", *arguments]
             return run_stages(command, self.path, environment, show=show, keep_open=self._lock)
@@ -140,16 +139,11 @@ class Workspace:
         }
 
     def dataset_tags(self) -> list[str]:
-        """Give the tags of published datasets, oldest first."""
+        """Return the tags of published datasets, oldest first."""
         return self.git("tag", "--list", "dataset-*", "--sort=version:refname").split()
 
-    def read(self, path: str) -> str:
-        """Give a file's text as it is now, or an empty text when it is not there."""
-        file = self.path / path
-        return file.read_text(encoding="utf-8") if file.exists() else ""
-
     def show(self, revision: str, path: str) -> str:
-        """Give a file's text at a revision, or an empty text when it is not there."""
+        """Return a file's text at a revision; an empty text when there is no such file."""
         try:
             return self.git("show", f"{revision}:{path}")
         except DatasetError:
@@ -159,7 +153,7 @@ class Workspace:
     def locked(self) -> Iterator[None]:
         """Hold the workspace's lock; a second writer waits until the first is done or killed.
 
-        Git and DVC hold it too while they run: they outlive a killed writer for a moment, and go on writing.
+        Git and DVC hold it as well while they run, because they outlive a killed writer for a moment and go on writing.
         """
         busy = self.path.parent / f"{self.path.name}.busy"
         with held(self.path.parent / f"{self.path.name}.lock") as lock:
@@ -174,10 +168,10 @@ class Workspace:
                 self._lock = ()
 
     def _restore(self) -> None:
-        """Undo what git and DVC may have left half written; the stages that are not recorded any more run again."""
+        """Undo what git and DVC may have left half written; stages whose record is lost run again."""
         for name in _LOCKS:
-            for left in self.path.glob(name):
-                left.unlink()
+            for path in self.path.glob(name):
+                path.unlink()
         if (self.path / ".git").exists():
             recorded = set(self.git("ls-tree", "--name-only", "HEAD", "dvc.lock", "data/").splitlines())
             for path in [self.path / "dvc.lock", *self.path.glob("data/*.dvc")]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from pipelines.dataset.published import Published
-from pipelines.dataset.split import BLIND_SIDES, TEST, TRAIN, is_blind, is_marked_full, sides_of
+from pipelines.dataset.split import BLIND_SPLITS, TEST, TRAIN, is_blind, is_marked_full, splits_of
 from pipelines.errors import ServiceError
 from pipelines.labelstudio.annotations import export_tasks, prediction_version_of
 from pipelines.labelstudio.client import LabelStudioClient
@@ -44,7 +44,7 @@ class Blindness:
 
     def judges(self, task: Task) -> bool:
         """Return whether models are judged or chosen by this task's photo."""
-        return self.splits.get(task.image.sha256) in BLIND_SIDES
+        return self.splits.get(task.image.sha256) in BLIND_SPLITS
 
     def is_blind(self, task: Task) -> bool:
         """Return whether people draw this task without masks: it judges models, or is a random control."""
@@ -67,7 +67,7 @@ def read_blindness(settings: Settings, params: Params, tasks: Sequence[Task]) ->
 
 def blindness_of(tasks: Sequence[Task], manifest: pd.DataFrame | None, params: Params) -> Blindness:
     """Return who sees masks of these tasks, by the newest dataset's manifest (None before there is one)."""
-    splits = sides_of(tasks, manifest, params.split)
+    splits = splits_of(tasks, manifest, params.split)
     labelled: dict[str, bool] = {}
     full = False
     if manifest is not None:

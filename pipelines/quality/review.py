@@ -19,7 +19,7 @@ from rich.progress import track
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.published import Published
 from pipelines.dataset.shards import shard_of
-from pipelines.dataset.split import BLIND_SIDES
+from pipelines.dataset.split import BLIND_SPLITS
 from pipelines.errors import AnnotationError
 from pipelines.fs import held
 from pipelines.labelstudio.client import LabelStudioClient
@@ -79,7 +79,7 @@ def review(
 
 def _without_opinion_on_blind(issues: Iterable[LabelIssue], manifest: pd.DataFrame) -> list[LabelIssue]:
     """Return the issues, those of blind splits with a reason that is the same for all of them."""
-    blind = set(manifest.loc[manifest["split"].isin(BLIND_SIDES), "sha256"])
+    blind = set(manifest.loc[manifest["split"].isin(BLIND_SPLITS), "sha256"])
     return [replace(issue, reason=BLIND_REASON) if issue.sha256 in blind else issue for issue in issues]
 
 
@@ -128,8 +128,8 @@ def _unseen_by(champion: ModelVersion, version: _Version) -> set[str]:
     if champion.dataset not in version.published.tags():
         return set()
     then, now = version.published.manifest(champion.dataset), version.manifest
-    trained_on = set(then.loc[~then["split"].isin(BLIND_SIDES), "sha256"])
-    return set(now.loc[now["split"].isin(BLIND_SIDES), "sha256"]) - trained_on
+    trained_on = set(then.loc[~then["split"].isin(BLIND_SPLITS), "sha256"])
+    return set(now.loc[now["split"].isin(BLIND_SPLITS), "sha256"]) - trained_on
 
 
 def _families(manifest: pd.DataFrame) -> dict[str, str]:

@@ -70,7 +70,7 @@ def _make_workspace(settings: Settings, title: str) -> Workspace:
     workspace.ensure()
     document = yaml.safe_load((workspace.path / "params.yaml").read_text(encoding="utf-8"))
     document["project"]["title"] = title
-    # What covers a label, or a side that chance left empty, depends on which photos came together.
+    # What covers a label, or a split that chance left empty, depends on which photos came together.
     document["split"] |= {"min_label_photos": 10_000, "val_share": 0.0}
     (workspace.path / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
     workspace.git("commit", "--quiet", "--all", "-m", "A project of its own")

@@ -1,4 +1,4 @@
-"""Photos that judge models in a real Label Studio, from their side to the compiled mask: nobody sees any masks."""
+"""Photos that judge models in a real Label Studio, from their split to the compiled mask: nobody sees any masks."""
 
 import io
 
@@ -10,7 +10,7 @@ from PIL import Image
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.pipeline import sync
-from pipelines.dataset.split import BLIND_SIDES, sides_of
+from pipelines.dataset.split import BLIND_SPLITS, splits_of
 from pipelines.demo.labelers import Labeler
 from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.annotations import export_tasks, prediction_version_of
@@ -43,9 +43,9 @@ def photo(number: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def labelled(make_archive):
-    """An archive of seven collections, all drawn by one person, and the sides that were known before.
+    """An archive of seven collections, all drawn by one person, and the splits that were known before.
 
-    The coats that a model proposes on photos of the training side are left as they are.
+    The coats that a model proposes on photos of the split train are left as they are.
     """
     archive = make_archive("blind")
     for number in range(7):
@@ -53,9 +53,9 @@ def labelled(make_archive):
     params = load_params(archive.settings.params_path)
     assert ingest(archive.bucket, archive.labels, archive.settings, params).created == 7
     tasks = list(list_tasks(archive.labels, archive.project))
-    sides = sides_of(tasks, None, params.split)
+    splits = splits_of(tasks, None, params.split)
     masks = {"result": [coat(FIRST, region_id(VERSION, "coat"))], "score": 0.5, "model_version": VERSION}
-    blind = {task.id for task in tasks if sides[task.image.sha256] in BLIND_SIDES}
+    blind = {task.id for task in tasks if splits[task.image.sha256] in BLIND_SPLITS}
     predictions = {task.id: empty_prediction(VERSION, 0.5) if task.id in blind else masks for task in tasks}
     assert push_predictions(archive.labels, archive.project, predictions) == 7
     assert tasks_with_masks(archive.labels, archive.project, list(predictions)) == set(predictions) - blind
@@ -65,7 +65,7 @@ def labelled(make_archive):
         [shown] = task["predictions"]
         ada.submit(task, shown["result"] or [{**coat(SECOND, "hand"), "origin": "manual"}], 5.0)
     assert sync(archive.bucket, archive.labels, archive.settings)
-    return archive, sides, ada
+    return archive, splits, ada
 
 
 def person(archive, name: str) -> Labeler:
@@ -77,19 +77,19 @@ def manifest_of(archive) -> pd.DataFrame:
     return pd.read_parquet(archive.settings.workspace_path / MANIFEST).set_index("sha256")
 
 
-def test_the_sides_are_those_that_were_known_before_and_judge_by_blind_masks(labelled):
-    archive, sides, _ = labelled
+def test_the_splits_are_those_that_were_known_before_and_judge_by_blind_masks(labelled):
+    archive, splits, _ = labelled
     manifest = manifest_of(archive)
 
-    assert dict(manifest["split"]) == sides
-    assert set(sides.values()) >= {"train", "test"}
-    assert (manifest["blind"] == manifest["split"].isin(BLIND_SIDES)).all()
+    assert dict(manifest["split"]) == splits
+    assert set(splits.values()) >= {"train", "test"}
+    assert (manifest["blind"] == manifest["split"].isin(BLIND_SPLITS)).all()
     assert set(manifest.loc[~manifest["blind"], "prediction_version"]) == {VERSION}
 
 
 def test_a_photo_drawn_from_masks_is_drawn_again_by_somebody_who_is_shown_nothing(labelled):
-    archive, sides, ada = labelled
-    task = next(t for t in list_tasks(archive.labels, archive.project) if sides[t.image.sha256] == "train")
+    archive, splits, ada = labelled
+    task = next(t for t in list_tasks(archive.labels, archive.project) if splits[t.image.sha256] == "train")
     photo = task.image.sha256
     as_in_older_versions = Blindness({photo: "test"}, {}, frozenset({photo}), False, 0.0)
 
@@ -102,7 +102,8 @@ def test_a_photo_drawn_from_masks_is_drawn_again_by_somebody_who_is_shown_nothin
     bob = person(archive, "bob")
     handed = bob.next_task(archive.project)
     assert handed["id"] == task.id
-    assert ([one["result"] for one in handed["predictions"]], handed["annotations"], handed["drafts"]) == ([[]], [], [])
+    assert [shown["result"] for shown in handed["predictions"]] == [[]]
+    assert (handed["annotations"], handed["drafts"]) == ([], [])
     bob.submit(handed, [{**coat(SECOND, "hand"), "origin": "manual"}], 5.0)
     [exported] = export_tasks(archive.labels, archive.project, [task.id])
     versions = {prediction_version_of(raw) for raw in exported["annotations"]}

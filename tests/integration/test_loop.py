@@ -235,7 +235,7 @@ def test_a_champion_chosen_by_hand_serves_at_once_and_wakes_pre_labelling(loop, 
         assert woken["state"] == "success"
 
 
-def test_photos_keep_their_side_from_version_to_version(settings):
+def test_photos_keep_their_split_from_version_to_version(settings):
     workspace = Workspace(settings.workspace_path, settings)
     newer = pd.read_parquet(workspace.path / MANIFEST).set_index("sha256")["split"]
     assert set(newer) <= {"train", "val", "test"}

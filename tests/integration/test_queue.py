@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.dataset.split import side_of
+from pipelines.dataset.split import split_of_group
 from pipelines.demo.labelers import Labeler
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.annotations import export_tasks, prediction_version_of, started_from_its_prediction
@@ -61,8 +61,8 @@ def test_people_who_ask_at_the_same_moment_get_different_tasks_with_masks_or_on_
 
 def test_a_photo_that_judges_models_waits_without_masks(stack_after_two_rounds, settings, labels, project):
     params = load_params(settings.params_path)
-    files = (squares(number) for number in range(100))  # the group of one that no catalogue knows is its content
-    data = next(file for file in files if side_of(sha256_hex(file), params.split) == "test")
+    files = (squares(number) for number in range(100))  # a photo that no catalogue knows is its own group
+    data = next(file for file in files if split_of_group(sha256_hex(file), params.split) == "test")
     name = f"{settings.source_prefix}judge.png"
     photo = gcs.put(gcs.connect(settings), settings.source_bucket, name, data, "image/png")
     stack_after_two_rounds.run("ingest")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.split import side_of
+from pipelines.dataset.split import split_of_group
 from pipelines.demo.photos import draw_photo
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import connect
@@ -45,9 +45,9 @@ def test_a_labeler_corrects_a_photo_and_the_dataset_has_it(
     drawn = draw_photo(SEEDS[orientation], params.label_ids)
     labels, project = connect(settings), find_project(connect(settings), params)
     name = f"{settings.source_prefix}smart-{orientation}.jpg"
-    # Photos of the other sides come without masks; the group of one that no catalogue knows is its content.
+    # Photos of the other splits come without masks; a photo that no catalogue knows is its own group.
     files = (jpeg(drawn.image, orientation, quality) for quality in range(95, 60, -1))
-    data = next(file for file in files if side_of(sha256_hex(file), params.split) == "train")
+    data = next(file for file in files if split_of_group(sha256_hex(file), params.split) == "train")
     there = gcs.put(gcs.connect(settings), settings.source_bucket, name, data, "image/jpeg")
     stack_after_two_rounds.run("ingest")
     stack_after_two_rounds.run("prelabel")

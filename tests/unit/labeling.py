@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from pipelines.dataset.split import side_of
+from pipelines.dataset.split import split_of_group
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import Params
@@ -23,7 +23,7 @@ def prediction(version: str = "clothing:v2", score: float = 0.5) -> dict[str, An
 def photo_in(split: str, number: int, params: Params) -> ImageRef:
     """The number-th photo whose content alone leads to this split."""
     names = (sha256_hex(f"{n}".encode()) for n in range(10_000))
-    hashes = [name for name in names if side_of(name, params.split) == split]
+    hashes = [name for name in names if split_of_group(name, params.split) == split]
     return ImageRef(f"gs://archive/{number}.jpg", 1, hashes[number], 4, 6)
 
 

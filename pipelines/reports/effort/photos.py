@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from pipelines.dataset.split import BLIND_SIDES, is_blind
+from pipelines.dataset.split import BLIND_SPLITS, is_blind
 from pipelines.prelabel.strategies import chance_of
 
 NO_TIME = "no time recorded"
@@ -93,7 +93,7 @@ def _chosen(
         for purpose, share in (("control", control_share), ("random", random_share))
     )
     split = _texts(manifest, "split")
-    spared, unknown = split.isin(BLIND_SIDES).to_numpy(), (split == "").to_numpy()
+    spared, unknown = split.isin(BLIND_SPLITS).to_numpy(), (split == "").to_numpy()
     blind = (is_blind(manifest) & (_texts(manifest, "prediction_version") == "")).to_numpy()
     return spared, blind & (spared | unknown | (_flags(manifest, "test_full") & is_share)), is_random
 

@@ -1,6 +1,7 @@
 """The checks of a dataset version: a critical finding stops it, a note does not."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines.dataset import checks
 from pipelines.dataset.checks import PAGE, check_dataset
+from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import BEFORE, CHECKS, NO_PHOTOS, PHOTOS
 from pipelines.errors import ChecksError, DatasetError
 from pipelines.log import run_stage
@@ -43,13 +45,25 @@ def good_photos() -> pd.DataFrame:
     )
 
 
-def spoil(table: pd.DataFrame, column: str, value: Any, rows: int = 1) -> pd.DataFrame:
+def check(table: pd.DataFrame, before: pd.DataFrame | None, params: Params) -> dict[str, Any]:
+    """Check a dataset with this table of photos, and this manifest of the last version."""
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = Dataset(Path(folder))
+        dataset.write_table(PHOTOS, table)
+        if before is None:
+            dataset.path(BEFORE).write_bytes(NO_PHOTOS)
+        else:
+            dataset.write_table(BEFORE, before)
+        return check_dataset(dataset, params)
+
+
+def with_rows(table: pd.DataFrame, column: str, value: Any, rows: int = 1) -> pd.DataFrame:
     values = list(table[column])
     return table.assign(**{column: [value] * rows + values[rows:]})
 
 
 def test_a_good_photos_gives_a_summary_without_notes(good_photos: pd.DataFrame, two_labels: Params) -> None:
-    summary = check_dataset(good_photos, None, two_labels)
+    summary = check(good_photos, None, two_labels)
     assert (summary["photos"], summary["notes"]) == (10, [])
     assert summary["rules"] == len(checks.dataset_rules(good_photos, None, two_labels))
 
@@ -73,38 +87,36 @@ def test_a_critical_finding_stops_the_version(
     good_photos: pd.DataFrame, two_labels: Params, column: str, value: Any, rows: int, said: str
 ) -> None:
     with pytest.raises(ChecksError, match="The last good version stays in use") as caught:
-        check_dataset(spoil(good_photos, column, value, rows), None, two_labels)
+        check(with_rows(good_photos, column, value, rows), None, two_labels)
     assert said in str(caught.value)
 
 
 def test_all_critical_findings_are_named_at_once(good_photos: pd.DataFrame, two_labels: Params) -> None:
-    table = spoil(spoil(good_photos, "uri", None), "mask_width", 1)
+    table = with_rows(with_rows(good_photos, "uri", None), "mask_width", 1)
     with pytest.raises(ChecksError, match=r"uri is empty; mask_width is not .+ \(for example 1 ≠ 20\)"):
-        check_dataset(table, None, two_labels)
+        check(table, None, two_labels)
 
 
 def test_a_few_photos_without_garments_are_fine(good_photos: pd.DataFrame, two_labels: Params) -> None:
-    assert check_dataset(spoil(good_photos, "label_pixels", "{}", 2), None, two_labels)["notes"] == []
+    assert check(with_rows(good_photos, "label_pixels", "{}", 2), None, two_labels)["notes"] == []
 
 
 def test_a_photo_of_which_only_unclear_parts_are_marked_is_not_empty(
     good_photos: pd.DataFrame, two_labels: Params
 ) -> None:
-    table = spoil(spoil(good_photos, "label_pixels", "{}", 3), "ignored_pixels", 40, 3)
-    assert check_dataset(table, None, two_labels)["notes"] == []
+    table = with_rows(with_rows(good_photos, "label_pixels", "{}", 3), "ignored_pixels", 40, 3)
+    assert check(table, None, two_labels)["notes"] == []
 
 
 def test_255_is_a_value_that_masks_may_hold(good_photos: pd.DataFrame, two_labels: Params) -> None:
-    assert check_dataset(spoil(good_photos, "class_ids", [3, 255]), None, two_labels)["notes"] == []
+    assert check(with_rows(good_photos, "class_ids", [3, 255]), None, two_labels)["notes"] == []
 
 
 def test_a_stray_stroke_is_a_note(
     good_photos: pd.DataFrame, two_labels: Params, caplog: pytest.LogCaptureFixture
 ) -> None:
-    table = spoil(good_photos, "label_pixels", '{"coat": 100, "dress": 0}')
-    assert check_dataset(table, None, two_labels)["notes"] == [
-        "some labels cover hardly a pixel; look for stray strokes"
-    ]
+    table = with_rows(good_photos, "label_pixels", '{"coat": 100, "dress": 0}')
+    assert check(table, None, two_labels)["notes"] == ["some labels cover hardly a pixel; look for stray strokes"]
     assert "note: some labels cover hardly a pixel" in caplog.text
 
 
@@ -112,7 +124,7 @@ def test_a_table_of_another_shape_is_refused(good_photos: pd.DataFrame, two_labe
     with pytest.raises(
         DatasetError, match=r"data/photos.parquet lacks the columns phash, disagreement; run `dvc repro"
     ):
-        check_dataset(good_photos.drop(columns=["phash", "disagreement"]), None, two_labels)
+        check(good_photos.drop(columns=["phash", "disagreement"]), None, two_labels)
 
 
 def with_check(params: Params, **changes: Any) -> Params:
@@ -120,11 +132,11 @@ def with_check(params: Params, **changes: Any) -> Params:
 
 
 def test_severity_decides_whether_a_finding_stops(good_photos: pd.DataFrame, two_labels: Params) -> None:
-    table = spoil(good_photos, "label_pixels", "{}", 3)
+    table = with_rows(good_photos, "label_pixels", "{}", 3)
 
     def notes(severity: str) -> object:
         severities = {**two_labels.check.severity, "empty_masks": severity}
-        return check_dataset(table, None, with_check(two_labels, severity=severities))["notes"]
+        return check(table, None, with_check(two_labels, severity=severities))["notes"]
 
     assert notes("warning") == ["more than 20% of the photos have no garment"]
     assert notes("off") == []
@@ -137,7 +149,7 @@ def many(photos: pd.DataFrame, times: int = 4) -> pd.DataFrame:
     copies = [
         photos.assign(
             uri=photos["uri"] + str(n), sha256=photos["sha256"] + str(n),
-            annotations=[[f"{one[0]}-{n}"] for one in photos["annotations"]],
+            annotations=[[f"{uuids[0]}-{n}"] for uuids in photos["annotations"]],
         )
         for n in range(times)
     ]  # fmt: skip
@@ -145,10 +157,10 @@ def many(photos: pd.DataFrame, times: int = 4) -> pd.DataFrame:
 
 
 def test_a_label_of_unusual_size_is_named_with_its_photo(good_photos: pd.DataFrame, two_labels: Params) -> None:
-    table = spoil(many(good_photos), "label_pixels", '{"coat": 600}')
-    [note] = check_dataset(table, None, two_labels)["notes"]
+    table = with_rows(many(good_photos), "label_pixels", '{"coat": 600}')
+    [note] = check(table, None, two_labels)["notes"]
     assert note == ("labels much larger or smaller than on other photos (for example coat on gs://archive/0.png0)")
-    assert check_dataset(spoil(good_photos, "label_pixels", '{"coat": 600}'), None, two_labels)["notes"] == [], (
+    assert check(with_rows(good_photos, "label_pixels", '{"coat": 600}'), None, two_labels)["notes"] == [], (
         "ten photos do not tell what is usual"
     )
 
@@ -157,25 +169,25 @@ def test_a_label_of_unusual_size_is_named_with_its_photo(good_photos: pd.DataFra
     ("known", "who", "said"),
     [((), "user 7", "user 7"), (("ada@example.org",), "eve@example.org", "eve@example.org"), ((), "eve@x.org", "")],
 )
-def test_strangers_are_named(
+def test_unknown_annotators_are_named(
     good_photos: pd.DataFrame, two_labels: Params, known: tuple[str, ...], who: str, said: str
 ) -> None:
-    table = spoil(good_photos, "annotators", ["ada@example.org", who])
-    notes = check_dataset(table, None, with_check(two_labels, annotators=known))["notes"]
+    table = with_rows(good_photos, "annotators", ["ada@example.org", who])
+    notes = check(table, None, with_check(two_labels, annotators=known))["notes"]
     assert notes == ([f"drawn by people who are not known (check.annotators) (for example {said})"] if said else [])
 
 
 def test_people_who_disagree_much_are_noted(good_photos: pd.DataFrame, two_labels: Params) -> None:
-    [note] = check_dataset(spoil(good_photos, "disagreement", 0.5), None, two_labels)["notes"]
+    [note] = check(with_rows(good_photos, "disagreement", 0.5), None, two_labels)["notes"]
     assert note == "annotators disagree on more than 30% of what they labelled (for example 0.5)"
-    assert check_dataset(spoil(good_photos, "disagreement", 0.1), None, two_labels)["notes"] == []
+    assert check(with_rows(good_photos, "disagreement", 0.1), None, two_labels)["notes"] == []
 
 
-def test_a_drift_against_the_last_version_is_told_in_words(good_photos: pd.DataFrame, two_labels: Params) -> None:
+def test_a_drift_against_the_last_version_is_described(good_photos: pd.DataFrame, two_labels: Params) -> None:
     before = many(good_photos)
-    now = spoil(before, "label_pixels", '{"coat": 100, "dress": 50}', 10)
-    assert check_dataset(now, before, two_labels)["notes"] == ["the photos that show «dress» went from 0% to 25%"]
-    assert check_dataset(now, None, two_labels)["notes"] == []
+    now = with_rows(before, "label_pixels", '{"coat": 100, "dress": 50}', 10)
+    assert check(now, before, two_labels)["notes"] == ['the photos that show "dress" went from 0% to 25%']
+    assert check(now, None, two_labels)["notes"] == []
 
 
 class TestStage:
@@ -195,7 +207,7 @@ class TestStage:
         assert "<title>" in page
 
     def test_a_bad_version_ends_the_stage_and_leaves_none(self, workspace: None, good_photos: pd.DataFrame) -> None:
-        spoil(good_photos, "uri", None).to_parquet(PHOTOS)
+        with_rows(good_photos, "uri", None).to_parquet(PHOTOS)
         with pytest.raises(SystemExit, match="check: the dataset is not published: uri is empty"):
             run_stage("check", checks.main)
         assert not CHECKS.exists()

@@ -47,10 +47,10 @@ def fail(tmp_path: Path, body: str, *, show: bool = False) -> MaskloopError:
     "kind", ["ChecksError", "TrainingError", "ConfigurationError", "ContractError", "ServiceError", "DatasetError"]
 )
 def test_what_a_stage_fails_with_is_raised_as_the_same_error(tmp_path: Path, kind: str) -> None:
-    error = fail(tmp_path, f"raise errors.{kind}('too hot; open the door')")
+    error = fail(tmp_path, f"raise errors.{kind}('too hot; open the window')")
 
     assert type(error) is getattr(errors, kind)
-    assert str(error) == f"bake: too hot; open the door (`stage.py` in {tmp_path})"
+    assert str(error) == f"bake: too hot; open the window (`stage.py` in {tmp_path})"
 
 
 def test_it_is_raised_while_the_output_is_shown_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,7 @@ def test_an_unusable_photo_is_unusable_data(tmp_path: Path) -> None:
     assert "bake: no photo" in str(error)
 
 
-def test_what_nobody_expected_carries_the_stages_own_words(tmp_path: Path) -> None:
+def test_what_nobody_expected_carries_the_message_of_the_stage(tmp_path: Path) -> None:
     error = fail(tmp_path, "raise ValueError('eggs')")
 
     assert type(error) is DatasetError
@@ -74,7 +74,7 @@ def test_what_nobody_expected_carries_the_stages_own_words(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-def test_a_kill_is_told_first(tmp_path: Path, name: str) -> None:
+def test_a_kill_is_named_first(tmp_path: Path, name: str) -> None:
     error = fail(tmp_path, f"os.kill(os.getpid(), signal.{name})")
 
     assert type(error) is DatasetError
@@ -90,7 +90,7 @@ def test_what_was_left_half_written_is_as_good_as_nothing(tmp_path: Path, left: 
 
 
 @pytest.mark.parametrize("kind", ["OvenError", "annotations", "MaskloopErrors"])
-def test_an_error_of_another_version_of_the_code_is_no_error_of_ours(tmp_path: Path, kind: str) -> None:
+def test_an_error_of_another_version_of_the_code_becomes_a_dataset_error(tmp_path: Path, kind: str) -> None:
     told = f'{{"class": "{kind}", "message": "bake: too hot"}}'
     error = fail(tmp_path, f"open(os.environ['MASKLOOP_STAGE_ERROR'], 'w').write({told!r}); sys.exit(1)")
 

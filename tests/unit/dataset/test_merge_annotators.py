@@ -16,8 +16,8 @@ def masks(*rows: list[int]) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_equal_masks_give_themselves(policy: str) -> None:
-    one = np.random.default_rng(1).choice([0, COAT, DRESS], (8, 9)).astype(np.uint8)
-    np.testing.assert_array_equal(merge_masks([one, one.copy(), one.copy()], policy), one)
+    mask = np.random.default_rng(1).choice([0, COAT, DRESS], (8, 9)).astype(np.uint8)
+    np.testing.assert_array_equal(merge_masks([mask, mask.copy(), mask.copy()], policy), mask)
 
 
 def test_the_latest_alone_decides() -> None:
@@ -42,18 +42,18 @@ def test_staple_keeps_what_is_ignored() -> None:
     truth[5:25, 5:25], truth[20:35, 10:28] = COAT, UNCLEAR
     slips = [truth.copy() for _ in range(3)]
     for number, slip in enumerate(slips):
-        slip[3 * number : 3 * number + 3] = 0  # each forgets other rows
+        slip[3 * number : 3 * number + 3] = 0  # each misses other rows
     merged = merge_masks(slips, "staple")
     np.testing.assert_array_equal(merged, truth)
     assert merged.dtype == np.uint8
 
 
 def test_staple_works_with_every_value_that_a_mask_can_hold() -> None:
-    one, other = np.arange(256, dtype=np.uint8).reshape(16, 16), np.zeros((16, 16), np.uint8)
-    assert merge_masks([other, one, one.copy()], "staple").dtype == np.uint8
+    mask, other = np.arange(256, dtype=np.uint8).reshape(16, 16), np.zeros((16, 16), np.uint8)
+    assert merge_masks([other, mask, mask.copy()], "staple").dtype == np.uint8
 
 
-def test_staple_finds_out_whom_to_believe() -> None:
+def test_staple_weighs_careless_annotators_less() -> None:
     rng = np.random.default_rng(3)
     truth = np.zeros((60, 50), np.uint8)
     truth[10:40, 5:30], truth[20:35, 25:45] = COAT, DRESS

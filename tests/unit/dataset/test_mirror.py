@@ -55,13 +55,13 @@ def images(dataset: Dataset) -> list[str]:
 
 
 def test_the_first_sync_copies_annotations_and_photos(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
-    one, other = labelled("a", 1, 10), labelled("b", 2, 20)
+    first, second = labelled("a", 1, 10), labelled("b", 2, 20)
 
-    state = copy(SyncState("p"), one, other, labelled("s", 3, 30, cancelled=True))
+    state = copy(SyncState("p"), first, second, labelled("s", 3, 30, cancelled=True))
 
     assert (state.scanned, state.unpublished) == (True, {"a", "b"})
-    assert state.known == {"a": (1, one.image.sha256), "b": (2, other.image.sha256)}
-    assert (uuids(dataset), images(dataset)) == (["a", "b"], sorted([one.image.sha256, other.image.sha256]))
+    assert state.known == {"a": (1, first.image.sha256), "b": (2, second.image.sha256)}
+    assert (uuids(dataset), images(dataset)) == (["a", "b"], sorted([first.image.sha256, second.image.sha256]))
     for path in dataset.path(IMAGES).iterdir():
         assert sha256_hex(path.read_bytes()) == path.name
 
@@ -75,7 +75,7 @@ def test_later_syncs_touch_what_changed_and_nothing_else(copy: Copy, labelled: A
 
     assert (second.scanned, second.unpublished, second.built_at) == (False, {"b", "c", "d"}, "r1")
     assert uuids(dataset) == ["a", "b", "d"]
-    assert {one.uuid: one.lead_time_s for one in dataset.annotations.read()}["b"] == 99.0
+    assert {drawn.uuid: drawn.lead_time_s for drawn in dataset.annotations.read()}["b"] == 99.0
     assert shard.stat() == before
     assert len(images(dataset)) == 3, "the photo that only c was drawn on is gone"
 
@@ -169,9 +169,9 @@ def test_an_annotation_whose_photo_is_gone_or_overwritten_is_left_out(
 
 
 def test_other_bytes_than_were_ingested_are_refused(copy: Copy, labelled: Annotate, dataset: Dataset) -> None:
-    one = labelled("a", 1, 10)
+    drawn = labelled("a", 1, 10)
     with pytest.raises(StorageError, match=r"a\.png: the bytes are not those that were ingested"):
-        copy(SyncState("p"), replace(one, image=replace(one.image, sha256="0" * 64)))
+        copy(SyncState("p"), replace(drawn, image=replace(drawn.image, sha256="0" * 64)))
     assert not dataset.image_path("0" * 64).exists()
 
 

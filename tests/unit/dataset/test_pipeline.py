@@ -41,7 +41,7 @@ class Project:
         self.dataset, self.state = Dataset(workspace.path), SyncState("p")
 
     def read(self, *annotations: Annotation, gone: frozenset[int] = frozenset()) -> None:
-        """Bring the copy in line with these annotations, each of a task of its own."""
+        """Apply these annotations to the copy, each of a task of its own."""
         tasks = frozenset(annotation.task_id for annotation in annotations)
         known = (self.state.cursor.tasks if self.state.cursor else frozenset()) | tasks
         changes = Changes(annotations, tasks, gone, TaskCursor(known - gone, None))
@@ -103,7 +103,9 @@ def test_a_version_is_built_pushed_and_published_once(
     assert workspace.git("status", "--porcelain") == ""
     remote = workspace.git("ls-remote", workspace.settings.git_remote)
     assert {line.split("\t")[1] for line in remote.splitlines()} >= {"refs/heads/datasets", "refs/tags/dataset-0001"}
-    assert project.copies() == {f"{one.uuid}.json": gcs.md5_base64(annotation_json(one)) for one in drawn}
+    assert project.copies() == {
+        f"{annotation.uuid}.json": gcs.md5_base64(annotation_json(annotation)) for annotation in drawn
+    }
     described = json.loads(workspace.show("dataset-0001", str(VERSION)))
     assert (described["annotations"], described["photos"], sum(described["splits"].values())) == (2, 2, 2)
     assert project.publish() is None, "it is what the last version holds"
@@ -126,8 +128,10 @@ def test_a_step_is_what_dvc_alone_would_make_and_comes_back_from_the_remote(
     assert (version.tag, version.photos) == ("dataset-0002", 3)
     assert sorted(project.copies()) == ["a.json", "c.json", "d.json"]
     workspace, dataset = project.workspace, project.dataset
-    assert "up to date" in workspace.dvc("status", "data/annotations.dvc", "data/images.dvc", "split", remembers=False)
-    assert "in sync" in workspace.dvc("status", "--cloud", remembers=False)
+    assert "up to date" in workspace.dvc(
+        "status", "data/annotations.dvc", "data/images.dvc", "split", use_site_cache=False
+    )
+    assert "in sync" in workspace.dvc("status", "--cloud", use_site_cache=False)
     masks = {path.name: path.read_bytes() for path in dataset.path(MASKS).iterdir()}
 
     shutil.rmtree(workspace.settings.var / "dvc-cache")
@@ -135,7 +139,7 @@ def test_a_step_is_what_dvc_alone_would_make_and_comes_back_from_the_remote(
         shutil.rmtree(dataset.path(folder))
     with Published(workspace).checked_out("dataset-0002") as old:
         assert {path.name: path.read_bytes() for path in old.path(MASKS).iterdir()} == masks
-        assert sorted(one.uuid for one in old.annotations.read()) == ["a", "c", "d"]
+        assert sorted(annotation.uuid for annotation in old.annotations.read()) == ["a", "c", "d"]
         assert len(list(old.path(IMAGES).iterdir())) == 3
 
 
@@ -151,8 +155,8 @@ def test_what_was_lost_in_the_buckets_comes_back_with_a_full_scan(project: Proje
     assert project.publish() is None, "nothing is new"
 
     assert project.copies() == copies
-    there = {ref.name for ref in gcs.list_objects(project.bucket, project.settings.dvc_bucket)}
-    assert there == {ref.name for ref in objects}
+    present = {ref.name for ref in gcs.list_objects(project.bucket, project.settings.dvc_bucket)}
+    assert present == {ref.name for ref in objects}
 
 
 def test_newer_code_that_makes_the_same_dataset_is_no_new_version(project: Project) -> None:
@@ -214,7 +218,7 @@ def test_once_the_test_split_detects_small_gains_it_stays_full(
 
     def lay_out(manifest: pd.DataFrame | None, gain: float | None) -> bytes:
         monkeypatch.setattr(pipeline, "Published", lambda workspace: OneVersion(manifest))
-        pipeline.lay_out_version_before(workspace, lambda division: asked.append(division) or gain)
+        pipeline.lay_out_version_before(workspace, lambda split_config: asked.append(split_config) or gain)
         return (tmp_path / BEFORE).read_bytes()
 
     assert lay_out(None, gain) == b""
@@ -263,7 +267,7 @@ def test_a_workspace_of_an_older_layout_is_migrated_by_a_sync_and_its_tags_still
         assert {path.suffix for path in dataset.path(folder).iterdir()} == {".parquet"}
     for tag in ("dataset-0001", "dataset-0002"):
         with Published(workspace).checked_out(tag) as old:
-            assert sorted(one.uuid for one in old.annotations.read()) == ["a", "b", "c"]
+            assert sorted(annotation.uuid for annotation in old.annotations.read()) == ["a", "b", "c"]
             assert set(old.manifest()["sha256"]) == set(masks)
             for photo, mask in masks.items():
                 assert np.array_equal(old.read_mask(photo), mask)

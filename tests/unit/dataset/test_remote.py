@@ -40,7 +40,7 @@ def a_file(workspace: Workspace, bucket: Client) -> ObjectRef:
     return next(ref for name, ref in objects(workspace, bucket).items() if not name.endswith(".dir"))
 
 
-def test_a_pushed_version_is_complete_and_a_damaged_one_is_mended(
+def test_a_pushed_version_is_complete_and_a_damaged_one_is_repaired(
     workspace_with_files: Workspace, bucket_client: Client
 ) -> None:
     workspace = workspace_with_files
@@ -57,7 +57,7 @@ def test_a_pushed_version_is_complete_and_a_damaged_one_is_mended(
     assert {name: ref.md5 for name, ref in objects(workspace, bucket_client).items()} == before
 
 
-def test_what_cannot_be_mended_is_named(workspace_with_files: Workspace, bucket_client: Client) -> None:
+def test_what_cannot_be_repaired_is_named(workspace_with_files: Workspace, bucket_client: Client) -> None:
     workspace = workspace_with_files
     lost = next(path for path in cache(workspace).rglob("*") if path.is_file() and path.suffix != ".dir")
     lost.unlink()

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 
 import datasets
@@ -35,15 +36,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_annotations_are_read_back_and_those_of_one_photo_stand_together(
+def test_annotations_are_read_back_and_those_of_one_photo_are_in_one_shard(
     dataset: Dataset, annotations: list[Annotation]
 ) -> None:
     assert dataset.annotations.update(annotations, ())
 
-    assert sorted(dataset.annotations.read(), key=lambda one: one.uuid) == sorted(annotations, key=lambda one: one.uuid)
-    assert dataset.annotations.photos() == {one.uuid: one.image.sha256 for one in annotations}
+    by_uuid = attrgetter("uuid")
+    assert sorted(dataset.annotations.read(), key=by_uuid) == sorted(annotations, key=by_uuid)
+    assert dataset.annotations.photos() == {drawn.uuid: drawn.image.sha256 for drawn in annotations}
     of_first = dataset.annotations.read_shard(annotations[0].image.sha256[:2])
-    assert {"000", "second"} <= {one.uuid for one in of_first}
+    assert {"000", "second"} <= {drawn.uuid for drawn in of_first}
     photos = {annotations[3].image.sha256}
     assert list(dataset.annotations.of_photos(photos)) == [annotations[3]]
 
@@ -71,8 +73,8 @@ def test_a_change_touches_its_own_shard(dataset: Dataset, annotations: list[Anno
 
 def test_annotations_go_and_the_last_one_takes_its_shard_along(dataset: Dataset, annotations: list[Annotation]) -> None:
     dataset.annotations.update(annotations, ())
-    assert dataset.annotations.update([], [(one.uuid, one.image.sha256) for one in annotations[:-1]])
-    assert [one.uuid for one in dataset.annotations.read()] == ["second"]
+    assert dataset.annotations.update([], [(drawn.uuid, drawn.image.sha256) for drawn in annotations[:-1]])
+    assert [drawn.uuid for drawn in dataset.annotations.read()] == ["second"]
     assert dataset.annotations.shards() == [annotations[0].image.sha256[:2]]
 
 
@@ -82,7 +84,7 @@ def test_an_annotation_that_moves_to_another_photo_leaves_the_first(
     dataset.annotations.update(annotations, ())
     moved = replace(annotations[1], image=annotations[2].image)
     dataset.annotations.update([moved], [(moved.uuid, annotations[1].image.sha256)])
-    assert [one for one in dataset.annotations.read() if one.uuid == moved.uuid] == [moved]
+    assert [drawn for drawn in dataset.annotations.read() if drawn.uuid == moved.uuid] == [moved]
 
 
 def test_replacing_all_clears_away_what_does_not_belong(dataset: Dataset, annotations: list[Annotation]) -> None:
@@ -102,18 +104,18 @@ def test_an_older_layout_is_read(dataset: Dataset, annotations: list[Annotation]
     mask = np.eye(9, dtype=np.uint8)
     (dataset.path(MASKS) / f"{'a' * 64}.png").write_bytes(encode_mask(mask))
 
-    assert sorted(one.uuid for one in dataset.annotations.read()) == sorted(one.uuid for one in annotations)
+    assert sorted(drawn.uuid for drawn in dataset.annotations.read()) == sorted(drawn.uuid for drawn in annotations)
     assert np.array_equal(dataset.read_mask("a" * 64), mask)
 
 
 def test_masks_are_read_back_and_a_missing_one_is_named(dataset: Dataset) -> None:
-    one, other = np.full((5, 4), 3, np.uint8), np.full((6, 4), 7, np.uint8)
-    assert dataset.masks.write_shard("ab", {"ab1": encode_mask(one), "ab2": encode_mask(other)})
+    first, second = np.full((5, 4), 3, np.uint8), np.full((6, 4), 7, np.uint8)
+    assert dataset.masks.write_shard("ab", {"ab1": encode_mask(first), "ab2": encode_mask(second)})
 
-    assert np.array_equal(dataset.read_mask("ab2"), other)
-    assert np.array_equal(dataset.read_mask("ab1"), one)
-    dataset.masks.write_shard("ab", {"ab1": encode_mask(other)})
-    assert np.array_equal(dataset.read_mask("ab1"), other), "what is read again is what is there now"
+    assert np.array_equal(dataset.read_mask("ab2"), second)
+    assert np.array_equal(dataset.read_mask("ab1"), first)
+    dataset.masks.write_shard("ab", {"ab1": encode_mask(second)})
+    assert np.array_equal(dataset.read_mask("ab1"), second), "what is read again is what is there now"
     for lacking in ("ab2", "cd1"):
         with pytest.raises(DatasetError, match=f"the mask of {lacking} in .* is missing"):
             dataset.read_mask(lacking)
@@ -140,4 +142,4 @@ def test_hugging_face_reads_the_shards_as_they_are(
     [row] = load(MASKS)
     assert np.array_equal(np.asarray(row["mask"]), mask)
     assert row["mask_sha256"] == hashlib.sha256(encode_mask(mask)).hexdigest()
-    assert sorted(load(ANNOTATIONS)["uuid"]) == sorted(one.uuid for one in annotations)
+    assert sorted(load(ANNOTATIONS)["uuid"]) == sorted(drawn.uuid for drawn in annotations)

@@ -19,22 +19,28 @@ PARAMS = SplitParams(
 
 
 def manifest(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Photos that look like no others and show nothing, unless told."""
-    untold = {"phash": "", "class_ids": []}
-    return pd.DataFrame([{"sha256": f"photo-{place}", **untold, **row} for place, row in enumerate(rows)])
+    """Photos that look like no others and show nothing, unless stated."""
+    defaults = {"phash": "", "class_ids": []}
+    return pd.DataFrame([{"sha256": f"photo-{place}", **defaults, **row} for place, row in enumerate(rows)])
 
 
 def divide(table: pd.DataFrame, before: pd.DataFrame | None = None, params: SplitParams = PARAMS) -> pd.DataFrame:
     return split_photos(table, before, params)
 
 
-def sides(table: pd.DataFrame, before: pd.DataFrame | None = None, params: SplitParams = PARAMS) -> dict[str, str]:
+def splits(table: pd.DataFrame, before: pd.DataFrame | None = None, params: SplitParams = PARAMS) -> dict[str, str]:
     return dict(divide(table, before, params)[["sha256", "split"]].itertuples(index=False))
 
 
-def group_on(side: str) -> str:
-    """A collection that its name alone leads to this side."""
-    return next(f"{side} {n}" for n in range(1000) if split_of_group(f"{side} {n}", PARAMS) == side)
+def groups_in(split: str, count: int) -> list[str]:
+    """Collections whose names alone lead to this split."""
+    names = (f"{split} {n}" for n in range(1000))
+    return [name for name in names if split_of_group(name, PARAMS) == split][:count]
+
+
+def group_in(split: str) -> str:
+    """A collection whose name alone leads to this split."""
+    return groups_in(split, 1)[0]
 
 
 @pytest.fixture
@@ -43,31 +49,36 @@ def photos_of_five_collections() -> pd.DataFrame:
 
 
 @given(shown=st.sets(st.integers(0, 39), min_size=1))
-def test_a_photo_keeps_its_side_whatever_others_there_are(shown: set[int]) -> None:
+def test_a_photo_keeps_its_split_whatever_others_there_are(shown: set[int]) -> None:
     everything = manifest([{"meta_collection": f"collection {place % 5}"} for place in range(40)])
     some = everything.iloc[sorted(shown)]
-    assert sides(some).items() <= sides(everything).items()
+    assert splits(some).items() <= splits(everything).items()
 
 
-def test_photos_of_a_group_share_a_side(photos_of_five_collections: pd.DataFrame) -> None:
-    found = divide(photos_of_five_collections)
-    assert (found.groupby("group")["split"].nunique() == 1).all()
-    assert found["group"].nunique() == 5
+def test_photos_of_a_group_share_a_split(photos_of_five_collections: pd.DataFrame) -> None:
+    assigned = divide(photos_of_five_collections)
+    assert (assigned.groupby("group")["split"].nunique() == 1).all()
+    assert assigned["group"].nunique() == 5
 
 
 @given(salt=st.text(max_size=8), test=st.floats(0.05, 0.5), val=st.floats(0, 0.4))
 def test_shares_come_out_over_many_groups(salt: str, test: float, val: float) -> None:
     params = PARAMS.model_copy(update={"test_share": test, "val_share": val, "salt": salt})
-    found = Counter(split_of_group(f"group {n}", params) for n in range(2000))
-    for side, share in (("test", test), ("val", val), ("train", 1 - test - val)):
-        assert abs(found[side] / 2000 - share) < 0.06  # more than five standard deviations
+    counts = Counter(split_of_group(f"group {n}", params) for n in range(2000))
+    for split, share in (("test", test), ("val", val), ("train", 1 - test - val)):
+        assert abs(counts[split] / 2000 - share) < 0.06  # more than five standard deviations
 
 
-def test_sides_never_change_with_the_program() -> None:
-    assert [split_of_group(name, PARAMS) for name in ("Autumn", "Spring", "Été", "")] == ["test", "train", "test", "test"]
+def test_splits_never_change_with_the_program() -> None:
+    assert [split_of_group(name, PARAMS) for name in ("Autumn", "Spring", "Été", "")] == [
+        "test",
+        "train",
+        "test",
+        "test",
+    ]
 
 
-def test_another_salt_gives_another_division() -> None:
+def test_another_salt_gives_another_split() -> None:
     other = PARAMS.model_copy(update={"salt": "pepper"})
     assert [split_of_group(str(n), PARAMS) for n in range(50)] != [split_of_group(str(n), other) for n in range(50)]
 
@@ -88,43 +99,43 @@ def test_several_columns_make_one_group() -> None:
     assert list(divide(table, params=params)["group"]) == ["Autumn / 1999", "photo-1"]
 
 
-TRAIN, VAL, TEST = group_on("train"), group_on("val"), group_on("test")
-LOOK, ALIKE, OTHER = "00000000ffffffff", "10000000fffffff1", "0f0f0f0f0f0f0f0f"  # ALIKE differs from LOOK in 4 bits
+TRAIN, VAL, TEST = group_in("train"), group_in("val"), group_in("test")
+HASH, SIMILAR, OTHER = "00000000ffffffff", "10000000fffffff1", "0f0f0f0f0f0f0f0f"  # SIMILAR differs from HASH in 4 bits
 
 
-def test_photos_that_look_alike_share_a_side_whatever_their_collections() -> None:
-    table = manifest([{"meta_collection": TRAIN, "phash": LOOK}, {"meta_collection": TEST, "phash": ALIKE}])
-    assert len(set(sides(table).values())) == 1
-    table["phash"] = [LOOK, OTHER]
-    assert sides(table) == {"photo-0": "train", "photo-1": "test"}
+def test_photos_that_look_alike_share_a_split_whatever_their_collections() -> None:
+    table = manifest([{"meta_collection": TRAIN, "phash": HASH}, {"meta_collection": TEST, "phash": SIMILAR}])
+    assert len(set(splits(table).values())) == 1
+    table["phash"] = [HASH, OTHER]
+    assert splits(table) == {"photo-0": "train", "photo-1": "test"}
 
 
 def test_the_last_version_holds_when_a_look_alike_comes_later() -> None:
-    first = divide(manifest([{"meta_collection": TRAIN, "phash": LOOK}]))
-    both = manifest([{"meta_collection": TRAIN, "phash": LOOK}, {"meta_collection": TEST, "phash": ALIKE}])
-    assert sides(both, first) == {"photo-0": "train", "photo-1": "train"}
+    first = divide(manifest([{"meta_collection": TRAIN, "phash": HASH}]))
+    both = manifest([{"meta_collection": TRAIN, "phash": HASH}, {"meta_collection": TEST, "phash": SIMILAR}])
+    assert splits(both, first) == {"photo-0": "train", "photo-1": "train"}
 
 
-def test_a_photo_between_two_sides_is_on_neither_and_stays_there() -> None:
-    old = [{"meta_collection": TRAIN, "phash": LOOK}, {"meta_collection": TEST, "phash": OTHER}]
+def test_a_photo_between_two_splits_is_excluded_and_stays_there() -> None:
+    old = [{"meta_collection": TRAIN, "phash": HASH}, {"meta_collection": TEST, "phash": OTHER}]
     first = divide(manifest(old))
-    table = manifest([*old, {"meta_collection": TEST, "phash": ALIKE}])
+    table = manifest([*old, {"meta_collection": TEST, "phash": SIMILAR}])
 
     second = divide(table, first)
 
     assert second["split"].tolist() == ["train", "test", "excluded"]
-    assert sides(table, second) == sides(table, first)
+    assert splits(table, second) == splits(table, first)
 
 
 @settings(deadline=None)
 @given(data=st.data())
 def test_no_photo_moves_and_nothing_leaks_however_the_archive_grows(data: st.DataObject) -> None:
-    looks = [LOOK, ALIKE, OTHER, "0f0f0f0f0f0f0f0e", "aaaaaaaaaaaaaaaa", ""]
+    hashes = [HASH, SIMILAR, OTHER, "0f0f0f0f0f0f0f0e", "aaaaaaaaaaaaaaaa", ""]
     rows = data.draw(
         st.lists(
             st.fixed_dictionaries({
                 "meta_collection": st.sampled_from([TRAIN, VAL, TEST, "Autumn", "–"]),
-                "phash": st.sampled_from(looks), "class_ids": st.lists(st.integers(1, 3), max_size=2, unique=True),
+                "phash": st.sampled_from(hashes), "class_ids": st.lists(st.integers(1, 3), max_size=2, unique=True),
             }),
             min_size=1, max_size=25,
         )
@@ -138,17 +149,17 @@ def test_no_photo_moves_and_nothing_leaks_however_the_archive_grows(data: st.Dat
         known = now
         placed = before[before["split"] != "excluded"]
         assert (placed.groupby("group")["split"].nunique() == 1).all()
-        of_look = placed[placed["phash"] != ""].groupby("phash")["split"].agg(set).to_dict()
-        assert all(len(on) == 1 for on in of_look.values())
-        assert all(of_look[one] == of_look[other] for one, other in near_duplicates(of_look, 6))
+        of_hash = placed[placed["phash"] != ""].groupby("phash")["split"].agg(set).to_dict()
+        assert all(len(splits_of_hash) == 1 for splits_of_hash in of_hash.values())
+        assert all(of_hash[a] == of_hash[b] for a, b in near_duplicates(of_hash, 6))
 
 
 def test_a_label_with_support_appears_in_test_and_is_still_taught() -> None:
-    on_train = [f"train {n}" for n in range(1000) if split_of_group(f"train {n}", PARAMS) == "train"][:3]
+    on_train = groups_in("train", 3)
     rows = [{"meta_collection": group, "class_ids": [9]} for group in on_train for _ in range(2)]
-    found = divide(manifest(rows))
-    assert set(found["split"]) == {"train", "test"}
-    assert found["split"].value_counts()["test"] == 2, "one group is enough"
+    assigned = divide(manifest(rows))
+    assert set(assigned["split"]) == {"train", "test"}
+    assert assigned["split"].value_counts()["test"] == 2, "one group is enough"
 
     assert set(divide(manifest(rows[:4]))["split"]) == {"train"}, "four photos are no support"
     one_group = divide(manifest([{"meta_collection": TRAIN, "class_ids": [9]}] * 6))
@@ -156,18 +167,18 @@ def test_a_label_with_support_appears_in_test_and_is_still_taught() -> None:
 
 
 def test_a_label_of_old_photos_gets_its_test_photos_from_new_groups() -> None:
-    on_train = [f"train {n}" for n in range(1000) if split_of_group(f"train {n}", PARAMS) == "train"][:2]
+    on_train = groups_in("train", 2)
     old = [{"meta_collection": on_train[0], "class_ids": [9]}] * 6
     first = divide(manifest(old))
     second = divide(manifest([*old, {"meta_collection": on_train[1], "class_ids": [9]}]), first)
     assert second["split"].tolist() == ["train"] * 6 + ["test"]
 
 
-def test_other_parameters_make_another_division(caplog: pytest.LogCaptureFixture) -> None:
+def test_other_parameters_make_another_split(caplog: pytest.LogCaptureFixture) -> None:
     table = manifest([{"meta_collection": f"collection {n}"} for n in range(40)])
     first, other = divide(table), PARAMS.model_copy(update={"salt": "pepper"})
-    assert sides(table, first, other) == sides(table, None, other) != sides(table, first)
-    assert "divided anew" in caplog.text
+    assert splits(table, first, other) == splits(table, None, other) != splits(table, first)
+    assert "assigned anew" in caplog.text
 
 
 def test_near_duplicates_are_found_as_by_comparing_all_with_all() -> None:
@@ -184,7 +195,7 @@ def test_near_duplicates_are_found_as_by_comparing_all_with_all() -> None:
     assert len(wanted) > 20
 
 
-# Blind sides
+# Blind splits
 
 
 def shown_masks(table: pd.DataFrame, photos: set[str]) -> pd.DataFrame:
@@ -199,28 +210,28 @@ def task_of(row: dict[str, Any]) -> PhotoTask:
 
 def test_a_new_family_that_was_drawn_from_masks_is_for_training() -> None:
     table = manifest([{"meta_collection": TEST}, {"meta_collection": TEST}, {"meta_collection": VAL}])
-    assert set(sides(table).values()) == {"test", "val"}
-    assert sides(shown_masks(table, {"photo-1"})) == {"photo-0": "train", "photo-1": "train", "photo-2": "val"}
+    assert set(splits(table).values()) == {"test", "val"}
+    assert splits(shown_masks(table, {"photo-1"})) == {"photo-0": "train", "photo-1": "train", "photo-2": "val"}
 
 
-def test_a_photo_drawn_from_masks_never_joins_a_side_that_judges() -> None:
+def test_a_photo_drawn_from_masks_never_joins_a_split_that_judges() -> None:
     first = divide(manifest([{"meta_collection": TEST}]))
     table = manifest([{"meta_collection": TEST}] * 3)
 
     second = divide(shown_masks(table, {"photo-1"}), first)
 
     assert second["split"].tolist() == ["test", "excluded", "test"]
-    assert sides(table, second)["photo-1"] == "excluded", "also when somebody draws it blind later"
+    assert splits(table, second)["photo-1"] == "excluded", "also when somebody draws it blind later"
 
 
-def test_photos_of_earlier_versions_keep_the_side_they_were_published_on() -> None:
+def test_photos_of_earlier_versions_keep_the_split_they_were_published_in() -> None:
     first = divide(manifest([{"meta_collection": TEST}])).assign(prediction_version="clothing:v1")
     again = divide(first, first.drop(columns=["family", "test_full"]))
     assert again["split"].tolist() == ["test"]
     assert not is_blind(again).any()
 
 
-def test_what_is_blind_is_told_as_far_back_as_versions_go() -> None:
+def test_what_is_blind_is_known_as_far_back_as_versions_go() -> None:
     table = pd.DataFrame({"sha256": ["a", "b"], "prediction_version": ["", "clothing:v1"], "blind": [False, True]})
     assert is_blind(table).tolist() == [False, True]
     assert is_blind(table.drop(columns="blind")).tolist() == [True, False]
@@ -228,14 +239,18 @@ def test_what_is_blind_is_told_as_far_back_as_versions_go() -> None:
 
 
 def test_families_are_named_by_their_first_group_and_groups_without_look_alikes_by_themselves() -> None:
-    rows = [{"meta_collection": "b", "phash": LOOK}, {"meta_collection": "a", "phash": ALIKE}, {"meta_collection": "c"}]
+    rows = [
+        {"meta_collection": "b", "phash": HASH},
+        {"meta_collection": "a", "phash": SIMILAR},
+        {"meta_collection": "c"},
+    ]
     assert divide(manifest(rows))["family"].tolist() == ["a", "a", "c"]
 
 
-def test_a_full_test_side_gets_no_new_families_but_keeps_its_own() -> None:
+def test_a_full_test_split_gets_no_new_families_but_keeps_its_own() -> None:
     first = divide(manifest([{"meta_collection": TEST}, {"meta_collection": VAL}]))
     assert not first["test_full"].any()
-    more = [f"{side} {n}" for side in BLIND_SPLITS for n in range(1000) if split_of_group(f"{side} {n}", PARAMS) == side][:9]
+    more = [name for split in BLIND_SPLITS for name in groups_in(split, 1000)][:9]
     table = manifest([{"meta_collection": name} for name in (TEST, VAL, TEST, VAL, *sorted({*more} - {TEST, VAL}))])
 
     second = divide(table, first.assign(test_full=True))
@@ -245,28 +260,28 @@ def test_a_full_test_side_gets_no_new_families_but_keeps_its_own() -> None:
     assert second["test_full"].all()
     assert divide(table, second)["test_full"].all(), "it never grows again"
     anew = divide(table, second, PARAMS.model_copy(update={"salt": "pepper"}))
-    assert not anew["test_full"].any(), "another division has another test side"
+    assert not anew["test_full"].any(), "another configuration has another test split"
 
 
-def test_a_label_only_sends_blind_families_to_the_test_side() -> None:
-    on_train = [f"train {n}" for n in range(1000) if split_of_group(f"train {n}", PARAMS) == "train"][:3]
+def test_a_label_only_sends_blind_families_to_the_test_split() -> None:
+    on_train = groups_in("train", 3)
     table = manifest([{"meta_collection": group, "class_ids": [9]} for group in on_train for _ in range(2)])
     drawn_from_masks = set(table.loc[table["meta_collection"] != on_train[2], "sha256"])
-    found = divide(shown_masks(table, drawn_from_masks))
-    assert set(found.loc[found["split"] == "test", "meta_collection"]) == {on_train[2]}
+    assigned = divide(shown_masks(table, drawn_from_masks))
+    assert set(assigned.loc[assigned["split"] == "test", "meta_collection"]) == {on_train[2]}
     assert set(divide(shown_masks(table, set(table["sha256"])))["split"]) == {"train"}
 
 
-def test_sides_that_chance_left_empty_get_the_nearest_families_once_there_are_five() -> None:
-    on_train = [f"train {n}" for n in range(1000) if split_of_group(f"train {n}", PARAMS) == "train"][:5]
+def test_splits_that_chance_left_empty_get_the_nearest_families_once_there_are_five() -> None:
+    on_train = groups_in("train", 5)
     table = manifest([{"meta_collection": group} for group in on_train])
 
-    found = divide(table)
+    assigned = divide(table)
 
-    assert Counter(found["split"]) == {"train": 3, "test": 1, "val": 1}
-    assert divide(table.iloc[::-1])["split"].tolist() == found["split"].tolist()[::-1]
+    assert Counter(assigned["split"]) == {"train": 3, "test": 1, "val": 1}
+    assert divide(table.iloc[::-1])["split"].tolist() == assigned["split"].tolist()[::-1]
     assert set(divide(table.iloc[:4])["split"]) == {"train"}, "of so few none can be spared"
-    chosen = found.loc[found["split"] == "test", "sha256"]
+    chosen = assigned.loc[assigned["split"] == "test", "sha256"]
     other = divide(shown_masks(table, set(chosen)))
     assert other.loc[other["split"] == "test", "sha256"].tolist() != chosen.tolist(), "only a blind one can judge"
     assert set(divide(shown_masks(table, set(table["sha256"])))["split"]) == {"train"}
@@ -274,25 +289,25 @@ def test_sides_that_chance_left_empty_get_the_nearest_families_once_there_are_fi
     assert Counter(without_val["split"])["val"] == 0
 
 
-def test_the_side_of_a_photo_is_known_before_anybody_draws_it() -> None:
-    first = divide(manifest([{"meta_collection": TRAIN, "phash": LOOK}]))
+def test_the_split_of_a_photo_is_known_before_anybody_draws_it() -> None:
+    first = divide(manifest([{"meta_collection": TRAIN, "phash": HASH}]))
     rows = [
-        {"sha256": "like-it", "meta_collection": TEST, "phash": ALIKE}, {"sha256": "other", "meta_collection": VAL},
+        {"sha256": "like-it", "meta_collection": TEST, "phash": SIMILAR}, {"sha256": "other", "meta_collection": VAL},
         {"sha256": "of no collection", "meta_collection": "–"},
     ]  # fmt: skip
-    found = splits_of([task_of({"phash": "", **row}) for row in rows], first, PARAMS)
+    assigned = splits_of([task_of({"phash": "", **row}) for row in rows], first, PARAMS)
 
-    assert {photo: found[photo] for photo in ("photo-0", "like-it", "other")} == {
+    assert {photo: assigned[photo] for photo in ("photo-0", "like-it", "other")} == {
         "photo-0": "train", "like-it": "train", "other": "val",
     }  # fmt: skip
-    assert found["of no collection"] == split_of_group("of no collection", PARAMS)
+    assert assigned["of no collection"] == split_of_group("of no collection", PARAMS)
     assert splits_of([], None, PARAMS) == {}
 
 
 ARCHIVE = st.lists(
     st.fixed_dictionaries({
         "meta_collection": st.sampled_from([TRAIN, VAL, TEST, *(f"collection {n}" for n in range(6)), "–"]),
-        "phash": st.sampled_from([LOOK, ALIKE, OTHER, "0f0f0f0f0f0f0f0e", "aaaaaaaaaaaaaaaa", *[""] * 8]),
+        "phash": st.sampled_from([HASH, SIMILAR, OTHER, "0f0f0f0f0f0f0f0e", "aaaaaaaaaaaaaaaa", *[""] * 8]),
     }),
     min_size=1, max_size=20,
 )  # fmt: skip
@@ -301,7 +316,7 @@ ARCHIVE = st.lists(
 @settings(deadline=None)
 @given(data=st.data(), rows=ARCHIVE)
 def test_no_photo_whose_masks_were_shown_ever_judges_a_model(data: st.DataObject, rows: list[dict[str, Any]]) -> None:
-    """People open photos on the side that they have at that time, and submit them then or much later.
+    """People open photos in the split that they have at that time, and submit them then or much later.
 
     Now and then somebody sees masks that other programs put there.
     """
@@ -311,13 +326,13 @@ def test_no_photo_whose_masks_were_shown_ever_judges_a_model(data: st.DataObject
     submitted: set[str] = set()
     before, known = None, {}
     for _ in range(3):
-        there = archive.iloc[: data.draw(st.integers(1, len(archive)))]
-        open_now = [row for row in there.to_dict("records") if row["sha256"] not in submitted]
-        side = splits_of([task_of(row) for row in open_now], before, PARAMS)
+        present = archive.iloc[: data.draw(st.integers(1, len(archive)))]
+        open_now = [row for row in present.to_dict("records") if row["sha256"] not in submitted]
+        splits_before = splits_of([task_of(row) for row in open_now], before, PARAMS)
         for row in open_now:
             if row["sha256"] not in seen and data.draw(st.booleans()):
-                is_blind_side = side[row["sha256"]] in BLIND_SPLITS
-                seen[row["sha256"]] = not is_blind_side or data.draw(st.sampled_from([False, False, True]))
+                is_in_blind_split = splits_before[row["sha256"]] in BLIND_SPLITS
+                seen[row["sha256"]] = not is_in_blind_split or data.draw(st.sampled_from([False, False, True]))
         submitted |= {photo for photo in sorted(seen) if data.draw(st.booleans())}
         if not submitted:
             continue
@@ -328,12 +343,12 @@ def test_no_photo_whose_masks_were_shown_ever_judges_a_model(data: st.DataObject
         now = dict(before[["sha256", "split"]].itertuples(index=False))
         assert known.items() <= now.items(), "no photo moves"
         known = now
-        assert not [photo for photo, on in now.items() if on in BLIND_SPLITS and seen[photo]]
+        assert not [photo for photo, split_now in now.items() if split_now in BLIND_SPLITS and seen[photo]]
 
 
 @settings(deadline=None)
 @given(data=st.data(), rows=ARCHIVE, is_full=st.booleans())
-def test_the_side_that_a_photo_was_handed_out_on_is_the_one_it_gets(
+def test_a_photo_gets_the_split_in_which_it_was_served(
     data: st.DataObject, rows: list[dict[str, Any]], is_full: bool
 ) -> None:
     """As long as its family stays the same; `train` photos come with masks, the others without."""
@@ -344,17 +359,17 @@ def test_the_side_that_a_photo_was_handed_out_on_is_the_one_it_gets(
     masks: set[str] = set()
     for _ in range(3):
         open_now = archive[~archive["sha256"].isin(submitted)].to_dict("records")
-        side = splits_of([task_of(row) for row in open_now], before, PARAMS)
+        splits_before = splits_of([task_of(row) for row in open_now], before, PARAMS)
         new = {row["sha256"] for row in open_now if data.draw(st.booleans())}
-        masks |= {photo for photo in new if side[photo] not in BLIND_SPLITS}
+        masks |= {photo for photo in new if splits_before[photo] not in BLIND_SPLITS}
         submitted |= new
         table = archive[archive["sha256"].isin(submitted)].reset_index(drop=True)
         before = divide(shown_masks(table, masks), before)
         of_all = families(divide(archive, before))
         of_these = families(before)
-        for photo, on in before.loc[before["sha256"].isin(new), ["sha256", "split"]].itertuples(index=False):
-            if of_these[photo] == of_all[photo] and side[photo] != "excluded":
-                assert on == side[photo]
+        for photo, assigned in before.loc[before["sha256"].isin(new), ["sha256", "split"]].itertuples(index=False):
+            if of_these[photo] == of_all[photo] and splits_before[photo] != "excluded":
+                assert assigned == splits_before[photo]
 
 
 def families(table: pd.DataFrame) -> dict[str, set[str]]:

@@ -24,6 +24,10 @@ def workspace_with_a_dataset(workspace: Workspace) -> Workspace:
     return workspace
 
 
+def read(workspace: Workspace, name: str) -> str:
+    return (workspace.path / name).read_text(encoding="utf-8")
+
+
 def commit_here(workspace: Workspace, name: str, text: str) -> None:
     (workspace.path / name).write_text(text, encoding="utf-8")
     workspace.git("add", "--all")
@@ -36,7 +40,7 @@ class TestEnsure:
     ) -> None:
         assert workspace.git("branch", "--show-current") == BRANCH
         assert workspace.git("status", "--porcelain") == ""
-        config = workspace.read(".dvc/config.local")
+        config = read(workspace, ".dvc/config.local")
         assert f"url = gs://{settings.dvc_bucket}/dvc\n    endpointurl = {settings.storage_endpoint}" in config
         assert f"dir = {settings.var / 'dvc-cache'}" in config
 
@@ -48,8 +52,8 @@ class TestEnsure:
     def test_another_bucket_is_followed(self, workspace: Workspace, project: Path, settings: Settings) -> None:
         moved = settings.model_copy(update={"dvc_bucket": "elsewhere", "storage_emulator": False})
         Workspace(workspace.path, moved).ensure(project)
-        assert "url = gs://elsewhere/dvc\n" in workspace.read(".dvc/config.local")
-        assert "endpointurl" not in workspace.read(".dvc/config.local")
+        assert "url = gs://elsewhere/dvc\n" in read(workspace, ".dvc/config.local")
+        assert "endpointurl" not in read(workspace, ".dvc/config.local")
 
     def test_a_folder_without_git_is_refused_and_leaves_nothing(self, settings: Settings, tmp_path: Path) -> None:
         (tmp_path / "plain").mkdir()
@@ -77,11 +81,11 @@ class TestMergeSource:
     def test_commits_are_merged_beside_datasets(
         self, workspace_with_a_dataset: Workspace, project: Path, commit: Commit
     ) -> None:
-        theirs = commit("params.yaml", "train: {epochs: 3}\n")
+        newest = commit("params.yaml", "train: {epochs: 3}\n")
         assert workspace_with_a_dataset.merge_source(project)
-        assert workspace_with_a_dataset.read("params.yaml") == "train: {epochs: 3}\n"
-        assert workspace_with_a_dataset.read("dvc.lock") == "schema: '2.0'\n"
-        assert workspace_with_a_dataset.git("merge-base", "HEAD", theirs) == theirs
+        assert read(workspace_with_a_dataset, "params.yaml") == "train: {epochs: 3}\n"
+        assert read(workspace_with_a_dataset, "dvc.lock") == "schema: '2.0'\n"
+        assert workspace_with_a_dataset.git("merge-base", "HEAD", newest) == newest
 
     def test_uncommitted_changes_do_not_count(self, workspace: Workspace, project: Path) -> None:
         (project / "params.yaml").write_text("unsaved: true\n", encoding="utf-8")
@@ -105,34 +109,37 @@ class TestMergeSource:
             workspace.merge_source(project)
         assert workspace.git("rev-parse", "HEAD") == before
         assert workspace.git("status", "--porcelain") == ""
-        assert workspace.read("params.yaml") == "train: {epochs: 5}\n"
+        assert read(workspace, "params.yaml") == "train: {epochs: 5}\n"
 
     def test_what_an_unfinished_sync_left_stays(self, workspace: Workspace, project: Path, commit: Commit) -> None:
         (workspace.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
         commit("params.yaml", "train: {epochs: 3}\n")
         assert workspace.merge_source(project)
-        assert workspace.read("dvc.lock") == "half: done\n"
+        assert read(workspace, "dvc.lock") == "half: done\n"
 
 
 class TestCheckoutBranch:
     def test_on_its_branch_nothing_happens(self, workspace_with_a_dataset: Workspace) -> None:
         (workspace_with_a_dataset.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
         assert workspace_with_a_dataset.is_on_branch()
-        assert workspace_with_a_dataset.read("dvc.lock") == "half: done\n"
+        assert read(workspace_with_a_dataset, "dvc.lock") == "half: done\n"
 
     def test_from_an_older_dataset_it_returns_and_keeps_what_a_person_changed(
         self, workspace_with_a_dataset: Workspace, caplog: pytest.LogCaptureFixture
     ) -> None:
-        ours = workspace_with_a_dataset
-        commit_here(ours, "params.yaml", "train: {epochs: 5}\n")
-        ours.git("checkout", "--quiet", "dataset-0001")
-        (ours.path / "dvc.lock").write_text("tried: by hand\n", encoding="utf-8")
-        assert not ours.is_on_branch()
-        ours.checkout_branch()
-        assert ours.git("branch", "--show-current") == BRANCH
-        assert (ours.read("params.yaml"), ours.read("dvc.lock")) == ("train: {epochs: 5}\n", "schema: '2.0'\n")
+        workspace = workspace_with_a_dataset
+        commit_here(workspace, "params.yaml", "train: {epochs: 5}\n")
+        workspace.git("checkout", "--quiet", "dataset-0001")
+        (workspace.path / "dvc.lock").write_text("tried: by hand\n", encoding="utf-8")
+        assert not workspace.is_on_branch()
+        workspace.checkout_branch()
+        assert workspace.git("branch", "--show-current") == BRANCH
+        assert (read(workspace, "params.yaml"), read(workspace, "dvc.lock")) == (
+            "train: {epochs: 5}\n",
+            "schema: '2.0'\n",
+        )
         assert "git stash pop" in caplog.text
-        assert "tried: by hand" in ours.git("stash", "show", "--patch")
+        assert "tried: by hand" in workspace.git("stash", "show", "--patch")
 
 
 class TestTags:
@@ -145,10 +152,10 @@ class TestTags:
     def test_a_file_is_read_as_it_was_at_a_tag(self, workspace_with_a_dataset: Workspace) -> None:
         commit_here(workspace_with_a_dataset, "dvc.lock", "newer\n")
         assert workspace_with_a_dataset.show("dataset-0001", "dvc.lock") == "schema: '2.0'"
-        assert workspace_with_a_dataset.read("dvc.lock") == "newer\n"
+        assert read(workspace_with_a_dataset, "dvc.lock") == "newer\n"
 
     def test_a_file_that_is_not_there_is_empty(self, workspace: Workspace) -> None:
-        assert workspace.read("nothing") == workspace.show("HEAD", "nothing") == ""
+        assert workspace.show("HEAD", "nothing") == ""
 
 
 class TestLock:
@@ -158,70 +165,70 @@ class TestLock:
     )
 
     def test_a_second_process_waits_until_the_first_is_done(self, tmp_path: Path, settings: Settings) -> None:
-        ours = Workspace(tmp_path / "workspace", settings)
-        with self.other_process(ours) as other:
-            with ours.locked():
+        workspace = Workspace(tmp_path / "workspace", settings)
+        with self.other_process(workspace) as other:
+            with workspace.locked():
                 other.stdin.close()
                 with pytest.raises(subprocess.TimeoutExpired):
                     other.wait(0.7)
             assert other.stdout.read() == "in\n"
 
     def test_a_killed_process_leaves_no_lock(self, tmp_path: Path, settings: Settings) -> None:
-        ours = Workspace(tmp_path / "workspace", settings)
-        with self.other_process(ours) as other:
+        workspace = Workspace(tmp_path / "workspace", settings)
+        with self.other_process(workspace) as other:
             assert other.stdout.readline() == "in\n"
             other.kill()
-            with ours.locked():
+            with workspace.locked():
                 pass
 
     def test_after_a_kill_what_was_half_written_is_restored(self, workspace_with_a_dataset: Workspace) -> None:
-        ours = workspace_with_a_dataset
-        with self.other_process(ours) as other:
+        workspace = workspace_with_a_dataset
+        with self.other_process(workspace) as other:
             assert other.stdout.readline() == "in\n"
             for name in ("dvc.lock", "data/images.dvc", ".dvc/tmp/rwlock", ".git/index.lock"):
-                (ours.path / name).parent.mkdir(exist_ok=True)
-                (ours.path / name).write_text("", encoding="utf-8")
-            (ours.path / "params.yaml").write_text("train: {epo", encoding="utf-8")
+                (workspace.path / name).parent.mkdir(exist_ok=True)
+                (workspace.path / name).write_text("", encoding="utf-8")
+            (workspace.path / "params.yaml").write_text("train: {epo", encoding="utf-8")
             other.kill()
-        with ours.locked():
-            assert ours.git("status", "--porcelain") == ""
-            assert ours.read("dvc.lock") == "schema: '2.0'\n"
-            assert not (ours.path / "data" / "images.dvc").exists()
-            assert not (ours.path / ".dvc" / "tmp" / "rwlock").exists()
+        with workspace.locked():
+            assert workspace.git("status", "--porcelain") == ""
+            assert read(workspace, "dvc.lock") == "schema: '2.0'\n"
+            assert not (workspace.path / "data" / "images.dvc").exists()
+            assert not (workspace.path / ".dvc" / "tmp" / "rwlock").exists()
 
     def test_what_a_holder_that_was_done_left_stays(self, workspace_with_a_dataset: Workspace) -> None:
-        ours = workspace_with_a_dataset
-        with ours.locked():
-            (ours.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
-        with ours.locked():
-            assert ours.read("dvc.lock") == "half: done\n"
+        workspace = workspace_with_a_dataset
+        with workspace.locked():
+            (workspace.path / "dvc.lock").write_text("half: done\n", encoding="utf-8")
+        with workspace.locked():
+            assert read(workspace, "dvc.lock") == "half: done\n"
 
     def other_process(self, workspace: Workspace) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", self.PROGRAM, str(workspace.path)]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_a_failure_carries_gits_own_words(workspace: Workspace) -> None:
+def test_a_failure_carries_the_message_of_git(workspace: Workspace) -> None:
     with pytest.raises(DatasetError, match=r"`checkout nowhere` failed in .*workspace: error: pathspec 'nowhere'"):
         workspace.git("checkout", "nowhere")
 
 
-def test_a_failure_carries_dvcs_own_words(workspace: Workspace) -> None:
+def test_a_failure_carries_the_message_of_dvc(workspace: Workspace) -> None:
     with pytest.raises(DatasetError, match=r"dvc checkout nowhere` failed in .*nowhere"):
         workspace.dvc("checkout", "nowhere")
 
 
 def test_what_runs_in_a_terminal_can_draw_there_and_waits_for_nobodys_answer(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
+    master, terminal = pty.openpty()
     program = (
         "import pathlib; from pipelines.dataset.commands import run;"
         "command = 'test -t 1 && echo it is a terminal; read answer || echo no answer';"
         f"run(['sh', '-c', command], pathlib.Path({str(tmp_path)!r}), show=True)"
     )
 
-    subprocess.run([sys.executable, "-c", program], stdin=theirs, stdout=theirs, check=True, timeout=60)
-    os.close(theirs)
+    subprocess.run([sys.executable, "-c", program], stdin=terminal, stdout=terminal, check=True, timeout=60)
+    os.close(terminal)
 
-    said = os.read(ours, 4096).decode()
-    os.close(ours)
+    said = os.read(master, 4096).decode()
+    os.close(master)
     assert said.split("\r\n") == ["it is a terminal", "no answer", ""]

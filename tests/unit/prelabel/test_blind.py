@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from pipelines.dataset.split import side_of, split_photos
+from pipelines.dataset.split import split_of_group, split_photos
 from pipelines.params import Params
 from pipelines.photos.decode import sha256_hex
 from pipelines.prelabel.blind import blindness_of
@@ -20,14 +20,15 @@ def tasks() -> list[Task]:
     return [task(number) for number in range(300)]
 
 
-def version(tasks: list[Task], side: str, params: Params, **columns: object) -> pd.DataFrame:
+def version(tasks: list[Task], split: str, params: Params, **columns: object) -> pd.DataFrame:
     """A version in which these photos are in a split, under the parameters as they are."""
     rows = [
-        {"sha256": photo.image.sha256, "phash": "", "class_ids": [1], "group": photo.image.sha256, "split": side}
+        {"sha256": photo.image.sha256, "phash": "", "class_ids": [1], "group": photo.image.sha256, "split": split}
         for photo in tasks
     ]
     table = pd.DataFrame(rows)
-    return table.assign(division=split_photos(table, None, params.split)["division"], **columns)
+    table["division"] = split_photos(table, None, params.split)["division"]
+    return table.assign(**columns)
 
 
 def test_the_splits_that_judge_are_blind_and_nothing_else(tasks: list[Task], params: Params) -> None:
@@ -35,7 +36,7 @@ def test_the_splits_that_judge_are_blind_and_nothing_else(tasks: list[Task], par
 
     blind = {photo.id for photo in tasks if blindness.is_blind(photo)}
 
-    assert blind == {photo.id for photo in tasks if side_of(photo.image.sha256, params.split) in ("test", "val")}
+    assert blind == {photo.id for photo in tasks if split_of_group(photo.image.sha256, params.split) in ("test", "val")}
     assert 60 < len(blind) < 120, "three in ten"
     assert (str(blindness), blindness.is_test_full) == ("0 of 0 labelled photos", False)
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from google.cloud.storage import Client
 
-from pipelines.dataset.split import side_of, split_photos
+from pipelines.dataset.split import split_of_group, split_photos
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ContractError, ServiceError
 from pipelines.fs import write_atomically
@@ -107,10 +107,10 @@ def publish(settings: Settings, manifest: pd.DataFrame) -> None:
         workspace.git(*command.split())
 
 
-def labelled(*tasks: Task, blind: bool, split: str, division: str, **columns: Any) -> pd.DataFrame:
+def labelled(*tasks: Task, blind: bool, split: str, split_config: str, **columns: Any) -> pd.DataFrame:
     rows = [
         {"sha256": task.image.sha256, "phash": "", "class_ids": [1], "group": task.image.sha256, "split": split,
-         "blind": blind, "division": division, **columns}
+         "blind": blind, "division": split_config, **columns}
         for task in tasks
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -297,7 +297,7 @@ def test_photos_that_judge_models_get_a_place_in_the_queue_and_no_masks(
     assert plan_batches(studio.client, settings, two_labels) == []
 
 
-def test_masks_that_photos_of_a_blind_side_hold_already_are_taken_away(
+def test_masks_that_photos_of_a_blind_split_hold_already_are_taken_away(
     serve: Serve, studio: Studio, two_labels: Params
 ) -> None:
     studio.add(1, "clothing:v2", split="test")
@@ -322,16 +322,16 @@ def test_a_model_that_sees_nothing_on_a_photo_is_not_asked_for_ever(
     assert plan_batches(studio.client, serve("clothing:v2"), two_labels) == []
 
 
-def test_the_sides_of_the_newest_dataset_count(serve: Serve, studio: Studio, two_labels: Params) -> None:
+def test_the_splits_of_the_newest_dataset_count(serve: Serve, studio: Studio, two_labels: Params) -> None:
     collection = {"collection": "Autumn"}
     first, second = studio.add(1, total_annotations=1), studio.add(2)
     for task in (first, second):
         studio.tasks[task.id]["data"] |= collection
-    split = side_of("Autumn", two_labels.split)
+    split = split_of_group("Autumn", two_labels.split)
     other = {"test": "train"}.get(split, "test")
     settings = serve("clothing:v2")
-    division = _division(two_labels)
-    manifest = labelled(first, blind=True, split=other, division=division, meta_collection="Autumn")
+    split_config = _split_config(two_labels)
+    manifest = labelled(first, blind=True, split=other, split_config=split_config, meta_collection="Autumn")
     publish(settings, manifest.assign(group="Autumn"))
 
     [batch] = plan_batches(studio.client, settings, two_labels)
@@ -339,19 +339,19 @@ def test_the_sides_of_the_newest_dataset_count(serve: Serve, studio: Studio, two
     assert (batch["masks"], batch["blind"]) == (([], [2]) if other == "test" else ([2], []))
 
 
-def _division(params: Params) -> str:
-    """The name under which the present parameters of `split` divide photos."""
-    manifest = labelled(Task(1, photo_in("train", 0, params)), blind=True, split="", division="")
+def _split_config(params: Params) -> str:
+    """The hash of the present parameters of `split`."""
+    manifest = labelled(Task(1, photo_in("train", 0, params)), blind=True, split="", split_config="")
     return str(split_photos(manifest, None, params.split)["division"][0])
 
 
-def test_once_the_test_side_is_full_a_share_of_the_others_is_for_comparison(
+def test_once_the_test_split_is_full_a_share_of_the_others_is_for_comparison(
     serve: Serve, studio: Studio, two_labels: Params
 ) -> None:
     tasks = [studio.add(number, split=split) for number, split in enumerate(["train", "test"] * 15, start=20)]
     done = studio.add(1, total_annotations=1)
     settings, share = serve("clothing:v2"), two_labels.prelabel.control_share
-    publish(settings, labelled(done, blind=True, split="train", division=_division(two_labels), test_full=True))
+    publish(settings, labelled(done, blind=True, split="train", split_config=_split_config(two_labels), test_full=True))
 
     run(studio, settings, two_labels)
 
@@ -416,11 +416,11 @@ def test_test_photos_that_were_drawn_from_masks_are_drawn_again_by_somebody_else
     given_up = studio.add(3, "clothing:v1", **done | {"total_annotations": 3})
     skipped = studio.add(4, "clothing:v1", **done, cancelled_annotations=1)
     train, clean = studio.add(5, "clothing:v1", **done), studio.add(6, "clothing:v2", **done, masks=False)
-    settings, division = serve("clothing:v2"), _division(two_labels)
+    settings, split_config = serve("clothing:v2"), _split_config(two_labels)
     tables = [
-        labelled(dirty, without, given_up, skipped, blind=False, split="test", division=division),
-        labelled(train, blind=False, split="train", division=division),
-        labelled(clean, blind=True, split="test", division=division),
+        labelled(dirty, without, given_up, skipped, blind=False, split="test", split_config=split_config),
+        labelled(train, blind=False, split="train", split_config=split_config),
+        labelled(clean, blind=True, split="test", split_config=split_config),
     ]
     publish(settings, pd.concat(tables, ignore_index=True))
 
@@ -460,7 +460,7 @@ def annotation(region_id: str) -> dict[str, Any]:
 def test_gold_photos_that_measure_people_are_left_as_they_are(serve: Serve, studio: Studio, two_labels: Params) -> None:
     gold = studio.add(1, "clothing:v2", total_annotations=1, is_labeled=False, overlap=2)
     settings = serve("clothing:v2")
-    publish(settings, labelled(gold, blind=False, split="test", division=_division(two_labels)))
+    publish(settings, labelled(gold, blind=False, split="test", split_config=_split_config(two_labels)))
 
     plan_batches(studio.client, settings, two_labels)
 
@@ -472,7 +472,7 @@ def test_only_so_many_photos_wait_for_a_second_drawing_at_a_time(
 ) -> None:
     tasks = [studio.add(number, total_annotations=1, is_labeled=True) for number in range(50)]
     settings = serve("clothing:v2")
-    publish(settings, labelled(*tasks, blind=False, split="test", division=_division(two_labels)))
+    publish(settings, labelled(*tasks, blind=False, split="test", split_config=_split_config(two_labels)))
 
     for _ in range(3):
         plan_batches(studio.client, settings, two_labels)
