@@ -220,7 +220,7 @@ def project_workspace(tmp_path: Path, bucket_server: str, bucket_client: Client)
     """A workspace of the code as it is in this folder, committed or not, with a git remote and a dataset bucket."""
     project = tmp_path / "project"
     shutil.copytree(PROJECT_ROOT / "pipelines", project / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in (".dvc/config", ".dvc/.gitignore", "data/.gitignore", "dvc.yaml", "params.yaml"):
+    for name in (".gitignore", ".dvc/config", ".dvc/.gitignore", "data/.gitignore", "dvc.yaml", "params.yaml"):
         (project / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT_ROOT / name, project / name)
     for command in ("init --quiet", "add --all", "-c user.name=Ada -c user.email=ada@x.org commit --quiet -m Start"):
