@@ -69,11 +69,11 @@ def dataset_to_train(settings: Settings, *, again: bool = False) -> str | None:
             "%s was trained on %s already; `maskloop retrain --again` trains once more", trained.served_as, newest
         )
         return None
-    sides = published.manifest(newest)["split"].value_counts()
-    if sides.get("train", 0) < 2 or not sides.get("test", 0):
+    counts = published.manifest(newest)["split"].value_counts()
+    if counts.get("train", 0) < 2 or not counts.get("test", 0):
         logger.info(
             "%s has %d photos to train on and %d to judge by; a training needs two and one: label more photos", newest,
-            sides.get("train", 0), sides.get("test", 0),
+            counts.get("train", 0), counts.get("test", 0),
         )  # fmt: skip
         return None
     known = registry.trained_datasets()
@@ -166,13 +166,13 @@ def _run_in_mlflow(registry: "Registry", training: "Training", params: Params) -
     try:
         yield {"MLFLOW_TRACKING_URI": registry.url, "MLFLOW_RUN_ID": run_id}
     except Exception:
-        _tell(lambda: registry.end_failed_run(run_id))
+        _report(lambda: registry.end_failed_run(run_id))
         raise
-    _tell(lambda: registry.note_result(run_id, training))
+    _report(lambda: registry.note_result(run_id, training))
 
 
-def _tell(mlflow: Callable[[], None]) -> None:
-    """Tell MLflow how a training ended; when it is down the registration does."""
+def _report(mlflow: Callable[[], None]) -> None:
+    """Report to MLflow how a training ended; when it is down the registration does so."""
     try:
         mlflow()
     except ServiceError as error:
@@ -277,7 +277,7 @@ def outcome(settings: Settings, version: ModelVersion) -> str:
 
 
 def _change_since_last_trained(published: Published, registry: "Registry", dataset: str) -> str:
-    """Say what the dataset holds that the one which was trained on before did not."""
+    """Return what the dataset holds that the one which was trained on before did not."""
     trained = registry.trained_datasets()
     tags = published.tags()
     earlier = [tag for tag in tags[: tags.index(dataset)] if tag in trained]
@@ -301,7 +301,7 @@ def promote_by_hand(settings: Settings, number: int) -> ModelVersion:
 
 
 def roll_back(settings: Settings) -> tuple[ModelVersion | None, ModelVersion]:
-    """Bring the last champion back; gives the version that left, unless it was deleted, and the one that serves now."""
+    """Bring the last champion back; return the version that left (None if deleted) and the one that serves now."""
     from pipelines.models.registry import Registry
 
     leaving, back = Registry(settings).roll_back()
@@ -319,7 +319,7 @@ def _wake_prelabelling(settings: Settings, champion: ModelVersion) -> None:
 
 
 def reload_service(settings: Settings) -> None:
-    """Tell the segmentation service to follow the alias now."""
+    """Make the segmentation service follow the alias now."""
     try:
         answer = ask_service(settings, SEGMENTATION, "/reload", {}, timeout_s=60)
         logger.info("the segmentation service serves %s", answer["model_version"])
