@@ -21,7 +21,7 @@ def test_a_personal_token_does_everything_that_a_legacy_one_does(stack, personal
 
     said = stack.run("doctor", MASKLOOP_LABEL_STUDIO_TOKEN=personal_token)
 
-    assert "personal access token, refreshed by itself" in " ".join(said.split())
+    assert "personal access token, refreshed automatically" in " ".join(said.split())
     client = LabelStudioClient(stack.settings.url("label_studio"), personal_token)
     assert client.sdk.users.whoami().email == client.get("/api/current-user/whoami")["email"]
 
