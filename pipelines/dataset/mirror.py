@@ -66,8 +66,8 @@ class SyncState:
         return replace(self, unpublished=frozenset(), scanned=False, built_at=revision)
 
 
-def load_state(path: Path, source: str, dataset: Dataset) -> SyncState:
-    """Return the stored state; an empty one when there is none, or it does not fit the dataset or is a day old."""
+def load_state(path: Path, dataset: Dataset) -> SyncState | None:
+    """Return the stored state of a dataset's copy; None when there is none, or it does not fit the files."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         known = {str(uuid): (int(task), str(photo)) for uuid, (task, photo) in fields["known"].items()}
@@ -76,12 +76,17 @@ def load_state(path: Path, source: str, dataset: Dataset) -> SyncState:
         unpublished, scanned = frozenset(map(str, fields["unpublished"])), bool(fields["scanned"])
         state = SyncState(fields["source"], known, cursor, full_scan_at, unpublished, scanned, str(fields["built_at"]))
         photos = {uuid: photo for uuid, (_, photo) in known.items()}
-        fits = state.source == source and dataset.annotations.photos() == photos
+        return state if dataset.annotations.photos() == photos else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DatasetError):
+        return None
+
+
+def state_to_continue(path: Path, source: str, dataset: Dataset) -> SyncState:
+    """Return the state that the next read continues from; once a day, and if need be, an empty one: read everything."""
+    state = load_state(path, dataset)
+    if state is None or state.source != source or state.full_scan_at is None:
         return SyncState(source)
-    if not fits or full_scan_at is None or datetime.now(UTC) - full_scan_at > FULL_SCAN_INTERVAL:
-        return SyncState(source)
-    return state
+    return SyncState(source) if datetime.now(UTC) - state.full_scan_at > FULL_SCAN_INTERVAL else state
 
 
 def reconcile(bucket: Client, dataset: Dataset, state: SyncState, changes: Changes) -> SyncState | None:

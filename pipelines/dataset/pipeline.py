@@ -19,7 +19,7 @@ from google.cloud.storage import Client
 from pipelines.dataset.checks import PAGE
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS, NO_PHOTOS, VERSION
-from pipelines.dataset.mirror import SyncState, load_state, reconcile
+from pipelines.dataset.mirror import SyncState, load_state, reconcile, state_to_continue
 from pipelines.dataset.published import Published
 from pipelines.dataset.records import annotation_json
 from pipelines.dataset.remote import push_and_audit
@@ -119,8 +119,9 @@ def publish_dataset(bucket: Client, settings: Settings) -> DatasetVersion | None
     After a full scan, objects that were lost in the buckets are restored, also when nothing is new.
     """
     with _opened(settings) as workspace:
-        dataset, state = Dataset(workspace.path), _state(workspace)
-        if state.cursor is None:
+        dataset = Dataset(workspace.path)
+        state = load_state(_state_path(settings), dataset)
+        if state is None:
             raise DatasetError("the annotations changed since they were compiled; run `maskloop sync` again")
         text = _describe_version(dataset, len(state.known))
         new = text != _published_text(workspace)
@@ -148,7 +149,8 @@ def _read(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Sy
     """Read what changed in Label Studio into the workspace; return the state, or None when no annotation is left."""
     dataset, params = Dataset(workspace.path), load_params(workspace.path / "params.yaml")
     project = find_project(labels, params)
-    before = _state(workspace, _source(labels, project, workspace.settings))
+    path = _state_path(workspace.settings)
+    before = state_to_continue(path, _source(labels, project, workspace.settings), dataset)
     changes = read_changes(labels, project, before.cursor, params.ignore.name)
     skipped = sum(annotation.cancelled for annotation in changes.annotations)
     logger.info(
@@ -156,7 +158,6 @@ def _read(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> Sy
         "changed" if before.cursor else "everything was read", len(changes.read), len(changes.annotations), skipped,
         len(changes.gone),
     )  # fmt: skip
-    path = _state_path(workspace.settings)
     path.unlink(missing_ok=True)  # while it does not fit the files
     state = reconcile(bucket, dataset, before, changes)
     if state:
@@ -168,16 +169,6 @@ def _source(labels: LabelStudioClient, project: int, settings: Settings) -> str:
     """Return a text that identifies the project that is copied, and the buckets it is published to."""
     endpoint = settings.storage_endpoint or ""
     return " ".join([labels.url, str(project), endpoint, settings.target_bucket, settings.dvc_bucket])
-
-
-def _state(workspace: Workspace, source: str | None = None) -> SyncState:
-    path = _state_path(workspace.settings)
-    if source is None:
-        try:
-            source = str(json.loads(path.read_text(encoding="utf-8"))["source"])
-        except (OSError, ValueError, LookupError, TypeError):
-            source = ""
-    return load_state(path, source, Dataset(workspace.path))
 
 
 def _state_path(settings: Settings) -> Path:

@@ -88,7 +88,7 @@ class Attempts:
             log_result(self._client, self._client.get_run(run_id), training, photo)
         except MlflowException:
             raise
-        except Exception:
+        except Exception:  # whatever it is, the run must not look as if it went on; it is raised again
             self._client.set_terminated(run_id, "FAILED")
             raise
         return run_id

@@ -165,7 +165,7 @@ def _run_in_mlflow(registry: "Registry", training: "Training", params: Params) -
         return
     try:
         yield {"MLFLOW_TRACKING_URI": registry.url, "MLFLOW_RUN_ID": run_id}
-    except Exception:
+    except Exception:  # whatever it is, the run must not look as if it went on; it is raised again
         _report(lambda: registry.end_failed_run(run_id))
         raise
     _report(lambda: registry.note_result(run_id, training))

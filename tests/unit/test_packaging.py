@@ -117,7 +117,7 @@ def test_the_project_states_its_licence() -> None:
 
 
 def test_types_are_there_for_others() -> None:
-    [folder] = importlib.util.find_spec("pipelines").submodule_search_locations or []  # type: ignore[union-attr]
+    [folder] = importlib.util.find_spec("pipelines").submodule_search_locations or []  # type: ignore[union-attr]  # it is installed
     assert (Path(folder) / "py.typed").exists()
 
 

@@ -10,7 +10,7 @@ from google.cloud.storage import Client
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, IMAGES
-from pipelines.dataset.mirror import SyncState, load_state, reconcile
+from pipelines.dataset.mirror import SyncState, load_state, reconcile, state_to_continue
 from pipelines.errors import StorageError
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.cursor import Changes, TaskCursor
@@ -179,13 +179,14 @@ def test_the_state_is_used_while_it_fits(copy: Copy, labelled: Annotate, dataset
     state = copy(SyncState("p"), labelled("a", 1, 10))
     path = tmp_path / "sync.json"
     state.write(path)
-    assert load_state(path, "p", dataset) == state
+    assert state_to_continue(path, "p", dataset) == state
 
-    assert load_state(path, "another project", dataset).cursor is None
+    assert state_to_continue(path, "another project", dataset).cursor is None
     replace(state, full_scan_at=datetime.now(UTC) - timedelta(hours=25)).write(path)
-    assert load_state(path, "p", dataset).cursor is None, "once a day everything is compared"
+    assert state_to_continue(path, "p", dataset).cursor is None, "once a day everything is compared"
+    assert load_state(path, dataset).cursor == state.cursor, "but what was read is published, however late it gets"
     state.write(path)
     dataset.annotations.update([labelled("b", 2, 20)], ())  # as from an older version that was checked out
-    assert load_state(path, "p", dataset).cursor is None
+    assert state_to_continue(path, "p", dataset).cursor is None
     path.write_text("{half")
-    assert load_state(path, "p", dataset) == SyncState("p")
+    assert state_to_continue(path, "p", dataset) == SyncState("p")

@@ -15,7 +15,7 @@ from google.cloud.storage import Client
 from pipelines.dataset import pipeline
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MASKS, VERSION
-from pipelines.dataset.mirror import SyncState, load_state, reconcile
+from pipelines.dataset.mirror import SyncState, reconcile, state_to_continue
 from pipelines.dataset.pipeline import build_dataset, lay_out_version_before, publish_dataset, sync
 from pipelines.dataset.published import Published
 from pipelines.dataset.records import annotation_json, encode_mask
@@ -256,7 +256,7 @@ def test_a_workspace_of_an_older_layout_is_migrated_by_a_sync_and_its_tags_still
     workspace.git("tag", "--force", "--annotate", "dataset-0001", "-m", "as it was")
     (project.settings.var / "sync.json").write_text('{"project": "p", "known": {}}', encoding="utf-8")
 
-    project.state = load_state(project.settings.var / "sync.json", "p", dataset)
+    project.state = state_to_continue(project.settings.var / "sync.json", "p", dataset)
     assert project.state.cursor is None, "everything is read again"
     project.read(*drawn)
     version = project.publish()

@@ -96,7 +96,7 @@ class TestPlantError:
 
 
 class TestDonors:
-    MASKS = {  # noqa: RUF012
+    MASKS = {  # noqa: RUF012  # never changed
         "no dress": truth(),
         "dress": np.where(region(slice(40, 50), slice(0, 10)), DRESS.id, truth()).astype(np.uint8),
         "speck": np.where(region(slice(40, 42), slice(0, 4)), DRESS.id, truth()).astype(np.uint8),

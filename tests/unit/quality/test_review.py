@@ -139,7 +139,7 @@ def run_review(
     versions: Versions, studio: Studio, params: Params, tmp_path: Path, models: Models | None = None
 ) -> Quality:
     settings = Settings(_env_file=None, var=tmp_path)
-    return review(settings, versions, models or Models(None), studio.client, params)  # type: ignore[arg-type]
+    return review(settings, versions, models or Models(None), studio.client, params)  # type: ignore[arg-type]  # stand-ins
 
 
 def test_photos_are_judged_by_who_did_not_learn_from_them(
@@ -297,7 +297,7 @@ class TestGold:
         studio.tasks[1] |= {"overlap": 1}
 
         quality = run_review(versions, studio, two_labels, tmp_path, models)
-        log_quality(models, quality)  # type: ignore[arg-type]
+        log_quality(models, quality)  # type: ignore[arg-type]  # a stand-in
 
         assert quality.missed == {"novice@x.org": MissRate(1, 1)}
         assert (quality.agreement.photos, quality.agreement.gold_of_person) == (1, {})

@@ -116,7 +116,7 @@ def put_before_the_gate(
     registry: Registry, published: Manifests, clone: Workspace, training: Training, lenient: Params
 ) -> Judge:
     def put(version: ModelVersion) -> ModelVersion:
-        judged, reason = judge(registry, published, clone, training, version, lenient)  # type: ignore[arg-type]
+        judged, reason = judge(registry, published, clone, training, version, lenient)  # type: ignore[arg-type]  # Manifests
         if reason is not None:
             registry.promote(judged, reason)
             judged = replace(judged, promoted=True, reason=reason)
@@ -232,7 +232,8 @@ def test_photos_that_a_candidate_or_its_ancestors_learned_from_are_left_out(
     second = add_version(dataset="dataset-0001", started_from=first.served_as)
     third = add_version(dataset="dataset-0002")
 
-    photos = choose_test_photos(registry, Manifests(published | elsewhere), dataset, [third, second])  # type: ignore[arg-type]
+    manifests = Manifests(published | elsewhere)
+    photos = choose_test_photos(registry, manifests, dataset, [third, second])  # type: ignore[arg-type]  # likewise
 
     assert (photos.judged, photos.anchored, photos.seen) == ((clean,), 0, 2)
 
@@ -244,7 +245,7 @@ def test_what_is_not_known_of_a_candidate_is_logged(
     gone = add_version(dataset="dataset-0009", started_from="clothing:v7")
 
     with caplog.at_level(logging.WARNING):
-        photos = choose_test_photos(registry, published, dataset, [gone])  # type: ignore[arg-type]
+        photos = choose_test_photos(registry, published, dataset, [gone])  # type: ignore[arg-type]  # likewise
 
     assert len(photos.judged) == 3
     assert "started from clothing:v7, which is gone" in caplog.text

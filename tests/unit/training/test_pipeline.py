@@ -179,7 +179,7 @@ def test_a_training_that_fails_is_marked_in_mlflow(
     def fails(workspace: Workspace, *arguments: str, **options: object) -> str:
         if arguments[0] == "repro":
             raise DatasetError("the loss is nan at step 1 of 2")
-        return run_dvc(workspace, *arguments, **options)  # type: ignore[arg-type]
+        return run_dvc(workspace, *arguments, **options)  # type: ignore[arg-type]  # handed on as they come
 
     monkeypatch.setattr(Workspace, "dvc", fails)
     with pytest.raises(DatasetError, match="the loss is nan"):
