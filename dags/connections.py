@@ -12,7 +12,8 @@ def connect_bucket() -> "tuple[Settings, Client]":
     """Return the settings, and a client for the buckets with the Airflow connection that they name."""
     from airflow.providers.google.cloud.hooks.gcs import GCSHook
 
+    from pipelines.gcs.client import with_billing_project
     from pipelines.settings import get_settings
 
     settings = get_settings()
-    return settings, GCSHook(gcp_conn_id=settings.google_connection).get_conn()
+    return settings, with_billing_project(GCSHook(gcp_conn_id=settings.google_connection).get_conn(), settings)

@@ -8,7 +8,9 @@ MaskloopError
 │   └── BusyError           a service has reached its limit of requests
 ├── StorageError            a bucket or an object cannot be read or written
 │   ├── ObjectChangedError  the object is no longer at the generation that was asked for
-│   └── ObjectUnusableError an object is too large, or its bytes are not those listed
+│   ├── ObjectStalledError  the server stopped sending in the middle of an object
+│   └── ObjectUnusableError an object is too large, or encrypted with a key of its owner
+│       └── ObjectDamagedError its bytes are not those listed
 ├── DataError               input that cannot be used (also a ValueError)
 │   ├── ImageError          bytes that are not a usable photo
 │   ├── CatalogError        the catalogue CSV breaks its contract
@@ -56,8 +58,16 @@ class ObjectChangedError(StorageError):
     """Raise when an object is gone or overwritten since its generation was listed."""
 
 
+class ObjectStalledError(StorageError):
+    """Raise when the server stopped sending in the middle of an object."""
+
+
 class ObjectUnusableError(StorageError):
-    """Raise when one object is too large, or its bytes are not those that were listed; others may be usable."""
+    """Raise when one object is too large or cannot be decrypted; others may be usable."""
+
+
+class ObjectDamagedError(ObjectUnusableError):
+    """Raise when the bytes that arrived are not those that were listed."""
 
 
 class DataError(MaskloopError, ValueError):

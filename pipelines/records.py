@@ -17,6 +17,8 @@ Metadata = Mapping[str, str]
 CATALOG_COLUMNS = (
     "id_file", "year", "collection", "season", "subject", "media_type", "name", "theme", "typology", "typology.sub",
 )  # fmt: skip
+# Keys of task data, beside the catalogue's: the split and the group that an imported photo had in its own dataset.
+IMPORTED_SPLIT, IMPORTED_GROUP = "imported_split", "imported_group"
 NO_MODEL = "no-champion"  # the segmentation service's model version while there is nothing to predict with
 # Query parameters with which Google, Amazon, CloudFront and Azure sign a URL.
 _SIGNATURES = (
@@ -34,6 +36,7 @@ class ObjectRef:
     generation: int
     size: int = -1  # bytes; -1 when unknown
     md5: str = ""  # base64, as the listing gave it; empty for composite objects
+    encoding: str = ""  # its Content-Encoding in lower case, such as gzip
 
     @property
     def uri(self) -> str:

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     google_key: SecretStr = Field(
         SecretStr(""), description="Service account's key in base64; empty: application default credentials"
     )
+    billing_project: str = Field(
+        "", description="Google Cloud project that pays for requests to buckets whose requester pays; none if empty"
+    )
     google_connection: str = Field("google_cloud_default", description="Airflow connection id for the buckets")
 
     label_studio_port: int = Field(8080, description="Port of Label Studio")

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from pipelines.contract import LABEL_STUDIO
 from pipelines.errors import StorageError
-from pipelines.gcs.client import EMBEDDINGS, ensure_bucket, explained, find_bucket
+from pipelines.gcs.client import EMBEDDINGS, ensure_bucket, find_bucket
+from pipelines.gcs.faults import explained
 from pipelines.settings import Settings
 
 _DAY_S = 24 * 3600

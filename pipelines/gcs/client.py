@@ -6,33 +6,35 @@ with the listed MD5.
 """
 
 import base64
+import gzip
 import hashlib
 import io
 import os
+import shutil
+import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
-from google.api_core.exceptions import (
-    Forbidden,
-    GoogleAPICallError,
-    NotFound,
-    PreconditionFailed,
-    RetryError,
-    Unauthorized,
-)
+from google.api_core.exceptions import NotFound, PreconditionFailed
 from google.auth.credentials import AnonymousCredentials
-from google.auth.exceptions import DefaultCredentialsError, RefreshError, TransportError
+from google.auth.exceptions import DefaultCredentialsError
 from google.cloud.storage import Blob, Bucket, Client
-from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
-from requests.exceptions import RequestException
 from typing_extensions import Buffer
 
-from pipelines.errors import ConfigurationError, CredentialsError, ObjectChangedError, ObjectUnusableError, StorageError
+from pipelines.errors import (
+    ConfigurationError,
+    CredentialsError,
+    ObjectChangedError,
+    ObjectDamagedError,
+    ObjectStalledError,
+    ObjectUnusableError,
+)
 from pipelines.gcs.credentials import key_of
+from pipelines.gcs.faults import explained, missing_bucket
 from pipelines.records import ObjectRef
 from pipelines.settings import Settings
 
@@ -42,6 +44,10 @@ _REQUEST: dict[str, Any] = {
     "retry": DEFAULT_RETRY.with_delay(initial=0.25, multiplier=2, maximum=2).with_timeout(6),
     "timeout": (5, 60),  # seconds to connect, and between two pieces of a response
 }
+# A server that stops in the middle of an object is given up early, and the object is read again from its beginning.
+_DOWNLOAD: dict[str, Any] = {**_REQUEST, "timeout": (5, 20)}
+_READS = 3  # of an object that arrives damaged, or not to its end
+_BILLING_PROJECT = "maskloop_billing_project"  # an attribute of the client
 
 
 def connect(settings: Settings) -> Client:
@@ -51,16 +57,26 @@ def connect(settings: Settings) -> Client:
     """
     if settings.storage_endpoint:
         os.environ["STORAGE_EMULATOR_HOST"] = settings.storage_endpoint  # the client library reads it nowhere else
-        return Client(project="maskloop", credentials=AnonymousCredentials())
+        client = Client(project="maskloop", credentials=AnonymousCredentials())
+        return with_billing_project(client, settings)
     try:
         key = key_of(settings)
-        return Client.from_service_account_info(key) if key else Client()
+        return with_billing_project(Client.from_service_account_info(key) if key else Client(), settings)
     except (DefaultCredentialsError, OSError) as error:  # OSError: credentials without a project
         raise CredentialsError(
             "no Google credentials found; run `gcloud auth application-default login`, set "
             "GOOGLE_APPLICATION_CREDENTIALS to a key file or MASKLOOP_GOOGLE_KEY to one in base64, or set "
             "MASKLOOP_STORAGE_EMULATOR=true for a local bucket"
         ) from error
+
+
+def with_billing_project(client: Client, settings: Settings) -> Client:
+    """Make a client name the project that pays for its requests, where the settings have one; returns the client.
+
+    Buckets whose requester pays refuse every request without it.
+    """
+    setattr(client, _BILLING_PROJECT, settings.billing_project or None)
+    return client
 
 
 def set_pool_size(client: Client, connections: int) -> None:
@@ -88,7 +104,7 @@ def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterab
     """Yield objects below `prefix` in name order, only those with one of `suffixes` (lower case) if any are given."""
     endings = tuple(suffixes)
     with explained(f"gs://{bucket}/{prefix}", bucket):
-        for blob in client.list_blobs(bucket, prefix=prefix, **_REQUEST):
+        for blob in client.list_blobs(_bucket(client, bucket), prefix=prefix, **_REQUEST):
             if not endings or blob.name.lower().endswith(endings):
                 yield _reference(blob)
 
@@ -96,23 +112,53 @@ def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterab
 def read(client: Client, ref: ObjectRef, *, max_bytes: int | None = None) -> bytes:
     """Return the bytes of exactly this generation.
 
-    Raises ObjectChangedError when the generation is gone, ObjectUnusableError when the bytes do not match the listed
-    MD5 or are more than `max_bytes`.
+    What is stored as gzip (`Content-Encoding`) comes as it was before. Bytes that arrive damaged, or stop in the middle
+    for 20 s, are read three times. Raises ObjectChangedError when the generation is gone, ObjectUnusableError when the
+    bytes do not match the listed MD5, cannot be decrypted or are more than `max_bytes`, ObjectStalledError when the
+    server stops each time, CredentialsError and StorageError for what the server refuses.
     """
-    blob = client.bucket(ref.bucket).blob(ref.name, generation=ref.generation or None)
+    for _ in range(_READS - 1):
+        with suppress(ObjectDamagedError, ObjectStalledError):
+            return _read(client, ref, max_bytes)
+    return _read(client, ref, max_bytes)
+
+
+def _read(client: Client, ref: ObjectRef, max_bytes: int | None) -> bytes:
+    blob = _bucket(client, ref.bucket).blob(ref.name, generation=ref.generation or None)
     with explained(ref.uri, ref.bucket):
         try:
             file = _Bounded(ref.uri, max_bytes)
-            blob.download_to_file(file, **_REQUEST)
+            blob.download_to_file(file, raw_download=True, **_DOWNLOAD)
             data = file.getvalue()
         except NotFound as error:
             raise ObjectChangedError(
-                f"{ref.uri} at generation {ref.generation} is gone: it was deleted or overwritten; "
-                "the next ingest run takes the object as it is now"
+                f"{ref.uri} at generation {ref.generation} is gone: it was deleted, moved or overwritten; "
+                "the next ingest run finds its bytes if they are elsewhere in the bucket"
             ) from error
     if ref.md5 and md5_base64(data) != ref.md5:
-        raise ObjectUnusableError(f"{ref.uri}: {len(data)} bytes arrived whose MD5 is not {ref.md5}; run again")
-    return data
+        raise ObjectDamagedError(
+            f"{ref.uri}: {len(data)} bytes arrived whose MD5 is not {ref.md5}, {_READS} times; upload it again"
+        )
+    if (blob.content_encoding or "").lower() == "gzip" and data.startswith(_GZIP):
+        return _unpacked(data, ref.uri, max_bytes)
+    return data  # GZIP as a label of bytes that are none changes nothing
+
+
+_GZIP = b"\x1f\x8b"
+
+
+def _unpacked(data: bytes, uri: str, max_bytes: int | None) -> bytes:
+    unpacked = _Bounded(uri, max_bytes)
+    try:
+        with gzip.open(io.BytesIO(data)) as packed:
+            shutil.copyfileobj(packed, unpacked)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ObjectUnusableError(f"{uri} is stored as gzip that is damaged ({error}); upload it again") from error
+    return unpacked.getvalue()
+
+
+def _bucket(client: Client, name: str) -> Bucket:
+    return client.bucket(name, user_project=getattr(client, _BILLING_PROJECT, None))
 
 
 class _Bounded(io.BytesIO):
@@ -132,7 +178,7 @@ class _Bounded(io.BytesIO):
 def stat(client: Client, bucket: str, name: str) -> ObjectRef | None:
     """Return the object as it is now, or None when there is none."""
     with explained(f"gs://{bucket}/{name}", bucket):
-        blob = client.bucket(bucket).get_blob(name, **_REQUEST)
+        blob = _bucket(client, bucket).get_blob(name, **_REQUEST)
     return _reference(blob) if blob else None
 
 
@@ -142,7 +188,7 @@ def write(client: Client, bucket: str, name: str, data: bytes, content_type: str
     When the precondition fails but the stored bytes are these, the response to the first try was lost, and the write
     counts as done. Raises ObjectChangedError when somebody else wrote other bytes first.
     """
-    blob = client.bucket(bucket).blob(name)
+    blob = _bucket(client, bucket).blob(name)
     with explained(f"gs://{bucket}/{name}", bucket):
         try:
             blob.upload_from_string(
@@ -171,7 +217,7 @@ def delete(client: Client, ref: ObjectRef) -> None:
     """
     with explained(ref.uri, ref.bucket):
         try:
-            client.bucket(ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation, **_REQUEST)
+            _bucket(client, ref.bucket).blob(ref.name).delete(if_generation_match=ref.generation, **_REQUEST)
         except NotFound:
             return
         except PreconditionFailed as error:
@@ -208,13 +254,13 @@ def ensure_bucket(client: Client, bucket: str) -> bool:
 def find_bucket(client: Client, bucket: str) -> Bucket | None:
     """Return a bucket with its settings, or None when there is none."""
     with explained(f"gs://{bucket}", bucket):
-        return client.lookup_bucket(bucket, **_REQUEST)
+        return client.lookup_bucket(_bucket(client, bucket), **_REQUEST)
 
 
 def require_bucket(client: Client, bucket: str) -> None:
     """Raise StorageError with the remedy when the bucket does not exist."""
     if find_bucket(client, bucket) is None:
-        raise _missing_bucket(bucket)
+        raise missing_bucket(bucket)
 
 
 def md5_base64(data: bytes) -> str:
@@ -223,35 +269,7 @@ def md5_base64(data: bytes) -> str:
 
 
 def _reference(blob: Blob) -> ObjectRef:
-    return ObjectRef(blob.bucket.name, blob.name, int(blob.generation or 0), int(blob.size or 0), blob.md5_hash or "")
-
-
-def _missing_bucket(bucket: str) -> StorageError:
-    return StorageError(
-        f"bucket gs://{bucket} does not exist; create it with `maskloop buckets setup`, or set MASKLOOP_SOURCE_BUCKET, "
-        "MASKLOOP_TARGET_BUCKET or MASKLOOP_DVC_BUCKET to the bucket that is meant"
-    )
-
-
-@contextmanager
-def explained(uri: str, bucket: str) -> Iterator[None]:
-    """Turn the client library's errors into Maskloop's, which say what, where and what to do next."""
-    try:
-        yield
-    except NotFound as error:
-        raise _missing_bucket(bucket) from error
-    except (Unauthorized, Forbidden) as error:
-        raise CredentialsError(
-            f"Google Cloud Storage refuses access to {uri}: {error.message}; give this identity the role "
-            "roles/storage.objectViewer (objectAdmin for the target and dataset buckets)"
-        ) from error
-    except RefreshError as error:
-        raise CredentialsError(
-            f"Google's credentials cannot be renewed ({error}); run `gcloud auth application-default login` again"
-        ) from error
-    except DataCorruption as error:
-        raise StorageError(f"{uri}: the bytes were damaged on the way ({error}); run again") from error
-    except (RequestException, RetryError, TransportError) as error:
-        raise StorageError(f"cannot reach the bucket server for {uri}; is it up? (`maskloop doctor`)") from error
-    except GoogleAPICallError as error:
-        raise StorageError(f"{uri}: {error.message}; try again, then see `maskloop doctor`") from error
+    return ObjectRef(
+        blob.bucket.name, blob.name, int(blob.generation or 0), int(blob.size or 0), blob.md5_hash or "",
+        (blob.content_encoding or "").lower(),
+    )  # fmt: skip
