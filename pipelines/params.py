@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import ConfigurationError
+from pipelines.records import CATALOG_COLUMNS
 
 IGNORE = 255  # pixel value in index masks of what is neither learned nor judged
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -59,11 +60,25 @@ class ProjectParams(Section):
 
 
 class IngestParams(Section):
-    """Which objects of the source bucket are photos, how large they may be, and what the catalogue must hold to."""
+    """Which objects of the source bucket are photos, how large they may be, and what the catalogue must hold to.
+
+    `columns` maps columns of the catalogue as Maskloop knows them to the names that stand in the file's header.
+    """
 
     suffixes: tuple[str, ...]
     max_megapixels: Annotated[float, Field(gt=0)]
+    columns: dict[str, Annotated[str, Field(pattern=r"\S")]] = Field(default_factory=dict)
     severity: dict[str, Severity]
+
+    @field_validator("columns")
+    @classmethod
+    def _known(cls, columns: dict[str, str]) -> dict[str, str]:
+        if unknown := sorted(set(columns) - set(CATALOG_COLUMNS)):
+            raise ValueError(
+                f"{', '.join(unknown)}: no such column; write the file's own names to the right of these: "
+                f"{', '.join(CATALOG_COLUMNS)}"
+            )
+        return columns
 
     @field_validator("severity")
     @classmethod

@@ -3,7 +3,9 @@
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 import charset_normalizer
 import pandas as pd
@@ -18,7 +20,27 @@ _YEAR = r"(?:1[89]|20)\d\d"
 logger = logging.getLogger(__name__)
 
 
-def read_catalog(data: bytes, source: str, severity: Mapping[str, Severity]) -> tuple[dict[str, Metadata], list[str]]:
+@dataclass(frozen=True)
+class Catalog:
+    """The rows of the catalogue, folded by `id_file`."""
+
+    rows: Mapping[str, Metadata]
+
+    def find(self, name: str) -> Metadata | None:
+        """Return the metadata of a photo by its object name (without `gs://bucket/`), or None without a row."""
+        return self.rows.get(PurePosixPath(name).stem)
+
+    def remarks_for(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Return what people should know about rows and photos once the object names of all photos are known.
+
+        Each remark is an object name and a message; without an object name it is about the catalogue.
+        """
+        return []
+
+
+def read_catalog(
+    data: bytes, source: str, severity: Mapping[str, Severity], columns: Mapping[str, str] | None = None
+) -> tuple[Catalog, list[str]]:
     """Read the catalogue: per `id_file` each column's distinct values joined by ` · `, and remarks for people.
 
     UTF-8 with and without BOM, UTF-16, Windows-1252 and Mac Roman are understood. Rows without an id describe no photo
@@ -42,7 +64,7 @@ def read_catalog(data: bytes, source: str, severity: Mapping[str, Severity]) -> 
     for remark in remarks:
         logger.warning("%s: %s", source, remark)
     named = table[table["id_file"] != ""]
-    return {str(key): _fold(rows) for key, rows in named.groupby("id_file", sort=True)}, remarks
+    return Catalog({str(key): _fold(rows) for key, rows in named.groupby("id_file", sort=True)}), remarks
 
 
 def _decode(data: bytes, source: str) -> tuple[str, list[str]]:

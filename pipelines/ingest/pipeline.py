@@ -8,7 +8,7 @@ import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,7 +20,7 @@ from rich.progress import track
 from pipelines.errors import CatalogError
 from pipelines.fs import held
 from pipelines.gcs.client import list_objects, put, read, require_bucket, set_pool_size, stat
-from pipelines.ingest.catalog import read_catalog
+from pipelines.ingest.catalog import Catalog, read_catalog
 from pipelines.ingest.intake import (
     PhotoIntake,
     Problem,
@@ -122,7 +122,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     set_aside = {problem.uri: problem for problem in problems}
     problems += [problem_of_duplicate(ref, original, set_aside) for ref, original in duplicates.items()]
     set_aside = {problem.uri: problem for problem in problems}
-    without_row = [ref for ref in objects if ref.uri not in set_aside and _catalog_key(ref.uri) not in catalog]
+    without_row = [ref for ref in objects if ref.uri not in set_aside and catalog.find(_object_name(ref.uri)) is None]
     notes += [*imported.notes, *(_missing_row(ref, settings) for ref in without_row)]
     listed = {(ref.uri, ref.generation) for ref in objects}
     unchanged = [task for task in tasks if (task.image.uri, task.image.generation) in listed]
@@ -154,7 +154,7 @@ def _import_photos(
     project: int,
     refs: Sequence[ObjectRef],
     tasks: Sequence[PhotoTask],
-    catalog: Mapping[str, Metadata],
+    catalog: Catalog,
 ) -> _Imported:
     """Read and check photos and publish their tasks, part by part, so that a killed run has not worked in vain."""
     imported = _Imported()
@@ -176,12 +176,12 @@ def _import_photos(
     return imported
 
 
-def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[Mapping[str, Metadata], list[Problem]]:
+def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[Catalog, list[Problem]]:
     ref = stat(bucket, settings.source_bucket, settings.catalog)
     source = f"gs://{settings.source_bucket}/{settings.catalog}"
     if ref is None:
         raise CatalogError(f"there is no catalogue {source}; upload it, or set MASKLOOP_CATALOG to its object name")
-    catalog, remarks = read_catalog(read(bucket, ref), source, params.ingest.severity)
+    catalog, remarks = read_catalog(read(bucket, ref), source, params.ingest.severity, params.ingest.columns)
     return catalog, [Problem(source, "catalogue", remark, ref.generation, set_aside=False) for remark in remarks]
 
 
@@ -209,7 +209,9 @@ def _delete_duplicate_tasks(labels: LabelStudioClient, project: int, tasks: Sequ
 
 
 def _missing_row(photo: ObjectRef, settings: Settings) -> Problem:
-    message = f"no row of {settings.catalog} has the id_file {_catalog_key(photo.uri)}; the task shows no details"
+    message = (
+        f"no row of {settings.catalog} has the id_file {PurePosixPath(photo.name).stem}; the task shows no details"
+    )
     return Problem(photo.uri, "no-row", message, photo.generation, set_aside=False)
 
 
@@ -218,7 +220,7 @@ def _publish(
     project: int,
     photos: list[ImageRef],
     tasks: Sequence[PhotoTask],
-    catalog: Mapping[str, Metadata],
+    catalog: Catalog,
 ) -> tuple[int, int]:
     """Create tasks for new photos and update those of overwritten ones; returns both counts.
 
@@ -244,23 +246,21 @@ def _publish(
     return create_tasks(labels, project, created), updated
 
 
-def _describe(
-    labels: LabelStudioClient, project: int, tasks: Iterable[PhotoTask], catalog: Mapping[str, Metadata]
-) -> int:
+def _describe(labels: LabelStudioClient, project: int, tasks: Iterable[PhotoTask], catalog: Catalog) -> int:
     """Update tasks whose catalogue data changed; return how many. Photos without a row keep their metadata."""
     described = 0
     for task in tasks:
         metadata = _metadata(task.image.uri, catalog)
-        if _catalog_key(task.image.uri) in catalog and not metadata.items() <= task.metadata.items():
+        if catalog.find(_object_name(task.image.uri)) is not None and not metadata.items() <= task.metadata.items():
             update_task(labels, project, task.id, task.image, metadata)
             described += 1
     return described
 
 
-def _metadata(uri: str, catalog: Mapping[str, Metadata]) -> Metadata:
+def _metadata(uri: str, catalog: Catalog) -> Metadata:
     """Return a value for every catalogue column; for a missing one the interface would show its name."""
-    return {**dict.fromkeys(CATALOG_COLUMNS[1:], "–"), **catalog.get(_catalog_key(uri), {})}
+    return {**dict.fromkeys(CATALOG_COLUMNS[1:], "–"), **(catalog.find(_object_name(uri)) or {})}
 
 
-def _catalog_key(uri: str) -> str:
-    return PurePosixPath(uri).stem
+def _object_name(uri: str) -> str:
+    return uri.removeprefix("gs://").partition("/")[2]

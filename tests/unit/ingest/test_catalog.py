@@ -21,8 +21,8 @@ SEVERITY: dict[str, Severity] = {"rows": "critical", "ids": "warning", "years": 
 
 
 def read(data: bytes, severity: dict[str, Severity] = SEVERITY) -> dict[str, dict[str, str]]:
-    metadata_of, _ = read_catalog(data, "gs://archive/catalogue.csv", severity)
-    return {key: dict(metadata) for key, metadata in metadata_of.items()}
+    catalog, _ = read_catalog(data, "gs://archive/catalogue.csv", severity)
+    return {key: dict(metadata) for key, metadata in catalog.rows.items()}
 
 
 def test_each_photo_gets_its_metadata_without_its_id() -> None:
@@ -116,7 +116,8 @@ def test_other_encodings_are_understood_and_remarked(encoding: str) -> None:
     rows = [ROW.replace("Autumn", "Été à la façade").replace("look-1", f"look-{n}") for n in range(30)]
     data = catalog(*rows).decode().encode(encoding)
 
-    metadata_of, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
+    table, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
+    metadata_of = table.rows
 
     assert len(metadata_of) == 30
     assert {metadata["collection"] for metadata in metadata_of.values()} == {"Été à la façade"}
@@ -126,8 +127,8 @@ def test_other_encodings_are_understood_and_remarked(encoding: str) -> None:
 
 def test_rows_without_an_id_are_left_out_and_named_by_line() -> None:
     data = catalog(ROW, "  ,2001,,,,,,,,")
-    metadata_of, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
-    assert list(metadata_of) == ["look-1"]
+    table, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
+    assert list(table.rows) == ["look-1"]
     assert remarks == ["id_file is empty in 1 rows, such as line 3"]
     assert read_catalog(data, "catalogue.csv", {**SEVERITY, "ids": "off"})[1] == []
     with pytest.raises(CatalogError, match=r"in 1 rows, such as line 3\. Correct these rows"):
