@@ -4,6 +4,10 @@ A group's split follows from a hash of its name. Groups whose photos look alike 
 depends on which other photos there are, assignments of the last version (data/before.parquet) are permanent: only
 photos that were not in it are assigned. Photos of test and val are served without masks, so a photo's split is known
 before it is labelled (`splits_of`), and no photo that was drawn from a model's masks joins these splits.
+
+Imported photos bring the split and the group of the dataset that they come from. A group takes the most protective
+split that one of its photos brings: test before val before train. An imported photo of test or val never joins a split
+that is less protective: where its group is published in such a split already, the photo is excluded.
 """
 
 import hashlib
@@ -22,7 +26,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MANIFEST
 from pipelines.log import run_stage
 from pipelines.params import SplitParams, load_params
-from pipelines.records import PhotoTask
+from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT, PhotoTask
 
 logger = logging.getLogger(__name__)
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -31,6 +35,8 @@ EXCLUDED = "excluded"  # in any split it would leak, or judge a model by masks t
 _DERIVED = ("group", "family", "split", "division", "test_full")
 _MIN_NEW_FAMILIES = 5  # from this number on, chance must not leave a split empty
 _HASH_BITS = 64
+PROTECTION = {TRAIN: 0, VAL: 1, TEST: 2}  # what an import must not lower
+_SPLIT_BEFORE, _GROUP_BEFORE = f"meta_{IMPORTED_SPLIT}", f"meta_{IMPORTED_GROUP}"
 
 Pairs = Sequence[tuple[str, str]]
 Family = Sequence[str]  # its groups, sorted
@@ -39,7 +45,8 @@ Family = Sequence[str]  # its groups, sorted
 def split_photos(table: pd.DataFrame, before: pd.DataFrame | None, params: SplitParams) -> pd.DataFrame:
     """Return the photos with `group`, `family`, `split`, `division` and `test_full`.
 
-    `table`: a row per photo with sha256, phash, class_ids, the catalogue's columns and, unless all are blind, `blind`;
+    `table`: a row per photo with sha256, phash, class_ids, the catalogue's columns and, unless all are blind, `blind`,
+    and for imported photos `meta_imported_split` and `meta_imported_group`;
     `before`: the last version's result, or None. `split` is `train`, `val`, `test` or `excluded`. Photos of one
     `family` (its first group's name) look alike or share a group. `test_full` is the last version's, the same in all
     rows: new families then go to train. `division` is a hash of shares, group columns and salt; assignments of a
@@ -57,14 +64,15 @@ def splits_of(photos: Sequence[PhotoTask], manifest: pd.DataFrame | None, params
 
     Photos that are not in the manifest are assigned as `split_photos` does it, as if all were labelled and blind.
     """
-    wanted = ["sha256", "phash", "class_ids", "blind", *(f"meta_{column}" for column in params.group_by)]
+    columns = dict.fromkeys((*params.group_by, IMPORTED_SPLIT, IMPORTED_GROUP))
+    wanted = ["sha256", "phash", "class_ids", "blind", *(f"meta_{column}" for column in columns)]
     labelled = pd.DataFrame(columns=["sha256"]) if manifest is None else manifest.assign(blind=is_blind(manifest))
     rows: dict[str, Mapping[Hashable, object]] = {
         str(row["sha256"]): row for row in labelled.reindex(columns=wanted, fill_value="").to_dict("records")
     }
     for photo in photos:
-        catalog = [photo.metadata.get(column, "") for column in params.group_by]
-        fields = [photo.image.sha256, photo.image.phash, [], True, *catalog]
+        metadata = [photo.metadata.get(column, "") for column in columns]
+        fields = [photo.image.sha256, photo.image.phash, [], True, *metadata]
         rows.setdefault(photo.image.sha256, dict(zip(wanted, fields, strict=True)))
     if not rows:
         return {}
@@ -89,21 +97,44 @@ def is_marked_full(manifest: pd.DataFrame) -> bool:
     return "test_full" in manifest.columns and bool(manifest["test_full"].any())
 
 
+def most_protective(splits: Iterable[str]) -> str:
+    """Return test rather than val, val rather than train, and any of these rather than another text; or ""."""
+    return max(splits, key=lambda split: PROTECTION.get(split, -1), default="")
+
+
+def _imported_splits(photos: pd.DataFrame) -> list[str]:
+    """Return for each photo the split that it was imported with; empty when there is none."""
+    if _SPLIT_BEFORE not in photos.columns:
+        return [""] * len(photos)
+    return [split if split in (*PROTECTION, EXCLUDED) else "" for split in photos[_SPLIT_BEFORE]]
+
+
 def _assign(table: pd.DataFrame, before: pd.DataFrame | None, params: SplitParams) -> pd.DataFrame:
     settings = repr((params.group_by, params.test_share, params.val_share, params.salt))
     split_config = hashlib.sha256(settings.encode()).hexdigest()[:8]
     photos = table.assign(group=[_group(row, params) for row in table.to_dict("records")])
     similar = near_duplicates(photos["phash"], params.near_duplicate_bits)
-    families = _families(photos, similar)
+    families = _families(photos, similar, params)
     photos["family"] = photos["group"].map({group: family[0] for family in families for group in family})
     if before is None or not _is_permanent(before, split_config):
         before = pd.DataFrame(columns=["sha256", *_DERIVED])
     full = is_marked_full(before)
+    assigned = dict(zip(before["sha256"], before["split"], strict=True))
     splits = {group: split for group, split in zip(before["group"], before["split"], strict=True) if split != EXCLUDED}
+    splits = {**_splits_of_imported_groups(photos, assigned), **splits}
     splits = _assign_new_groups(photos, families, splits, params, full=full)
-    photos["split"] = _assign_photos(photos, similar, dict(zip(before["sha256"], before["split"], strict=True)), splits)
+    photos["split"] = _assign_photos(photos, similar, assigned, splits)
     photos["division"] = split_config
     return photos.assign(test_full=full)
+
+
+def _splits_of_imported_groups(photos: pd.DataFrame, assigned: Mapping[str, str]) -> dict[str, str]:
+    """Return the splits of imported groups that hold published photos: those were published under another group."""
+    if _GROUP_BEFORE not in photos.columns:
+        return {}
+    rows = zip(photos["sha256"], photos["group"], photos[_GROUP_BEFORE], strict=True)
+    published = [(group, assigned.get(name, EXCLUDED)) for name, group, imported in rows if group == imported]
+    return {group: split for group, split in sorted(published) if split != EXCLUDED}
 
 
 def _is_permanent(before: pd.DataFrame, split_config: str) -> bool:
@@ -117,10 +148,13 @@ def _assign_photos(
     """Return the split of each photo: the one of the last version, or else that of its group.
 
     A new photo is `excluded` when a photo that looks like it is in another split, and when its group is in a blind
-    split but the photo is not blind.
+    split but the photo is not blind. So is a photo that was imported as such, or with a more protective split.
     """
     names, blind, hashes = photos["sha256"].tolist(), is_blind(photos).tolist(), photos["phash"].tolist()
-    splits = [assigned.get(name, group_splits[group]) for name, group in zip(names, photos["group"], strict=True)]
+    splits = [
+        assigned.get(name) or _join(imported, group_splits[group])
+        for name, group, imported in zip(names, photos["group"], _imported_splits(photos), strict=True)
+    ]
     near: dict[str, list[str]] = {phash: [phash] for phash in hashes if phash}
     for phash, other in similar:
         near[phash].append(other)
@@ -136,6 +170,13 @@ def _assign_photos(
             splits[row] = EXCLUDED
             counts[hashes[row]][split] -= 1
     return splits
+
+
+def _join(imported: str, group_split: str) -> str:
+    """Return the split of a new photo of a group, `imported` being the split that it came with, or empty."""
+    if imported == EXCLUDED or PROTECTION.get(imported, -1) > PROTECTION[group_split]:
+        return EXCLUDED
+    return group_split
 
 
 def near_duplicates(hashes: Iterable[str], max_bits: int) -> list[tuple[str, str]]:
@@ -174,24 +215,39 @@ def _assign_new_groups(
 ) -> dict[str, str]:
     """Return the split of every group: new ones join groups that look alike, or follow their hash and what is lacking.
 
-    A new family with a photo that was drawn from a model's masks goes to train; so do all once test is full.
+    A new family with a photo that was drawn from a model's masks goes to train; so do all once test is full. Imported
+    photos bring the split of their new groups, and of new families (see `_imported_by_group`).
     """
     splits = dict(assigned)
+    imported = _imported_by_group(photos)
     not_blind = set(photos.loc[~is_blind(photos), "group"])
     new, blind = 0, []
     for family in families:
         old = Counter(splits[group] for group in family if group in splits)
         is_clean = not_blind.isdisjoint(family)
+        came_with = most_protective(imported[group] for group in family if group in imported)
         if old:
             split = max(sorted(old), key=old.__getitem__)
+        elif came_with:
+            split = came_with
         else:
             split = split_of_group(family[0], params) if is_clean and not full else TRAIN
             new += 1
             blind += [family] if is_clean else []
-        splits.update({group: split for group in family if group not in splits})
+        new_groups = [group for group in family if group not in splits]
+        splits.update({group: most_protective((split, imported.get(group, ""))) for group in new_groups})
     if new >= _MIN_NEW_FAMILIES and not full:
         _fill_empty_splits(splits, families, blind, params)
     _cover_labels(photos, splits, blind, params)
+    return splits
+
+
+def _imported_by_group(photos: pd.DataFrame) -> dict[str, str]:
+    """Return the most protective split that a photo of each group was imported with; no group without such a photo."""
+    splits: dict[str, str] = {}
+    for group, split in zip(photos["group"], _imported_splits(photos), strict=True):
+        if split in PROTECTION:
+            splits[group] = most_protective((split, splits.get(group, "")))
     return splits
 
 
@@ -229,10 +285,25 @@ def _cover_labels(photos: pd.DataFrame, splits: dict[str, str], blind: Sequence[
             free.remove(chosen)
 
 
-def _families(photos: pd.DataFrame, similar: Pairs) -> list[list[str]]:
-    """Return the groups that must share a split because their photos look alike, each family and the list sorted."""
-    hashes = [(group, f"hash {text}") for group, text in zip(photos["group"], photos["phash"], strict=True) if text]
-    links = [*((f"group {group}", node) for group, node in hashes), *((f"hash {a}", f"hash {b}") for a, b in similar)]
+def _families(photos: pd.DataFrame, similar: Pairs, params: SplitParams) -> list[list[str]]:
+    """Return the groups that must share a split, each family and the list sorted.
+
+    Their photos look alike, or share a group of the catalogue although they were imported with other groups. Photos
+    that were imported as excluded look like photos of several splits, and so join no groups.
+    """
+    hashes = [
+        (group, f"hash {text}")
+        for group, text, imported in zip(photos["group"], photos["phash"], _imported_splits(photos), strict=True)
+        if text and imported != EXCLUDED
+    ]
+    joining = {node for _, node in hashes}
+    links = [(f"group {group}", node) for group, node in hashes]
+    links += [(f"hash {a}", f"hash {b}") for a, b in similar if {f"hash {a}", f"hash {b}"} <= joining]
+    if _GROUP_BEFORE in photos.columns:
+        rows = zip(photos["group"], photos.to_dict("records"), strict=True)
+        links += [
+            (f"group {group}", f"catalogue {text}") for group, row in rows if (text := _catalog_group(row, params))
+        ]
     nodes = sorted({f"group {group}" for group in photos["group"]} | {node for link in links for node in link})
     number = {node: index for index, node in enumerate(nodes)}
     ends = np.array([(number[a], number[b]) for a, b in links], np.int64).reshape(-1, 2)
@@ -251,6 +322,7 @@ def _log_splits(photos: pd.DataFrame, params: SplitParams) -> None:
               f"{photos.loc[rows, 'family'].nunique()} families"
               for split in (TRAIN, VAL, TEST) if (rows := photos["split"] == split).any()}  # fmt: skip
     logger.info("split: %s", "; ".join(f"{split}: {text}" for split, text in counts.items()))
+    _log_imported(photos)
     if excluded := int((photos["split"] == EXCLUDED).sum()):
         logger.warning(
             "%d photos look like photos of another split, or would judge models by masks that a model drew; they are "
@@ -267,16 +339,43 @@ def _log_splits(photos: pd.DataFrame, params: SplitParams) -> None:
         )
 
 
+def _log_imported(photos: pd.DataFrame) -> None:
+    """Log the photos that are in another split than the one they were imported with."""
+    changed = [
+        f"{uri}: {imported} → {split}"
+        for uri, imported, split in zip(
+            photos["uri"] if "uri" in photos.columns else photos["sha256"], _imported_splits(photos), photos["split"],
+            strict=True,
+        )
+        if imported and imported != split
+    ]  # fmt: skip
+    if changed:
+        logger.warning(
+            "%d imported photos are in another split than before, because photos of their group or photos that look "
+            "alike are in a more protective split or were published in another one: %s%s",
+            len(changed), ", ".join(changed[:5]), " …" if changed[5:] else "",
+        )  # fmt: skip
+
+
 def _position(group: str, params: SplitParams) -> float:
     digest = hashlib.sha256(f"{params.salt}\n{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _group(row: Mapping[Hashable, object], params: SplitParams) -> str:
+    """Return a photo's group: the one that it was imported with, or that of the catalogue, or the photo alone."""
+    imported = str(row.get(_GROUP_BEFORE, ""))
+    return imported if _is_known(imported) else _catalog_group(row, params) or str(row["sha256"])
+
+
+def _catalog_group(row: Mapping[Hashable, object], params: SplitParams) -> str:
+    """Return the values of `split.group_by`; empty unless all are known."""
     values = [str(row.get(f"meta_{column}", "")) for column in params.group_by]
-    return (
-        " / ".join(values) if values and all(v not in ("", "–", "nan", "None") for v in values) else str(row["sha256"])
-    )
+    return " / ".join(values) if all(map(_is_known, values)) else ""
+
+
+def _is_known(value: str) -> bool:
+    return value not in ("", "–", "nan", "None")
 
 
 def main() -> None:

@@ -376,3 +376,94 @@ def families(table: pd.DataFrame) -> dict[str, set[str]]:
     """Each photo's family as the groups in it."""
     groups = table.groupby("family")["group"].agg(set)
     return {photo: groups[family] for photo, family in zip(table["sha256"], table["family"], strict=True)}
+
+
+IMPORTED = {"meta_imported_split": "", "meta_imported_group": ""}
+ALIKE = ("00000000000000ff", "000000000000000f")  # 4 bits apart
+
+
+def imported(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Photos of which some bring a split or a group of another dataset; `NaN` stands where a photo brings none."""
+    table = manifest([{"meta_collection": "", **row} for row in rows])
+    names = {"came": "meta_imported_split", "of": "meta_imported_group"}
+    return table.rename(columns=names).assign(
+        **{column: table.rename(columns=names).get(column, np.nan) for column in IMPORTED}
+    )
+
+
+class TestImportedPhotos:
+    @pytest.mark.parametrize("split", ["train", "val", "test", "excluded"])
+    def test_they_keep_their_split_and_their_group(self, split: str) -> None:
+        table = imported([{"came": split, "of": f"group {n}"} for n in range(20)] + [{}] * 20)
+        assigned = divide(table)
+        assert set(assigned["split"][:20]) == {split}
+        assert assigned["group"][:20].tolist() == [f"group {n}" for n in range(20)]
+        assert assigned["group"][20:].tolist() == assigned["sha256"][20:].tolist()
+
+    def test_splits_are_known_before_they_are_labelled(self) -> None:
+        images = [ImageRef(f"gs://a/{n}", 1, f"photo-{n}", 9, 9) for n in range(9)]
+        tasks = [PhotoTask(n, image, {"imported_split": "test"}) for n, image in enumerate(images)]
+        assert set(splits_of(tasks, None, PARAMS).values()) == {"test"}
+        published = divide(manifest([{"meta_collection": f"{n}", "sha256": f"old {n}"} for n in range(9)]))
+        assert {splits_of(tasks, published, PARAMS)[image.sha256] for image in images} == {"test"}
+
+    def test_what_a_dataset_assigned_is_assigned_again_from_an_export(self) -> None:
+        """Photos of two splits that look alike only through a photo that was excluded for that reason."""
+        far = "ffffffffffffffff"
+        middle, other = "00000000000003ff", "0000000000003fff"
+        rows = [{"phash": ALIKE[1]}, {"phash": other}, {"phash": middle}, *[{"phash": far}] * 2]
+        before = imported([
+            {**row, "came": split, "of": f"group {n}"}
+            for n, (row, split) in enumerate(zip(rows, ["test", "train", "excluded", "val", "val"], strict=True))
+        ])  # fmt: skip
+        assert divide(before)["split"].tolist() == ["test", "train", "excluded", "val", "val"]
+
+    @pytest.mark.parametrize(("first", "second", "together"), [("train", "test", "test"), ("val", "train", "val")])
+    def test_the_more_protective_split_wins_among_photos_that_look_alike(
+        self, first: str, second: str, together: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        table = imported([{"came": first, "phash": ALIKE[0]}, {"came": second, "phash": ALIKE[1]}, {"phash": ALIKE[0]}])
+        assert set(divide(table)["split"]) == {together}
+        assert "1 imported photos are in another split than before" in caplog.text
+
+    def test_an_own_photo_that_looks_like_an_imported_one_follows_it(self) -> None:
+        for number in range(20):
+            rows = [{"phash": f"{number:02x}ff00000000000f"}, {"came": "test", "phash": f"{number:02x}ff0000000000ff"}]
+            assert set(divide(imported(rows))["split"]) == {"test"}
+
+    def test_a_test_photo_is_never_trained_on_when_its_likes_are_published_for_training(self) -> None:
+        old = imported([{"phash": ALIKE[0], "came": "train", "of": "Spring"}])
+        published = divide(old)
+        table = pd.concat([old, imported([
+            {"sha256": "alike", "phash": ALIKE[1], "came": "test", "of": "other"},
+            {"sha256": "same group", "came": "test", "of": "Spring"},
+            {"sha256": "free", "came": "test", "of": "third"},
+        ])], ignore_index=True)  # fmt: skip
+        assert divide(table, published)["split"].tolist() == ["train", "excluded", "excluded", "test"]
+
+    def test_a_training_photo_joins_the_test_split_of_its_group(self) -> None:
+        old = imported([{"came": "test", "of": "Spring"}])
+        table = pd.concat([old, imported([{"sha256": "new", "came": "train", "of": "Spring"}])], ignore_index=True)
+        assert divide(table, divide(old))["split"].tolist() == ["test", "test"]
+
+    def test_what_was_published_before_it_was_imported_stays_and_holds_its_group(self) -> None:
+        old = manifest([{"meta_collection": group_in("train")}])
+        again = imported([{"meta_collection": group_in("train"), "came": "test", "of": "Spring"}])
+        table = pd.concat([again, imported([{"sha256": "new", "came": "test", "of": "Spring"}])], ignore_index=True)
+        assert divide(table, divide(old))["split"].tolist() == ["train", "excluded"]
+
+    def test_a_group_of_the_catalogue_holds_photos_of_several_imported_groups_together(self) -> None:
+        rows = [
+            {"meta_collection": group_in("train"), "came": "test", "of": "a"},
+            {"meta_collection": group_in("train")},
+        ]
+        assert set(divide(imported(rows))["split"]) == {"test"}
+
+    def test_a_full_test_split_still_takes_imported_test_photos(self) -> None:
+        old = divide(manifest([{"meta_collection": group_in("test")}])).assign(test_full=True)
+        table = pd.concat([old, imported([{"sha256": "new", "came": "test"}])], ignore_index=True)
+        assert divide(table, old)["split"].tolist() == ["test", "test"]
+
+    def test_an_unknown_split_is_none(self) -> None:
+        rows = [{"meta_collection": group_in("train"), "came": "holdout"}]
+        assert divide(imported(rows))["split"].tolist() == ["train"]
