@@ -6,6 +6,8 @@ Ingest, both services and the training read photos with it, so that a pixel coor
 import hashlib
 import io
 import struct
+from collections.abc import Callable
+from functools import cache
 
 import cv2
 import numpy as np
@@ -14,7 +16,15 @@ from PIL import ExifTags, Image
 
 from pipelines.errors import ImageError
 
-FORMATS = ("JPEG", "PNG", "WEBP")
+# What browsers show as it is; MPO is a JPEG with a preview behind it.
+BROWSER_FORMATS = ("JPEG", "MPO", "PNG", "WEBP")
+# Masters: their photos are shown as copies, see `display_copy`. HEIF (HEIC) is read by pi-heif.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
+_NAMED = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, HEIC, JPEG 2000"
+_PAGES = ("MPO", "TIFF", "HEIF")  # formats whose further images are previews or pages; the first is the photo
+_COPY_QUALITY = 95
+_END_OF_IMAGE = b"\xff\xd9"
+_FILLERS = (b"", b"\x5a\xa5\x33\xcc" * 64, b"\xa5\x5a\xcc\x33" * 64)  # each decodes to something else
 Image.MAX_IMAGE_PIXELS = None  # our own limit is checked before anything is decoded
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error)  # what Pillow raises for bytes it cannot read
 _TRANSPOSES = {  # by EXIF orientation
@@ -37,15 +47,15 @@ _SWAP_HEIGHT_AND_WIDTH = {
 def decode_image(data: bytes, *, max_megapixels: float = 100) -> NDArray[np.uint8]:
     """Decode a photo to (height, width, 3) uint8 RGB, upright.
 
-    Transparent pixels are blended with white, 16-bit grey is scaled to 8 bits, and of an animation the first frame
-    counts. Raises ImageError with reason `empty`, `not-an-image`, `too-large` or `truncated`.
+    Transparent pixels are blended with white, 16-bit grey is scaled to 8 bits, and of several frames or pages the first
+    counts. A JPEG that lacks only its end marker is read. Raises ImageError with reason `empty`, `not-an-image`,
+    `too-large`, `unsupported` or `truncated`.
     """
-    picture = _open(data, max_megapixels)
+    picture = _load(data, max_megapixels)
     try:
-        picture.load()
         return np.asarray(_to_rgb(_upright(picture)))
     except _DAMAGE as error:
-        raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
+        raise _unsupported(picture, error) from error
 
 
 def examine_image(data: bytes, *, max_megapixels: float = 100) -> tuple[int, int, str]:
@@ -54,28 +64,43 @@ def examine_image(data: bytes, *, max_megapixels: float = 100) -> tuple[int, int
     A JPEG's data are read to the end, but its pixels are decoded at down to an eighth of the size. Raises ImageError
     like `decode_image`.
     """
-    picture = _open(data, max_megapixels)
-    width, height = picture.size
+    width, height = _open(data, max_megapixels).size
+    picture = _load(data, max_megapixels, (128, 128))  # not smaller than this; it has no effect on other formats
     try:
-        picture.draft("RGB", (128, 128))  # not smaller than this; it has no effect on other formats
-        picture.load()
         upright = _upright(picture)
         if _transpose_of(picture) in _SWAP_HEIGHT_AND_WIDTH:
             width, height = height, width
         return height, width, perceptual_hash(np.asarray(_to_rgb(upright)))
     except _DAMAGE as error:
-        raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
+        raise _unsupported(picture, error) from error
+
+
+def display_copy(data: bytes, *, max_megapixels: float = 100) -> bytes:
+    """Return a photo as a JPEG that every browser shows: upright, of the same size, with full colour resolution.
+
+    It keeps the colour profile of RGB photos. Raises ImageError like `decode_image`.
+    """
+    picture = _open(data, max_megapixels)
+    profile = picture.info.get("icc_profile") if picture.mode == "RGB" else None
+    file = io.BytesIO()
+    try:
+        Image.fromarray(decode_image(data, max_megapixels=max_megapixels)).save(
+            file, "JPEG", quality=_COPY_QUALITY, subsampling=0, icc_profile=profile
+        )
+    except OSError as error:  # a JPEG's sides have at most 65,500 pixels
+        raise ImageError("too-large", f"no JPEG holds {picture.width}×{picture.height} pixels ({error})") from error
+    return file.getvalue()
 
 
 def image_kind(data: bytes) -> tuple[str, bool]:
-    """Return a photo's format (JPEG, MPO, PNG or WEBP), and whether it is an animation.
+    """Return a photo's format, one of `FORMATS` or MPO, and whether it is an animation.
 
-    MPO is a JPEG with a preview behind it, as some cameras write, and no animation. Raises ImageError like
-    `decode_image`.
+    MPO is a JPEG with a preview behind it, as some cameras write, and no animation; nor are pages of a TIFF. Raises
+    ImageError like `decode_image`.
     """
     picture = _open(data, float("inf"))
     kind = str(picture.format)
-    return kind, kind != "MPO" and bool(getattr(picture, "is_animated", False))
+    return kind, kind not in _PAGES and bool(getattr(picture, "is_animated", False))
 
 
 def stored_upright(data: bytes) -> bool:
@@ -116,10 +141,11 @@ def perceptual_hash(image: NDArray[np.uint8]) -> str:
 def _open(data: bytes, max_megapixels: float) -> Image.Image:
     if not data:
         raise ImageError("empty", "the file has no bytes; upload it again")
+    _register_heif()
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except _DAMAGE as error:
-        raise ImageError("not-an-image", f"the bytes are none of {', '.join(FORMATS)}; convert or remove it") from error
+        raise ImageError("not-an-image", f"the bytes are none of {_NAMED}; convert or remove it") from error
     megapixels = picture.width * picture.height / 1e6
     if megapixels > max_megapixels:
         raise ImageError(
@@ -130,17 +156,74 @@ def _open(data: bytes, max_megapixels: float) -> Image.Image:
     return picture
 
 
+@cache
+def _register_heif() -> None:
+    """Let Pillow read HEIC, once per process."""
+    from pi_heif import register_heif_opener
+
+    register_heif_opener()
+
+
+def _load(data: bytes, max_megapixels: float, draft: tuple[int, int] | None = None) -> Image.Image:
+    """Open and decode a photo; with `draft`, a JPEG may be decoded at a smaller size that is not below it.
+
+    Raises ImageError like `decode_image`.
+    """
+
+    def decoded(part: bytes) -> Image.Image:
+        picture = _open(part, max_megapixels)
+        if draft:
+            picture.draft("RGB", draft)
+        picture.load()
+        return picture
+
+    try:
+        return decoded(data)
+    except _DAMAGE as error:
+        if isinstance(error, ImageError):
+            raise
+        picture = _complete_without_end(data, decoded)
+        if picture is None:
+            raise ImageError("truncated", f"the file ends early or is damaged ({error}); upload it again") from error
+        return picture
+
+
+def _complete_without_end(data: bytes, decoded: Callable[[bytes], Image.Image]) -> Image.Image | None:
+    """Return the photo of a JPEG that lacks only its end marker; None when it lacks more.
+
+    Where pixels are missing, libjpeg fills them by what follows; so all of them are there when other bytes behind the
+    data change none.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    data = data.rstrip(b"\xff")  # the first half of an end marker
+    try:
+        picture, *filled = [decoded(data + filler + _END_OF_IMAGE) for filler in _FILLERS]
+    except _DAMAGE:
+        return None
+    return picture if all(np.array_equal(np.asarray(picture), np.asarray(other)) for other in filled) else None
+
+
+def _unsupported(picture: Image.Image, error: BaseException) -> ImageError:
+    return ImageError(
+        "unsupported",
+        f"its colours are stored in a way that cannot be shown ({picture.format}, {picture.mode}: {error}); save it "
+        "with 8 or 16 bits as grey, RGB or CMYK",
+    )
+
+
 def _upright(picture: Image.Image) -> Image.Image:
     """Transpose as Chromium does: by the EXIF of JPEG and the eXIf of PNG, and by nothing else.
 
-    Pillow would also read XMP, raw profiles of PNG, and the EXIF of WebP. A photo with damaged EXIF stays as it is.
+    Pillow would also read XMP, raw profiles of PNG, and the EXIF of WebP. A photo with damaged EXIF stays as it is. Of
+    AVIF, Pillow gives the orientation as EXIF; TIFF and HEIF come upright from their decoders.
     """
     transpose = _transpose_of(picture)
     return picture if transpose is None else picture.transpose(transpose)
 
 
 def _transpose_of(picture: Image.Image) -> Image.Transpose | None:
-    if picture.format not in ("JPEG", "PNG"):
+    if picture.format not in ("JPEG", "PNG", "AVIF"):
         return None
     exif = Image.Exif()
     try:
@@ -153,6 +236,8 @@ def _transpose_of(picture: Image.Image) -> Image.Transpose | None:
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         values = np.asarray(picture, dtype=np.float32)
+        if picture.mode in ("I", "F") and picture.format == "TIFF":
+            raise ValueError("32 bits per value")  # whose range nothing says
         return Image.fromarray((np.clip(values, 0, 65535) / 257).astype(np.uint8)).convert("RGB")
     if picture.mode in ("LA", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
         layered = picture.convert("RGBA")

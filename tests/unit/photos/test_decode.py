@@ -1,5 +1,6 @@
 """One canonical reading of a photo, however it was saved; and a reason code for whatever is no photo."""
 
+import base64
 import io
 import struct
 import time
@@ -19,7 +20,14 @@ from PIL.PngImagePlugin import PngInfo
 from pipelines.demo.photos import draw_photo
 from pipelines.errors import ImageError
 from pipelines.params import Params
-from pipelines.photos.decode import decode_image, examine_image, perceptual_hash, sha256_hex
+from pipelines.photos.decode import (
+    decode_image,
+    display_copy,
+    examine_image,
+    image_kind,
+    perceptual_hash,
+    sha256_hex,
+)
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 WIDTH, ORIENTATION = 0x0100, 0x0112  # tags of EXIF
@@ -158,11 +166,11 @@ class TestRefusals:
             (b"", "empty"),
             (b"<html><body>404 Not Found</body></html>", "not-an-image"),
             (b"\xff\xd8\xff", "not-an-image"),
-            (saved(plain("RGB", RED), "GIF"), "not-an-image"),
-            (saved(plain("RGB", RED), "TIFF"), "not-an-image"),
+            (saved(plain("RGB", RED), "PPM"), "not-an-image"),
+            (saved(plain("RGB", RED), "PDF"), "not-an-image"),
             (png_that_claims(0, 10), "not-an-image"),
         ],
-        ids=["zero-bytes", "html", "three-bytes", "gif", "tiff", "no-width"],
+        ids=["zero-bytes", "html", "three-bytes", "ppm", "pdf", "no-width"],
     )
     def test_what_is_no_photo_has_a_reason(self, data: bytes, reason: str) -> None:
         with pytest.raises(ImageError) as caught:
@@ -261,3 +269,93 @@ def test_examining_finds_what_ends_early(kind: str, params: Params) -> None:
         with pytest.raises(ImageError) as decoding:
             decode_image(data)
         assert caught.value.reason == decoding.value.reason
+
+
+# 24 wide and 16 high, red at the upper left, blue at the lower right, as libheif wrote it.
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAb1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAADRpbG9jAAAA"
+    "AERAAAIAAQAAAAAB4QABAAAAAAAAAN4AAgAAAAACvwABAAAAAAAAACQAAAA4aWluZgAAAAAAAgAAABVpbmZlAgAAAAABAABodmMxAAAAABVpbmZl"
+    "AgAAAQACAABFeGlmAAAAAA5waXRtAAAAAAABAAAA/GlwcnAAAADcaXBjbwAAAHVodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH/"
+    "/wNwAAADAJAAAAMAAAMAHroCQGEAAQApQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqrprm4CGgwIAAAAyAAAADAIRiAAEABkQBwXPBiQAAABNjb2xy"
+    "bmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAAChjbGFwAAAAGAAAAAEAAAAQAAAAAf///9gAAAAC////0AAAAAIAAAAQcGl4aQAAAAAD"
+    "CAgIAAAAGGlwbWEAAAAAAAAAAQABBYECAwWEAAAAGmlyZWYAAAAAAAAADmNkc2MAAgABAAEAAAEKbWRhdAAAANooAa8GMh/B85BdQKPb4h3//7mH"
+    "0PsNtnSR/7seG39tmfLjKurK7Nn3vpe8e7fgU3LuSY5YvRlXzhhIbjj/9btjJyQlhNZLIPR6X8A/DhJEyHtX/V1Ocj+X4k00/l2uAbfxRZhUdeta"
+    "96HLdSjvCJfURkVcSO/gdLADyx7IX41UOx6ATZluKUSEZGR/FsnosCwwzeu5pnCaQian/4QvXOEMmwgEAkEqCA4ZQhY3Z1KscfnJEgEKbtACJNTT"
+    "hhfQdAW6LT6yUxpT70awGIsJYWvqJKHkVXW7uzCcvwAAAAZFeGlmAABNTQAqAAAACAABARIAAwAAAAEABgAAAAAAAA=="
+)
+
+
+class TestMasters:
+    """Formats that browsers do not show, or not everywhere."""
+
+    @pytest.mark.parametrize(
+        ("kind", "options"),
+        [
+            ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"compression": "tiff_adobe_deflate"}), ("BMP", {}),
+            ("GIF", {}), ("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("JPEG2000", {}),
+        ],
+    )  # fmt: skip
+    def test_they_are_read(self, kind: str, options: dict[str, Any], noise: np.ndarray) -> None:
+        data = saved(noise // 64 * 64, kind, **options)
+        assert image_kind(data) == (kind, False)
+        assert np.abs(decode_image(data).astype(int) - noise // 64 * 64).max() <= (12 if kind == "AVIF" else 0)
+
+    def test_a_heic_is_read_as_it_is_shown(self) -> None:
+        image = decode_image(HEIC)
+        assert image_kind(HEIC) == ("HEIF", False)
+        assert image.shape == (16, 24, 3)
+        assert image[2, 2].tolist() == pytest.approx((250, 10, 10), abs=12)
+
+    @pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
+    def test_they_stand_upright(self, kind: str) -> None:
+        upright = np.kron(UPRIGHT, np.ones((8, 8, 1), np.uint8))
+        data = saved(STORED_AS[6](upright), kind, exif=exif(6), **({"quality": 100} if kind == "AVIF" else {}))
+        assert np.abs(decode_image(data).astype(int) - upright).mean() < 4
+        assert examine_image(data)[:2] == upright.shape[:2]
+
+    def test_the_first_page_of_a_tiff_counts(self) -> None:
+        data = saved(plain("RGB", RED), "TIFF", save_all=True, append_images=[plain("RGB", BLUE)])
+        assert image_kind(data) == ("TIFF", False)
+        assert decode_image(data)[0, 0].tolist() == list(RED)
+
+    @pytest.mark.parametrize("mode", ["F", "I"])
+    def test_values_whose_range_nothing_says_are_refused(self, mode: str) -> None:
+        with pytest.raises(ImageError, match="save it with 8 or 16 bits") as refused:
+            decode_image(saved(plain(mode, 1), "TIFF"))
+        assert refused.value.reason == "unsupported"
+
+    def test_a_tiff_cut_off_is_truncated(self, noise: np.ndarray) -> None:
+        data = saved(noise, "TIFF", compression="tiff_lzw")
+        with pytest.raises(ImageError):
+            decode_image(data[: len(data) // 2])
+
+    @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "I;16", "RGBA", "P", "1"])
+    def test_the_copy_shows_the_same_pixels_in_the_same_size(self, mode: str) -> None:
+        data = saved(Image.new(mode, (33, 21)), "TIFF")
+        copy = display_copy(data)
+        assert image_kind(copy) == ("JPEG", False)
+        assert np.abs(decode_image(copy).astype(int) - decode_image(data)).max() <= 2
+
+    def test_the_copy_keeps_the_colour_profile(self) -> None:
+        copy = display_copy(saved(plain("RGB", RED), "TIFF", icc_profile=b"a profile"))
+        assert Image.open(io.BytesIO(copy)).info["icc_profile"] == b"a profile"
+
+
+class TestWithoutEndMarker:
+    """Scanners and broken transfers leave the two bytes at a JPEG's end out; browsers show such photos."""
+
+    @pytest.mark.parametrize("progressive", [False, True])
+    @pytest.mark.parametrize("quality", [30, 75, 95])
+    @pytest.mark.parametrize("missing", [1, 2])
+    def test_all_pixels_are_there(self, noise: np.ndarray, quality: int, progressive: bool, missing: int) -> None:
+        data = saved(noise, "JPEG", quality=quality, progressive=progressive)
+        assert np.array_equal(decode_image(data[:-missing]), decode_image(data))
+        assert examine_image(data[:-missing]) == examine_image(data)
+
+    @pytest.mark.parametrize("progressive", [False, True])
+    @pytest.mark.parametrize("missing", [6, 10, 50, 500])
+    def test_a_photo_that_lacks_pixels_is_truncated(self, noise: np.ndarray, progressive: bool, missing: int) -> None:
+        data = saved(noise, "JPEG", quality=90, progressive=progressive)
+        for read in (decode_image, examine_image):
+            with pytest.raises(ImageError, match="upload it again"):
+                read(data[:-missing])
