@@ -1,6 +1,6 @@
 """Regions of an annotation to index masks: how the mask compiler reads Label Studio's JSON."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -55,18 +55,35 @@ def compile_regions(
     """
     mask = np.zeros((height, width), np.uint8)
     origins: dict[str, int] = {}
+    painted: set[int] = set()
     painted_pixels = 0
-    strength = {label: len(priority) - rank for rank, label in enumerate(priority)}
-    drawn = [(_label(region, region_ids, height, width), region) for region in result if not _is_prompt(region)]
-    # The sort is stable: regions of equal strength stay in drawing order.
-    for label, region in sorted(drawn, key=lambda labelled: strength.get(labelled[0], 0)):
-        pixels = _read(region, height, width, alpha_threshold)
+    for label, region, pixels in paint_order(result, region_ids, height, width, alpha_threshold, priority):
+        painted.add(region_ids[label])
         painted_pixels += int(np.count_nonzero(pixels))
         np.copyto(mask, region_ids[label], where=pixels)
         origin = str(region.get("origin") or "manual")
         origins[origin] = origins.get(origin, 0) + 1
     overlap = painted_pixels - int(np.count_nonzero(mask))  # a pixel painted three times counts twice
-    return CompiledMask(mask, frozenset(region_ids[label] for label, _ in drawn), origins, overlap)
+    return CompiledMask(mask, frozenset(painted), origins, overlap)
+
+
+def paint_order(
+    result: Sequence[RegionJson],
+    region_ids: Mapping[str, int],
+    height: int,
+    width: int,
+    alpha_threshold: int,
+    priority: Sequence[str] = (),
+) -> Iterator[tuple[str, RegionJson, NDArray[np.bool_]]]:
+    """Yield label, region and (height, width) bool pixels of each region in the order in which they are painted.
+
+    Arguments and errors are those of `compile_regions`; all labels and sizes are checked before the first region.
+    """
+    strength = {label: len(priority) - rank for rank, label in enumerate(priority)}
+    drawn = [(_label(region, region_ids, height, width), region) for region in result if not _is_prompt(region)]
+    # The sort is stable: regions of equal strength stay in drawing order.
+    for label, region in sorted(drawn, key=lambda labelled: strength.get(labelled[0], 0)):
+        yield label, region, _read(region, height, width, alpha_threshold)
 
 
 def compile_annotation(annotation: Annotation, params: Params) -> CompiledMask:
