@@ -31,18 +31,31 @@ def lineage(
 @app.command()
 def export(
     dataset: Annotated[str, typer.Argument(help="A dataset version, such as dataset-0007")],
-    form: Annotated[str, typer.Argument(help="coco, png, yolo or huggingface")],
+    form: Annotated[str, typer.Argument(help="coco, png, yolo, huggingface or voc")],
     folder: Annotated[Path, typer.Argument(help="Folder to write; it must not exist yet")],
+    split: Annotated[list[str] | None, typer.Option(help="Only photos of this split; may be repeated")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Only photos that show this label; may be repeated")] = None,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="Only photos marked as ground truth, or drawn by several people")
+    ] = False,
+    size: Annotated[int | None, typer.Option(min=1, help="Reduce photos to this longer side in pixels")] = None,
+    instances: Annotated[
+        bool, typer.Option("--instances", help="An object for each region instead of each label (coco, yolo, voc)")
+    ] = False,
 ) -> None:
-    """Write a dataset version in a format that other tools read."""
+    """Write a dataset version, or a part of it, in a format that other tools read."""
     from pipelines.dataset.published import Published
     from pipelines.exchange.export import export as run
+    from pipelines.exchange.selection import Selection
     from pipelines.params import load_params
 
     settings = get_settings()
     published = Published.of(settings)
-    count = run(published, dataset, form, folder, load_params(settings.params_path))
-    console.print(f"{count} photos of {dataset} as {form} in {folder}", highlight=False)
+    selection = Selection(tuple(split or ()), tuple(label or ()), reviewed, size, instances)
+    report = run(published, dataset, form, folder, load_params(settings.params_path), selection)
+    console.print(f"{report} of {dataset} as {form} in {folder}", highlight=False, markup=False)
+    for note in report.notes:
+        console.print(f"  {note}", highlight=False, markup=False)
 
 
 @app.command("import")

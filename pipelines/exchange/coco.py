@@ -1,4 +1,4 @@
-"""COCO: images/ and, per split, annotations as RLE and as polygons; an annotation per label and photo.
+"""COCO: images/ and, per split, annotations as RLE and as polygons; an annotation per label, or instance, and photo.
 
 Category ids are the ids of params.yaml. Polygons hold each part's holes by a cut (see `outlines`), and both files give
 the same pixels in COCO's own code. What is ignored belongs to no category, so no annotation holds it, not even a crowd:
@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from pipelines.exchange.outlines import outline
-from pipelines.exchange.photos import ExportedPhotos, components, garment_ids, write_json, write_photo
+from pipelines.exchange.photos import ExportedPhotos, components, write_json, write_photo
 from pipelines.params import IGNORE, Params
 
 
@@ -24,14 +24,12 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
     for photo_id, photo in enumerate(photos, start=1):
         write_photo(photo, folder / "images")
         height, width = photo.mask.shape
-        identity = {key: photo.row[key] for key in ("uri", "generation", "sha256")}
-        image = {"id": photo_id, "file_name": photo.name, "height": height, "width": width, **identity}
+        image = {"id": photo_id, "file_name": photo.name, "height": height, "width": width, **photo.identity}
         if (ignored := photo.mask == IGNORE).any():
             image["ignored"] = _as_json(_encode(ignored))
         images[photo.split].append(image)
-        for label_id in garment_ids(photo.mask):
+        for label_id, drawn in photo.objects():
             number += 1
-            drawn = photo.mask == label_id
             rle = _encode(drawn)
             common = {
                 "id": number, "image_id": photo_id, "category_id": label_id, "iscrowd": 0,
@@ -48,7 +46,7 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
         for form in ("rle", "polygons"):
             document = {
                 "info": {
-                    "description": f"{params.project.title}, {photos.tag}",
+                    "description": f"{params.project.title}, {photos.title}",
                     "version": photos.tag,
                     "ignored": f'Pixels labelled "{params.ignore.name}" are in no annotation; an image that has some '
                     'holds them as RLE in "ignored": leave them out of training and evaluation.',

@@ -1,8 +1,8 @@
 """Hugging Face `datasets`: Parquet per split, photo and mask inside, and a card; `load_dataset(FOLDER)` reads it."""
 
 import io
+import json
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from pipelines.exchange.photos import ExportedPhoto, ExportedPhotos
+from pipelines.exchange.photos import IDENTITY, ExportedPhoto, ExportedPhotos
 from pipelines.params import IGNORE, Params
 
-_TOGETHER = 50  # photos in memory, and in a row group
-_TEXTS = ("uri", "sha256", "updated_at", "prediction_version", "group")
+_TOGETHER = 50  # photos in memory, and in a row group, …
+_MAX_BYTES = 200_000_000  # … and no more once they have so many bytes: a column's limit is 2 GB
+_TEXTS = ("updated_at", "prediction_version")
 _LISTS = ("annotations", "annotators")
 
 
@@ -26,21 +27,42 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
     text = datasets.Value("string")
     features = datasets.Features({
         "image": datasets.Image(), "mask": datasets.Image(), "labels": datasets.List(text),
-        "generation": datasets.Value("int64"), **dict.fromkeys(_TEXTS, text),
+        **dict.fromkeys(IDENTITY, text), "generation": datasets.Value("int64"), **dict.fromkeys(_TEXTS, text),
         **{name: datasets.List(text) for name in _LISTS},
     })  # fmt: skip
+    schema = _readable_by_older(features.arrow_schema)
     (folder / "data").mkdir()
     for split in photos.splits:
         path = folder / "data" / f"{split}-00000-of-00001.parquet"
-        with pq.ParquetWriter(path, features.arrow_schema) as file:
+        with pq.ParquetWriter(path, schema) as file:
             for part in _parts(photos.of(split)):
                 rows = [features.encode_example(_row(photo, params)) for photo in part]
-                file.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema))
+                file.write_table(pa.Table.from_pylist(rows, schema=schema))
     (folder / "README.md").write_text(_card(photos, params), encoding="utf-8")
 
 
+def _readable_by_older(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with lists named as all releases of `datasets` know them; `List` came with its fourth."""
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: "Sequence" if (key, kind) == ("_type", "List") else renamed(kind) for key, kind in value.items()
+            }
+        return value
+
+    features = renamed(json.loads(schema.metadata[b"huggingface"]))
+    return schema.with_metadata({"huggingface": json.dumps(features, sort_keys=True)})
+
+
 def _parts(photos: Iterator[ExportedPhoto]) -> Iterator[list[ExportedPhoto]]:
-    while part := list(islice(photos, _TOGETHER)):
+    part: list[ExportedPhoto] = []
+    for photo in photos:
+        part.append(photo)
+        if len(part) == _TOGETHER or sum(len(held.data) for held in part) > _MAX_BYTES:
+            yield part
+            part = []
+    if part:
         yield part
 
 
@@ -50,9 +72,9 @@ def _row(photo: ExportedPhoto, params: Params) -> dict[str, Any]:
     kept = {name: str(photo.row[name]) for name in _TEXTS} | {name: list(photo.row[name]) for name in _LISTS}
     return {
         "image": {"path": photo.name, "bytes": photo.data},
-        "mask": {"path": f"{Path(photo.name).stem}.png", "bytes": mask.getvalue()},
+        "mask": {"path": f"{photo.stem}.png", "bytes": mask.getvalue()},
         "labels": [params.label_names.get(label_id, str(label_id)) for label_id in _sorted(photo.row["class_ids"])],
-        "generation": int(photo.row["generation"]),
+        **photo.identity,
         **kept,
     }
 
@@ -67,7 +89,7 @@ def _card(photos: ExportedPhotos, params: Params) -> str:
     labels = "".join(f"| {label.id} | {label.name} |\n" for label in params.labels)
     labels += f"| {IGNORE} | {params.ignore.name} (ignored) |\n"
     return (
-        f"---\n{head}---\n# {params.project.title}: {photos.tag}\n\n{len(photos)} photos. The pixels of `mask` are "
-        f'label ids; 0 is background, and {IGNORE} ("{params.ignore.name}") marks what nobody can name: leave it out '
-        f"of training and evaluation.\n\n| id | label |\n|---|---|\n{labels}"
+        f"---\n{head}---\n# {params.project.title}: {photos.title}\n\n{photos.written} photos. The pixels of `mask` "
+        f'are label ids; 0 is background, and {IGNORE} ("{params.ignore.name}") marks what nobody can name: leave it '
+        f"out of training and evaluation.\n\n| id | label |\n|---|---|\n{labels}"
     )

@@ -3,14 +3,11 @@
 Ignored pixels stay 255, and labels.csv names them. `maskloop import` and `maskloop demo` read this format again.
 """
 
-import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageColor
 
-from pipelines.exchange.photos import ExportedPhotos, write_photo
+from pipelines.exchange.photos import ExportedPhotos, write_csv, write_photo, write_photos_table
 from pipelines.params import IGNORE, Params
 
 
@@ -22,19 +19,12 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
     for value, _, color in named:
         palette[3 * value : 3 * value + 3] = bytes(ImageColor.getrgb(color)[:3])
     (folder / "masks").mkdir()
-    rows = []
+    identities = {}
     for photo in photos:
         write_photo(photo, folder / "images")
         mask = Image.fromarray(photo.mask)
         mask.putpalette(bytes(palette))
-        mask.save(folder / "masks" / f"{Path(photo.name).stem}.png")
-        identity = [photo.row[name] for name in ("uri", "generation", "sha256")]
-        rows.append([photo.name, photo.split, photo.row["group"], *identity])
-    _write_table(folder / "labels.csv", ["index", "label", "color"], [(0, "", "#000000"), *named])
-    _write_table(folder / "photos.csv", ["file", "split", "group", "uri", "generation", "sha256"], rows)
-
-
-def _write_table(path: Path, header: list[str], rows: Sequence[Sequence[object]]) -> None:
-    file = io.StringIO()
-    csv.writer(file).writerows([header, *rows])
-    path.write_text(file.getvalue(), encoding="utf-8")
+        mask.save(folder / "masks" / f"{photo.stem}.png")
+        identities[photo.name] = photo.identity
+    write_csv(folder / "labels.csv", ["index", "label", "color"], [(0, "", "#000000"), *named])
+    write_photos_table(folder, identities)

@@ -79,7 +79,7 @@ def test_labelled_photos_become_annotations_once_and_a_dataset(make_archive, tmp
     assert {ids["coat"], ids["bag-belt"]} == set(manifest["class_ids"][0])
 
     published = Published(workspace)
-    assert export(published, version.tag, "png", tmp_path / "out", params) == 3
+    assert export(published, version.tag, "png", tmp_path / "out", params).written == 3
     again = masked_photos(tmp_path / "out/images", tmp_path / "out/masks", tmp_path / "out/labels.csv", params)
     for name in again.take(0, 9):
         np.testing.assert_array_equal(again.truth(name), source.truth(name))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +22,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.files import IMAGES, MANIFEST, MASKS
+from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST, MASKS
 from pipelines.dataset.records import encode_mask
 from pipelines.dataset.shards import shard_of
 from pipelines.errors import DataError, DatasetError
@@ -87,7 +88,8 @@ class ThreePhotos:
 
     @contextmanager
     def checked_out(self, tag: str, *targets: Path) -> Iterator[Dataset]:
-        assert (tag, set(targets)) == ("dataset-0001", {IMAGES, MASKS, MANIFEST})
+        assert tag == "dataset-0001"
+        assert set(targets) - {ANNOTATIONS} == {IMAGES, MASKS, MANIFEST}
         with tempfile.TemporaryDirectory() as folder:
             dataset = Dataset(Path(folder))
             dataset.write_table(MANIFEST, pd.DataFrame(self.rows))
@@ -127,7 +129,8 @@ class OlderLayout(ThreePhotos):
 
 
 def exported(form: str, folder: Path, params: Params, published: type[ThreePhotos] = ThreePhotos) -> Path:
-    assert export(published(), "dataset-0001", form, folder / form, params) == 3  # type: ignore[arg-type]  # answers as Published does
+    report = export(published(), "dataset-0001", form, folder / form, params)  # type: ignore[arg-type]  # answers as Published does
+    assert (report.written, report.total) == (3, 3)
     return folder / form
 
 
@@ -152,17 +155,25 @@ def test_coco_gives_every_pixel_back_as_rle_and_as_polygons(two_labels: Params, 
     assert count == 12
 
 
+def filled(labels: Path) -> np.ndarray:
+    """Fill a label file as ultralytics' `polygon2mask` does, into a (36, 30) index mask."""
+    mask = np.zeros((36, 30), np.uint8)
+    for line in labels.read_text(encoding="utf-8").splitlines():
+        number, *shares = line.split()
+        corners = np.array(shares, np.float32).reshape(-1, 2) * np.float32([30, 36])
+        cv2.fillPoly(mask, [corners.astype(np.int32)], (COAT, DRESS)[int(number)])
+    return mask
+
+
 def test_yolo_gives_every_pixel_back(two_labels: Params, tmp_path: Path) -> None:
     folder = exported("yolo", tmp_path, two_labels)
     document = yaml.safe_load((folder / "dataset.yaml").read_text(encoding="utf-8"))
-    assert document == {"path": ".", "test": "images/test", "train": "images/train", "names": {0: "coat", 1: "dress"}}
+    assert document == {
+        "train": "images/train", "val": "images/test", "test": "images/test", "names": {0: "coat", 1: "dress"},
+    }  # fmt: skip
     labels = {path.stem: path for path in folder.rglob("*.txt")}
     assert {path.stem for path in (folder / "images").rglob("*.*")} == set(labels)
-    mask = np.zeros((36, 30), np.uint8)
-    for line in labels["turned"].read_text(encoding="utf-8").splitlines():
-        number, *shares = line.split()
-        mask[fill(np.array(shares, float).reshape(-1, 2) * (30, 36), 36, 30)] = (COAT, DRESS)[int(number)]
-    np.testing.assert_array_equal(mask, drawn(2))
+    np.testing.assert_array_equal(filled(labels["turned"]), drawn(2))
 
 
 def test_png_can_be_read_as_masked_photos_again(two_labels: Params, tmp_path: Path) -> None:
@@ -224,10 +235,7 @@ class TestIgnored:
 
     def test_yolo_leaves_it_out(self, two_labels: Params, tmp_path: Path) -> None:
         folder = exported("yolo", tmp_path, two_labels, OneUnclear)
-        mask = np.zeros((36, 30), np.uint8)
-        for line in (folder / "labels" / "train" / "turned.txt").read_text(encoding="utf-8").splitlines():
-            number, *shares = line.split()
-            mask[fill(np.array(shares, float).reshape(-1, 2) * (30, 36), 36, 30)] = (COAT, DRESS)[int(number)]
+        mask = filled(folder / "labels" / "train" / "turned.txt")
         np.testing.assert_array_equal(mask, np.where(unclear_in_part() == IGNORE, 0, unclear_in_part()))
 
     def test_hugging_face_keeps_and_names_it(
@@ -309,7 +317,7 @@ def test_a_version_of_the_older_layout_gives_the_same_files(two_labels: Params, 
     ("tag", "form", "words"),
     [
         ("dataset-0009", "png", "no dataset version 'dataset-0009'; the newest: dataset-0001"),
-        ("dataset-0001", "voc", "no format 'voc'; give one of coco, png, yolo, huggingface"),
+        ("dataset-0001", "pascal", "no format 'pascal'; give one of coco, png, yolo, huggingface, voc"),
         ("dataset-0001", "png", "exists; give a folder that does not"),
     ],
 )
@@ -323,7 +331,7 @@ def test_the_same_version_gives_the_same_bytes(two_labels: Params, tmp_path: Pat
     def bytes_of(folder: Path) -> dict[str, bytes]:
         return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
-    for form in ("coco", "png", "yolo"):
+    for form in FORMATS:
         assert bytes_of(exported(form, tmp_path / "1", two_labels)) == bytes_of(
             exported(form, tmp_path / "2", two_labels)
         )
