@@ -6,23 +6,7 @@ import pytest
 
 from pipelines.errors import CatalogError
 from pipelines.ingest.catalog import read_catalog
-from pipelines.params import Severity
-from pipelines.records import CATALOG_COLUMNS
-
-HEADER = ",".join(CATALOG_COLUMNS)
-ROW = "look-1,1999,Autumn,AW,coat,photo,Look 1,black,outerwear,coat"
-
-
-def catalog(*rows: str, header: str = HEADER, end: str = "\n") -> bytes:
-    return (end.join([header, *rows]) + end).encode()
-
-
-SEVERITY: dict[str, Severity] = {"rows": "critical", "ids": "warning", "years": "warning"}
-
-
-def read(data: bytes, severity: dict[str, Severity] = SEVERITY) -> dict[str, dict[str, str]]:
-    catalog, _ = read_catalog(data, "gs://archive/catalogue.csv", severity)
-    return {key: dict(metadata) for key, metadata in catalog.rows.items()}
+from tests.unit.ingest.catalogues import HEADER, ROW, SEVERITY, catalog, load, metadata_of, read
 
 
 def test_each_photo_gets_its_metadata_without_its_id() -> None:
@@ -40,9 +24,9 @@ def test_each_photo_gets_its_metadata_without_its_id() -> None:
 
 
 def test_rows_of_one_photo_are_folded_in_order_each_value_once() -> None:
-    metadata_of = read(catalog(ROW, ROW.replace("coat", "dress"), ROW.replace("outerwear", "")))
-    assert metadata_of["look-1"]["subject"] == "coat · dress"
-    assert metadata_of["look-1"]["typology"] == "outerwear"
+    by_id = read(catalog(ROW, ROW.replace("coat", "dress"), ROW.replace("outerwear", "")))
+    assert by_id["look-1"]["subject"] == "coat · dress"
+    assert by_id["look-1"]["typology"] == "outerwear"
 
 
 def test_empty_cells_are_left_out() -> None:
@@ -50,9 +34,9 @@ def test_empty_cells_are_left_out() -> None:
 
 
 def test_texts_that_look_like_numbers_or_nothing_stay_texts() -> None:
-    metadata_of = read(catalog("007,2001,NA,null,nan,1e5,None,,,"))
-    assert metadata_of["007"]["collection"] == "NA"
-    assert (metadata_of["007"]["season"], metadata_of["007"]["media_type"]) == ("null", "1e5")
+    by_id = read(catalog("007,2001,NA,null,nan,1e5,None,,,"))
+    assert by_id["007"]["collection"] == "NA"
+    assert (by_id["007"]["season"], by_id["007"]["media_type"]) == ("null", "1e5")
 
 
 @pytest.mark.parametrize(
@@ -71,8 +55,8 @@ def test_what_spreadsheets_do_changes_nothing(data: bytes) -> None:
 
 
 def test_quoted_cells_may_hold_commas_quotes_and_new_lines() -> None:
-    metadata_of = read(catalog(ROW.replace("Look 1", '"Look ""1"",\nback"')))
-    assert metadata_of["look-1"]["name"] == 'Look "1",\nback'
+    by_id = read(catalog(ROW.replace("Look 1", '"Look ""1"",\nback"')))
+    assert by_id["look-1"]["name"] == 'Look "1",\nback'
 
 
 def test_columns_may_stand_in_any_order() -> None:
@@ -87,15 +71,13 @@ def test_columns_may_stand_in_any_order() -> None:
         (b"\n\n", "no CSV table with a header row"),
         (catalog(), "there are no rows"),
         (catalog(ROW, header=HEADER.replace("season", "saison")), "lacks the column season; it has id_file, year,"),
-        (catalog(ROW.replace(",", ";"), header=HEADER.replace(",", ";")), "lacks the columns id_file, year"),
+        (catalog(ROW, header="ref;title"), "lacks the columns id_file, year"),
         (bytes(range(128, 256)) * 4 + b"\0\1\2", "is no text in a known encoding"),
-        (catalog(ROW, ROW + ",one,more"), "no CSV table"),
         (catalog(ROW + ",lost", ROW + ",lost"), "no CSV table"),
-        (catalog(ROW.replace("Look 1", '"Look 1')), "no CSV table"),
     ],
     ids=[
-        "zero-bytes", "blank", "header-only", "column-missing", "semicolons", "no-text",
-        "one-long-row", "all-rows-long", "open-quote",
+        "zero-bytes", "blank", "header-only", "column-missing", "all-columns-missing", "no-text",
+        "all-rows-long",
     ],
 )  # fmt: skip
 def test_a_broken_catalogue_is_named_with_what_is_wrong(data: bytes, said: str) -> None:
@@ -108,7 +90,7 @@ def test_a_broken_catalogue_is_named_with_what_is_wrong(data: bytes, said: str) 
 def test_an_invalid_year_is_reported_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "pipelines.ingest.catalog"):
         assert read(catalog(ROW.replace("1999", "99?")))["look-1"]["year"] == "99?"
-    assert "gs://archive/catalogue.csv: year is no four-digit year (for example 99?)" in caplog.text
+    assert "gs://archive/catalogue.csv: year is no four-digit year (for example 99? in line 2)" in caplog.text
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "cp1252", "mac_roman", "utf-8-sig"])
@@ -116,20 +98,19 @@ def test_other_encodings_are_understood_and_remarked(encoding: str) -> None:
     rows = [ROW.replace("Autumn", "Été à la façade").replace("look-1", f"look-{n}") for n in range(30)]
     data = catalog(*rows).decode().encode(encoding)
 
-    table, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
-    metadata_of = table.rows
+    table, remarks = load(data)
 
-    assert len(metadata_of) == 30
-    assert {metadata["collection"] for metadata in metadata_of.values()} == {"Été à la façade"}
+    assert len(table.rows) == 30
+    assert {metadata["collection"] for metadata in metadata_of(table).values()} == {"Été à la façade"}
     assert bool(remarks) == (encoding != "utf-8-sig")
     assert all("the file is taken for" in remark for remark in remarks)
 
 
 def test_rows_without_an_id_are_left_out_and_named_by_line() -> None:
     data = catalog(ROW, "  ,2001,,,,,,,,")
-    table, remarks = read_catalog(data, "catalogue.csv", SEVERITY)
-    assert list(table.rows) == ["look-1"]
-    assert remarks == ["id_file is empty in 1 rows, such as line 3"]
+    table, remarks = load(data)
+    assert list(metadata_of(table)) == ["look-1"]
+    assert remarks == ["id_file is empty in 1 row: line 3"]
     assert read_catalog(data, "catalogue.csv", {**SEVERITY, "ids": "off"})[1] == []
-    with pytest.raises(CatalogError, match=r"in 1 rows, such as line 3\. Correct these rows"):
-        read(data, {**SEVERITY, "ids": "critical"})
+    with pytest.raises(CatalogError, match=r"in 1 row: line 3\. Correct these rows"):
+        read_catalog(data, "catalogue.csv", {**SEVERITY, "ids": "critical"})
