@@ -22,7 +22,7 @@ from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS
 from pipelines.dataset.mirror import SyncState, load_state, reconcile, state_to_continue
 from pipelines.dataset.published import Published
 from pipelines.dataset.records import annotation_json
-from pipelines.dataset.remote import push_and_audit
+from pipelines.dataset.remote import push_and_audit, restore_workspace
 from pipelines.dataset.split import is_blind, is_marked_full
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
@@ -82,6 +82,8 @@ def read_annotations(
             _state_path(settings).unlink(missing_ok=True)  # the annotations in the workspace may be of an older dataset
             workspace.checkout_branch()
         workspace.merge_source()
+        if restore_workspace(workspace, bucket):
+            _state_path(settings).unlink(missing_ok=True)  # what has no good copy is read again
         state = _read(bucket, labels, workspace)
         if state is None:
             if workspace.dataset_tags():
@@ -267,7 +269,8 @@ def _tag(workspace: Workspace, dataset: Dataset, text: str, annotations: int) ->
 
 
 def _commit(workspace: Workspace, message: str) -> None:
-    workspace.git("add", "data", "dvc.lock")
+    workspace.record_remote()
+    workspace.git("add", "data", "dvc.lock", ".dvc/config")
     if workspace.git("diff", "--cached", "--name-only"):
         workspace.git("commit", "--quiet", "-m", message)
 

@@ -10,17 +10,19 @@ import pandas as pd
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST, MASKS
-from pipelines.dataset.remote import files_at
+from pipelines.dataset.objects import Objects
+from pipelines.dataset.remote import tracked_files
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 from pipelines.settings import Settings
 
 
 class Published:
-    """The published versions of a workspace. Files that the local DVC cache lacks are pulled from the remote."""
+    """The published versions of a workspace. What the local DVC cache lacks or holds damaged comes from the remote."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
+        self._objects = Objects(workspace.settings)
 
     @classmethod
     def of(cls, settings: Settings) -> "Published":
@@ -53,23 +55,13 @@ class Published:
         return pd.read_parquet(io.BytesIO(self.manifest_file(tag)))
 
     def manifest_file(self, tag: str) -> bytes:
-        """Return the bytes of a version's manifest."""
-        cached = self._in_cache(tag)
-        if not cached.exists():
-            with self.checked_out(tag, MANIFEST) as dataset:
-                return dataset.path(MANIFEST).read_bytes()
-        return cached.read_bytes()
-
-    def _in_cache(self, tag: str) -> Path:
-        """Return the path of a version's manifest in DVC's cache, where it may be missing."""
+        """Return the bytes of a version's manifest, after they were compared with the MD5 that the version records."""
         if tag not in self.tags():
             raise DatasetError(f"there is no dataset {tag}; `maskloop status` names the newest")
-        files = files_at(self._workspace, tag)
-        try:
-            md5 = files.info(str(MANIFEST))["md5"]
-        except (FileNotFoundError, KeyError) as error:
-            raise DatasetError(f"{tag} has no {MANIFEST}; it was not published by this project's stages") from error
-        return Path(files.repo.cache.local.oid_to_path(md5))
+        files = tracked_files(self._workspace, self._objects, tag, MANIFEST)
+        if str(MANIFEST) not in files:
+            raise DatasetError(f"{tag} has no {MANIFEST}; it was not published by this project's stages")
+        return self._objects.read(files[str(MANIFEST)], f"{MANIFEST} of {tag}")
 
     @contextmanager
     def checked_out(self, tag: str, *targets: Path) -> Iterator[Dataset]:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.dataset.commands import GIT_IDENTITY, run, run_stages
+from pipelines.dataset.objects import Objects
 from pipelines.errors import ConfigurationError, DatasetError
 from pipelines.fs import held
 from pipelines.gcs.credentials import environment_for_google
@@ -21,6 +22,7 @@ from pipelines.settings import PROJECT_ROOT, Settings
 
 logger = logging.getLogger(__name__)
 BRANCH = "datasets"
+_REMOTE = "bucket"  # its name in DVC's configuration
 _LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which run here only under the lock
 
 
@@ -66,18 +68,21 @@ class Workspace:
             logger.warning("changes in %s were stashed; `git stash pop` there brings them back", self.path)
 
     def check_out(self, tag: str, source: Path, *targets: Path) -> None:
-        """Check out a dataset's tag of another clone, with these of its files; what the cache lacks is pulled.
+        """Check out a dataset's tag of another clone, with these of its files; what the cache lacks is downloaded.
 
-        What a person changed here is overwritten.
+        What a person changed here is overwritten. Every file is compared with its name first: damaged ones are replaced
+        by good copies. Raise DatasetError when a file has none.
         """
         self.git("fetch", "--quiet", "--tags", "--force", str(source))
         self.git("checkout", "--quiet", "--force", "--detach", tag)
-        names = [str(path) for path in targets]
-        try:
-            self.dvc("checkout", "--force", *names)
-        except DatasetError:
-            logger.info("the local cache lacks files of %s; pulling them", tag)
-            self.dvc("pull", "--force", *names)
+        objects = Objects(self.settings)
+        files = objects.tracked(self.path, self.site_cache, None, *targets)
+        objects.require(files, tag)
+        for path, md5 in files.items():  # DVC would take its word for files that it linked or copied before
+            file = self.path / path
+            if file.is_file() and not file.samefile(objects.path(md5)) and not objects.is_object(file, md5):
+                file.unlink()
+        self.dvc("checkout", "--force", *map(str, targets))
 
     def merge_source(self, source: Path = PROJECT_ROOT) -> bool:
         """Merge the source's latest commit, so that params.yaml and code here are the committed ones.
@@ -182,6 +187,29 @@ class Workspace:
                     path.unlink(missing_ok=True)
             self.git("reset", "--quiet")
             self._stash()  # files of a merge that was cut short
+
+    def recorded_remote(self) -> dict[str, str]:
+        """Return the remote that .dvc/config names, with the keys `url` and `endpointurl`; empty when it names none."""
+        from dvc.config import Config
+
+        text = self.show("HEAD", ".dvc/config")  # as committed: the file may be cut short by a kill
+        with tempfile.TemporaryDirectory(prefix="maskloop-dvc-") as folder:
+            (Path(folder) / "config").write_text(text + "\n", encoding="utf-8")
+            remotes = Config(folder, validate=False).read("repo").get("remote", {})
+        return {str(key): str(value) for key, value in remotes.get(_REMOTE, {}).items()}
+
+    def record_remote(self) -> None:
+        """Write the remote's address to .dvc/config, which git tracks, so that a clone needs nothing else.
+
+        It holds no secret: DVC takes Google's credentials from the environment of whoever reads.
+        """
+        url, endpoint = f"gs://{self.settings.dvc_bucket}/dvc", self.settings.storage_endpoint
+        if self.recorded_remote() == {"url": url, **({"endpointurl": endpoint} if endpoint else {})}:
+            return
+        self.git("checkout", "--quiet", "HEAD", "--", ".dvc/config")
+        self.dvc("remote", "add", "--project", "--force", "--default", _REMOTE, url)
+        if endpoint:
+            self.dvc("remote", "modify", "--project", _REMOTE, "endpointurl", endpoint)
 
     def _write_dvc_config(self) -> None:
         url = f"gs://{self.settings.dvc_bucket}/dvc"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from google.cloud.storage import Client
 
+from pipelines.dataset import objects as objects_module
 from pipelines.dataset import remote
 from pipelines.dataset.files import ANNOTATIONS, IMAGES
 from pipelines.dataset.remote import missing_objects, needed_objects, push_and_audit
@@ -18,7 +19,6 @@ from pipelines.records import ObjectRef
 def workspace_with_files(workspace: Workspace, bucket_client: Client, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """Two tracked folders with two files each, and an empty dataset bucket."""
     monkeypatch.setattr(remote, "TRACKED", (ANNOTATIONS, IMAGES))
-    monkeypatch.setattr(remote, "_FOLDERS", (ANNOTATIONS, IMAGES))
     gcs.ensure_bucket(bucket_client, workspace.settings.dvc_bucket)
     for folder in (ANNOTATIONS, IMAGES):
         (workspace.path / folder).mkdir(parents=True)
@@ -60,6 +60,8 @@ def test_a_pushed_version_is_complete_and_a_damaged_one_is_repaired(
 def test_what_cannot_be_repaired_is_named(workspace_with_files: Workspace, bucket_client: Client) -> None:
     workspace = workspace_with_files
     lost = next(path for path in cache(workspace).rglob("*") if path.is_file() and path.suffix != ".dir")
+    [copy] = [path for path in (workspace.path / "data").rglob("[ab]") if path.samefile(lost)]
+    copy.unlink()
     lost.unlink()
     with pytest.raises(DatasetError, match=f"{lost.parent.name}{lost.name}|{lost.parent.name}/{lost.name}"):
         push_and_audit(workspace, bucket_client)
@@ -95,6 +97,6 @@ def test_many_objects_are_looked_up_in_a_listing(
     push_and_audit(workspace, bucket_client)
     gcs.delete(bucket_client, a_file(workspace, bucket_client))
     one_by_one = missing(workspace, bucket_client)
-    monkeypatch.setattr(remote, "_REQUESTS", 0)
+    monkeypatch.setattr(objects_module, "_LISTED_FROM", 0)
     assert missing(workspace, bucket_client) == one_by_one
     assert len(one_by_one) == 1

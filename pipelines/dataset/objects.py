@@ -1,0 +1,351 @@
+"""The objects of dataset versions: files that DVC names by the MD5 of their bytes, in its cache and on its remote.
+
+DVC compares neither a file of its cache nor an object of its remote with its name. Whatever is read, checked out or
+uploaded is therefore compared here first. An object that is damaged in one place is replaced by a good copy from
+another one: the workspace, the cache, the remote, or for a photo the bucket it came from. Nothing is deleted: a damaged
+file of the cache is moved to `damaged` beside it, and an object of the remote is only overwritten by good bytes.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from google.cloud.storage import Client
+
+from pipelines.errors import CredentialsError, DatasetError, StorageError
+from pipelines.fs import atomic_path, write_atomically
+from pipelines.gcs.client import connect, list_objects, read, set_pool_size, stat, write
+from pipelines.records import ObjectRef
+from pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from dvc.api import DVCFileSystem
+
+logger = logging.getLogger(__name__)
+PREFIX = "dvc/files/md5/"
+REQUESTS = 16  # at once
+_LISTED_FROM = 1600  # objects; a thousand are listed with one request
+_FOLDER_LIST = ".dir"  # ends the name of an object that lists the files of a folder
+_FAILURES = 16  # of the remote without a single success, after which it is not asked any more
+
+Source = Callable[[str], bytes | None]  # returns the bytes of an object, or None when it has none
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Objects:
+    """The objects of the settings' cache and remote; `client` is only made when the remote is needed."""
+
+    def __init__(self, settings: Settings, client: Client | None = None) -> None:
+        self._settings, self._client = settings, client
+        self.cache = settings.var / "dvc-cache"
+        self.damaged_folder = self.cache / "damaged"
+        self._verified_path = settings.var / "dvc-verified.json"
+
+    @property
+    def client(self) -> Client:
+        """Return the client of the remote's bucket."""
+        if self._client is None:
+            self._client = connect(self._settings)
+        set_pool_size(self._client, REQUESTS)
+        return self._client
+
+    def path(self, md5: str) -> Path:
+        """Return the file of an object in the cache, where it may be missing."""
+        return self.cache / "files" / "md5" / md5[:2] / md5[2:]
+
+    def tracked(
+        self, folder: Path, site_cache: Path, tag: str | None = None, *targets: Path,
+        problems: dict[str, str] | None = None,
+    ) -> dict[str, str]:  # fmt: skip
+        """Return the MD5 name of every file below data/ that DVC keeps, in a workspace as it is now or at a tag.
+
+        The keys are paths relative to the workspace. A folder has an entry of its own, whose name ends with `.dir`.
+        With `targets`, only these files and folders are looked for. Raise DatasetError when the list of a folder has no
+        good copy; with `problems`, the reason is added there by the folder's path and its files are left out.
+        """
+        wanted = {target.as_posix() for target in targets}
+        files = {path: md5 for path, md5 in _outputs(folder, site_cache, tag) if not wanted or path in wanted}
+        for path, md5 in list(files.items()):
+            if not md5.endswith(_FOLDER_LIST):
+                continue
+            try:
+                entries = json.loads(self.read(md5, f"the list of {path}"))
+            except DatasetError as error:
+                if problems is None:
+                    raise
+                problems[path] = str(error)
+                continue
+            files |= {f"{path}/{entry['relpath']}": str(entry["md5"]) for entry in entries}
+        return files
+
+    def read(self, md5: str, what: str) -> bytes:
+        """Return an object's bytes, from the cache or else from the remote; a damaged file of the cache is replaced.
+
+        Raise DatasetError, which names `what`, when there is no good copy.
+        """
+        if (data := self._in_cache(md5)) is None:
+            if reasons := self.restore([md5]):
+                raise DatasetError(f"{what}: {reasons[md5]}; `maskloop verify --all` looks for good copies")
+            data = self.path(md5).read_bytes()
+        return data
+
+    def require(self, files: Mapping[str, str], version: str) -> None:
+        """Bring good bytes of a version's files, given by their paths, to the cache.
+
+        Raise DatasetError, which names them, when some have no good copy.
+        """
+        damaged, missing = self.unusable(files.values())
+        if reasons := self.restore(damaged | missing):
+            first = sorted(reasons)[0]
+            raise DatasetError(
+                f"{len(reasons)} files of {version} have no good copy, such as {by_md5(files)[first][0]}: "
+                f"{reasons[first]}; `maskloop verify {version}` looks for good copies elsewhere and names all of them"
+            )
+
+    def unusable(self, md5s: Iterable[str], *, unless_verified: bool = False) -> tuple[set[str], set[str]]:
+        """Return which objects are damaged in the cache, and which it lacks.
+
+        Every file is read and hashed; with `unless_verified`, files are not whose inode, time of change and size are
+        still those with which they were last hashed.
+        """
+        verified = self._verified() if unless_verified else {}
+        ordered = sorted(set(md5s))
+
+        def examine(md5: str) -> tuple[str, list[int] | None]:
+            state = _state(self.path(md5))
+            if state is None:
+                return "missing", None
+            if verified.get(md5) == state or self.is_object(self.path(md5), md5):
+                return "good", state
+            return "damaged", None
+
+        answers = list(zip(ordered, in_threads(examine, ordered), strict=True))
+        if unless_verified:
+            states = {md5: state for md5, (_, state) in answers if state}
+            if states != verified:
+                write_atomically(self._verified_path, json.dumps(states).encode())
+        damaged = {md5 for md5, (answer, _) in answers if answer == "damaged"}
+        return damaged, {md5 for md5, (answer, _) in answers if answer == "missing"}
+
+    def restore(self, md5s: Collection[str], *sources: Source) -> dict[str, str]:
+        """Write good bytes of objects to the cache: from `sources`, or else from the remote.
+
+        Return the reason for each object that has no good copy; its file in the cache stays as it is.
+        """
+        failures = _Failures()
+
+        def bring(md5: str) -> str:
+            for source in (*sources, self.read_remote):
+                try:
+                    data = source(md5)
+                except (StorageError, CredentialsError) as error:
+                    failures.add(error)
+                    return str(error)
+                if data is not None and self.is_named(data, md5):
+                    failures.succeeded = True
+                    self._replace(md5, data)
+                    return ""
+            return f"neither {self.path(md5)} nor {self.remote_uri(md5)} holds bytes with this MD5"
+
+        ordered = sorted(md5s)
+        return {md5: reason for md5, reason in zip(ordered, in_threads(bring, ordered), strict=True) if reason}
+
+    def read_remote(self, md5: str) -> bytes | None:
+        """Return an object's bytes from the remote, or None when it is missing or damaged there."""
+        ref = stat(self.client, self._settings.dvc_bucket, _name(md5))
+        if ref is None or (ref.md5 and ref.md5 != listed_md5(md5)):
+            return None
+        data = read(self.client, ref)
+        return data if self.is_named(data, md5) else None
+
+    def missing_on_remote(self, md5s: Collection[str]) -> set[str]:
+        """Return the objects that the remote lacks or holds with other content, by the MD5 that it lists."""
+        name = self._settings.dvc_bucket
+        if len(md5s) > _LISTED_FROM:
+            listed = {ref.name: ref for ref in list_objects(self.client, name, PREFIX)}
+            return {md5 for md5 in md5s if not self._holds(listed.get(_name(md5)), md5)}
+
+        def is_missing(md5: str) -> bool:
+            return not self._holds(stat(self.client, name, _name(md5)), md5)
+
+        ordered = sorted(md5s)
+        return {md5 for md5, missing in zip(ordered, in_threads(is_missing, ordered), strict=True) if missing}
+
+    def _holds(self, ref: ObjectRef | None, md5: str) -> bool:
+        if ref is not None and not ref.md5:  # composed of parts: buckets list no MD5 of such objects
+            return self.read_remote(md5) is not None
+        return ref is not None and ref.md5 == listed_md5(md5)
+
+    def upload(self, md5s: Collection[str]) -> dict[str, str]:
+        """Upload objects from the cache, after their bytes were compared with their names; overwrite damaged ones.
+
+        Return the reason for each that could not be uploaded.
+        """
+        failures = _Failures()
+
+        def send(md5: str) -> str:
+            data = self._in_cache(md5)
+            if data is None:
+                return f"{self.path(md5)} is damaged or missing"
+            try:
+                ref = stat(self.client, self._settings.dvc_bucket, _name(md5))
+                if ref is None or ref.md5 != listed_md5(md5) or self.read_remote(md5) is None:
+                    generation = ref.generation if ref else 0
+                    write(self.client, self._settings.dvc_bucket, _name(md5), data, "", replaces=generation)
+            except (StorageError, CredentialsError) as error:
+                failures.add(error)
+                return str(error)
+            failures.succeeded = True
+            return ""
+
+        ordered = sorted(md5s)
+        return {md5: reason for md5, reason in zip(ordered, in_threads(send, ordered), strict=True) if reason}
+
+    def relink(self, folder: Path) -> None:
+        """Replace files of a folder that are links to damaged files of the cache, which were replaced there."""
+        if not self.damaged_folder.exists():
+            return
+        inodes = {
+            (entry.stat().st_dev, entry.stat().st_ino): entry.name.partition("-")[0]
+            for entry in os.scandir(self.damaged_folder)
+        }
+        for path in _files(folder):
+            state = path.lstat()
+            md5 = inodes.get((state.st_dev, state.st_ino))
+            if md5 and (data := self._in_cache(md5)) is not None:
+                write_read_only(path, data)
+
+    def set_aside(self, md5: str) -> Path | None:
+        """Move an object's file from the cache to the folder of damaged files; return its path, None without a file."""
+        path = self.path(md5)
+        state = _state(path)
+        if state is None:
+            return None
+        self.damaged_folder.mkdir(parents=True, exist_ok=True)
+        return path.rename(self.damaged_folder / f"{md5}-{state[0]}")
+
+    @staticmethod
+    def is_named(data: bytes, md5: str) -> bool:
+        """Return whether these are the bytes of an object."""
+        return hashlib.md5(data, usedforsecurity=False).hexdigest() == md5.removesuffix(_FOLDER_LIST)
+
+    @staticmethod
+    def is_object(path: Path, md5: str) -> bool:
+        """Return whether a file holds the bytes of an object."""
+        return md5_of(path) == md5.removesuffix(_FOLDER_LIST)
+
+    def remote_uri(self, md5: str) -> str:
+        """Return an object's address on the remote."""
+        return f"gs://{self._settings.dvc_bucket}/{_name(md5)}"
+
+    def _replace(self, md5: str, data: bytes) -> None:
+        if (aside := self.set_aside(md5)) is not None:
+            logger.warning("%s was damaged and is replaced by a good copy; it is kept as %s", self.path(md5), aside)
+        write_read_only(self.path(md5), data)
+
+    def _in_cache(self, md5: str) -> bytes | None:
+        """Return an object's bytes from the cache; None when it is missing, damaged or cannot be read."""
+        try:
+            data = self.path(md5).read_bytes()
+        except OSError:
+            return None
+        return data if self.is_named(data, md5) else None
+
+    def _verified(self) -> dict[str, list[int]]:
+        try:
+            return dict(json.loads(self._verified_path.read_bytes()))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+
+class _Failures:
+    """Counts failures of a remote, so that one object's failure stops nothing and a remote that is down stops all."""
+
+    def __init__(self) -> None:
+        self.succeeded, self._count = False, 0
+
+    def add(self, error: StorageError | CredentialsError) -> None:
+        """Count a failure; raise it when there were many and nothing succeeded."""
+        self._count += 1
+        if self._count >= _FAILURES and not self.succeeded:
+            raise error
+
+
+def files_at(folder: Path, site_cache: Path, tag: str | None = None) -> "DVCFileSystem":
+    """Return DVC's view of a workspace, as it is now or at a tag."""
+    from dvc.api import DVCFileSystem
+
+    return DVCFileSystem(url=str(folder), rev=tag, config={"core": {"site_cache_dir": str(site_cache)}})
+
+
+def in_threads(function: Callable[[Item], Result], items: Collection[Item]) -> Iterator[Result]:
+    """Yield the function's result for each item, in their order; after an error no further item is begun."""
+    with ThreadPoolExecutor(REQUESTS) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def md5_of(path: Path) -> str:
+    """Return the MD5 of a file's bytes in hex; an empty text when it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except OSError:
+        return ""
+
+
+def listed_md5(md5: str) -> str:
+    """Return the MD5 as a bucket lists it (base64), for a name in hex with or without `.dir`."""
+    return base64.b64encode(bytes.fromhex(md5.removesuffix(_FOLDER_LIST))).decode()
+
+
+def write_read_only(path: Path, data: bytes) -> None:
+    """Write a file that is complete or as it was before, and that only a replacement changes, like DVC's own ones."""
+    with atomic_path(path) as part:
+        part.write_bytes(data)
+        part.chmod(0o444)
+
+
+def _outputs(folder: Path, site_cache: Path, tag: str | None) -> Iterator[tuple[str, str]]:
+    """Yield path and MD5 name of each file and folder below data/ that DVC keeps, without the files in folders."""
+    for output in files_at(folder, site_cache, tag).repo.index.outs:
+        place, key = output.index_key
+        if place == "repo" and key[0] == "data" and output.use_cache and output.hash_info:
+            yield "/".join(key), str(output.hash_info.value)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        yield from (Path(place) / name for name in names)
+
+
+def _name(md5: str) -> str:
+    return f"{PREFIX}{md5[:2]}/{md5[2:]}"
+
+
+def _state(path: Path) -> list[int] | None:
+    """Return a file's inode, time of change in ns, and size; None when there is none."""
+    try:
+        state = path.stat()
+    except FileNotFoundError:
+        return None
+    return [state.st_ino, state.st_mtime_ns, state.st_size]
+
+
+def by_md5(files: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the paths of each object, sorted."""
+    paths: dict[str, list[str]] = {}
+    for path, md5 in sorted(files.items()):
+        paths.setdefault(md5, []).append(path)
+    return paths
