@@ -9,7 +9,7 @@ from pipelines.errors import CredentialsError, DataError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import IMAGE
 from pipelines.labelstudio.schema import TaskData, TaskJson, TaskPage
-from pipelines.records import ImageRef, Metadata, Task
+from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT, ImageRef, Metadata, Task
 
 _PAGE = 500
 _IMPORT_BATCH = 500
@@ -121,6 +121,18 @@ def show_reviews(client: LabelStudioClient, project_id: int, reasons: Mapping[st
                 client.patch(f"/api/tasks/{task['id']}/", {"data": data})
                 changed += 1
     return changed
+
+
+def write_origin(client: LabelStudioClient, project_id: int, task_id: int, split: str, group: str) -> None:
+    """Write the split and the group that an imported photo had in its own dataset to its task's data.
+
+    Empty texts change nothing. The task is read right before it is written, because its data is written as a whole; no
+    other writer of task data (ingest) may run meanwhile.
+    """
+    origin = {key: text for key, text in ((IMPORTED_SPLIT, split), (IMPORTED_GROUP, group)) if text}
+    for current in _read_task_json(client, project_id, task_id):
+        if not origin.items() <= current["data"].items():
+            client.patch(f"/api/tasks/{task_id}/", {"data": {**current["data"], **origin}})
 
 
 def _read_task_json(client: LabelStudioClient, project_id: int, task_id: int) -> Iterator[TaskJson]:

@@ -107,15 +107,15 @@ class TestMeanings:
         ):
             source.truth("a.JPEG")
         with pytest.raises(ConfigurationError, match=r"LABELS: 200 in a\.png and 1 more; 255 in b\.png\. Add one"):
-            source.require_lines()
+            source.require_labels()
 
     def test_a_mask_that_cannot_be_read_hides_no_other(self, real_photos: Path, two_labels: Params) -> None:
         (real_photos / "masks" / "a.png").write_bytes(b"no picture")
         source = check(real_photos, two_labels)
-        source.require_lines()
+        source.require_labels()
         self.table(real_photos, "1,coat")
         with pytest.raises(ConfigurationError, match=r"2 in b\.png; 200 in b\.png"):
-            check(real_photos, two_labels).require_lines()
+            check(real_photos, two_labels).require_labels()
 
 
 class TestPairs:

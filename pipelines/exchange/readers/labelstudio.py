@@ -1,0 +1,169 @@
+"""Label Studio's own export as JSON: its regions are painted as sync paints those of the project's annotations.
+
+Of a task's annotations the newest counts that was not skipped, one that is marked as ground truth before others.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from pipelines.errors import ConfigurationError, DataError
+from pipelines.exchange.label_names import LabelNames
+from pipelines.exchange.labelled_photos import UNUSABLE, DrawnMask, Origin, SourcePhoto, require_size
+from pipelines.exchange.photo_files import PHOTO_SUFFIXES, PhotoFiles, file_key, read_origins, split_named, without
+from pipelines.exchange.readers.json_files import json_files, load_json
+from pipelines.exchange.source_photos import SourcePhotos, upright_size
+from pipelines.labelstudio.controls import BOX, IMAGE, POINT
+from pipelines.labelstudio.regions import compile_regions
+from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT
+
+_ALPHA_THRESHOLD = 128
+_UPLOADED = re.compile("^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the names of uploaded files
+
+
+def is_format(path: Path) -> bool:
+    """Return whether a JSON file, or one in the folder, is a list of tasks with `data`."""
+    return any(_is_task_list(load_json(file)) for file in json_files(path))
+
+
+def read(path: Path, names: LabelNames) -> SourcePhotos:
+    """Read the tasks of the JSON files in the folder, or of one; raise DataError when none is Label Studio's JSON."""
+    folder = path if path.is_dir() else path.parent
+    files, origins = PhotoFiles(folder), read_origins(folder)
+    photos: dict[str, SourcePhoto] = {}
+    left_out: dict[str, list[str]] = defaultdict(list)
+    documents = {file: tasks for file in json_files(path) if _is_task_list(tasks := load_json(file))}
+    if not documents:
+        raise DataError(f"{path} has no list of tasks with data and annotations; export it from Label Studio as JSON")
+    for file, tasks in documents.items():
+        for number, task in enumerate(tasks):
+            where = f"{file}: [{number}]"
+            try:
+                data, annotation = _data(task, where), _newest_annotation(task, where)
+                name = _find(files, _address(data, where))
+            except DataError as error:
+                left_out[UNUSABLE].append(str(error) if str(error).startswith(where) else f"{where}: {error}")
+                continue
+            if annotation is None:
+                left_out["tasks without an annotation"].append(f"{where} ({name})")
+                continue
+            if name in photos:
+                raise DataError(f"{where}: {name} has another task as well; keep one of them")
+            own = origins.get(file_key(name), Origin())
+            split = own.split or split_named(str(data.get(IMPORTED_SPLIT) or data.get("split") or ""))
+            group = own.group or str(data.get(IMPORTED_GROUP) or "")
+            drawing = partial(_drawing, annotation, f"{where}.annotations", partial(files.read, name))
+            photos[name] = SourcePhoto(name, partial(files.read, name), drawing, Origin(split, group))
+    left_out["photos without a task"] += without(list(files), photos)
+    return SourcePhotos(list(photos.values()), names, left_out)
+
+
+@dataclass(frozen=True)
+class _StudioDrawing:
+    """The regions of an annotation that make masks."""
+
+    size: tuple[int, int]
+    result: Sequence[Any]
+    where: str
+
+    @property
+    def labels(self) -> list[str]:
+        """Return the labels of the regions."""
+        return [label for region in self.result if (label := _label(region))]
+
+    def paint(self, names: LabelNames) -> DrawnMask:
+        """Paint the regions in drawing order."""
+        require_size(self.size)
+        ids = {label: names.require_id(label) for label in self.labels}
+        try:
+            compiled = compile_regions(self.result, ids, *self.size, _ALPHA_THRESHOLD)
+        except (DataError, ConfigurationError) as error:
+            raise DataError(f"{self.where}: {error}") from error
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+            raise DataError(f"{self.where}: a region that cannot be read ({error!r}); draw it again") from error
+        overlap = compiled.overlap_pixels if 0 not in ids.values() else 0  # where background was painted, it is unknown
+        return DrawnMask(compiled.mask, overlap)
+
+
+def _is_task_list(document: Any) -> bool:
+    return isinstance(document, list) and any(isinstance(task, dict) and "data" in task for task in document)
+
+
+def _data(task: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+        raise DataError(f"{where} is no task with data; export the project as JSON")
+    return task["data"]
+
+
+def _newest_annotation(task: Mapping[str, Any], where: str) -> list[Any] | None:
+    """Return the regions of the annotation that counts, or None without one."""
+    annotations = task.get("annotations")
+    if not isinstance(annotations, list) or not all(isinstance(item, dict) for item in annotations):
+        raise DataError(f"{where}.annotations is no list of annotations; export the project as JSON, not JSON-MIN")
+    drawn = [item for item in annotations if not item.get("was_cancelled")]
+    if not drawn:
+        return None
+    newest = max(drawn, key=lambda item: (bool(item.get("ground_truth")), str(item.get("updated_at") or "")))
+    if not isinstance(newest.get("result"), list):
+        raise DataError(f"{where}.annotations: result is no list of regions; export the project as JSON")
+    return list(newest["result"])
+
+
+def _address(data: Mapping[str, Any], where: str) -> str:
+    """Return the photo's address: that of `image`, or else the first that looks like a photo's."""
+    for value in (data.get(IMAGE), *data.values()):
+        if isinstance(value, str) and _path(value).lower().endswith(PHOTO_SUFFIXES):
+            return value
+    raise DataError(f"{where}.data names no photo; it needs the key {IMAGE} with a photo's address")
+
+
+def _path(address: str) -> str:
+    """Return the path in an address, such as that of ?d=… in Label Studio's own."""
+    try:
+        parts = urlsplit(address)
+        local = parse_qs(parts.query).get("d")
+    except ValueError:
+        return address
+    if local and parts.path.startswith("/data/"):
+        return local[0]
+    return unquote(parts.path) if parts.scheme or parts.path.startswith("/data/") else address
+
+
+def _find(files: PhotoFiles, address: str) -> str:
+    """Return the photo that an address leads to; Label Studio's prefix of uploaded files may be missing."""
+    path = _path(address)
+    absolute = path if path == address else f"/{path.lstrip('/')}"
+    try:
+        return files.find(absolute)
+    except DataError:
+        folder, slash, name = absolute.rpartition("/")
+        if not _UPLOADED.match(name):
+            raise
+        return files.find(f"{folder}{slash}{_UPLOADED.sub('', name)}")
+
+
+def _drawing(result: Sequence[Any], where: str, photo: Any) -> _StudioDrawing:
+    regions = [region for region in result if not _is_no_mask(region, where)]
+    sizes = [region.get("original_height") for region in regions], [region.get("original_width") for region in regions]
+    if regions and type(sizes[0][0]) is type(sizes[1][0]) is int:
+        return _StudioDrawing((sizes[0][0], sizes[1][0]), regions, where)
+    return _StudioDrawing(upright_size(photo()), regions, where)
+
+
+def _is_no_mask(region: Any, where: str) -> bool:
+    """Return whether a result is a prompt of a smart tool, a choice, a text or a relation."""
+    if not isinstance(region, dict):
+        raise DataError(f"{where}: result holds something else than regions; export the project as JSON")
+    kind = str(region.get("type"))
+    return kind == "keypointlabels" or region.get("from_name") in (POINT, BOX) or not kind.endswith("labels")
+
+
+def _label(region: Mapping[str, Any]) -> str:
+    value = region.get("value")
+    labels = value.get(str(region.get("type"))) if isinstance(value, dict) else None
+    return str(labels[0]) if isinstance(labels, list) and labels else ""
