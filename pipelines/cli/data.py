@@ -60,20 +60,41 @@ def export(
 
 @app.command("import")
 def import_labels(
-    photos: Annotated[Path, typer.Argument(help="Folder of photos")],
-    masks: Annotated[Path, typer.Argument(help="Folder of index masks, PNG, named like the photos")],
-    labels: Annotated[Path, typer.Argument(help="CSV with columns index and label: mask value → label of params.yaml")],
+    photos: Annotated[Path, typer.Argument(help="Dataset folder or its annotation file; or, with MASKS, photos alone")],
+    masks: Annotated[Path | None, typer.Argument(help="Folder of index masks, PNG, named like the photos")] = None,
+    labels: Annotated[Path | None, typer.Argument(help="CSV with index and label: mask value → label")] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="coco, yolo, voc, cvat, labelstudio, huggingface or png; else recognised")
+    ] = "",
+    renames: Annotated[
+        Path | None, typer.Option("--labels", help="CSV with name and label: label there → label of params.yaml")
+    ] = None,
     name: Annotated[str, typer.Option(help="Folder of the source bucket that the photos go to")] = "imported",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and upload nothing")] = False,
 ) -> None:
-    """Import externally labelled photos as annotations that people can correct."""
-    from pipelines.exchange.importer import import_labelled
-    from pipelines.exchange.masked_photos import masked_photos
+    """Import labelled photos of other tools as annotations that people can correct."""
+    from pipelines.errors import ConfigurationError
+    from pipelines.exchange import importer
+    from pipelines.exchange.label_names import LabelNames, read_renames
+    from pipelines.exchange.labelled_photos import LabelledPhotos
+    from pipelines.exchange.masked_photos import masked_photos_of
+    from pipelines.exchange.readers import read_labelled_photos
     from pipelines.gcs import client as gcs
     from pipelines.labelstudio.client import connect
     from pipelines.params import load_params
 
     settings = get_settings()
     params = load_params(settings.params_path)
-    source = masked_photos(photos, masks, labels, params)
-    report = import_labelled(gcs.connect(settings), connect(settings), settings, params, source, name)
-    console.print(str(report), highlight=False)
+    names = LabelNames(params, read_renames(renames) if renames else None)
+    source: LabelledPhotos
+    if masks and labels:
+        source = masked_photos_of(photos, masks, labels, names)
+    elif masks:
+        raise ConfigurationError("a folder of masks needs LABELS, a CSV with the columns index and label, after it")
+    else:
+        source = read_labelled_photos(photos, names, form)
+    if dry_run:
+        report = importer.dry_run(source, params)
+    else:
+        report = importer.import_labelled(gcs.connect(settings), connect(settings), settings, params, source, name)
+    console.print(str(report), highlight=False, markup=False, soft_wrap=True)
