@@ -8,9 +8,9 @@ from pipelines.ingest.catalog_names import CatalogRow, HintKind, Hints, Match, P
 _EXAMPLES = 5
 _SHOWN_LETTERS = 80
 _REASONS: dict[HintKind, str] = {
-    "number": "a spreadsheet has probably changed the numbers: save the column id_file as text",
-    "folder": "the ids probably name folders in which the photos are not: write paths in the bucket, or names alone",
-    "spelling": "the ids are probably spelled in another way than the photos' names",
+    "number": "A spreadsheet has probably changed the numbers: save the column id_file as text",
+    "folder": "The ids probably name folders in which the photos are not: write paths in the bucket, or names alone",
+    "spelling": "The ids are probably spelled in another way than the photos' names",
 }
 _WHAT_IS_WRONG: dict[HintKind, str] = {
     "number": "a spreadsheet may have changed the number; write {} there, in a column of texts",
@@ -18,7 +18,7 @@ _WHAT_IS_WRONG: dict[HintKind, str] = {
     "spelling": "that is spelled in another way; write {} there if it is this photo",
 }
 _OTHER_COLUMN = (
-    "id_file must hold the photo's file name or its path. If another column does, name it in params.yaml, "
+    "The column id_file must hold the photo's file name or its path. If another column does, name it in params.yaml, "
     "such as ingest.columns: {id_file: ...}"
 )
 
@@ -53,7 +53,7 @@ def _sums(
         reason = _REASONS[kinds.most_common(1)[0][0]] if kinds else _OTHER_COLUMN
         yield (
             f"0 of {len(rows):,} rows fit a photo, so that no photo shows details. Ids look like {ids}; photos are "
-            f"named {photos}. {reason[0].upper()}{reason[1:]}"
+            f"named {photos}. {reason}"
         )
     elif unfit:
         yield f"{len(unfit):,} of {_count(len(rows), 'row fits', 'rows fit')} no photo, such as {ids}"

@@ -6,6 +6,7 @@ with a cell too many, and count rows instead of lines. Here a row that cannot be
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -75,7 +76,7 @@ def read_table(text: str, source: str, names: Mapping[str, str]) -> Table:
 
 def _header(lines: list[str], source: str, known: set[str]) -> tuple[_Record, str, list[str]]:
     """Find the line that holds most of the `known` names, and the delimiter that separates them."""
-    written = [index for index, line in enumerate(lines) if len(line) <= _LINE_LENGTH and line.strip()][:_ABOVE_HEADER]
+    written = [index for index, line in enumerate(lines) if line.strip()][:_ABOVE_HEADER]
     separator = _SEP.fullmatch(lines[written[0]]) if written else None
     if separator:
         written = written[1:]
@@ -84,6 +85,12 @@ def _header(lines: list[str], source: str, known: set[str]) -> tuple[_Record, st
             f"{source} is no CSV table with a header row: lines 1 to {len(lines)} hold no column names. Write them "
             f"into line 1 and upload the file again"
         )
+    if len(lines[written[0]]) > _LINE_LENGTH:
+        raise CatalogError(
+            f"{source} is no CSV table with a header row: line {written[0] + 1} has more than {_LINE_LENGTH:,} "
+            f"characters. Write the column names there and upload the file again"
+        )
+    written = [index for index in written if len(lines[index]) <= _LINE_LENGTH]
     delimiters = dict.fromkeys((*([separator[1]] if separator else []), *_DELIMITERS))
     candidates = [(_header_at(lines, index, delimiter), delimiter) for index in written for delimiter in delimiters]
 
@@ -120,8 +127,13 @@ class _Reader:
 
     def rows(self, start: int) -> Iterator[TableRow]:
         """Yield the rows from the line with the index `start` on."""
-        for record in self._records(start):
-            line, cells = record.start + 1, self._trim([_value(cell) for cell in record.cells])
+        records = list(self._records(start))
+        sizes = Counter(len(record.cells) for record in records)
+        usual = max(sizes, key=sizes.__getitem__, default=self._width)  # many programs end every line with a delimiter
+        for record in records:
+            line, cells = record.start + 1, [_value(cell) for cell in record.cells]
+            if len(cells) <= usual or not any(cells):
+                cells = self._trim(cells)
             if record.odd:
                 self._odd.append(line)
             if len(cells) > self._width:

@@ -106,17 +106,24 @@ def _decode_by_line(data: bytes, source: str) -> tuple[str, list[str]]:
     decoded = [_utf_8(line) for line in lines]
     wrong = [index for index, text in enumerate(decoded) if text is None]
     numbers = [index + 1 for index in wrong]
-    right = sum(text is not None and not text.isascii() for text in decoded)
-    best = None
-    if right * 10 < len(wrong) and not data.startswith(codecs.BOM_UTF8):
+    right_cells = sum(text is not None and not text.isascii() for text in decoded)
+    wrong_cells = 0
+    for index in wrong:
+        cells = _AROUND_CELLS.split(lines[index])
+        texts = [_utf_8(cell) for cell in cells]
+        wrong_cells += texts.count(None)
+        right_cells += sum(text is not None and not text.isascii() for text in texts)
+        pairs = zip(cells, texts, strict=True)
+        decoded[index] = "".join(
+            cell.decode("cp1252", errors="replace") if text is None else text for cell, text in pairs
+        )
+    if right_cells * 10 < wrong_cells and not data.startswith(codecs.BOM_UTF8):
         sample = b"".join(lines[index] for index in wrong)[:_SAMPLE]
         best = charset_normalizer.from_bytes(sample, cp_isolation=list(_SINGLE_BYTE)).best()
-        if best is None and len(wrong) * 100 > len(lines):
+        if best is not None:
+            return data.decode(best.encoding, errors="replace"), [_taken_for(best.encoding)]
+        if len(wrong) * 100 > len(lines):
             raise CatalogError(f"{source} is no text in a known encoding ({lines_at(numbers)}); {_SAVE}")
-    if best is not None:
-        return data.decode(best.encoding, errors="replace"), [_taken_for(best.encoding)]
-    for index in wrong:
-        decoded[index] = "".join(map(_cell, _AROUND_CELLS.split(lines[index])))
     remark = f"cells that are not UTF-8 are read as Windows-1252 in {lines_at(numbers)}; if they look wrong, {_SAVE}"
     return "".join(text or "" for text in decoded), [remark]
 
@@ -130,8 +137,3 @@ def _utf_8(data: bytes) -> str | None:
         return data.decode()
     except UnicodeDecodeError:
         return None
-
-
-def _cell(data: bytes) -> str:
-    text = _utf_8(data)
-    return data.decode("cp1252", errors="replace") if text is None else text

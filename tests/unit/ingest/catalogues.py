@@ -38,4 +38,4 @@ def names(data: bytes, columns: dict[str, str] | None = None) -> dict[str, str]:
 
 def of_ids(*ids: str) -> Catalog:
     """Return a catalogue with a row per id, whose column `name` says which row it is."""
-    return load(catalog(*(row(id_file, f"row {number}") for number, id_file in enumerate(ids, start=1))))[0]
+    return load(catalog(*(row(f'"{id_file}"', f"row {number}") for number, id_file in enumerate(ids, start=1))))[0]

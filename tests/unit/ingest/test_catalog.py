@@ -1,8 +1,15 @@
 """The catalogue CSV: several rows per photo are folded, and every way it can be broken is named."""
 
+import contextlib
+import gzip
 import logging
+import re
+import time
+import unicodedata
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.errors import CatalogError
 from pipelines.ingest.catalog import read_catalog
@@ -114,3 +121,99 @@ def test_rows_without_an_id_are_left_out_and_named_by_line() -> None:
     assert read_catalog(data, "catalogue.csv", {**SEVERITY, "ids": "off"})[1] == []
     with pytest.raises(CatalogError, match=r"in 1 row: line 3\. Correct these rows"):
         read_catalog(data, "catalogue.csv", {**SEVERITY, "ids": "critical"})
+
+
+class TestColumns:
+    @pytest.mark.parametrize("name", ["Inventarnummer", "Größe", "Nr."])
+    def test_they_may_have_other_names(self, name: str) -> None:
+        data = catalog(ROW, header=HEADER.replace("id_file", name))
+        assert list(read(data, {"id_file": name})) == ["look-1"]
+        assert list(read(unicodedata.normalize("NFD", data.decode()).encode(), {"id_file": f" {name} "})) == ["look-1"]
+
+    def test_a_missing_one_is_named_with_how_to_map_it(self) -> None:
+        with pytest.raises(CatalogError) as caught:
+            load(catalog(ROW, header=HEADER.replace("season", "saison")))
+        assert 'such as ingest.columns: {season: "saison"}' in str(caught.value)
+
+    def test_a_mapping_to_a_missing_one_is_named(self) -> None:
+        with pytest.raises(CatalogError, match=r"ingest\.columns in params\.yaml names name as Titel"):
+            load(catalog(ROW), {"name": "Titel"})
+
+    def test_a_huge_header_is_shown_in_part(self) -> None:
+        with pytest.raises(CatalogError) as caught:
+            load(catalog("x", header=",".join(f"column {n}" * 10 for n in range(5000))))
+        assert "and 4,970 more" in str(caught.value)
+        assert len(str(caught.value)) < 3000
+
+    def test_a_header_of_endless_length_is_refused(self) -> None:
+        with pytest.raises(CatalogError, match="line 2 has more than 1,000,000 characters"):
+            load(b"\n" + b"x" * 1_000_001 + b"\n" + catalog(ROW))
+
+    def test_two_columns_of_ids_are_refused_with_both_positions(self) -> None:
+        with pytest.raises(CatalogError, match="has the column id_file 2 times, as columns 1 and 11"):
+            load(catalog(ROW + ",look-2", header=HEADER + ",id_file"))
+
+    def test_another_column_that_stands_twice_is_joined_and_remarked(self) -> None:
+        table, remarks = load(catalog(ROW + ",Second", header=HEADER + ",name"))
+        assert metadata_of(table)["look-1"]["name"] == "Look 1 · Second"
+        assert remarks == ["the column name stands 2 times, as columns 7 and 11: values are joined"]
+
+    def test_a_column_that_the_mapping_replaces_is_remarked(self) -> None:
+        table, remarks = load(catalog(ROW + ",Mantel", header=HEADER + ",Titel"), {"name": "Titel"})
+        assert metadata_of(table)["look-1"]["name"] == "Mantel"
+        assert remarks == [
+            "column 7, name, is not read, since ingest.columns in params.yaml takes name from Titel",
+        ]
+
+    def test_two_may_come_from_one(self) -> None:
+        [metadata] = read(catalog(ROW), {"theme": "name"}).values()
+        assert (metadata["name"], metadata["theme"]) == ("Look 1", "Look 1")
+
+
+NEAR_CATALOGUES = st.lists(
+    st.sampled_from(
+        [
+            HEADER.encode(), ROW.encode(), b",", b";", b"\t", b'"', b'""', b"\n", b"\r", b"\r\n", b"sep=;", b"id_file",
+            b"\0", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf", b"\xe9", "é".encode(), "€".encode("utf-16-le"), b"=",
+            b"/", b"1999", b"\x1f\x8b", b"1E+11", b'"4 heel,,,', b"a" * 70, HEADER.replace(",", ";").encode(),
+            HEADER.encode("utf-16"),
+        ]
+    ),
+    max_size=60,
+).map(b"".join)  # fmt: skip
+MUTATED = st.builds(
+    lambda data, at, insert, cut: data[: at % len(data)] + insert + data[at % len(data) + cut :],
+    st.just(catalog(*(ROW.replace("look-1", f"look-{n}é") for n in range(5)))),
+    st.integers(0, 10_000), st.binary(max_size=8) | st.sampled_from([b'"', b",", b"\n"]), st.integers(0, 30),
+)  # fmt: skip
+
+
+@given(data=st.binary(max_size=400) | NEAR_CATALOGUES | MUTATED | MUTATED.map(gzip.compress))
+@settings(max_examples=600, deadline=2000)
+def test_any_bytes_are_a_catalogue_or_an_error_that_says_where(data: bytes) -> None:
+    try:
+        table, remarks = load(data)
+    except CatalogError as error:
+        assert str(error).startswith("gs://archive/catalogue.csv")
+        assert re.search(r"\b(line|column|row|gzip bytes|Upload a smaller)", str(error))
+        return
+    table.find("photos/look-1é.png")
+    table.remarks_for(["photos/look-1é.png", "0012.jpg", "x"])
+    assert all(remarks)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'"\n' * 200_000, b'x,"a\n' * 100_000, b'""' * 300_000, (b'x,""\n' * 999 + b'y,"\n') * 100, b'"a""\n' * 100_000,
+        b"," * 900_000, b"\n" * 2_000_000, b'a,"' + b'b""' * 200_000 + b"\n", (ROW.encode() + b',"4\n') * 20_000,
+        b"\xe9" * 900_000, b"\xe9\n" * 200_000,
+    ],
+    ids=range(11),
+)  # fmt: skip
+def test_no_bytes_take_long(body: bytes) -> None:
+    started = time.monotonic()
+    with contextlib.suppress(CatalogError):
+        table, _ = load(catalog(ROW) + body)
+        table.remarks_for(["photos/look-1.png", "x.png"])
+    assert time.monotonic() - started < 20
