@@ -49,6 +49,7 @@ class ImageRef:
     """One photo: its object, generation and bytes; the size is that of the upright photo (EXIF applied), in pixels.
 
     `phash` is its perceptual hash, 16 hex digits (see `photos.decode.perceptual_hash`), or empty when there is none.
+    `shown` is the address of the copy that browsers show, empty for photos that they show as they are.
     """
 
     uri: str
@@ -57,6 +58,7 @@ class ImageRef:
     height: int
     width: int
     phash: str = ""
+    shown: str = ""
 
 
 @dataclass(frozen=True)

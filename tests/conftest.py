@@ -36,7 +36,10 @@ def params() -> Params:
 
 @pytest.fixture(scope="session")
 def bucket_server() -> Iterator[str]:
-    """The address of a bucket server that stores everything in memory."""
+    """The address of a bucket server that stores everything in memory, or of the one in STORAGE_EMULATOR_HOST."""
+    if other := os.environ.get("STORAGE_EMULATOR_HOST"):
+        yield other
+        return
     [port] = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [

@@ -39,6 +39,7 @@ from pipelines.records import ObjectRef
 from pipelines.settings import Settings
 
 EMBEDDINGS = "embeddings/"  # prefix in the target bucket
+COPIES = "copies/"  # prefix in the target bucket: what browsers show instead of photos in other formats
 # The client library would retry for two minutes when nobody answers; short faults end sooner, and the DAGs retry.
 _REQUEST: dict[str, Any] = {
     "retry": DEFAULT_RETRY.with_delay(initial=0.25, multiplier=2, maximum=2).with_timeout(6),

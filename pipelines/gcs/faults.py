@@ -10,9 +10,10 @@ from google.api_core.exceptions import (
     RetryError,
     TooManyRequests,
     Unauthorized,
+    from_http_response,
 )
 from google.auth.exceptions import GoogleAuthError, RefreshError, TransportError
-from google.cloud.storage.exceptions import DataCorruption
+from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from requests.exceptions import ChunkedEncodingError, ConnectTimeout, RequestException, Timeout
 
 from pipelines.errors import (
@@ -77,7 +78,14 @@ def explained(uri: str, bucket: str) -> Iterator[None]:
     """Turn the client library's errors into Maskloop's, which say what, where and what to do next."""
     try:
         yield
-    except (GoogleAPICallError, RetryError, GoogleAuthError, RequestException, DataCorruption) as error:
+    except (
+        GoogleAPICallError,
+        RetryError,
+        GoogleAuthError,
+        RequestException,
+        DataCorruption,
+        InvalidResponse,
+    ) as error:
         raise explain(error, uri, bucket) from error
 
 
@@ -85,6 +93,8 @@ def explain(error: BaseException, uri: str, bucket: str) -> MaskloopError:
     """Return Maskloop's error for one of the client library; `uri` is what was asked for, in `bucket`."""
     if isinstance(error, RetryError) and error.cause is not None:
         return explain(error.cause, uri, bucket)
+    if isinstance(error, InvalidResponse):  # of a download
+        return explain(from_http_response(error.response), uri, bucket)
     if isinstance(error, NotFound):
         return missing_bucket(bucket)
     if isinstance(error, DataCorruption):

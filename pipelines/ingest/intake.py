@@ -1,19 +1,43 @@
 """Photos of the source bucket: each is read, checked and identified in bounded memory, or set aside with a reason."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.cloud.storage import Client
 
-from pipelines.errors import ImageError, ObjectChangedError, ObjectUnusableError
-from pipelines.gcs.client import read
-from pipelines.photos.decode import examine_image, image_kind, image_megapixels, sha256_hex
+from pipelines.errors import (
+    CredentialsError,
+    ImageError,
+    MaskloopError,
+    ObjectChangedError,
+    ObjectStalledError,
+    ObjectUnusableError,
+)
+from pipelines.gcs.client import COPIES, put, read
+from pipelines.photos.decode import (
+    BROWSER_FORMATS,
+    display_copy,
+    examine_image,
+    image_kind,
+    image_megapixels,
+    sha256_hex,
+)
 from pipelines.photos.memory_budget import Budget
 from pipelines.records import ImageRef, ObjectRef
 
 _MAX_MB_IN_MEMORY = 256.0  # of all files that are read at a time
 _MAX_BYTES = 256 << 20  # of one file; before it is read, its content is unknown
-_SUFFIXES = {"JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",)}
+_SUFFIXES = {
+    "JPEG": (".jpg", ".jpeg"), "MPO": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"), "BMP": (".bmp", ".dib"), "AVIF": (".avif", ".avifs"), "HEIF": (".heic", ".heif"),
+    "JPEG2000": (".jp2", ".j2k", ".jpf", ".jpx"),
+}  # fmt: skip
+_REASONS: tuple[tuple[type[MaskloopError], str], ...] = (  # the first that fits counts
+    (ObjectChangedError, "gone"), (ObjectUnusableError, "unreadable"), (ObjectStalledError, "stalled"),
+    (CredentialsError, "refused"), (MaskloopError, "unavailable"),
+)  # fmt: skip
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,35 +58,58 @@ class PhotoIntake:
     """Reads and checks photos, from any number of threads.
 
     Files in memory have at most 256 MB together. Decoded photos in memory have at most `max_megapixels` together, so
-    that a photo of that size is decoded alone.
+    that a photo of that size is decoded alone. Of photos that browsers do not show, copies are stored in `target`.
     """
 
-    def __init__(self, bucket: Client, max_megapixels: float) -> None:
-        self._bucket, self._max_megapixels = bucket, max_megapixels
+    def __init__(self, bucket: Client, max_megapixels: float, target: str) -> None:
+        self._bucket, self._max_megapixels, self._target = bucket, max_megapixels, target
         self._files, self._pixels = Budget(_MAX_MB_IN_MEMORY), Budget(max_megapixels)
 
     def read(self, ref: ObjectRef) -> tuple[ImageRef | Problem, Problem | None]:
-        """Return the photo, or why it is set aside; and a remark about the photo if there is one."""
-        with self._files.reserve(max(ref.size, 0) / 1e6):
-            try:
-                data = read(self._bucket, ref, max_bytes=_MAX_BYTES)
-                kind, animated = image_kind(data)
-                if animated:
-                    raise ImageError("animated", "the file is an animation; nobody could tell which frame was labelled")
-                with self._pixels.reserve(image_megapixels(data, max_megapixels=self._max_megapixels)):
-                    height, width, phash = examine_image(data, max_megapixels=self._max_megapixels)
-            except ImageError as error:
-                return Problem(ref.uri, error.reason, str(error), ref.generation), None
-            except ObjectChangedError as error:
-                return Problem(ref.uri, "gone", str(error), ref.generation), None
-            except ObjectUnusableError as error:
-                return Problem(ref.uri, "unreadable", str(error), ref.generation), None
-            remark = None
-            if not ref.name.lower().endswith(_SUFFIXES[kind]):
-                remark = Problem(
-                    ref.uri, "mislabelled", f"the file is {kind}; rename it", ref.generation, set_aside=False
-                )
-            return ImageRef(ref.uri, ref.generation, sha256_hex(data), height, width, phash), remark
+        """Return the photo, or why it is set aside; and a remark about the photo if there is one. Raises nothing."""
+        try:
+            with self._files.reserve(max(ref.size, 0) / 1e6):
+                return self._read(ref)
+        except ImageError as error:
+            encoded = f" (it is stored with the content encoding {ref.encoding})" if ref.encoding else ""
+            return Problem(ref.uri, error.reason, f"{error}{encoded}", ref.generation), None
+        except MaskloopError as error:
+            reason = next(reason for kind, reason in _REASONS if isinstance(error, kind))
+            return Problem(ref.uri, reason, str(error), ref.generation), None
+        except Exception as error:  # a library's own bug must not cost the other photos their tasks
+            logger.exception("%s", ref.uri)
+            return Problem(ref.uri, "unreadable", f"it cannot be decoded: {error!r}", ref.generation), None
+
+    def _read(self, ref: ObjectRef) -> tuple[ImageRef, Problem | None]:
+        data = read(self._bucket, ref, max_bytes=_MAX_BYTES)
+        kind, animated = image_kind(data)
+        if animated:
+            raise ImageError("animated", "the file is an animation; nobody could tell which frame was labelled")
+        with self._pixels.reserve(image_megapixels(data, max_megapixels=self._max_megapixels)):
+            height, width, phash = examine_image(data, max_megapixels=self._max_megapixels)
+            sha256 = sha256_hex(data)
+            shown = self._copy(data, sha256, kind, ref)
+        remark = None
+        if not ref.name.lower().endswith(_SUFFIXES[kind]):
+            text = f"the file is {kind}; rename it to end with {_SUFFIXES[kind][0]} and its task follows"
+            remark = Problem(ref.uri, "mislabelled", text, ref.generation, set_aside=False)
+        return ImageRef(ref.uri, ref.generation, sha256, height, width, phash, shown), remark
+
+    def _copy(self, data: bytes, sha256: str, kind: str, ref: ObjectRef) -> str:
+        """Store what browsers show instead of the object; return its address, or an empty text if none is needed.
+
+        An object with a content encoding is decoded by some programs and by others not, so it is copied as well.
+        """
+        if kind in BROWSER_FORMATS and not ref.encoding:
+            return ""
+        suffix = ".jpg"
+        if kind in BROWSER_FORMATS:
+            suffix = _SUFFIXES[kind][0]
+        else:
+            data = display_copy(data, max_megapixels=self._max_megapixels)
+        name = f"{COPIES}{sha256}{suffix}"
+        put(self._bucket, self._target, name, data, {".jpg": "image/jpeg"}.get(suffix, f"image/{suffix[1:]}"))
+        return f"gs://{self._target}/{name}"
 
 
 def drop_listed_duplicates(

@@ -8,33 +8,28 @@ import csv
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePosixPath
+from typing import cast
 
 from google.cloud.storage import Client
 from rich.progress import track
 
-from pipelines.errors import CatalogError
+from pipelines.errors import CatalogError, MaskloopError, StorageError
 from pipelines.fs import held
 from pipelines.gcs.client import list_objects, put, read, require_bucket, set_pool_size, stat
 from pipelines.ingest.catalog import Catalog, read_catalog
-from pipelines.ingest.intake import (
-    PhotoIntake,
-    Problem,
-    drop_duplicate_photos,
-    drop_listed_duplicates,
-    problem_of_duplicate,
-)
+from pipelines.ingest.intake import PhotoIntake, Problem, drop_listed_duplicates, problem_of_duplicate
+from pipelines.ingest.publish import PhotoTasks
 from pipelines.ingest.task_cache import load_tasks
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.predictions import delete_predictions
-from pipelines.labelstudio.project import find_project
-from pipelines.labelstudio.tasks import create_tasks, delete_task, list_tasks, update_task
+from pipelines.labelstudio.project import connect_copies, find_project
+from pipelines.labelstudio.tasks import delete_task, list_tasks
 from pipelines.params import Params
-from pipelines.records import CATALOG_COLUMNS, ImageRef, Metadata, ObjectRef, PhotoTask
+from pipelines.records import ImageRef, ObjectRef, PhotoTask
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -42,6 +37,8 @@ REPORT = "reports/ingest.csv"  # in the target bucket
 _TASK_CACHE = "ingest.json"  # in the folder for state
 _READERS = 16  # threads; most of a small photo's time is spent on the network
 _CHUNK = 500  # photos read between two imports
+_STOP_AFTER = 50  # photos in a row that the bucket server does not deliver
+_SERVER_FAULTS = ("unavailable", "stalled")
 
 
 @dataclass(frozen=True)
@@ -49,26 +46,39 @@ class IngestReport:
     """What one run did; every listed object is counted exactly once.
 
     `described` of the `unchanged` photos got other catalogue data; `notes` are problems that set nothing aside.
+    `ignored` counts objects that are no photos by their suffix, in lower case. `unread` objects are left for the next
+    run, because of the error `stopped`.
     """
 
     listed: int
     created: int = 0
     updated: int = 0
+    moved: int = 0
     unchanged: int = 0
-    ignored: int = 0
     described: int = 0
+    ignored: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[Problem, ...] = field(default=())
     notes: tuple[Problem, ...] = field(default=())
+    unread: int = 0
+    stopped: MaskloopError | None = None
 
     @property
     def total(self) -> str:
         """Return the sum of all objects by outcome, as one line."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(p.reason for p in self.problems).items())
+        suffixes = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(self.ignored.items()))
+        parts = [f"{self.created} new", f"{self.updated} changed"]
+        if self.moved:
+            parts.append(f"{self.moved} moved")
         described = f" ({self.described} with new catalogue data)" if self.described else ""
-        aside = f"{len(self.problems)} set aside{f' ({reasons})' if reasons else ''}"
-        return (
-            f"{self.listed} listed = {self.created} new + {self.updated} changed + {self.unchanged} unchanged"
-            f"{described} + {aside} + {self.ignored} not photos"
+        parts.append(f"{self.unchanged} unchanged{described}")
+        parts.append(f"{len(self.problems)} set aside{f' ({reasons})' if reasons else ''}")
+        parts.append(f"{sum(self.ignored.values())} not photos{f' ({suffixes})' if suffixes else ''}")
+        if self.unread:
+            parts.append(f"{self.unread} not read")
+        gone = sum(note.reason == "gone" for note in self.notes)
+        return f"{self.listed} listed = {' + '.join(parts)}" + (
+            f"; {gone} tasks show photos that are gone" if gone else ""
         )
 
     def __str__(self) -> str:
@@ -89,9 +99,10 @@ class IngestReport:
 def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
     """Reconcile the tasks with source bucket and catalogue, and write the report's CSV to the target bucket.
 
-    A photo that cannot be used is reported and stops nothing. A second run waits until the first is done. Raises
-    StorageError when a bucket is missing and CatalogError when the catalogue breaks its contract, both before anything
-    is changed.
+    A photo that cannot be used is reported and stops nothing. When 50 photos in a row are not delivered, or Label
+    Studio fails, what was read until then is kept, and the error is raised after the report was written. A second run
+    waits until the first is done. Raises StorageError when a bucket is missing or cannot be listed, and CatalogError
+    when the catalogue breaks its contract, before anything is changed.
     """
     for name in (settings.source_bucket, settings.target_bucket):
         require_bucket(bucket, name)
@@ -99,6 +110,9 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
     with held(settings.var / "ingest.lock"):
         report = _ingest(bucket, labels, settings, params)
     put(bucket, settings.target_bucket, REPORT, report.as_csv(), "text/csv; charset=utf-8")
+    if report.stopped:
+        logger.error("the run ends early: %s", report.total)
+        raise report.stopped
     return report
 
 
@@ -111,30 +125,36 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     objects = [ref for ref in everything if ref.name.lower().endswith(params.ingest.suffixes)]
     all_tasks = load_tasks(labels, project, cache)
     known = {(task.image.uri, task.image.generation) for task in all_tasks}
+    listed = {(ref.uri, ref.generation) for ref in objects}
     unknown = [ref for ref in objects if (ref.uri, ref.generation) not in known]
     new, duplicates = drop_listed_duplicates(unknown, objects, known)
     logger.info("%d objects, %d of them not seen at this generation", len(everything), len(unknown))
-    tasks = _delete_duplicate_tasks(labels, project, all_tasks)
-    imported = _import_photos(PhotoIntake(bucket, params.ingest.max_megapixels), labels, project, new, tasks, catalog)
+    tasks = PhotoTasks(labels, project, _delete_duplicate_tasks(labels, project, all_tasks), listed, catalog)
+    intake = PhotoIntake(bucket, params.ingest.max_megapixels, settings.target_bucket)
+    imported = _import_photos(intake, labels, project, settings, new, tasks)
     if imported.created:  # the import of an earlier run that was killed may have ended after our listing
         _delete_duplicate_tasks(labels, project, load_tasks(labels, project, cache))
     problems = imported.problems
     set_aside = {problem.uri: problem for problem in problems}
     problems += [problem_of_duplicate(ref, original, set_aside) for ref, original in duplicates.items()]
-    set_aside = {problem.uri: problem for problem in problems}
-    without_row = [ref for ref in objects if ref.uri not in set_aside and catalog.find(_object_name(ref.uri)) is None]
-    notes += [*imported.notes, *(_missing_row(ref, settings) for ref in without_row)]
-    listed = {(ref.uri, ref.generation) for ref in objects}
-    unchanged = [task for task in tasks if (task.image.uri, task.image.generation) in listed]
+    described = 0 if imported.stopped else tasks.describe()
+    notes += imported.notes
+    if not imported.stopped:
+        set_aside = {problem.uri: problem for problem in problems}
+        notes += _notes_on_catalog([ref for ref in objects if ref.uri not in set_aside], catalog, settings)
+        notes += tasks.gone(f"gs://{settings.source_bucket}/{settings.source_prefix}", {uri for uri, _ in listed})
     return IngestReport(
         listed=len(everything),
         created=imported.created,
         updated=imported.updated,
+        moved=imported.moved,
         unchanged=len(listed & known),
-        ignored=len(everything) - len(objects),
-        described=_describe(labels, project, unchanged, catalog),
+        described=described,
+        ignored=Counter(PurePosixPath(ref.name).suffix.lower() for ref in set(everything) - set(objects)),
         problems=tuple(problems),
         notes=tuple(notes),
+        unread=len(new) - imported.read,
+        stopped=imported.stopped,
     )
 
 
@@ -142,38 +162,66 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
 class _Imported:
     """What `_import_photos` did so far."""
 
+    read: int = 0
     created: int = 0
     updated: int = 0
+    moved: int = 0
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
+    stopped: MaskloopError | None = None
+
+
+Result = tuple[ImageRef | Problem, Problem | None]
 
 
 def _import_photos(
     intake: PhotoIntake,
     labels: LabelStudioClient,
     project: int,
+    settings: Settings,
     refs: Sequence[ObjectRef],
-    tasks: Sequence[PhotoTask],
-    catalog: Catalog,
+    tasks: PhotoTasks,
 ) -> _Imported:
     """Read and check photos and publish their tasks, part by part, so that a killed run has not worked in vain."""
     imported = _Imported()
-    owners = {task.image.sha256: task.image.uri for task in tasks}
     pool = ThreadPoolExecutor(_READERS, "ingest")
     try:
         results = iter(track(pool.map(intake.read, refs), "reading photos", total=len(refs), transient=True))
-        while part := list(islice(results, _CHUNK)):
+        delivered = _until_server_fails(results, imported)
+        while part := list(islice(delivered, _CHUNK)):
             images = [image for image, _ in part if isinstance(image, ImageRef)]
-            usable, duplicates = drop_duplicate_photos(images, owners)
-            created, updated = _publish(labels, project, usable, tasks, catalog)
-            imported.created += created
-            imported.updated += updated
-            imported.problems += [*(problem for problem, _ in part if isinstance(problem, Problem)), *duplicates]
+            if any(image.shown for image in images):
+                connect_copies(labels, project, settings)
+            outcome = tasks.publish(images)
+            imported.read += len(part)
+            imported.created += outcome.created
+            imported.updated += outcome.updated
+            imported.moved += outcome.moved
+            problems = [problem for problem, _ in part if isinstance(problem, Problem)]
+            imported.problems += [*problems, *outcome.duplicates]
             imported.notes += [note for _, note in part if note]
-            logger.info("%d tasks created, %d updated", imported.created, imported.updated)
+            logger.info("%d tasks created, %d updated", imported.created, imported.updated + imported.moved)
+    except MaskloopError as error:  # Label Studio's; the report still says what was done
+        imported.stopped = error
     finally:
         pool.shutdown(cancel_futures=True)
     return imported
+
+
+def _until_server_fails(results: Iterator[Result], imported: _Imported) -> Iterator[Result]:
+    """Yield results until `_STOP_AFTER` of them in a row were not delivered; then set `imported.stopped`."""
+    in_a_row = 0
+    for result in results:
+        yield result
+        failed = isinstance(result[0], Problem) and result[0].reason in _SERVER_FAULTS
+        in_a_row = in_a_row + 1 if failed else 0
+        if in_a_row == _STOP_AFTER:
+            problem = cast(Problem, result[0])
+            imported.stopped = StorageError(
+                f"{_STOP_AFTER} photos in a row could not be read, the last one because: {problem.message} "
+                f"What was read before is kept; {REPORT} in the target bucket names every photo"
+            )
+            return
 
 
 def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[Catalog, list[Problem]]:
@@ -208,59 +256,19 @@ def _delete_duplicate_tasks(labels: LabelStudioClient, project: int, tasks: Sequ
     return [task for task in tasks if task.id not in deleted]
 
 
-def _missing_row(photo: ObjectRef, settings: Settings) -> Problem:
-    message = (
-        f"no row of {settings.catalog} has the id_file {PurePosixPath(photo.name).stem}; the task shows no details"
-    )
-    return Problem(photo.uri, "no-row", message, photo.generation, set_aside=False)
-
-
-def _publish(
-    labels: LabelStudioClient,
-    project: int,
-    photos: list[ImageRef],
-    tasks: Sequence[PhotoTask],
-    catalog: Catalog,
-) -> tuple[int, int]:
-    """Create tasks for new photos and update those of overwritten ones; returns both counts.
-
-    For the same bytes uploaded again, only the generation changes. Other bytes take over the photo's task unless
-    somebody worked on it. That is read at this moment, because reading the photos may have taken hours.
-    """
-    uris = {photo.uri for photo in photos}
-    ids = sorted({task.image.uri: task.id for task in tasks if task.image.uri in uris}.values())
-    current = {task.image.uri: task for task in list_tasks(labels, project, only=ids)} if ids else {}
-    created: list[tuple[ImageRef, Metadata]] = []
-    updated = 0
-    for photo in photos:
-        task, metadata = current.get(photo.uri), _metadata(photo.uri, catalog)
-        if task and (task.image.sha256 == photo.sha256 or not task.opened):
-            if task.image.sha256 != photo.sha256:
-                delete_predictions(labels, project, [task.id])
-            update_task(labels, project, task.id, photo, metadata)
-            updated += 1
-        else:
-            if task:
-                logger.warning("%s was overwritten after somebody worked on it: it gets a new task", photo.uri)
-            created.append((photo, metadata))
-    return create_tasks(labels, project, created), updated
-
-
-def _describe(labels: LabelStudioClient, project: int, tasks: Iterable[PhotoTask], catalog: Catalog) -> int:
-    """Update tasks whose catalogue data changed; return how many. Photos without a row keep their metadata."""
-    described = 0
-    for task in tasks:
-        metadata = _metadata(task.image.uri, catalog)
-        if catalog.find(_object_name(task.image.uri)) is not None and not metadata.items() <= task.metadata.items():
-            update_task(labels, project, task.id, task.image, metadata)
-            described += 1
-    return described
-
-
-def _metadata(uri: str, catalog: Catalog) -> Metadata:
-    """Return a value for every catalogue column; for a missing one the interface would show its name."""
-    return {**dict.fromkeys(CATALOG_COLUMNS[1:], "–"), **(catalog.find(_object_name(uri)) or {})}
-
-
-def _object_name(uri: str) -> str:
-    return uri.removeprefix("gs://").partition("/")[2]
+def _notes_on_catalog(photos: Sequence[ObjectRef], catalog: Catalog, settings: Settings) -> list[Problem]:
+    """Return a note for each photo without a row, and what the catalogue says about all photos together."""
+    source = f"gs://{settings.source_bucket}/{settings.catalog}"
+    generations = {ref.name: ref.generation for ref in photos}
+    notes = [
+        Problem(
+            ref.uri, "no-row", f"no row of {settings.catalog} fits the photo {ref.name}; the task shows no details",
+            ref.generation, set_aside=False,
+        )
+        for ref in photos
+        if catalog.find(ref.name) is None
+    ]  # fmt: skip
+    for name, message in catalog.remarks_for([ref.name for ref in photos]):
+        uri = f"gs://{settings.source_bucket}/{name}" if name else source
+        notes.append(Problem(uri, "catalogue", message, generations.get(name, 0), set_aside=False))
+    return notes

@@ -16,6 +16,7 @@ from pipelines.labelstudio.controls import IMAGE
 from pipelines.labelstudio.interface import brush_labels, require_same_labels
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.schema import PredictionJson, RegionJson, TaskData, TaskJson
+from pipelines.labelstudio.tasks import ORIGINAL
 from pipelines.params import Params
 from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels
@@ -130,4 +131,5 @@ def _proposes_regions(task: TaskJson) -> bool:
 
 def _photo_address(data: TaskData) -> PhotoAddress:
     generation = str(data.get("generation", ""))
-    return PhotoAddress(str(data.get(IMAGE) or ""), int(generation) if generation.isdecimal() else 0)
+    uri = str(data.get(ORIGINAL) or data.get(IMAGE) or "")
+    return PhotoAddress(uri, int(generation) if generation.isdecimal() else 0)

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.contract import SEGMENT_ANYTHING, SEGMENTATION
 from pipelines.errors import ServiceError
+from pipelines.gcs.client import COPIES
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.controls import BRUSH
 from pipelines.labelstudio.interface import labeling_interface
@@ -20,6 +21,7 @@ from pipelines.services import ask_service
 from pipelines.settings import Settings
 
 STORAGE_TITLE = "maskloop source"
+COPIES_TITLE = "maskloop copies"
 SEGMENTATION_TITLE = "segmentation"
 SEGMENT_ANYTHING_TITLE = "segment-anything"
 QUEUE_TITLE = "Queue"
@@ -187,17 +189,33 @@ def _ensure_tabs(client: LabelStudioClient, project_id: int) -> list[str]:
 
 
 def _ensure_storage(client: LabelStudioClient, project_id: int, settings: Settings) -> list[str]:
-    wanted = {"bucket": settings.source_bucket, "presign": False, "use_blob_urls": True, "title": STORAGE_TITLE}
+    return _connect_bucket(client, project_id, settings, STORAGE_TITLE, settings.source_bucket)
+
+
+def connect_copies(client: LabelStudioClient, project_id: int, settings: Settings) -> list[str]:
+    """Let Label Studio show the copies of photos that browsers do not show; return what changed.
+
+    It is connected once there are such copies, because Label Studio refuses to connect an empty folder.
+    """
+    return _connect_bucket(client, project_id, settings, COPIES_TITLE, settings.target_bucket, COPIES)
+
+
+def _connect_bucket(
+    client: LabelStudioClient, project_id: int, settings: Settings, title: str, bucket: str, prefix: str = ""
+) -> list[str]:
+    wanted = {"bucket": bucket, "presign": False, "use_blob_urls": True, "title": title}
+    if prefix:
+        wanted["prefix"] = prefix
     if settings.storage_emulator:
         wanted["google_project_id"] = "maskloop"
     with client.explained():
-        storages = [s for s in client.sdk.import_storage.gcs.list(project=project_id) if s.title == STORAGE_TITLE]
+        storages = [s for s in client.sdk.import_storage.gcs.list(project=project_id) if s.title == title]
         if not storages:
             client.sdk.import_storage.gcs.create(project=project_id, **wanted)
-            return [f"connected gs://{settings.source_bucket}"]
-        if (storages[0].bucket, storages[0].presign) != (settings.source_bucket, False):
+            return [f"connected gs://{bucket}"]
+        if (storages[0].bucket, storages[0].presign) != (bucket, False):
             client.sdk.import_storage.gcs.update(id=storages[0].id, project=project_id, **wanted)
-            return [f"pointed the source storage to gs://{settings.source_bucket}"]
+            return [f"pointed the source storage to gs://{bucket}"]
     return []
 
 

@@ -24,6 +24,7 @@ _UNNEEDED = [
 ]  # fmt: skip
 _IDENTITY = ("generation", "sha256", "height", "width")
 _PHASH = "phash"  # tasks of earlier versions lack it
+ORIGINAL = "original"  # the photo's address where a copy is shown instead of it; absent or empty otherwise
 REVIEW = "review"  # why somebody should check what was drawn; absent or empty when there is no reason
 
 
@@ -103,6 +104,8 @@ def update_task(client: LabelStudioClient, project_id: int, task_id: int, image:
         data = {**current["data"], **task_data(image, metadata)}
         if current["data"].get("sha256") != image.sha256:
             data.pop(REVIEW, None)
+        if not image.shown:
+            data.pop(ORIGINAL, None)
         client.patch(f"/api/tasks/{task_id}/", {"data": data})
 
 
@@ -157,7 +160,8 @@ def task_data(image: ImageRef, metadata: Metadata) -> dict[str, Any]:
     The generation is text: it exceeds what JavaScript numbers can hold.
     """
     identity = {name: getattr(image, name) for name in _IDENTITY}
-    return {**metadata, IMAGE: image.uri, **identity, "generation": str(image.generation), _PHASH: image.phash}
+    shown = {IMAGE: image.shown, ORIGINAL: image.uri} if image.shown else {IMAGE: image.uri}
+    return {**metadata, **shown, **identity, "generation": str(image.generation), _PHASH: image.phash}
 
 
 def is_maskloop_task(raw: TaskJson) -> bool:
@@ -168,9 +172,10 @@ def is_maskloop_task(raw: TaskJson) -> bool:
 def parse_image(data: TaskData) -> ImageRef:
     """Read the photo's identity from task data; raises DataError naming the missing or bad key."""
     try:
+        original, image = str(data.get(ORIGINAL) or ""), str(data[IMAGE])
         return ImageRef(
-            str(data[IMAGE]), int(data["generation"]), str(data["sha256"]), int(data["height"]), int(data["width"]),
-            str(data.get(_PHASH, "")),
+            original or image, int(data["generation"]), str(data["sha256"]), int(data["height"]), int(data["width"]),
+            str(data.get(_PHASH, "")), image if original else "",
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"task data without a usable photo identity ({error!r}); re-create it with ingest") from error
@@ -178,7 +183,7 @@ def parse_image(data: TaskData) -> ImageRef:
 
 def parse_metadata(data: TaskData) -> Metadata:
     """Read the catalogue's part of task data."""
-    return {key: str(value) for key, value in data.items() if key not in (IMAGE, _PHASH, REVIEW, *_IDENTITY)}
+    return {key: str(value) for key, value in data.items() if key not in (IMAGE, ORIGINAL, _PHASH, REVIEW, *_IDENTITY)}
 
 
 def parse_task(raw: TaskJson) -> Task:

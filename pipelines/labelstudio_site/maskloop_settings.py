@@ -16,4 +16,5 @@ MIDDLEWARE = [
     "maskloop_login_limit.LoginRateLimit",
     *label_studio.MIDDLEWARE,
     "maskloop_next_task.SerializeNextTask",
+    "maskloop_storage.StoragePrefixes",
 ]

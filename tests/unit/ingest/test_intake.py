@@ -24,7 +24,7 @@ def test_a_file_with_too_many_bytes_is_set_aside(
 ) -> None:
     monkeypatch.setattr(intake, "_MAX_BYTES", 50)
 
-    problem, _ = PhotoIntake(bucket_client, 100).read(photo)
+    problem, _ = PhotoIntake(bucket_client, 100, photo.bucket).read(photo)
 
     assert isinstance(problem, Problem)
     assert (problem.reason, problem.uri) == ("unreadable", photo.uri)
@@ -32,7 +32,7 @@ def test_a_file_with_too_many_bytes_is_set_aside(
 
 
 def test_other_bytes_than_listed_are_set_aside_until_the_next_run(bucket_client: Client, photo: ObjectRef) -> None:
-    reader = PhotoIntake(bucket_client, 100)
+    reader = PhotoIntake(bucket_client, 100, photo.bucket)
 
     problem, _ = reader.read(replace(photo, md5=gcs.md5_base64(b"else")))
     fine, _ = reader.read(photo)

@@ -2,14 +2,9 @@
 
 import csv
 import io
-import json
 import logging
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from uuid import uuid4
 
-import httpx
 import numpy as np
 import pytest
 from google.cloud.storage import Client
@@ -23,101 +18,9 @@ from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Params
 from pipelines.records import CATALOG_COLUMNS, ImageRef, ObjectRef
 from pipelines.settings import Settings
+from tests.unit.ingest.conftest import LabelStudio, Run, counts, png, put
 
-Run = Callable[[], IngestReport]
 PHOTO = ImageRef("gs://archive/photos/a.png", 1, "aa", 30, 20)
-
-
-class LabelStudio:
-    """Keeps tasks the way Label Studio's API shows them; counts deleted predictions."""
-
-    def __init__(self, title: str) -> None:
-        self.title, self.tasks, self.predictions_deleted = title, [], []
-        self.clock = "2026-01-01T00:00:00Z"
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content) if request.content else None
-        match request.method, request.url.path:
-            case "GET", "/api/projects/":
-                answer = {"results": [{"id": 1, "title": self.title}], "next": None}
-            case "GET", "/api/tasks":
-                query = json.loads(request.url.params.get("query") or "{}")
-                wanted = query.get("selectedItems", {}).get("included")
-                shown = [task for task in self.tasks if wanted is None or task["id"] in wanted]
-                answer = {"tasks": [{"updated_at": self.clock, **task} for task in shown], "total": len(shown)}
-            case "POST", "/api/projects/1/import":
-                first = len(self.tasks) + 1
-                self.tasks += [{"id": first + place, "data": one["data"]} for place, one in enumerate(body)]
-                answer = {"task_count": len(body)}
-            case "PATCH", path if path.startswith("/api/tasks/"):
-                [task] = [task for task in self.tasks if str(task["id"]) == path.split("/")[3]]
-                task["data"] = body["data"]
-                answer = task
-            case "DELETE", path if path.startswith("/api/tasks/"):
-                self.tasks = [task for task in self.tasks if str(task["id"]) != path.split("/")[3]]
-                return httpx.Response(204)
-            case "POST", "/api/dm/actions":
-                self.predictions_deleted += body["selectedItems"]["included"]
-                answer = {"processed_items": 1}
-            case _:
-                return httpx.Response(404)
-        return httpx.Response(200, json=answer)
-
-
-def png(shade: int, height: int = 30, width: int = 20) -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(np.full((height, width, 3), shade, np.uint8)).save(data, "PNG")
-    return data.getvalue()
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    name = uuid4().hex[:12]
-    return Settings(
-        _env_file=None, var=tmp_path, source_bucket=f"archive-{name}", source_prefix="photos/",
-        target_bucket=f"labels-{name}",
-    )  # fmt: skip
-
-
-@pytest.fixture
-def archive_of_two(bucket_client: Client, settings: Settings) -> Settings:
-    """A bucket with a catalogue, two photos, a text among them, and a photo elsewhere; gives its settings."""
-    for bucket in (settings.source_bucket, settings.target_bucket):
-        gcs.ensure_bucket(bucket_client, bucket)
-    rows = [",".join(CATALOG_COLUMNS), "a,1999,Autumn,,,,Look 1,,,", "a,,,,,,,,,coat"]
-    put(bucket_client, settings, settings.catalog, "\n".join(rows).encode())
-    put(bucket_client, settings, "photos/a.png", png(10))
-    put(bucket_client, settings, "photos/b.PNG", png(20, 50, 40))
-    put(bucket_client, settings, "photos/notes.txt", b"hello")
-    put(bucket_client, settings, "elsewhere/c.png", png(30))
-    return settings
-
-
-@pytest.fixture
-def label_studio(params: Params) -> LabelStudio:
-    return LabelStudio(params.project.title)
-
-
-@pytest.fixture
-def labels(label_studio: LabelStudio) -> LabelStudioClient:
-    return LabelStudioClient("http://label-studio.test", "token", transport=httpx.MockTransport(label_studio))
-
-
-@pytest.fixture
-def run(bucket_client: Client, labels: LabelStudioClient, archive_of_two: Settings, params: Params) -> Run:
-    """Ingest the archive of two."""
-    return lambda: ingest(bucket_client, labels, archive_of_two, params)
-
-
-def put(client: Client, settings: Settings, name: str, data: bytes) -> None:
-    gcs.put(client, settings.source_bucket, name, data, "application/octet-stream")
-
-
-def counts(report: IngestReport) -> tuple[int, int, int, int, int]:
-    """Return new, changed, unchanged, set aside and ignored, and check that they add up to what was listed."""
-    outcome = (report.created, report.updated, report.unchanged, len(report.problems), report.ignored)
-    assert report.listed == sum(outcome)
-    return outcome
 
 
 class TestIngest:
@@ -165,7 +68,11 @@ class TestIngest:
 
         ref = gcs.stat(bucket_client, archive_of_two.target_bucket, REPORT)
         lines = list(csv.DictReader(io.StringIO(gcs.read(bucket_client, ref).decode("utf-8-sig"))))
-        reported = [(line["uri"].rpartition("/")[2], line["reason"], line["set aside"]) for line in lines]
+        reported = [
+            (line["uri"].rpartition("/")[2], line["reason"], line["set aside"])
+            for line in lines
+            if line["reason"] != "catalogue"
+        ]
         assert reported == [
             ("b.PNG", "no-row", "no"), ("empty.jpg", "empty", "yes"), ("wrong.jpg", "mislabelled", "no"),
             ("wrong.jpg", "no-row", "no"), ("z-again.png", "duplicate", "yes"),
@@ -299,7 +206,7 @@ class TestIngest:
         run()
         label_studio.tasks[0]["total_annotations"] = 1
         put(bucket_client, archive_of_two, "photos/a.png", png(99, 70, 60))
-        with caplog.at_level(logging.WARNING, "pipelines.ingest.pipeline"):
+        with caplog.at_level(logging.WARNING, "pipelines.ingest.publish"):
             assert counts(run()) == (1, 0, 1, 0, 1)
         assert [task["data"]["height"] for task in label_studio.tasks] == [30, 50, 70]
         assert "photos/a.png was overwritten after somebody worked on it" in caplog.text
@@ -350,9 +257,9 @@ class TestDuplicates:
 class TestReport:
     def test_one_line_adds_up_and_problems_follow(self) -> None:
         problems = (Problem("gs://a/x", "empty", "upload it again"), Problem("gs://a/y", "empty", "upload it again"))
-        report = IngestReport(listed=9, created=3, updated=1, unchanged=2, ignored=1, problems=problems)
+        report = IngestReport(listed=9, created=3, updated=1, unchanged=2, ignored={".txt": 1}, problems=problems)
         first, *rest = str(report).splitlines()
-        assert first == "9 listed = 3 new + 1 changed + 2 unchanged + 2 set aside (2 empty) + 1 not photos"
+        assert first == "9 listed = 3 new + 1 changed + 2 unchanged + 2 set aside (2 empty) + 1 not photos (1 .txt)"
         assert rest == ["  empty: gs://a/x: upload it again", "  empty: gs://a/y: upload it again"]
 
     def test_the_csv_holds_no_formulas(self) -> None:
