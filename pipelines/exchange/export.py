@@ -13,6 +13,7 @@ from pathlib import Path
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST, MASKS
 from pipelines.dataset.published import Published
 from pipelines.errors import DataError
+from pipelines.exchange.labels import with_labels_of
 from pipelines.exchange.photos import ExportedPhotos
 from pipelines.exchange.selection import Selection
 from pipelines.params import Params
@@ -61,8 +62,13 @@ def export(
         raise DataError(f"there is no dataset version {tag!r}; the newest: {newest}")
     targets = [IMAGES, MASKS, MANIFEST, *([ANNOTATIONS] if selection.instances or selection.reviewed else [])]
     with _appearing(folder) as part, published.checked_out(tag, *targets) as dataset:
-        photos = ExportedPhotos(dataset, tag, params, selection)
-        importlib.import_module(FORMATS[form]).write(photos, params, part)
+        known = with_labels_of(dataset, params)
+        photos = ExportedPhotos(dataset, tag, known, selection)
+        photos.notes += [
+            f"params.yaml has no label {label.id} any more; it is exported as {label.name!r}"
+            for label in known.labels[len(params.labels) :]
+        ]
+        importlib.import_module(FORMATS[form]).write(photos, known, part)
         if not photos.written:
             raise DataError("\n".join(["no photo could be exported", *photos.all_notes()]))
         return ExportReport(photos.written, photos.total, photos.all_notes())

@@ -7,7 +7,7 @@ A region that another one divides stays one instance. All instances together are
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -69,7 +69,7 @@ def find_instances(mask: np.ndarray, annotation: Annotation | None, params: Para
         return None
     try:
         numbers, label_ids = _regions(mask, annotation, params)
-    except (AnnotationError, KeyError, TypeError) as error:
+    except (AnnotationError, LookupError, TypeError, AttributeError) as error:
         logger.warning("%s: the regions of its annotation cannot be read: %s", annotation.image.uri, error)
         return None
     return _completed(mask, numbers, label_ids)
@@ -84,7 +84,7 @@ def _regions(mask: np.ndarray, annotation: Annotation, params: Params) -> tuple[
     """Return the number of the region that was painted last on each pixel, where the mask agrees, and their labels."""
     result, (height, width) = annotation.raw["result"], mask.shape
     # Whatever name a label had when the region was drawn, the mask shows its id.
-    names = {str(name): 0 for region in result for name in region["value"].get(region["type"], [])}  # type: ignore[attr-defined]  # labels of all kinds
+    names = {str(name): 0 for region in result for name in cast(Any, region["value"]).get(region["type"], [])}
     painted = np.zeros(mask.shape, np.int32)
     labels = []
     options = params.compile

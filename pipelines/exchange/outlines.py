@@ -69,7 +69,7 @@ def _follow(ahead: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[in
 
 
 def border(mask: np.ndarray) -> np.ndarray:
-    """Return one ring through the border pixels of a (H, W) bool mask: (N, 2) int, x and y of pixels, N >= 3.
+    """Return one ring through the border pixels of a (H, W) bool mask that is not empty: (N, 2) int, x and y, N >= 3.
 
     Parts that do not touch are joined by straight lines between their nearest pixels, which `cv2.fillPoly` draws as
     well; otherwise it gives the mask back. See `borders`.
@@ -89,6 +89,8 @@ def borders(mask: np.ndarray) -> list[np.ndarray]:
 
 def _part_rings(mask: np.ndarray) -> list[np.ndarray]:
     """Return all border pixels of each 8-connected part in order, its holes joined."""
+    if not mask.any():
+        return []
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     cropped = np.ascontiguousarray(mask[y : y + height, x : x + width], np.uint8)
     contours, tree = cv2.findContours(cropped, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)

@@ -4,7 +4,6 @@ A pixel's value is the label's id, its colour that of VOC's own palette, and 255
 as CVAT and Datumaro read them. With instances, SegmentationObject numbers them from 1 on in each photo.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -56,14 +55,17 @@ def _write_objects(photo: ExportedPhoto, photos: ExportedPhotos, folder: Path) -
 
 
 def _labelmap(params: Params) -> str:
-    """Return labelmap.txt: background, the labels and what is ignored. A label's name cannot hold its separator."""
-    lines = ["# label:color_rgb:parts:actions", _line("background", 0)]
-    lines += [_line(label.name, label.id) for label in params.labels]
-    return "\n".join([*lines, _line("ignored", IGNORE), ""])
+    """Return labelmap.txt: background, the labels and what is ignored, each name once.
 
-
-def _line(name: str, value: int) -> str:
-    return f"{re.sub(':', '_', name)}:{','.join(map(str, color(value)))}::"
+    A name cannot hold the colon that separates the fields, so an underscore stands for it.
+    """
+    names = {0: "background", IGNORE: "ignored"}
+    for label in params.labels:
+        name = label.name.replace(":", "_")
+        names[label.id] = f"{name}-{label.id}" if name in names.values() else name
+    values = [0, *(label.id for label in params.labels), IGNORE]
+    lines = [f"{names[value]}:{','.join(map(str, color(value)))}::" for value in values]
+    return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
 
 
 def color(value: int) -> tuple[int, int, int]:

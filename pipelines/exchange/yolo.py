@@ -63,6 +63,9 @@ def _dataset_yaml(photos: ExportedPhotos, splits: set[str], params: Params) -> s
         folders["val"] = f"images/{stand_in}"
         photos.notes.append(f"there are no photos of val; `val` in dataset.yaml is {stand_in}, because YOLO needs one")
         head.append(f"# There are no photos of val. YOLO needs some, so these are the photos of {stand_in}.")
+    if "train" not in splits:
+        photos.notes.append("there are no photos of train; `train` in dataset.yaml is empty, so only `yolo val` works")
+        head.append("# There are no photos of train, so that only `yolo val` works.")
     document: dict[str, Any] = {"train": folders.get("train"), "val": folders.get("val")}
     if "test" in folders:
         document["test"] = folders["test"]

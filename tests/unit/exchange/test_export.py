@@ -2,17 +2,24 @@
 
 import io
 import json
+import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -23,19 +30,24 @@ from pycocotools.coco import COCO
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST, MASKS
-from pipelines.dataset.records import encode_mask
+from pipelines.dataset.records import decode_mask, encode_mask
 from pipelines.dataset.shards import shard_of
 from pipelines.errors import DataError, DatasetError
-from pipelines.exchange.export import FORMATS, export
+from pipelines.exchange import export as export_module
+from pipelines.exchange.export import FORMATS, ExportReport, export
 from pipelines.exchange.importer import regions_of
 from pipelines.exchange.masked_photos import masked_photos
 from pipelines.exchange.outlines import outline
-from pipelines.exchange.photos import components
+from pipelines.exchange.photos import IDENTITY, components
+from pipelines.exchange.selection import Selection
 from pipelines.labelstudio.regions import compile_annotation
+from pipelines.labelstudio.render import region_json
+from pipelines.labelstudio.schema import AnnotationJson
 from pipelines.labelstudio.shapes import fill
-from pipelines.params import IGNORE, Params
-from pipelines.photos.decode import sha256_hex
-from pipelines.records import Annotation
+from pipelines.params import IGNORE, Params, load_params
+from pipelines.photos.decode import encode_png, sha256_hex
+from pipelines.records import Annotation, ImageRef, RegionMask
+from pipelines.settings import PROJECT_ROOT
 
 COAT, DRESS, TURNED = 3, 7, 6
 
@@ -160,7 +172,7 @@ def filled(labels: Path) -> np.ndarray:
     mask = np.zeros((36, 30), np.uint8)
     for line in labels.read_text(encoding="utf-8").splitlines():
         number, *shares = line.split()
-        corners = np.array(shares, np.float32).reshape(-1, 2) * np.float32([30, 36])
+        corners = np.array(shares, np.float32).reshape(-1, 2) * np.array([30, 36], np.float32)
         cv2.fillPoly(mask, [corners.astype(np.int32)], (COAT, DRESS)[int(number)])
     return mask
 
@@ -336,3 +348,452 @@ def test_the_same_version_gives_the_same_bytes(two_labels: Params, tmp_path: Pat
             exported(form, tmp_path / "2", two_labels)
         )
     assert json.loads((tmp_path / "1/coco/annotations/rle_test.json").read_text())["info"]["version"] == "dataset-0001"
+
+
+class ManyNames(ThreePhotos):
+    """A version of photos whose objects have names that file systems refuse or confuse."""
+
+    OBJECTS: tuple[str, ...] = (
+        "a/Look.png", "b/look.png", f"{'漢' * 90}.jpg", f"x/{'漢' * 90}.png", "é.png", "e\u0301.png", "CON.png",
+        "-rf.jpg",        "what?.png", "what*.png", "dots...png", "line\nbreak.png", "50% off #1.png",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.photos, self.masks, self.rows = {}, {}, []
+        for number, name in enumerate(self.OBJECTS):
+            self.add(f"gs://archive/{name}", png(np.full((36, 30, 3), number, np.uint8)), drawn(number % 3))
+
+    def add(self, uri: str, data: bytes, mask: np.ndarray, split: str = "train", **fields: Any) -> None:
+        sha256 = sha256_hex(data)
+        self.photos[sha256], self.masks[sha256] = data, encode_mask(mask)
+        number = len(self.rows)
+        self.rows.append({
+            "uri": uri, "generation": 5, "sha256": sha256, "split": split, "group": f"group {number}",
+            "class_ids": [COAT, DRESS], "annotations": [f"uuid-{number}"], "annotators": ["ada@example.org"],
+            "updated_at": "2026-01-01", "prediction_version": "", **fields,
+        })  # fmt: skip
+
+
+class Drawn(ManyNames):
+    """Four photos with their annotations: two shoes, a coat that a dress divides, one twice drawn, and one of test."""
+
+    OBJECTS = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.annotations: list[Annotation] = []
+        left, right, whole, middle = np.s_[:, :8], np.s_[:, 12:], np.s_[:, :], np.s_[10:15, :]
+        self.draw("shoes", "train", ("coat", left), ("coat", right))
+        self.draw("worn", "val", ("coat", whole), ("dress", middle))
+        self.draw("twice", "train", ("dress", middle), annotators=["ada@example.org", "bob@example.org"])
+        self.draw("truth", "test", ("coat", left), ground_truth=True)
+
+    def draw(self, name: str, split: str, *regions: Any, ground_truth: bool = False, **fields: Any) -> None:
+        params = load_params(PROJECT_ROOT / "params.yaml")
+        coat, dress = params.labels[:2]
+        labels = (
+            coat.model_copy(update={"id": COAT, "name": "coat"}),
+            dress.model_copy(update={"id": DRESS, "name": "dress"}),
+        )
+        params = params.model_copy(update={"labels": labels})
+        masks = []
+        for label, part in regions:
+            mask = np.zeros((30, 20), bool)
+            mask[part] = True
+            masks.append(RegionMask(label, mask, 1.0))
+        result = [region_json(region, f"region-{number}") for number, region in enumerate(masks)]
+        data = png(np.full((30, 20, 3), len(self.rows), np.uint8))
+        image = ImageRef(f"gs://archive/{name}.png", 5, sha256_hex(data), 30, 20)
+        raw = cast(AnnotationJson, {"result": result, "ground_truth": ground_truth})
+        annotation = Annotation(
+            f"uuid-{len(self.rows)}",
+            1,
+            image,
+            {},
+            "ada@example.org",
+            datetime(2026, 1, 1, tzinfo=UTC),
+            1.0,
+            False,
+            "",
+            raw,
+        )
+        compiled = compile_annotation(annotation, params).mask
+        ids = [int(value) for value in np.unique(compiled) if value]
+        self.annotations.append(annotation)
+        self.add(image.uri, data, compiled, split, class_ids=ids, **fields)
+
+    def write_masks(self, dataset: Dataset) -> None:
+        super().write_masks(dataset)
+        dataset.annotations.replace(self.annotations)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return encode_png(pixels)
+
+
+def selected(form: str, folder: Path, params: Params, published: ThreePhotos, **selection: Any) -> ExportReport:
+    return export(published, "dataset-0001", form, folder, params, Selection(**selection))  # type: ignore[arg-type]  # answers as Published does
+
+
+def table_of(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "photos.csv", keep_default_na=False).set_index("file")
+
+
+IMAGES_OF = {"coco": "images", "png": "images", "yolo": "images", "voc": "JPEGImages"}
+
+
+class TestPhotosTable:
+    """What an export says of each of its files."""
+
+    @pytest.mark.parametrize("form", ["png", "yolo", "voc"])
+    def test_hashes_are_those_of_the_file_and_of_the_object(
+        self, form: str, two_labels: Params, tmp_path: Path
+    ) -> None:
+        published = ThreePhotos()
+        selected(form, tmp_path / "out", two_labels, published)
+        table = table_of(tmp_path / "out")
+        files = {path.name: path for path in (tmp_path / "out" / IMAGES_OF[form]).rglob("*.*")}
+        assert set(table.index) == set(files)
+        for name, row in table.iterrows():
+            assert row["sha256"] == sha256_hex(files[str(name)].read_bytes())
+            assert row["source_sha256"] in published.photos
+            assert (row["sha256"] == row["source_sha256"]) == (name != "turned.png")
+        assert set(zip(table["uri"], table["split"], table["group"], table["generation"], strict=True)) == {
+            (row["uri"], row["split"], row["group"], row["generation"]) for row in published.rows
+        }
+
+    def test_coco_and_hugging_face_say_the_same(
+        self, two_labels: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+        import datasets
+
+        for form in ("coco", "png", "huggingface"):
+            selected(form, tmp_path / form, two_labels, ThreePhotos())
+        wanted = {str(row["uri"]): {**row} for row in table_of(tmp_path / "png").to_dict("records")}
+        images = [
+            image
+            for path in sorted((tmp_path / "coco" / "annotations").glob("rle_*"))
+            for image in json.loads(path.read_text())["images"]
+        ]
+        assert {image["uri"]: {key: image[key] for key in IDENTITY} for image in images} == wanted
+        loaded = datasets.load_dataset(str(tmp_path / "huggingface"), cache_dir=str(tmp_path / "cache"))
+        rows = [row for split in loaded.values() for row in split.remove_columns(["image", "mask"])]
+        assert {row["uri"]: {key: row[key] for key in IDENTITY} for row in rows} == wanted
+
+    @pytest.mark.parametrize("form", FORMATS)
+    def test_any_object_name_becomes_a_portable_file(self, form: str, two_labels: Params, tmp_path: Path) -> None:
+        report = selected(form, tmp_path / "out", two_labels, ManyNames())
+        assert report.written == len(ManyNames.OBJECTS)
+        if form in IMAGES_OF:
+            names = [path.name for path in (tmp_path / "out" / IMAGES_OF[form]).rglob("*.*")]
+            assert len({unicodedata.normalize("NFC", name).casefold() for name in names}) == report.written
+            assert max(len(name.encode()) for name in names) <= 200
+        if form in ("png", "voc", "yolo"):
+            assert set(table_of(tmp_path / "out")["uri"]) == {f"gs://archive/{name}" for name in ManyNames.OBJECTS}
+
+
+class TestHuggingFace:
+    """What releases before 4 need."""
+
+    def test_lists_have_the_name_that_all_releases_know(self, two_labels: Params, tmp_path: Path) -> None:
+        folder = exported("huggingface", tmp_path, two_labels)
+        for path in folder.glob("data/*.parquet"):
+            features = json.loads(pq.read_schema(path).metadata[b"huggingface"])["info"]["features"]
+            assert features["annotations"] == {"_type": "Sequence", "feature": {"_type": "Value", "dtype": "string"}}
+            assert {feature["_type"] for feature in features.values()} == {"Value", "Image", "Sequence"}
+
+
+class TestYolo:
+    """What ultralytics' `check_det_dataset` and label reader ask for."""
+
+    @pytest.mark.parametrize(
+        ("splits", "wanted", "note"),
+        [
+            (("train", "val", "test"), {"train": "images/train", "val": "images/val", "test": "images/test"}, ""),
+            (("train", "test"), {"train": "images/train", "val": "images/test", "test": "images/test"}, "is test"),
+            (("train",), {"train": "images/train", "val": "images/train"}, "is train"),
+            (
+                ("test",),
+                {"train": None, "val": "images/test", "test": "images/test"},
+                "`train` in dataset.yaml is empty",
+            ),
+        ],
+    )
+    def test_train_and_val_are_always_there(
+        self, splits: tuple[str, ...], wanted: dict[str, str], note: str, two_labels: Params, tmp_path: Path
+    ) -> None:
+        report = selected("yolo", tmp_path / "out", two_labels, Drawn(), splits=splits)
+        text = (tmp_path / "out" / "dataset.yaml").read_text(encoding="utf-8")
+        document = yaml.safe_load(text)
+        assert document == {**wanted, "names": {0: "coat", 1: "dress"}}
+        assert all((tmp_path / "out" / path).is_dir() for path in wanted.values() if path)
+        assert note in "\n".join(report.notes)
+        assert bool(report.notes) == bool(note) == ("# There are no photos" in text)
+
+    def test_a_speck_is_a_polygon_too(self, two_labels: Params, tmp_path: Path) -> None:
+        folder = exported("yolo", tmp_path, two_labels)
+        lines = [line for path in folder.rglob("*.txt") for line in path.read_text(encoding="utf-8").splitlines()]
+        assert len(lines) == 9, "coat, dress and speck on each photo"
+        assert min(len(line.split()) for line in lines) >= 7
+
+    def test_excluded_photos_are_counted(self, two_labels: Params, tmp_path: Path) -> None:
+        published = Drawn()
+        published.rows[0]["split"] = "excluded"
+        report = selected("yolo", tmp_path / "out", two_labels, published)
+        assert str(report) == "3 of 4 photos"
+        assert "1 excluded photos are left out" in report.notes[-1]
+        for row in published.rows:
+            row["split"] = "excluded"
+        with pytest.raises(DataError, match=r"no photo could be exported\n(?s:.*)4 excluded"):
+            selected("yolo", tmp_path / "none", two_labels, published)
+
+
+class TestVoc:
+    """Pascal VOC, as CVAT, Datumaro and torchvision read it."""
+
+    def test_masks_lists_and_label_map(self, two_labels: Params, tmp_path: Path) -> None:
+        folder = exported("voc", tmp_path, two_labels, OneUnclear)
+        assert (folder / "labelmap.txt").read_text(encoding="utf-8") == (
+            "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncoat:128,128,0::\ndress:128,128,128::\n"
+            "ignored:224,224,192::\n"
+        )
+        colors = {0: (0, 0, 0), COAT: (128, 128, 0), DRESS: (128, 128, 128), IGNORE: (224, 224, 192)}
+        lists = {path.stem: path.read_text().split() for path in (folder / "ImageSets" / "Segmentation").iterdir()}
+        assert {split: len(stems) for split, stems in lists.items()} == {"train": 2, "test": 1}
+        with Image.open(folder / "SegmentationClass" / "turned.png") as mask:
+            assert mask.mode == "P"
+            np.testing.assert_array_equal(np.asarray(mask), unclear_in_part())
+            painted = np.asarray(mask.convert("RGB"))
+        for value, color in colors.items():
+            assert (painted[unclear_in_part() == value] == color).all()
+        for stem in (*lists["train"], *lists["test"]):
+            [photo] = (folder / "JPEGImages").glob(f"{stem}.*")
+            assert Image.open(photo).size == Image.open(folder / "SegmentationClass" / f"{stem}.png").size
+
+    def test_a_label_with_a_colon_keeps_the_map_readable(self, two_labels: Params, tmp_path: Path) -> None:
+        names = ("top:coat", "top_coat")
+        labels = tuple(
+            label.model_copy(update={"name": name}) for label, name in zip(two_labels.labels, names, strict=True)
+        )
+        folder = exported("voc", tmp_path, two_labels.model_copy(update={"labels": labels}))
+        lines = (folder / "labelmap.txt").read_text(encoding="utf-8").splitlines()
+        assert [len(line.split(":")) for line in lines] == [4] * 5
+        assert [line.split(":")[0] for line in lines[1:]] == ["background", "top_coat", "top_coat-7", "ignored"]
+
+    def test_a_label_called_as_the_background_is_told_apart(self, two_labels: Params, tmp_path: Path) -> None:
+        coat, dress = two_labels.labels
+        labels = (coat.model_copy(update={"name": "background"}), dress.model_copy(update={"name": "ignored"}))
+        folder = exported("voc", tmp_path, two_labels.model_copy(update={"labels": labels}))
+        lines = (folder / "labelmap.txt").read_text(encoding="utf-8").splitlines()
+        assert [line.split(":")[0] for line in lines[1:]] == ["background", "background-3", "ignored-7", "ignored"]
+
+
+class WithOwnParams(ThreePhotos):
+    """The version with the params.yaml that made it."""
+
+    @contextmanager
+    def checked_out(self, tag: str, *targets: Path) -> Iterator[Dataset]:
+        with super().checked_out(tag, *targets) as dataset:
+            labels = [{"id": 3, "name": "coat", "color": "#000000"}, {"id": 7, "name": "cape", "color": "#000000"}]
+            dataset.path(Path("params.yaml")).write_text(yaml.safe_dump({"labels": labels, "other": 1}))
+            yield dataset
+
+
+class TestLabels:
+    """A version may have labels that params.yaml no longer has."""
+
+    @pytest.mark.parametrize("form", FORMATS)
+    @pytest.mark.parametrize(("published", "name"), [(ThreePhotos, "label-7"), (WithOwnParams, "cape")])
+    def test_a_label_that_is_gone_is_exported_under_its_name(
+        self, form: str, published: type[ThreePhotos], name: str, two_labels: Params, tmp_path: Path
+    ) -> None:
+        params = two_labels.model_copy(update={"labels": two_labels.labels[:1]})
+        report = selected(form, tmp_path / "out", params, published(), labels=(name,))
+        assert (report.written, len(report.notes)) == (3, 2 if form == "yolo" else 1)
+        assert f"no label 7 any more; it is exported as '{name}'" in report.notes[0]
+        names = {
+            "coco": "annotations/rle_train.json", "png": "labels.csv", "yolo": "dataset.yaml",
+            "huggingface": "README.md", "voc": "labelmap.txt",
+        }  # fmt: skip
+        assert name in (tmp_path / "out" / names[form]).read_text(encoding="utf-8")
+
+    def test_a_name_that_another_label_has_today_gets_its_id(self, two_labels: Params, tmp_path: Path) -> None:
+        renamed = two_labels.labels[0].model_copy(update={"name": "cape"})
+        params = two_labels.model_copy(update={"labels": (renamed,)})
+        report = selected("png", tmp_path / "out", params, WithOwnParams())
+        assert "'cape-7'" in report.notes[0]
+
+
+class TestSelection:
+    """Parts of a version."""
+
+    @pytest.mark.parametrize(
+        ("selection", "wanted"),
+        [
+            ({}, {"shoes", "worn", "twice", "truth"}),
+            ({"splits": ("test",)}, {"truth"}),
+            ({"splits": ("test", "val")}, {"truth", "worn"}),
+            ({"labels": ("dress",)}, {"worn", "twice"}),
+            ({"labels": ("dress", "coat")}, {"shoes", "worn", "twice", "truth"}),
+            ({"reviewed": True}, {"twice", "truth"}),
+            ({"reviewed": True, "labels": ("coat",), "splits": ("train", "test")}, {"truth"}),
+        ],
+    )
+    def test_splits_labels_and_reviewed(
+        self, selection: dict[str, Any], wanted: set[str], two_labels: Params, tmp_path: Path
+    ) -> None:
+        report = selected("png", tmp_path / "out", two_labels, Drawn(), **selection)
+        assert {path.stem for path in (tmp_path / "out" / "images").iterdir()} == wanted
+        assert str(report) == f"{len(wanted)} of 4 photos"
+
+    def test_masks_of_selected_photos_are_whole(self, two_labels: Params, tmp_path: Path) -> None:
+        selected("png", tmp_path / "out", two_labels, Drawn(), labels=("dress",))
+        assert set(np.unique(np.asarray(Image.open(tmp_path / "out" / "masks" / "worn.png")))) == {COAT, DRESS}
+
+    @pytest.mark.parametrize(
+        ("selection", "words"),
+        [
+            ({"splits": ("testing",)}, "no split 'testing'; there are test, train, val"),
+            ({"labels": ("skirt",)}, "no label 'skirt'; there are coat, dress"),
+            (
+                {"splits": ("test",), "labels": ("dress",)},
+                r"none of the 4 photos is selected \(split test, with dress\)",
+            ),
+        ],
+    )
+    def test_what_selects_nothing_is_said(
+        self, selection: dict[str, Any], words: str, two_labels: Params, tmp_path: Path
+    ) -> None:
+        with pytest.raises(DataError, match=words):
+            selected("png", tmp_path / "out", two_labels, Drawn(), **selection)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_names_do_not_depend_on_what_is_selected(self, two_labels: Params, tmp_path: Path) -> None:
+        selected("png", tmp_path / "all", two_labels, ThreePhotos())
+        selected("png", tmp_path / "test", two_labels, ThreePhotos(), splits=("test",))
+        assert {path.name for path in (tmp_path / "test/images").iterdir()} < {
+            path.name for path in (tmp_path / "all/images").iterdir()
+        }
+
+    @pytest.mark.parametrize("form", FORMATS)
+    def test_photos_and_masks_are_reduced_together(self, form: str, two_labels: Params, tmp_path: Path) -> None:
+        report = selected(form, tmp_path / "out", two_labels, ThreePhotos(), max_side=18)
+        assert report.written == 3
+        if form == "png":
+            for path in (tmp_path / "out/images").iterdir():
+                mask = Image.open(tmp_path / "out/masks" / f"{path.stem}.png")
+                assert Image.open(path).size == mask.size == (15, 18)
+                assert set(np.unique(np.asarray(mask))) <= {0, COAT, DRESS}
+        if form == "coco":
+            document = COCO(tmp_path / "out/annotations/rle_train.json")
+            for annotation in document.loadAnns(document.getAnnIds()):
+                assert document.annToMask(annotation).shape == (18, 15)
+
+
+class TestInstances:
+    """Regions as objects of their own."""
+
+    def test_coco_has_an_annotation_for_each_region(self, two_labels: Params, tmp_path: Path) -> None:
+        published = Drawn()
+        selected("coco", tmp_path / "out", two_labels, published, instances=True)
+        count = 0
+        for form in ("rle", "polygons"):
+            for split in ("train", "val", "test"):
+                document = COCO(tmp_path / "out" / "annotations" / f"{form}_{split}.json")
+                for image in document.loadImgs(document.getImgIds()):
+                    annotations = document.loadAnns(document.getAnnIds(image["id"]))
+                    count += len(annotations)
+                    mask = np.zeros((30, 20), np.uint8)
+                    for annotation in annotations:
+                        drawn_here = document.annToMask(annotation).astype(bool)
+                        assert not mask[drawn_here].any(), "no pixel belongs to two"
+                        mask[drawn_here] = annotation["category_id"]
+                        assert annotation["area"] == drawn_here.sum()
+                    np.testing.assert_array_equal(mask, decode_mask(published.masks[image["source_sha256"]]))
+        assert count == 2 * (2 + 2 + 1 + 1)
+
+    def test_yolo_has_a_line_for_each_region(self, two_labels: Params, tmp_path: Path) -> None:
+        selected("yolo", tmp_path / "out", two_labels, Drawn(), instances=True)
+        lines = {path.stem: len(path.read_text().splitlines()) for path in (tmp_path / "out/labels").rglob("*.txt")}
+        assert lines == {"shoes": 2, "worn": 2, "twice": 1, "truth": 1}
+        selected("yolo", tmp_path / "parts", two_labels, Drawn())
+        lines = {path.stem: len(path.read_text().splitlines()) for path in (tmp_path / "parts/labels").rglob("*.txt")}
+        assert lines == {"shoes": 2, "worn": 3, "twice": 1, "truth": 1}
+
+    def test_voc_numbers_them(self, two_labels: Params, tmp_path: Path) -> None:
+        selected("voc", tmp_path / "out", two_labels, Drawn(), instances=True, max_side=15)
+        objects = np.asarray(Image.open(tmp_path / "out/SegmentationObject/shoes.png"))
+        classes = np.asarray(Image.open(tmp_path / "out/SegmentationClass/shoes.png"))
+        assert set(np.unique(objects)) == {0, 1, 2}
+        np.testing.assert_array_equal(objects > 0, classes > 0)
+
+    def test_photos_without_readable_regions_are_counted(self, two_labels: Params, tmp_path: Path) -> None:
+        published = Drawn()
+        published.annotations = published.annotations[2:]
+        report = selected("coco", tmp_path / "out", two_labels, published, instances=True)
+        assert report.notes == ("of 2 photos no regions can be read; each connected part is an instance there",)
+
+    @pytest.mark.parametrize("form", ["png", "huggingface"])
+    def test_formats_without_instances_say_so(self, form: str, two_labels: Params, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=f"{form} cannot tell instances apart; give one of coco, yolo, voc"):
+            selected(form, tmp_path / "out", two_labels, Drawn(), instances=True)
+
+
+class TestWhatGoesWrong:
+    """One photo stops nothing else; what stops everything leaves nothing behind."""
+
+    def test_a_photo_that_cannot_be_read_is_left_out_and_said(self, two_labels: Params, tmp_path: Path) -> None:
+        published = ThreePhotos()
+        ManyNames.add(published, "gs://archive/broken.png", b"no photo", drawn(0))  # type: ignore[arg-type]  # it has the same fields
+        ManyNames.add(published, "gs://archive/other.png", png(np.zeros((20, 20, 3), np.uint8)), drawn(0))  # type: ignore[arg-type]  # so here
+        report = selected("coco", tmp_path / "out", two_labels, published)
+        assert str(report) == "3 of 5 photos"
+        broken, other = report.notes
+        assert broken.startswith("left out: gs://archive/broken.png: ")
+        assert other == "left out: gs://archive/other.png: the photo has 20×20 pixels, its mask 30×36"
+
+    def test_a_damaged_copy_is_never_exported(self, two_labels: Params, tmp_path: Path) -> None:
+        published = ThreePhotos()
+        first = next(iter(published.photos))
+        published.photos[first] = published.photos[first][:-1] + b"!"
+        with pytest.raises(DatasetError, match=r"gs://archive/a/look.png in DVC's cache is damaged"):
+            selected("png", tmp_path / "out", two_labels, published)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_missing_copy_is_named(self, two_labels: Params, tmp_path: Path) -> None:
+        published = ThreePhotos()
+        published.photos.popitem()
+        with pytest.raises(DatasetError, match=r"gs://archive/c/turned.jpg is missing in dataset-0001"):
+            selected("png", tmp_path / "out", two_labels, published)
+
+    def test_a_folder_that_cannot_be_made_is_said(self, two_labels: Params, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+        with pytest.raises(DataError, match="cannot be written"):
+            selected("png", tmp_path / "file" / "out", two_labels, ThreePhotos())
+        with pytest.raises(DataError, match="exists"):
+            selected("png", tmp_path / "link", two_labels, ThreePhotos())
+
+    def test_a_folder_may_have_the_longest_name(self, two_labels: Params, tmp_path: Path) -> None:
+        selected("png", tmp_path / ("x" * 255), two_labels, ThreePhotos())
+
+    def test_what_a_killed_export_left_is_removed_by_the_next(self, two_labels: Params, tmp_path: Path) -> None:
+        code = (
+            "import os, signal; from pathlib import Path; from pipelines.exchange import export, png\n"
+            "from tests.unit.exchange import test_export as t; from pipelines.params import load_params\n"
+            "png.write_csv = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            f"params = load_params(t.PROJECT_ROOT / 'params.yaml'); folder = Path({str(tmp_path / 'out')!r})\n"
+            "t.selected('png', folder, params, t.ThreePhotos())"
+        )
+        killed = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, check=False)
+        assert killed.returncode == -signal.SIGKILL
+        [remains] = tmp_path.iterdir()
+        assert remains.name.startswith(".export-")
+        with export_module._locked(remains):  # an export that still runs
+            selected("png", tmp_path / "other", two_labels, ThreePhotos())
+            selected("png", tmp_path / "out", two_labels, ThreePhotos())
+            assert remains.exists()
+        shutil.rmtree(tmp_path / "out")
+        selected("png", tmp_path / "out", two_labels, ThreePhotos())
+        assert {path.name for path in tmp_path.iterdir()} == {"other", "out"}
