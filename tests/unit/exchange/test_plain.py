@@ -85,7 +85,9 @@ def as_pillow_shows(data: bytes) -> np.ndarray:
 
 
 def as_opencv_shows(data: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert shown is not None
+    return shown[..., ::-1]
 
 
 @pytest.mark.parametrize("kind", REWRITTEN)
