@@ -93,6 +93,18 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield "gif.jpg", saved(noise(12), "GIF")
     yield "tiff-bomb.jpg", b"II*\x00" + struct.pack("<I", 8) + b"\xff" * 4000
     yield "bmp.png", saved(noise(13), "BMP")
+    for kind in ("TIFF", "AVIF", "JPEG2000"):
+        master = saved(noise(16), kind)
+        yield f"cut-{kind.lower()}.tif", master[: len(master) // 2]
+        yield f"head-{kind.lower()}.tif", master[:40]
+    yield (
+        "huge-bitmap.bmp",
+        saved(noise(17), "BMP").replace(struct.pack("<ii", 40, 30), struct.pack("<ii", 99_999, 99_999), 1),
+    )
+    yield (
+        "heic-of-nothing.heic",
+        struct.pack(">I", 24) + b"ftypheic" + bytes(12) + struct.pack(">I", 2**31 - 1) + b"meta" + bytes(64),
+    )
     yield "ico.png", saved(noise(14), "ICO")
     yield "postscript.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n(/etc/passwd) (r) file\n"
     yield (
@@ -143,8 +155,8 @@ def exif_with_count(count: int) -> bytes:
 FILES = dict(hostile())
 # These are photos all the same, and become tasks: what is odd about them is cut off or not looked at.
 HARMLESS = {
-    "bad-huffman.jpg", "bomb-idat-behind-small-header.png", "exif-huge-count.jpg", "exif-loop.jpg", "no-end.png",
-    "palette-missing.png", "polyglot.png",
+    "bad-huffman.jpg", "bmp.png", "bomb-idat-behind-small-header.png", "exif-huge-count.jpg", "exif-loop.jpg",
+    "gif.jpg", "no-end.png", "palette-missing.png", "polyglot.png",
 }  # fmt: skip
 
 
