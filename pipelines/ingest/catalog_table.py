@@ -43,14 +43,14 @@ class Table:
 class _Record:
     """The cells of the lines from `start` to before `end` (indices).
 
-    `odd`: a quotation mark that is read as text. `last_open`: the cell that runs into the last line, or -1.
+    `odd`: a quotation mark that is read as text. `inside`: for each line, the delimiters in cells that run over lines.
     """
 
     cells: list[str]
     start: int
     end: int
     odd: bool = False
-    last_open: int = -1
+    inside: tuple[int, ...] = ()
 
 
 def read_table(text: str, source: str, names: Mapping[str, str]) -> Table:
@@ -122,6 +122,7 @@ class _Reader:
         self._short: list[int] = []  # line numbers, as below
         self._odd: list[int] = [header.start + 1] if header.odd else []
         self._huge: list[int] = []
+        self._spaced = delimiter + " " in lines[header.start]
         self._id = header.cells.index(names["id_file"]) if names["id_file"] in header.cells else 0
         self._year = header.cells.index(names["year"]) if names["year"] in header.cells else None
 
@@ -194,20 +195,22 @@ class _Reader:
     def _swallows(self, record: _Record) -> bool:
         """Check whether a record of several lines holds lines that are rows of their own.
 
-        Between inch marks stand the delimiters of whole rows. A text with a line break rarely has as many, and never
-        where an id and a year are expected.
+        Between inch marks stand the delimiters of whole rows. A text with a line break rarely has as many, without
+        space behind them, and with what may be an id and a year where these are expected.
         """
         first, *others = [self._trim(self._alone(index).cells) for index in range(record.start, record.end)]
-        size = len(self._trim(record.cells))
-        if size > self._width >= len(first) or size < self._width == len(first):
-            return True
-        for number, cells in enumerate(others, start=1):
-            many_inside = number < len(others) or record.last_open >= 2 or len(first) in (self._width, size)
-            if many_inside and len(cells) in (self._width, size) and self._is_row(cells):
+        sizes = (self._width, len(self._trim(record.cells)))
+        if not self._is_row(first):
+            return False
+        for inside, cells in zip(record.inside[1:], others, strict=True):
+            whole = len(first) in sizes and record.inside[0] + inside >= len(cells) - 1
+            if len(cells) in sizes and (inside >= 2 or whole) and self._is_row(cells):
                 return True
         return False
 
     def _is_row(self, cells: list[str]) -> bool:
+        if not self._spaced and any(cell.startswith(" ") for cell in cells[1:]):
+            return False
         name = cells[self._id].strip() if self._id < len(cells) else ""
         year = cells[self._year].strip() if self._year is not None and self._year < len(cells) else ""
         return bool(name) and (not year or any(character.isdigit() for character in year))
@@ -216,31 +219,33 @@ class _Reader:
 def _record(lines: list[str], start: int, delimiter: str) -> _Record:
     """Read one record; a cell in quotation marks may hold delimiters, doubled marks, and line breaks."""
     cells: list[str] = []
-    index, position, odd, last_open = start, 0, False, -1
+    index, position, odd, inside = start, 0, False, [0]
     while True:
-        closed = _quoted(lines, index, position, delimiter) if lines[index].startswith('"', position) else None
-        if closed:
-            if closed[1] > index:
-                last_open = len(cells)
-            text, index, position = closed
+        parts, end = _quoted(lines, index, position, delimiter) if lines[index].startswith('"', position) else ([], 0)
+        if parts:
+            if len(parts) > 1:
+                counts = [part.count(delimiter) for part in parts]
+                inside[-1] += counts[0]
+                inside += counts[1:]
+            index += len(parts) - 1
+            cells.append("\n".join(parts).replace('""', '"'))
         else:
             odd |= lines[index].startswith('"', position)
             end = lines[index].find(delimiter, position)
             end = len(lines[index]) if end < 0 else end
-            text, position = lines[index][position:end], end
-        cells.append(text)
-        if position >= len(lines[index]):
-            return _Record(cells, start, index + 1, odd, last_open)
-        position += 1
+            cells.append(lines[index][position:end])
+        if end >= len(lines[index]):
+            return _Record(cells, start, index + 1, odd, tuple(inside))
+        position = end + 1
 
 
 _INSIDE = re.compile(r'(?:[^"]++|"")*+')
 
 
-def _quoted(lines: list[str], index: int, position: int, delimiter: str) -> tuple[str, int, int] | None:
-    """Return the text of the cell that begins with a quotation mark, and line index and position where it ends.
+def _quoted(lines: list[str], index: int, position: int, delimiter: str) -> tuple[list[str], int]:
+    """Return the parts, one per line, of the cell that begins with a quotation mark, and where it ends in the last one.
 
-    None when no mark closes it, or something else than the delimiter or the line's end follows the mark.
+    There are none when no mark closes it, or something else than the delimiter or the line's end follows the mark.
     """
     parts: list[str] = []
     position += 1
@@ -248,17 +253,15 @@ def _quoted(lines: list[str], index: int, position: int, delimiter: str) -> tupl
         line = lines[at]
         inside = _INSIDE.match(line, position)
         assert inside is not None
-        parts.append(inside[0].replace('""', '"'))
+        parts.append(inside[0])
         end = inside.end()
         if end < len(line):
             end += 1
             while line.startswith(" ", end):
                 end += 1
-            if end == len(line) or line.startswith(delimiter, end):
-                return "\n".join(parts), at, end
-            return None
+            return (parts, end) if end == len(line) or line.startswith(delimiter, end) else ([], 0)
         position = 0
-    return None
+    return [], 0
 
 
 def _value(cell: str) -> str:

@@ -57,20 +57,20 @@ def lines_at(numbers: list[int]) -> str:
 
 def _decompress(data: bytes, source: str) -> bytes:
     parts: list[bytes] = []
-    room, packed = MAX_BYTES, data
+    left, packed = MAX_BYTES, data
     while packed.startswith(b"\x1f\x8b"):  # a file may hold several gzip members
         unpack = zlib.decompressobj(wbits=31)
         try:
-            parts.append(unpack.decompress(packed, room + 1))
+            parts.append(unpack.decompress(packed, left + 1))
         except zlib.error as error:
             raise CatalogError(f"{source}: its gzip bytes are damaged ({error}); upload the file again") from error
-        room -= len(parts[-1])
-        if room < 0:
+        left -= len(parts[-1])
+        if left < 0:
             break
         if not unpack.eof:
             raise CatalogError(f"{source}: its gzip bytes end too early; upload the file again")
         packed = unpack.unused_data
-    if room < 0 or len(data) > MAX_BYTES:
+    if left < 0 or len(data) > MAX_BYTES:
         raise CatalogError(
             f"{source} has more than {MAX_BYTES >> 20} MB of text; is it the catalogue? Upload a smaller"
         )

@@ -1,5 +1,9 @@
 """Delimiters, quotation marks and rows of the wrong width: what cannot be read costs one row and names its line."""
 
+import csv
+import io
+import random
+
 import pytest
 
 from pipelines.errors import CatalogError
@@ -113,6 +117,34 @@ class TestQuotationMarks:
         assert [entry.values.get("name", "") for entry in table.rows] == [name.strip(), ""]
         assert table.rows[1].line == 3 + name.count("\n")
         assert remarks == []
+
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+    def test_what_a_csv_writer_writes_is_read_as_it_was(self, delimiter: str) -> None:
+        words = [
+            "wool",
+            "silk, linen",
+            '5" belt',
+            '"new"',
+            "in 1999,",
+            "| red;",
+            "zip\nback",
+            "a\tb",
+            "2001",
+            "1, 2, 3",
+        ]
+        random_words = random.Random(0)
+        header = [*HEADER.split(","), "notes"]
+        for _ in range(100):
+            random_words.shuffle(header)
+            file = io.StringIO()
+            writer = csv.DictWriter(file, header, restval="", delimiter=delimiter)
+            writer.writeheader()
+            texts = [" ".join(random_words.choices(words, k=random_words.randrange(12))) for _ in range(16)]
+            for number, (name, notes) in enumerate(zip(texts[::2], texts[1::2], strict=True)):
+                writer.writerow({"id_file": f"l{number}", "year": "1999", "name": name, "notes": notes})
+            table, remarks = load(file.getvalue().encode())
+            assert [entry.values.get("name", "") for entry in table.rows] == [text.strip() for text in texts[::2]]
+            assert remarks == []
 
     @pytest.mark.parametrize("column", range(12))
     def test_they_may_stand_in_any_column(self, column: int) -> None:
