@@ -20,6 +20,7 @@ from pipelines.exchange.readers.json_files import json_files, load_json
 from pipelines.exchange.source_photos import SourcePhotos, upright_size
 from pipelines.labelstudio.controls import BOX, IMAGE, POINT
 from pipelines.labelstudio.regions import compile_regions
+from pipelines.labelstudio.tasks import ORIGINAL
 from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT
 
 _ALPHA_THRESHOLD = 128
@@ -115,8 +116,8 @@ def _newest_annotation(task: Mapping[str, Any], where: str) -> list[Any] | None:
 
 
 def _address(data: Mapping[str, Any], where: str) -> str:
-    """Return the photo's address: that of `image`, or else the first that looks like a photo's."""
-    for value in (data.get(IMAGE), *data.values()):
+    """Return the photo's address: that of a master of which a copy is shown, of `image`, or of another key."""
+    for value in (data.get(ORIGINAL), data.get(IMAGE), *data.values()):
         if isinstance(value, str) and _path(value).lower().endswith(PHOTO_SUFFIXES):
             return value
     raise DataError(f"{where}.data names no photo; it needs the key {IMAGE} with a photo's address")

@@ -1,25 +1,28 @@
 """YOLO-seg: a YAML file with class names and folders per split, images/SPLIT, and labels/SPLIT with outlines.
 
-Of overlapping outlines the smaller one lies on top, because lines have no drawing order. An empty label file is a photo
-without any garment; a missing one is a photo without a mask.
+Outlines are filled as ultralytics does it, with their border. Of overlapping ones the smaller lies on top, because
+lines have no order. An empty label file is a photo without any garment; a missing one is a photo without a mask. A
+photo of several splits, as where `val` names the folder of `test`, is of the most protective one.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
+from pipelines.dataset.split import most_protective
 from pipelines.errors import DataError
 from pipelines.exchange.label_names import LabelNames
 from pipelines.exchange.labelled_photos import NO_MASK, NO_PHOTO, Mask, Origin, Region, RegionDrawing, SourcePhoto
 from pipelines.exchange.photo_files import PhotoFiles, file_key, read_origins, read_text, split_named, stem_key, without
 from pipelines.exchange.source_photos import SourcePhotos, upright_size
-from pipelines.labelstudio.shapes import fill
 
 _SPLIT_KEYS = ("train", "val", "valid", "test")
 _OUTSIDE = 0.01  # how far beyond the photo a share may lie: outlines are rounded
@@ -44,22 +47,25 @@ def read(path: Path, names: LabelNames) -> SourcePhotos:
     classes, folder = _classes(document["names"], file), file.parent
     files, origins = PhotoFiles(folder), read_origins(folder)
     photos: dict[str, SourcePhoto] = {}
+    splits: dict[str, str] = {}
     left_out: dict[str, list[str]] = defaultdict(list)
     label_files = {item.relative_to(folder).as_posix() for item in folder.rglob("labels/**/*.txt")}
     used: set[str] = set()
     for key in _SPLIT_KEYS:
         for name in _photos_of(document.get(key), key, file, files, left_out):
-            if name in photos:
-                raise DataError(f"{file}: {name} is in two splits, of which one is {key}; a photo has one split")
+            splits[name] = most_protective((split_named(key), splits.get(name, "")))
+            if name in photos or name in left_out[NO_MASK]:
+                continue
             labels = _labels_of(name, label_files)
             if labels is None:
                 left_out[NO_MASK].append(name)
                 continue
             used.add(labels)
-            own = origins.get(file_key(name), Origin())
-            origin = Origin(own.split or split_named(key), own.group)
             drawing = partial(_drawing, files, name, folder / labels, classes)
-            photos[name] = SourcePhoto(name, partial(files.read, name), drawing, origin)
+            photos[name] = SourcePhoto(name, partial(files.read, name), drawing)
+    for name, photo in photos.items():
+        own = origins.get(file_key(name), Origin())
+        photos[name] = replace(photo, origin=Origin(own.split or splits[name], own.group))
     left_out[NO_PHOTO] += without(label_files, used)
     left_out["photos in no split"] += without(list(files), {*photos, *left_out[NO_MASK]})
     return SourcePhotos(list(photos.values()), names, left_out)
@@ -164,4 +170,8 @@ def _outline(words: list[str], where: str, classes: Mapping[int, str]) -> tuple[
 
 
 def _pixels(shares: list[float], size: tuple[int, int]) -> Mask:
-    return fill(np.array(shares).reshape(-1, 2) * size[::-1], *size)
+    """Fill an outline of shares as ultralytics' polygon2mask does: corners are whole pixels, borders are drawn."""
+    mask = np.zeros(size, np.uint8)
+    corners = np.floor(np.array(shares).reshape(-1, 2) * size[::-1]).astype(np.int32)
+    cv2.fillPoly(mask, [corners], 1)
+    return mask.astype(bool)
