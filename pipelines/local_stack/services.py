@@ -120,6 +120,8 @@ def environment(settings: Settings) -> dict[str, str]:
     }
     google = environment_for_google(settings)
     buckets = {"STORAGE_EMULATOR_HOST": settings.storage_endpoint} if settings.storage_endpoint else google
+    if settings.billing_project:  # Google's libraries read it, in Label Studio as well
+        buckets = {**buckets, "GOOGLE_CLOUD_QUOTA_PROJECT": settings.billing_project}
     return {**own, **common, **buckets, **_programs(settings), **_label_studio(settings), **_airflow(settings)}
 
 
