@@ -38,7 +38,7 @@ def export(
     reviewed: Annotated[
         bool, typer.Option("--reviewed", help="Only photos marked as ground truth, or drawn by several people")
     ] = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Reduce photos to this longer side in pixels")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Reduce photos to this longer edge in pixels")] = None,
     instances: Annotated[
         bool, typer.Option("--instances", help="An object for each region instead of each label (coco, yolo, voc)")
     ] = False,

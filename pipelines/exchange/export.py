@@ -98,7 +98,7 @@ def _appearing(folder: Path) -> Iterator[Path]:
             _require_free(folder)
             part.rename(folder)
     except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error}; make room there, or give another folder") from error
+        raise DataError(f"{folder} cannot be written: {error}; free space there, or give another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)  # it does not exist any more when all went well
 

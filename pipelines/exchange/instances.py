@@ -112,7 +112,7 @@ def _label_id(values: np.ndarray, label: str, params: Params) -> int:
 
 
 def _completed(mask: np.ndarray, numbers: np.ndarray, label_ids: list[int]) -> Instances:
-    """Give pixels of labels without a number the number of the instance that they touch most, or a new one."""
+    """Return instances in which pixels without a number belong to the instance they touch most, or to a new one."""
     labels = [*label_ids]
     for label_id in np.unique(mask[(mask != 0) & (mask != IGNORE) & (numbers == 0)]).tolist():
         of_label = np.where(mask == label_id, numbers, 0)

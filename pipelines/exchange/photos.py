@@ -53,7 +53,7 @@ class ExportedPhoto:
     def identity(self) -> dict[str, str | int]:
         """Return split, group, object and hashes: `sha256` of the exported file, `source_sha256` of the object."""
         values = (
-            self.split, str(self.row["group"]), str(self.row["uri"]), int(self.row["generation"]),
+            self.split, str(self.row.get("group", "")), str(self.row["uri"]), int(self.row["generation"]),
             sha256_hex(self.data), str(self.row["sha256"]),
         )  # fmt: skip
         return dict(zip(IDENTITY, values, strict=True))
@@ -123,8 +123,8 @@ class ExportedPhotos:
 
     def _read(self, row: dict[str, Any]) -> ExportedPhoto:
         mask = self._dataset.read_mask(str(row["sha256"]))
-        data, suffix, size = plain_photo(self._bytes(row), self._selection.max_side)
-        wanted = reduced_size(mask.shape[0], mask.shape[1], self._selection.max_side)
+        data, suffix, size = plain_photo(self._bytes(row), self._selection.longest_edge)
+        wanted = reduced_size(mask.shape[0], mask.shape[1], self._selection.longest_edge)
         if size != wanted:
             raise ImageError("size", f"the photo has {size[1]}×{size[0]} pixels, its mask {wanted[1]}×{wanted[0]}")
         instances = self._instances(mask, row) if self._selection.instances else None

@@ -24,17 +24,17 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, LookupError, Arithmet
 _ICC_COLOR_SPACE = slice(16, 20)
 
 
-def plain_photo(data: bytes, max_side: int | None = None) -> tuple[bytes, str, tuple[int, int]]:
+def plain_photo(data: bytes, longest_edge: int | None = None) -> tuple[bytes, str, tuple[int, int]]:
     """Return a photo's bytes for other readers, the suffix of its format, and its height and width in pixels.
 
-    A photo whose longer side exceeds `max_side` pixels is reduced to it by averaging areas. What is written anew is
+    A photo whose longer edge exceeds `longest_edge` pixels is reduced to it by averaging areas. What is written anew is
     an 8-bit RGB PNG, with the photo's ICC profile where that is one of RGB. Raise ImageError as `decode_image` does.
     """
     suffix, height, width = _plain_suffix(data)
-    if suffix and (max_side is None or max(height, width) <= max_side):
+    if suffix and (longest_edge is None or max(height, width) <= longest_edge):
         return data, suffix, (height, width)
     pixels = decode_image(data, max_megapixels=float("inf"))
-    height, width = reduced_size(pixels.shape[0], pixels.shape[1], max_side)
+    height, width = reduced_size(pixels.shape[0], pixels.shape[1], longest_edge)
     if (height, width) != pixels.shape[:2]:
         pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     file = io.BytesIO()
@@ -42,11 +42,11 @@ def plain_photo(data: bytes, max_side: int | None = None) -> tuple[bytes, str, t
     return file.getvalue(), ".png", (height, width)
 
 
-def reduced_size(height: int, width: int, max_side: int | None) -> tuple[int, int]:
-    """Return height and width in pixels with a longer side of `max_side` at most and the same ratio, 1 at least."""
-    if max_side is None or max(height, width) <= max_side:
+def reduced_size(height: int, width: int, longest_edge: int | None) -> tuple[int, int]:
+    """Return height and width in pixels with a longer edge of `longest_edge` at most and the same ratio, 1 at least."""
+    if longest_edge is None or max(height, width) <= longest_edge:
         return height, width
-    scale = max_side / max(height, width)
+    scale = longest_edge / max(height, width)
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

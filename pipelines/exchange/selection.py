@@ -16,14 +16,14 @@ class Selection:
     """Photos of any of `splits` that show any of `labels`, all when empty; of these only `reviewed` ones.
 
     A photo is reviewed when its annotation was marked as ground truth in Label Studio, or when several people drew it.
-    Photos and masks are reduced to `max_side` pixels on their longer side. With `instances`, each region is an object
-    of its own instead of each label.
+    Photos and masks are reduced to `longest_edge` pixels on their longer edge. With `instances`, each region is an
+    object of its own instead of each label.
     """
 
     splits: Sequence[str] = ()
     labels: Sequence[str] = ()
     reviewed: bool = False
-    max_side: int | None = None
+    longest_edge: int | None = None
     instances: bool = False
 
     def __str__(self) -> str:
@@ -31,7 +31,7 @@ class Selection:
         words = [f"split {' or '.join(self.splits)}"] if self.splits else []
         words += [f"with {' or '.join(self.labels)}"] if self.labels else []
         words += ["reviewed"] if self.reviewed else []
-        words += [f"at most {self.max_side} pixels"] if self.max_side else []
+        words += [f"at most {self.longest_edge} pixels"] if self.longest_edge else []
         words += ["instances"] if self.instances else []
         return ", ".join(words)
 

@@ -678,7 +678,7 @@ class TestSelection:
 
     @pytest.mark.parametrize("form", FORMATS)
     def test_photos_and_masks_are_reduced_together(self, form: str, two_labels: Params, tmp_path: Path) -> None:
-        report = selected(form, tmp_path / "out", two_labels, ThreePhotos(), max_side=18)
+        report = selected(form, tmp_path / "out", two_labels, ThreePhotos(), longest_edge=18)
         assert report.written == 3
         if form == "png":
             for path in (tmp_path / "out/images").iterdir():
@@ -722,7 +722,7 @@ class TestInstances:
         assert lines == {"shoes": 2, "worn": 3, "twice": 1, "truth": 1}
 
     def test_voc_numbers_them(self, two_labels: Params, tmp_path: Path) -> None:
-        selected("voc", tmp_path / "out", two_labels, Drawn(), instances=True, max_side=15)
+        selected("voc", tmp_path / "out", two_labels, Drawn(), instances=True, longest_edge=15)
         objects = np.asarray(Image.open(tmp_path / "out/SegmentationObject/shoes.png"))
         classes = np.asarray(Image.open(tmp_path / "out/SegmentationClass/shoes.png"))
         assert set(np.unique(objects)) == {0, 1, 2}

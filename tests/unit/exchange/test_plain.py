@@ -147,8 +147,8 @@ def test_bytes_that_are_no_photo_are_refused() -> None:
 def test_a_photo_is_reduced_by_averaging_and_never_enlarged() -> None:
     stripes = np.repeat(np.tile(np.array([0, 200], np.uint8), (40, 24))[..., None], 3, axis=2)
     data = saved(Image.fromarray(stripes), "PNG")
-    assert plain_photo(data, max_side=48) == plain_photo(data, max_side=4000) == (data, ".png", (40, 48))
-    plain, suffix, size = plain_photo(data, max_side=24)
+    assert plain_photo(data, longest_edge=48) == plain_photo(data, longest_edge=4000) == (data, ".png", (40, 48))
+    plain, suffix, size = plain_photo(data, longest_edge=24)
     assert (suffix, size) == (".png", (20, 24))
     assert np.unique(as_pillow_shows(plain)).tolist() == [100]
 
