@@ -14,8 +14,8 @@ _REASONS: dict[HintKind, str] = {
 }
 _WHAT_IS_WRONG: dict[HintKind, str] = {
     "number": "a spreadsheet may have changed the number; write {} there, in a column of texts",
-    "folder": "that is another folder or a longer path; write {} there if it is this photo",
-    "spelling": "that is spelled in another way; write {} there if it is this photo",
+    "folder": "that is another folder or a longer path; write {} there if it is meant",
+    "spelling": "that is spelled in another way; write {} there if it is meant",
 }
 _OTHER_COLUMN = (
     "The column id_file must hold the photo's file name or its path. If another column does, name it in params.yaml, "
@@ -93,13 +93,13 @@ def _hints(
         name = name_of_photo(object_name)
         if match.ambiguous:
             ids = _at_lines(rows, match.ambiguous)
-            message = f"no row has this name; {ids} differ from it in case or suffix only, so that none of them counts"
+            message = f"{ids}: they differ from its name in case or suffix, and from each other, so that none counts"
             remarks.append((object_name, message))
         elif not match.rows and (hint := hints.for_photo(name)):
             kind, similar = hint
             kinds[kind] += 1
             wanted = name.stem if kind == "folder" else name.last
-            message = f"no row has this name, but {_at_lines(rows, similar)}: {_WHAT_IS_WRONG[kind].format(wanted)}"
+            message = f"{_at_lines(rows, similar)}, which may be this photo: {_WHAT_IS_WRONG[kind].format(wanted)}"
             remarks.append((object_name, message))
     return remarks, kinds
 

@@ -51,6 +51,11 @@ def test_the_projects_own_file_is_good() -> None:
         (lambda d: d["split"].update(test_share=1), "split.test_share", "less than 1"),
         (lambda d: d["compile"].update(overlap="largest"), "compile.overlap", "'z-order'"),
         (lambda d: d["compile"].update(priority=["cape"]), "", "priority names labels that are none: cape"),
+        (lambda d: d["ingest"].update(columns={"id": "Nr"}), "ingest.columns", "id: no such column; write"),
+        (lambda d: d["ingest"].update(columns={"id": "Nr"}), "ingest.columns", "id_file, year, collection, season"),
+        (lambda d: d["ingest"].update(columns={"name": " "}), "ingest.columns.name", "match pattern"),
+        (lambda d: d["ingest"].update(columns={"name": 3}), "ingest.columns.name", "valid string"),
+        (lambda d: d["ingest"].update(columns=["name"]), "ingest.columns", "valid dictionary"),
         (lambda d: d.update(ignore={"name": "coat"}), "", "ignore.name 'coat' is the name of a label as well"),
     ],
 )
@@ -73,6 +78,14 @@ def test_the_ignore_label_is_a_region_but_no_label_and_may_be_the_strongest(
     assert params.compile.strongest == ("unclear", "coat")
     assert params.region_ids == {**params.label_ids, "unclear": IGNORE}
     assert "unclear" not in params.label_ids
+
+
+def test_columns_of_the_catalogue_may_have_other_names(document: dict[str, Any], tmp_path: Path) -> None:
+    assert load(document, tmp_path).ingest.columns == {}
+    document["ingest"].update(columns={"id_file": "Größe, cm"})
+    assert load(document, tmp_path).ingest.columns == {"id_file": "Größe, cm"}
+    del document["ingest"]["columns"]
+    assert load(document, tmp_path).ingest.columns == {}
 
 
 def test_all_mistakes_are_named_at_once(document: dict[str, Any], tmp_path: Path) -> None:

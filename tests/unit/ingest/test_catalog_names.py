@@ -132,7 +132,7 @@ class TestRemarks:
 
     def test_ids_that_differ_in_case_only_are_named_at_the_photo(self) -> None:
         about = dict(remarks(["bA", "Ba"], ["ba.png"]))
-        assert "line 2 has the id_file bA and line 3 has the id_file Ba differ" in about["ba.png"]
+        assert "line 2 has the id_file bA and line 3 has the id_file Ba: they differ" in about["ba.png"]
 
     @pytest.mark.parametrize(
         ("id_file", "photo", "advice"),
@@ -152,7 +152,7 @@ class TestRemarks:
     )
     def test_what_may_be_meant_is_suggested(self, id_file: str, photo: str, advice: str) -> None:
         about = dict(remarks([id_file, "other"], [photo, "other.png"]))
-        assert f"no row has this name, but line 2 has the id_file {id_file}" in about[photo]
+        assert f"line 2 has the id_file {id_file}, which may be this photo: " in about[photo]
         assert advice in about[photo]
 
     def test_a_row_that_fits_another_photo_is_not_suggested(self) -> None:
