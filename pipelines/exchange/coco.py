@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco
 
-from pipelines.exchange.outlines import outline
-from pipelines.exchange.photos import ExportedPhotos, components, write_json, write_photo
+from pipelines.exchange.outlines import outlines
+from pipelines.exchange.photos import ExportedPhotos, write_json, write_photo
 from pipelines.params import IGNORE, Params
 
 
@@ -37,7 +37,7 @@ def write(photos: ExportedPhotos, params: Params, folder: Path) -> None:
             }  # fmt: skip
             forms = {
                 "rle": _as_json(rle),
-                "polygons": [[float(c) for corner in outline(part) for c in corner] for part in components(drawn)],
+                "polygons": [[float(c) for corner in ring for c in corner] for ring in outlines(drawn)],
             }
             for form, segmentation in forms.items():
                 regions.setdefault((form, photo.split), []).append({**common, "segmentation": segmentation})

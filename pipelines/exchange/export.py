@@ -94,7 +94,8 @@ def _appearing(folder: Path) -> Iterator[Path]:
     try:
         with _locked(part, needed=False):
             yield part
-            part.chmod(0o755)
+            with suppress(OSError):  # not every file system knows modes
+                part.chmod(0o755)
             _require_free(folder)
             part.rename(folder)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from pipelines.exchange.photos import IDENTITY, ExportedPhoto, ExportedPhotos
+from pipelines.exchange.photos import IDENTITY, ExportedPhoto, ExportedPhotos, garment_ids
 from pipelines.params import IGNORE, Params
 
 _TOGETHER = 50  # photos in memory, and in a row group, …
@@ -73,14 +73,10 @@ def _row(photo: ExportedPhoto, params: Params) -> dict[str, Any]:
     return {
         "image": {"path": photo.name, "bytes": photo.data},
         "mask": {"path": f"{photo.stem}.png", "bytes": mask.getvalue()},
-        "labels": [params.label_names.get(label_id, str(label_id)) for label_id in _sorted(photo.row["class_ids"])],
+        "labels": [params.label_names.get(label_id, str(label_id)) for label_id in garment_ids(photo.mask)],
         **photo.identity,
         **kept,
     }
-
-
-def _sorted(ids: Sequence[int]) -> list[int]:
-    return sorted(int(label_id) for label_id in ids)
 
 
 def _card(photos: ExportedPhotos, params: Params) -> str:

@@ -2,9 +2,9 @@
 
 A polygon of COCO or YOLO is one ring, so holes are joined to it by cuts there and back, which have no area.
 
-- `outline` runs along the pixels' edges. Filled by the even-odd rule with pixel centres deciding, as
-  `labelstudio.shapes.fill` and COCO's own code do, it gives the mask again.
-- `border` runs through the border pixels themselves. `cv2.fillPoly`, with which ultralytics and others fill, draws
+- `outlines` run along the pixels' edges. Filled by the even-odd rule with pixel centres deciding, as
+  `labelstudio.shapes.fill` and COCO's own code do, they give the mask again.
+- `borders` run through the border pixels themselves. `cv2.fillPoly`, with which ultralytics and others fill, draws
   the pixels of a polygon's edges too, and gives the mask again.
 """
 
@@ -15,6 +15,16 @@ import cv2
 import numpy as np
 
 Ring = list[tuple[int, int]]  # corners as (x, y), in pixels from the photo's corner; the last joins the first
+
+
+def outlines(mask: np.ndarray) -> list[Ring]:
+    """Return the `outline` of each 4-connected part of a (H, W) bool mask."""
+    count, parts, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
+    outlines = []
+    for part, (x, y, width, height, _) in zip(range(1, count), boxes[1:].tolist(), strict=True):
+        cropped = parts[y : y + height, x : x + width] == part  # specks are many, and photos large
+        outlines.append([(x + across, y + down) for across, down in outline(cropped)])
+    return outlines
 
 
 def outline(part: np.ndarray) -> Ring:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.progress import track
 
@@ -185,10 +184,3 @@ def write_photos_table(folder: Path, identities: dict[str, dict[str, str | int]]
 def garment_ids(mask: np.ndarray) -> list[int]:
     """Return the label ids in a (H, W) uint8 index mask, sorted: neither background nor what is ignored."""
     return np.unique(mask[(mask > 0) & (mask != IGNORE)]).tolist()
-
-
-def components(mask: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield the 4-connected parts of a (H, W) bool mask, each (H, W) bool."""
-    count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    for part in range(1, count):
-        yield parts == part

@@ -27,9 +27,12 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from typer.testing import CliRunner
 
+from pipelines.cli import app
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST, MASKS
+from pipelines.dataset.published import Published
 from pipelines.dataset.records import decode_mask, encode_mask
 from pipelines.dataset.shards import shard_of
 from pipelines.errors import DataError, DatasetError
@@ -37,8 +40,8 @@ from pipelines.exchange import export as export_module
 from pipelines.exchange.export import FORMATS, ExportReport, export
 from pipelines.exchange.importer import regions_of
 from pipelines.exchange.masked_photos import masked_photos
-from pipelines.exchange.outlines import outline
-from pipelines.exchange.photos import IDENTITY, components
+from pipelines.exchange.outlines import outlines
+from pipelines.exchange.photos import IDENTITY
 from pipelines.exchange.selection import Selection
 from pipelines.labelstudio.regions import compile_annotation
 from pipelines.labelstudio.render import region_json
@@ -295,11 +298,11 @@ class TestIgnored:
 
 @settings(max_examples=200)
 @given(mask=arrays(bool, (9, 11)))
-def test_any_part_is_its_outline_filled(mask: np.ndarray) -> None:
+def test_any_mask_is_its_outlines_filled(mask: np.ndarray) -> None:
     together = np.zeros(mask.shape, int)
-    for part in components(mask):
-        ring = outline(part)
-        np.testing.assert_array_equal(fill(np.array(ring, float), *mask.shape), part)
+    for ring in outlines(mask):
+        part = fill(np.array(ring, float), *mask.shape)
+        assert cv2.connectedComponents(part.astype(np.uint8), connectivity=4)[0] == 2
         rle = coco_mask.frPyObjects([[float(c) for corner in ring for c in corner]], *mask.shape)
         np.testing.assert_array_equal(coco_mask.decode(rle)[..., 0].astype(bool), part)
         together += part
@@ -738,6 +741,21 @@ class TestInstances:
     def test_formats_without_instances_say_so(self, form: str, two_labels: Params, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"{form} cannot tell instances apart; give one of coco, yolo, voc"):
             selected(form, tmp_path / "out", two_labels, Drawn(), instances=True)
+
+
+class TestCommand:
+    """`maskloop export`, with a workspace that publishes `Drawn`."""
+
+    def test_it_says_how_many_of_how_many_and_what_to_know(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Published, "of", lambda settings: Drawn())
+        options = ["--split", "test", "--split", "train", "--label", "coat", "--size", "20", "--instances"]
+        result = CliRunner().invoke(app, ["export", "dataset-0001", "yolo", str(tmp_path / "out"), *options])
+        assert result.exit_code == 0, result.output
+        said = " ".join(result.output.split())
+        assert f"2 of 4 photos of dataset-0001 as yolo in {tmp_path / 'out'}".replace(" ", "") in said.replace(" ", "")
+        assert "there are no photos of val; `val` in dataset.yaml is test" in said
 
 
 class TestWhatGoesWrong:
