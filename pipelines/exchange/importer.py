@@ -24,7 +24,7 @@ from pipelines.ingest.pipeline import IngestReport, ingest
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import IMPORTED
-from pipelines.labelstudio.render import region_json
+from pipelines.labelstudio.render import region_id, region_json
 from pipelines.labelstudio.schema import RegionJson
 from pipelines.labelstudio.tasks import list_tasks, write_origin
 from pipelines.params import IGNORE, Params
@@ -35,6 +35,7 @@ from pipelines.settings import Settings
 logger = logging.getLogger(__name__)
 _UPLOADS, _CHECKS = 16, 4  # threads; checks decode photos
 _ALL = 1_000_000
+_FROM_MODEL = f"{IMPORTED}model"  # the version of the unknown model that drew an imported mask
 _PROTECTION = ("", TRAIN, EXCLUDED, VAL, TEST)  # of the splits of equal photos, the latter counts
 
 
@@ -205,7 +206,7 @@ def _origins(checked: Sequence[CheckedPhoto]) -> dict[str, Origin]:
 
 def _merged(first: Origin, second: Origin) -> Origin:
     split = max(first.split, second.split, key=_PROTECTION.index)
-    return Origin(split, first.group or second.group)
+    return Origin(split, first.group or second.group)  # `blind` is of a mask, not of the photo
 
 
 def _write_origins(
@@ -238,20 +239,24 @@ def _upload(bucket: Client, settings: Settings, source: LabelledPhotos, names: S
 def _annotate(labels: LabelStudioClient, task: Task, source: LabelledPhotos, photo: str, params: Params) -> str:
     """Submit a photo's mask as an annotation; return what is wrong with it, empty when nothing is."""
     try:
-        mask = source.drawn(photo).mask
+        mask, blind = source.drawn(photo).mask, source.origin(photo).blind
     except PHOTO_ERRORS as error:
         return f"its mask cannot be read: {error}"
     if mask.shape != (task.image.height, task.image.width):
         return _describe_sizes(mask, task.image.height, task.image.width)
-    result = regions_of(mask, params)
+    result = regions_of(mask, params, blind=blind)
     labels.post(f"/api/tasks/{task.id}/annotations/", {"result": result, "was_cancelled": False, "lead_time": 0})
     return ""
 
 
-def regions_of(mask: np.ndarray, params: Params) -> list[RegionJson]:
-    """Return a (H, W) uint8 index mask as regions, one for each label and one for what is ignored."""
+def regions_of(mask: np.ndarray, params: Params, *, blind: bool = True) -> list[RegionJson]:
+    """Return a (H, W) uint8 index mask as regions, one for each label and one for what is ignored.
+
+    Unless it is `blind`, their ids name a model, so that sync takes the mask for one that a model drew.
+    """
     names = {**params.label_names, IGNORE: params.ignore.name}
+    ids = {value: f"{IMPORTED}{value}" if blind else region_id(_FROM_MODEL, str(value)) for value in names}
     return [
-        {**region_json(RegionMask(names[value], mask == value, 1.0), f"{IMPORTED}{value}"), "origin": "manual"}
+        {**region_json(RegionMask(names[value], mask == value, 1.0), ids[value]), "origin": "manual"}
         for value in np.unique(mask[mask > 0]).tolist()
     ]

@@ -30,10 +30,14 @@ class DrawnMask:
 
 @dataclass(frozen=True)
 class Origin:
-    """The split (train, val, test or excluded) and group of a photo in its own dataset; empty when there is none."""
+    """The split (train, val, test or excluded) and group of a photo in its own dataset; empty when there is none.
+
+    `blind` is False where the dataset says that a model drew some of the mask.
+    """
 
     split: str = ""
     group: str = ""
+    blind: bool = True
 
 
 class LabelledPhotos(Protocol):

@@ -62,7 +62,7 @@ def _photos(file: Path, labels: Mapping[int, str | None], left_out: dict[str, li
         with pq.ParquetFile(file) as parquet:
             schema = parquet.schema_arrow
             photo_column, mask_column = _column(schema, _PHOTOS, file), _column(schema, _MASKS, file)
-            texts = [name for name in ("split", "group") if name in schema.names]
+            texts = [name for name in ("split", "group", "prediction_version") if name in schema.names]
             photos: list[SourcePhoto] = []
             for row_group in range(parquet.num_row_groups):
                 for index, row in enumerate(
@@ -76,7 +76,7 @@ def _photos(file: Path, labels: Mapping[int, str | None], left_out: dict[str, li
                             name,
                             partial(_cell, file, row_group, index, photo_column, NO_PHOTO),
                             partial(_drawing, file, row_group, index, mask_column, labels),
-                            Origin(split, _text(row, "group")),
+                            Origin(split, _text(row, "group"), blind=not _text(row, "prediction_version")),
                         )
                     )
             return photos

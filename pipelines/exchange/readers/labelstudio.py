@@ -18,6 +18,7 @@ from pipelines.exchange.labelled_photos import UNUSABLE, DrawnMask, Origin, Sour
 from pipelines.exchange.photo_files import PHOTO_SUFFIXES, PhotoFiles, file_key, read_origins, split_named, without
 from pipelines.exchange.readers.json_files import json_files, load_json
 from pipelines.exchange.source_photos import SourcePhotos, upright_size
+from pipelines.labelstudio.annotations import prediction_version_of
 from pipelines.labelstudio.controls import BOX, IMAGE, POINT
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.tasks import ORIGINAL
@@ -46,11 +47,13 @@ def read(path: Path, names: LabelNames) -> SourcePhotos:
             where = f"{file}: [{number}]"
             try:
                 data, annotation = _data(task, where), _newest_annotation(task, where)
+                regions = None if annotation is None else _regions(annotation, where)
+                blind = annotation is None or not _drawn_by(annotation, where)
                 name = _find(files, _address(data, where))
             except DataError as error:
                 left_out[UNUSABLE].append(str(error) if str(error).startswith(where) else f"{where}: {error}")
                 continue
-            if annotation is None:
+            if annotation is None or regions is None:
                 left_out["tasks without an annotation"].append(f"{where} ({name})")
                 continue
             if name in photos:
@@ -58,8 +61,9 @@ def read(path: Path, names: LabelNames) -> SourcePhotos:
             own = origins.get(file_key(name), Origin())
             split = own.split or split_named(str(data.get(IMPORTED_SPLIT) or data.get("split") or ""))
             group = own.group or str(data.get(IMPORTED_GROUP) or "")
-            drawing = partial(_drawing, annotation, f"{where}.annotations", partial(files.read, name))
-            photos[name] = SourcePhoto(name, partial(files.read, name), drawing, Origin(split, group))
+            drawing = partial(_drawing, regions, f"{where}.annotations", partial(files.read, name))
+            origin = Origin(split, group, blind=blind)
+            photos[name] = SourcePhoto(name, partial(files.read, name), drawing, origin)
     left_out["photos without a task"] += without(list(files), photos)
     return SourcePhotos(list(photos.values()), names, left_out)
 
@@ -101,18 +105,35 @@ def _data(task: Any, where: str) -> Mapping[str, Any]:
     return task["data"]
 
 
-def _newest_annotation(task: Mapping[str, Any], where: str) -> list[Any] | None:
-    """Return the regions of the annotation that counts, or None without one."""
+def _newest_annotation(task: Mapping[str, Any], where: str) -> Any:
+    """Return the annotation that counts, or None without one."""
     annotations = task.get("annotations")
     if not isinstance(annotations, list) or not all(isinstance(item, dict) for item in annotations):
         raise DataError(f"{where}.annotations is no list of annotations; export the project as JSON, not JSON-MIN")
     drawn = [item for item in annotations if not item.get("was_cancelled")]
     if not drawn:
         return None
-    newest = max(drawn, key=lambda item: (bool(item.get("ground_truth")), str(item.get("updated_at") or "")))
-    if not isinstance(newest.get("result"), list):
+    return max(drawn, key=lambda item: (bool(item.get("ground_truth")), str(item.get("updated_at") or "")))
+
+
+def _drawn_by(annotation: Any, where: str) -> str:
+    """Return the version of the model that drew some of the regions; empty when none did."""
+    try:
+        return prediction_version_of(annotation)
+    except TypeError as error:
+        raise DataError(
+            f"{where}.annotations: a region's id or origin is no text; export the project as JSON"
+        ) from error
+
+
+def _regions(annotation: Mapping[str, Any], where: str) -> list[Any]:
+    """Return the regions of an annotation, and whatever else is in its result."""
+    result, prediction = annotation.get("result"), annotation.get("prediction") or {}
+    if not isinstance(result, list) or not all(isinstance(region, dict) for region in result):
         raise DataError(f"{where}.annotations: result is no list of regions; export the project as JSON")
-    return list(newest["result"])
+    if not isinstance(prediction, dict):
+        raise DataError(f"{where}.annotations: prediction is none; export the project as JSON")
+    return result
 
 
 def _address(data: Mapping[str, Any], where: str) -> str:
@@ -149,17 +170,15 @@ def _find(files: PhotoFiles, address: str) -> str:
 
 
 def _drawing(result: Sequence[Any], where: str, photo: Any) -> _StudioDrawing:
-    regions = [region for region in result if not _is_no_mask(region, where)]
+    regions = [region for region in result if not _is_no_mask(region)]
     sizes = [region.get("original_height") for region in regions], [region.get("original_width") for region in regions]
     if regions and type(sizes[0][0]) is type(sizes[1][0]) is int:
         return _StudioDrawing((sizes[0][0], sizes[1][0]), regions, where)
     return _StudioDrawing(upright_size(photo()), regions, where)
 
 
-def _is_no_mask(region: Any, where: str) -> bool:
+def _is_no_mask(region: Mapping[str, Any]) -> bool:
     """Return whether a result is a prompt of a smart tool, a choice, a text or a relation."""
-    if not isinstance(region, dict):
-        raise DataError(f"{where}: result holds something else than regions; export the project as JSON")
     kind = str(region.get("type"))
     return kind == "keypointlabels" or region.get("from_name") in (POINT, BOX) or not kind.endswith("labels")
 

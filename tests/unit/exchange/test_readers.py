@@ -15,10 +15,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from pipelines.errors import ConfigurationError, DataError
-from pipelines.exchange.importer import check_photos
+from pipelines.exchange.importer import check_photos, regions_of
 from pipelines.exchange.label_names import LabelNames, read_renames
 from pipelines.exchange.labelled_photos import LabelledPhotos, Origin
 from pipelines.exchange.readers import read_labelled_photos, recognise
+from pipelines.labelstudio.annotations import prediction_version_of
+from pipelines.labelstudio.regions import IMPORTED
 from pipelines.labelstudio.render import region_json
 from pipelines.params import IGNORE, Params
 from pipelines.records import RegionMask
@@ -508,7 +510,7 @@ class TestLabelStudio:
         return {"result": list(regions), "was_cancelled": False, "updated_at": "2026-01-01", **fields}
 
     def brush(self, label: str, mask: np.ndarray) -> dict[str, Any]:
-        return dict(region_json(RegionMask(label, mask > 0, 1.0), "r"))
+        return {**region_json(RegionMask(label, mask > 0, 1.0), "r"), "origin": "manual"}
 
     @pytest.mark.parametrize(
         "image",
@@ -534,6 +536,16 @@ class TestLabelStudio:
         new["updated_at"] = "2026-02-01"
         self.save(tmp_path, new, old, self.annotation(was_cancelled=True, updated_at="2026-03-01"))
         np.testing.assert_array_equal(read().drawn("images/a.png").mask, square(DRESS))
+
+    def test_masks_that_a_model_drew_are_known_as_such(self, read: Read, tmp_path: Path, two_labels: Params) -> None:
+        region = self.brush("coat", square(1))
+        for origin, blind in (("manual", True), ("prediction-changed", False)):
+            self.save(tmp_path, self.annotation({**region, "origin": origin}))
+            source = read()
+            assert source.origin("images/a.png").blind is blind
+            result = regions_of(source.drawn("images/a.png").mask, two_labels, blind=blind)
+            assert prediction_version_of({"result": result}) == ("" if blind else "import-model")  # type: ignore[typeddict-item]
+            assert all(region["id"].startswith(IMPORTED) for region in result)
 
     def test_an_annotation_without_regions_is_background(self, read: Read, tmp_path: Path) -> None:
         self.save(tmp_path, self.annotation())

@@ -57,7 +57,7 @@ class Version:
                 "uri": f"gs://archive/{number % 2}/löok-{number // 2}.png", "generation": 5, "sha256": sha256,
                 "split": split, "group": ("Spring / 1999", "Été", sha256)[number % 3], "class_ids": [COAT, DRESS],
                 "annotations": [f"uuid-{number}"], "annotators": ["ada@example.org"], "updated_at": "2026-01-01",
-                "prediction_version": "",
+                "prediction_version": "clothing:v1" if number == 4 else "",
             })  # fmt: skip
 
     def tags(self) -> list[str]:
@@ -97,6 +97,7 @@ def test_an_export_is_imported_again(form: str, two_labels: Params, tmp_path: Pa
     for row in rows:
         origin = checked[row["sha256"]].origin
         assert (origin.split, origin.group) == (row["split"], row["group"])
+        assert checked[row["sha256"]].origin.blind == (form != "huggingface" or not row["prediction_version"])
         expected = version.masks[row["sha256"]]
         if form == "yolo":  # it cannot say what is ignored
             expected = np.where(expected == IGNORE, 0, expected)
