@@ -152,7 +152,8 @@ def _positions(header: Sequence[str], source: str, names: Mapping[str, str]) -> 
 
 
 def _similar(column: str, unused: Sequence[str]) -> str:
-    return next(iter(difflib.get_close_matches(column, unused, 1)), "...")
+    names = {name.lower(): name for name in unused if '"' not in name}
+    return next((names[name] for name in difflib.get_close_matches(column, names, 1)), "...")
 
 
 def _repeated(

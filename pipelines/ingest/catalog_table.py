@@ -92,7 +92,9 @@ def _header(lines: list[str], source: str, known: set[str]) -> tuple[_Record, st
         )
     written = [index for index in written if len(lines[index]) <= _LINE_LENGTH]
     delimiters = dict.fromkeys((*([separator[1]] if separator else []), *_DELIMITERS))
-    candidates = [(_header_at(lines, index, delimiter), delimiter) for index in written for delimiter in delimiters]
+    candidates = [
+        (_header_at(lines, index, delimiter, known), delimiter) for index in written for delimiter in delimiters
+    ]
 
     def known_names(candidate: tuple[_Record, str]) -> tuple[int, int]:
         record, _ = candidate
@@ -103,25 +105,32 @@ def _header(lines: list[str], source: str, known: set[str]) -> tuple[_Record, st
     return header, delimiter, [above] if header.start != written[0] else []
 
 
-def _header_at(lines: list[str], index: int, delimiter: str) -> _Record:
-    """Read a header, whose cells may run over lines as well; one that swallows a row ends with its first line."""
+def _header_at(lines: list[str], index: int, delimiter: str, known: set[str]) -> _Record:
+    """Read a header, whose cells may run over lines as well; one that swallows a row ends with its first line.
+
+    A `known` name that stands there in another case only is written as it is known.
+    """
     alone = replace(_record(lines[index : index + 1], 0, delimiter), start=index, end=index + 1)
     record = _record(lines, index, delimiter)
     others = (_record([line], 0, delimiter) for line in lines[index + 1 : record.end])
     if any(len(other.cells) == len(alone.cells) > 2 for other in others):
         record = alone
-    return replace(record, cells=[unicodedata.normalize("NFC", _value(cell)) for cell in record.cells])
+    cells = [unicodedata.normalize("NFC", _value(cell)) for cell in record.cells]
+    in_other_case = {name.lower(): name for name in known.difference(cells)}
+    return replace(record, cells=[in_other_case.get(cell.lower(), cell) for cell in cells])
 
 
 class _Reader:
     """Reads the rows below a header, each of which begins with a line of its own."""
 
     def __init__(self, lines: list[str], delimiter: str, header: _Record, names: Mapping[str, str]) -> None:
-        self._lines, self._delimiter, self._width = lines, delimiter, len(header.cells)
+        self._lines, self._delimiter, self._header, self._width = lines, delimiter, header.cells, len(header.cells)
         self.long: list[str] = []  # rows with too many cells, for messages
         self._short: list[int] = []  # line numbers, as below
         self._odd: list[int] = [header.start + 1] if header.odd else []
         self._huge: list[int] = []
+        self._ended: list[int] = []
+        self._repeated: list[int] = []
         self._spaced = delimiter + " " in lines[header.start]
         self._id = header.cells.index(names["id_file"]) if names["id_file"] in header.cells else 0
         self._year = header.cells.index(names["year"]) if names["year"] in header.cells else None
@@ -133,8 +142,13 @@ class _Reader:
         usual = max(sizes, key=sizes.__getitem__, default=self._width)  # many programs end every line with a delimiter
         for record in records:
             line, cells = record.start + 1, [_value(cell) for cell in record.cells]
+            if any(cells) and self._width < len(cells) <= usual and not any(cells[self._width :]):
+                self._ended.append(line)
             if len(cells) <= usual or not any(cells):
                 cells = self._trim(cells)
+            if [unicodedata.normalize("NFC", cell) for cell in cells] == self._header:
+                self._repeated.append(line)
+                continue
             if record.odd:
                 self._odd.append(line)
             if len(cells) > self._width:
@@ -163,6 +177,10 @@ class _Reader:
             )
         if self._huge:
             yield f"more than {_LINE_LENGTH:,} characters stand in {lines_at(self._huge)}: no row is read there"
+        if self._ended:
+            yield f"empty cells behind the header's last column are left out in {lines_at(self._ended)}"
+        if self._repeated:
+            yield f"the header stands again in {lines_at(self._repeated)}, which is left out"
         if self._short:
             yield f"cells are missing at the end of {lines_at(self._short)}; they count as empty"
 
@@ -233,7 +251,8 @@ def _record(lines: list[str], start: int, delimiter: str) -> _Record:
             odd |= lines[index].startswith('"', position)
             end = lines[index].find(delimiter, position)
             end = len(lines[index]) if end < 0 else end
-            cells.append(lines[index][position:end])
+            text = lines[index][position:end]
+            cells.append(text[1:-1] if len(text) > 1 and text[0] == text[-1] == '"' else text)
         if end >= len(lines[index]):
             return _Record(cells, start, index + 1, odd, tuple(inside))
         position = end + 1

@@ -97,6 +97,13 @@ class TestQuotationMarks:
         assert names(data) == {"a": "", "b": '"Look', "c": "", "d": ""}
         assert "in line 3:" in remark(data)
 
+    def test_inch_marks_in_a_file_that_quotes_every_cell_are_text(self) -> None:
+        lines = [[*"a1", *[""] * 4, name, *[""] * 3] for name in ('4" heel', '5"', '"6', "x")]
+        rows = [",".join(f'"{cell}"' for cell in (f"l{number}", *cells[1:])) for number, cells in enumerate(lines)]
+        data = catalog(*rows, header=f'"{HEADER.replace(",", chr(34) + "," + chr(34))}"')
+        assert names(data) == {"l0": '4" heel', "l1": '5"', "l2": '"6', "l3": "x"}
+        assert "does not close it in lines 2, 3, 4:" in load(data)[1][0]
+
     def test_marks_inside_and_behind_a_text_are_text(self) -> None:
         data = catalog(row("a", '4" heel'), row("b", '4"'), row("c", 'the "new" look'))
         assert names(data) == {"a": '4" heel', "b": '4"', "c": 'the "new" look'}
@@ -181,7 +188,14 @@ class TestRowsOfAnotherWidth:
     def test_a_delimiter_at_the_end_of_every_line_is_no_cell(self) -> None:
         data = catalog(*[row(f"a{n}") + "," for n in range(5)], row("b"), "c,1999,,,,,Wool, silk,,,,")
         assert set(names(data)) == {*[f"a{n}" for n in range(5)], "b"}
-        assert "line 8 (12 cells, id_file c)" in remark(data)
+        remarks = load(data)[1]
+        assert "line 8 (12 cells, id_file c)" in remarks[0]
+        assert remarks[1] == "empty cells behind the header's last column are left out in lines 2, 3, 4, 5, 6"
+
+    def test_a_header_that_stands_again_is_no_row(self) -> None:
+        data = catalog(row("a"), HEADER, row("b"))
+        assert names(data) == {"a": "", "b": ""}
+        assert remark(data) == "the header stands again in line 3, which is left out"
 
     def test_many_are_counted(self) -> None:
         text = remark(catalog(*[row(f"l{n}") for n in range(20)], *[row(f"m{n}") + ",more" for n in range(9)]))
