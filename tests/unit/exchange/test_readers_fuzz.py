@@ -46,7 +46,25 @@ rle = fields(
 )
 rings = st.lists(st.lists(numbers, max_size=9), max_size=3)
 image = fields({"id": 1, "file_name": "a.png", "height": 5, "width": 6, "ignored": rle})
-coco_annotation = fields({
+coco_annotation = fields({"image_id": 1, "category_id": 2, "segmentation": st.one_of(rings, rle), "iscrowd": 0})
+coco = fields({
+    "images": st.lists(mostly(image), max_size=3),
+    "annotations": st.lists(mostly(coco_annotation), max_size=4),
+    "categories": st.lists(mostly(fields({"id": 2, "name": "coat"})), max_size=2),
+})  # fmt: skip
+kinds = ["polygonlabels", "brushlabels", "rectanglelabels", "ellipselabels", "bitmasklabels"]
+points = st.lists(st.lists(numbers, max_size=3), max_size=4)
+region = fields({
+    "id": "r", "type": st.sampled_from(kinds),
+    "from_name": "tag", "origin": "manual", "original_width": 6, "original_height": 5,
+    "value": fields({
+        "points": points, "polygonlabels": ["coat"], "brushlabels": ["coat"], "rle": st.lists(st.integers(-1, 300)),
+        "rectanglelabels": ["coat"], "ellipselabels": ["coat"], "bitmasklabels": ["coat"], "x": numbers, "y": numbers,
+        "width": numbers, "height": numbers, "radiusX": numbers, "radiusY": numbers, "rotation": numbers,
+        "imageDataURL": "data:image/png;base64,AAAA",
+    }),
+})  # fmt: skip
+annotation = fields({
     "result": st.lists(mostly(region), max_size=3), "was_cancelled": False, "updated_at": "2026",
     "prediction": {"result": []},
 })  # fmt: skip
