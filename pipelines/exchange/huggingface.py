@@ -16,7 +16,7 @@ from pipelines.params import IGNORE, Params
 
 _TOGETHER = 50  # photos in memory, and in a row group, …
 _MAX_BYTES = 200_000_000  # … and no more once they have so many bytes: a column's limit is 2 GB
-_TEXTS = ("updated_at", "prediction_version")
+_TEXTS = ("updated_at",)
 _LISTS = ("annotations", "annotators")
 
 

@@ -21,7 +21,7 @@ from pipelines.params import IGNORE, Params
 from pipelines.photos.decode import sha256_hex
 
 PHOTOS_TABLE = "photos.csv"
-IDENTITY = ("split", "group", "uri", "generation", "sha256", "source_sha256")
+IDENTITY = ("split", "group", "uri", "generation", "sha256", "source_sha256", "prediction_version")
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,13 @@ class ExportedPhoto:
 
     @property
     def identity(self) -> dict[str, str | int]:
-        """Return split, group, object and hashes: `sha256` of the exported file, `source_sha256` of the object."""
+        """Return split, group, object, hashes, and the model version that the mask started from, if there is one.
+
+        `sha256` is that of the exported file, `source_sha256` that of the object.
+        """
         values = (
             self.split, str(self.row.get("group", "")), str(self.row["uri"]), int(self.row["generation"]),
-            sha256_hex(self.data), str(self.row["sha256"]),
+            sha256_hex(self.data), str(self.row["sha256"]), str(self.row.get("prediction_version") or ""),
         )  # fmt: skip
         return dict(zip(IDENTITY, values, strict=True))
 
