@@ -18,14 +18,17 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.exchange.export import export
 from pipelines.exchange.importer import ImportReport, import_labelled
+from pipelines.exchange.label_names import LabelNames
+from pipelines.exchange.labelled_photos import LabelledPhotos
 from pipelines.exchange.masked_photos import MaskedPhotos, masked_photos
+from pipelines.exchange.readers import read_labelled_photos
 from pipelines.params import load_params
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 CCP = Path(os.environ.get("MASKLOOP_CCP", "/nonexistent"))
 
 
-def imported(archive, source: MaskedPhotos) -> ImportReport:
+def imported(archive, source: LabelledPhotos) -> ImportReport:
     params = load_params(archive.settings.params_path)
     return import_labelled(archive.bucket, archive.labels, archive.settings, params, source, "theirs")
 
@@ -85,6 +88,24 @@ def test_labelled_photos_become_annotations_once_and_a_dataset(make_archive, tmp
         np.testing.assert_array_equal(again.truth(name), source.truth(name))
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "photos.csv").read_text(encoding="utf-8"))))
     assert {row["sha256"] for row in rows} == set(manifest["sha256"])
+
+    second_project = make_archive("imports-again")
+    table = (tmp_path / "out" / "photos.csv").read_text(encoding="utf-8")
+    first_sha256 = manifest["sha256"][0]
+    moved = manifest.assign(split=["test" if sha256 == first_sha256 else "train" for sha256 in manifest["sha256"]])
+    for row in rows:  # a test photo and two for training, whatever the first project made of them
+        split = dict(zip(moved["sha256"], moved["split"], strict=True))[row["sha256"]]
+        table = table.replace(f"{row['file']},{row['split']},", f"{row['file']},{split},")
+    (tmp_path / "out" / "photos.csv").write_text(table, encoding="utf-8")
+    report = imported(second_project, read_labelled_photos(tmp_path / "out", LabelNames(params)))
+    assert (report.annotated, report.problems) == (3, ())
+    sync(second_project.bucket, second_project.labels, second_project.settings)
+    folder = second_project.settings.workspace_path
+    columns = ["sha256", "split", "group"]
+    kept = pd.read_parquet(folder / MANIFEST)[columns].sort_values("sha256").to_dict("records")
+    assert kept == moved[columns].sort_values("sha256").to_dict("records")
+    for sha256 in manifest["sha256"]:
+        np.testing.assert_array_equal(Dataset(folder).read_mask(sha256), Dataset(workspace.path).read_mask(sha256))
 
 
 @pytest.mark.skipif(  # the project holds no photos of other people; drawn ones are tested above

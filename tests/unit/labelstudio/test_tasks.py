@@ -23,6 +23,7 @@ from pipelines.labelstudio.tasks import (
     task_data,
     tasks_with_masks,
     update_task,
+    write_origin,
 )
 from pipelines.records import ImageRef
 
@@ -226,3 +227,23 @@ def test_a_task_is_handed_to_as_many_people_as_are_to_draw_it(label_studio) -> N
     serve_again(client, 3, 4)
 
     assert [body for _, _, body in server.asked] == [{"overlap": n, "is_labeled": False} for n in (2, 4)]
+
+
+def test_the_origin_of_an_imported_photo_joins_its_task_data_and_stays() -> None:
+    tasks = [task_json(7)]
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "PATCH":
+            patched.append(request.url.path)
+            tasks[0]["data"] = json.loads(request.content)["data"]
+        return httpx.Response(200, json={"tasks": tasks, "total": 1})
+
+    patched: list[str] = []
+    client = LabelStudioClient("http://label-studio.test", "token", transport=httpx.MockTransport(answer))
+    write_origin(client, 1, 7, "test", "Spring")
+    write_origin(client, 1, 7, "test", "")
+    assert patched == ["/api/tasks/7/"]
+    assert parse_image(tasks[0]["data"]) == PHOTO
+    assert parse_metadata(tasks[0]["data"]) == {**METADATA, "imported_split": "test", "imported_group": "Spring"}
+    update_task(client, 1, 7, replace(PHOTO, generation=5), METADATA)
+    assert parse_metadata(tasks[0]["data"])["imported_split"] == "test"
