@@ -162,6 +162,8 @@ def _walk(
 
 def _joined_parts(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Join rings to the longest one, each by a line there and back between the nearest pixels."""
+    if len(parts) == 1:
+        return parts[0]
     from scipy.spatial import KDTree
 
     ring, *others = sorted(parts, key=lambda part: (-len(part), part[0].tolist()))
