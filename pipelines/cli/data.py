@@ -58,6 +58,49 @@ def export(
         console.print(f"  {note}", highlight=False, markup=False)
 
 
+@app.command()
+def verify(
+    datasets: Annotated[list[str] | None, typer.Argument(help="Dataset versions; the newest if none is given")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Verify every version")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Download what the remote holds, and hash it")] = False,
+) -> None:
+    """Compare a dataset version's files with their hashes, in the cache and on the remote, and repair what can be."""
+    from pipelines.dataset.objects import Objects
+    from pipelines.dataset.published import Published
+    from pipelines.dataset.verify import verify as run
+    from pipelines.dataset.workspace import Workspace
+
+    settings = get_settings()
+    published = Published.of(settings)
+    tags = published.tags() if everything else datasets or [published.newest()]
+    verification = run(Workspace(settings.workspace_path, settings), Objects(settings), tags, deep=deep)
+    console.print(str(verification), highlight=False)
+    if verification.damages:
+        console.print(verification.as_table())
+    if verification.unrepaired:
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(
+    before: Annotated[str, typer.Argument(help="A dataset version, such as dataset-0006")],
+    after: Annotated[str, typer.Argument(help="The version to compare it with, such as dataset-0007")],
+    html: Annotated[Path | None, typer.Option(help="File to write a page with both versions' masks to")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="Photos that the page shows; it lists the others")] = 60,
+) -> None:
+    """Show which photos came, went or have other masks between two dataset versions, label by label."""
+    from pipelines.dataset.diff import compare_versions
+    from pipelines.dataset.published import Published
+    from pipelines.reports.version_diff import as_tables, write_page
+
+    published = Published.of(get_settings())
+    difference = compare_versions(published, before, after)
+    console.print(as_tables(difference), highlight=False)
+    if html:
+        write_page(html, difference, published.summary(after), pictures)
+        console.print(f"page: {html}", highlight=False)
+
+
 @app.command("import")
 def import_labels(
     photos: Annotated[Path, typer.Argument(help="Dataset folder or its annotation file; or, with MASKS, photos alone")],

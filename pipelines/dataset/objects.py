@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 PREFIX = "dvc/files/md5/"
 REQUESTS = 16  # at once
+_BINARY = "application/octet-stream"
 _LISTED_FROM = 1600  # objects; a thousand are listed with one request
 _FOLDER_LIST = ".dir"  # ends the name of an object that lists the files of a folder
 _FAILURES = 16  # of the remote without a single success, after which it is not asked any more
@@ -46,6 +48,7 @@ class Objects:
         self._settings, self._client = settings, client
         self.cache = settings.var / "dvc-cache"
         self.damaged_folder = self.cache / "damaged"
+        self.replaced: set[str] = set()  # whose damaged files of the cache were replaced
         self._verified_path = settings.var / "dvc-verified.json"
 
     @property
@@ -92,7 +95,10 @@ class Objects:
         """
         if (data := self._in_cache(md5)) is None:
             if reasons := self.restore([md5]):
-                raise DatasetError(f"{what}: {reasons[md5]}; `maskloop verify --all` looks for good copies")
+                raise DatasetError(
+                    f"{what}: {reasons[md5]}; `maskloop sync` makes it anew if it is of an unpublished version, and "
+                    "`maskloop verify --all` looks for good copies otherwise"
+                )
             data = self.path(md5).read_bytes()
         return data
 
@@ -172,11 +178,27 @@ class Objects:
             listed = {ref.name: ref for ref in list_objects(self.client, name, PREFIX)}
             return {md5 for md5 in md5s if not self._holds(listed.get(_name(md5)), md5)}
 
-        def is_missing(md5: str) -> bool:
-            return not self._holds(stat(self.client, name, _name(md5)), md5)
+        return self._failing(md5s, lambda md5: self._holds(stat(self.client, name, _name(md5)), md5))
+
+    def damaged_on_remote(self, md5s: Collection[str]) -> set[str]:
+        """Download objects and return those that the remote lacks, or whose bytes are not those of their names."""
+        return self._failing(md5s, lambda md5: self.read_remote(md5) is not None)
+
+    def _failing(self, md5s: Collection[str], is_good: Callable[[str], bool]) -> set[str]:
+        """Return the objects that are not good, or that the remote refuses; raise when it refuses all of them."""
+        failures = _Failures()
+
+        def fails(md5: str) -> bool:
+            try:
+                good = is_good(md5)
+            except (StorageError, CredentialsError) as error:
+                failures.add(error)
+                return True
+            failures.succeeded = True
+            return not good
 
         ordered = sorted(md5s)
-        return {md5 for md5, missing in zip(ordered, in_threads(is_missing, ordered), strict=True) if missing}
+        return {md5 for md5, failed in zip(ordered, in_threads(fails, ordered), strict=True) if failed}
 
     def _holds(self, ref: ObjectRef | None, md5: str) -> bool:
         if ref is not None and not ref.md5:  # composed of parts: buckets list no MD5 of such objects
@@ -198,7 +220,7 @@ class Objects:
                 ref = stat(self.client, self._settings.dvc_bucket, _name(md5))
                 if ref is None or ref.md5 != listed_md5(md5) or self.read_remote(md5) is None:
                     generation = ref.generation if ref else 0
-                    write(self.client, self._settings.dvc_bucket, _name(md5), data, "", replaces=generation)
+                    write(self.client, self._settings.dvc_bucket, _name(md5), data, _BINARY, replaces=generation)
             except (StorageError, CredentialsError) as error:
                 failures.add(error)
                 return str(error)
@@ -208,19 +230,23 @@ class Objects:
         ordered = sorted(md5s)
         return {md5: reason for md5, reason in zip(ordered, in_threads(send, ordered), strict=True) if reason}
 
-    def relink(self, folder: Path) -> None:
-        """Replace files of a folder that are links to damaged files of the cache, which were replaced there."""
+    def relink(self, workspace: Path) -> None:
+        """Replace files of a workspace that are links to damaged files of the cache, which were replaced there."""
         if not self.damaged_folder.exists():
             return
         inodes = {
             (entry.stat().st_dev, entry.stat().st_ino): entry.name.partition("-")[0]
             for entry in os.scandir(self.damaged_folder)
         }
-        for path in _files(folder):
+        links = {}
+        for path in _files(workspace / "data"):
             state = path.lstat()
-            md5 = inodes.get((state.st_dev, state.st_ino))
-            if md5 and (data := self._in_cache(md5)) is not None:
-                write_read_only(path, data)
+            if md5 := inodes.get((state.st_dev, state.st_ino)):
+                links[path] = md5
+        self.restore({md5 for md5 in links.values() if not self.path(md5).exists()})  # a kill may have come before it
+        for path, md5 in links.items():
+            if (data := self._in_cache(md5)) is not None:
+                _replace_file(path, data, workspace / ".dvc" / "tmp")
 
     def set_aside(self, md5: str) -> Path | None:
         """Move an object's file from the cache to the folder of damaged files; return its path, None without a file."""
@@ -248,7 +274,9 @@ class Objects:
     def _replace(self, md5: str, data: bytes) -> None:
         if (aside := self.set_aside(md5)) is not None:
             logger.warning("%s was damaged and is replaced by a good copy; it is kept as %s", self.path(md5), aside)
-        write_read_only(self.path(md5), data)
+            self.replaced.add(md5)
+        self.path(md5).parent.mkdir(parents=True, exist_ok=True)
+        _replace_file(self.path(md5), data, self.cache / "incoming")
 
     def _in_cache(self, md5: str) -> bytes | None:
         """Return an object's bytes from the cache; None when it is missing, damaged or cannot be read."""
@@ -310,11 +338,16 @@ def listed_md5(md5: str) -> str:
     return base64.b64encode(bytes.fromhex(md5.removesuffix(_FOLDER_LIST))).decode()
 
 
-def write_read_only(path: Path, data: bytes) -> None:
-    """Write a file that is complete or as it was before, and that only a replacement changes, like DVC's own ones."""
-    with atomic_path(path) as part:
+def _replace_file(path: Path, data: bytes, scratch: Path) -> None:
+    """Write a file that is complete or as it was before, and read-only like DVC's own ones.
+
+    What a kill leaves is in the folder `scratch` of the same file system, where DVC does not take it for data.
+    """
+    whole = scratch / f"{path.name}-{os.getpid()}-{threading.get_ident()}"
+    with atomic_path(whole) as part:
         part.write_bytes(data)
         part.chmod(0o444)
+    whole.replace(path)
 
 
 def _outputs(folder: Path, site_cache: Path, tag: str | None) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,6 +62,23 @@ class Published:
         if str(MANIFEST) not in files:
             raise DatasetError(f"{tag} has no {MANIFEST}; it was not published by this project's stages")
         return self._objects.read(files[str(MANIFEST)], f"{MANIFEST} of {tag}")
+
+    def files(self, tag: str) -> dict[str, str]:
+        """Return the MD5 name of each file of a version that DVC keeps, by its path."""
+        return tracked_files(self._workspace, self._objects, tag)
+
+    def read_file(self, tag: str, files: Mapping[str, str], path: str) -> bytes:
+        """Return the bytes of a file, one of a version's `files`, after they were compared with its MD5.
+
+        Raise DatasetError when the version has no such file, or it has no good copy.
+        """
+        if path not in files:
+            raise DatasetError(f"{tag} has no {path}; `maskloop verify {tag}` says what it lacks")
+        return self._objects.read(files[path], f"{path} of {tag}")
+
+    def text(self, tag: str, path: str) -> str:
+        """Return the text of a file that git tracks, such as params.yaml; an empty text when there is none."""
+        return self._workspace.show(tag, path)
 
     @contextmanager
     def checked_out(self, tag: str, *targets: Path) -> Iterator[Dataset]:

@@ -94,18 +94,23 @@ def restore_workspace(workspace: Workspace, bucket: Client) -> bool:
     objects = Objects(workspace.settings, bucket)
     problems: dict[str, str] = {}
     files = tracked_files(workspace, objects, problems=problems)
-    photos = {md5 for path, md5 in files.items() if _is_photo(path)}
+    photos = {md5 for path, md5 in files.items() if is_photo(path)}
     damaged = objects.unusable(photos, unless_verified=True)[0] | objects.unusable(set(files.values()) - photos)[0]
     paths = by_md5(files)
     lost = objects.restore(damaged, _workspace_source(workspace, paths), photo_source(objects, files, workspace.path))
-    objects.relink(workspace.path / "data")
+    objects.relink(workspace.path)
     for md5, reason in lost.items():
         for path in paths[md5]:
             logger.warning("%s is damaged, and everything is read again to make it anew: %s", path, reason)
-            if not objects.is_object(workspace.path / path, md5):
-                (workspace.path / path).unlink(missing_ok=True)
+            file = workspace.path / path
+            if file.is_file() and not objects.is_object(file, md5):  # DVC lists a folder anew
+                file.unlink()
         objects.set_aside(md5)
-    return bool(lost)
+    wrong = _photos_with_other_names(workspace.path / IMAGES) if str(IMAGES) in problems else []
+    for photo in wrong:
+        logger.warning("%s is damaged and is read again", photo)
+        photo.unlink()
+    return bool(lost or wrong)
 
 
 def tracked_files(
@@ -135,7 +140,7 @@ def photo_source(objects: Objects, files: Mapping[str, str], folder: Path | None
     `files` are those of the dataset. In a workspace's `folder`, the table of photos is used where there is no manifest.
     """
     addresses: dict[str, tuple[str, int]] = {}
-    hashes = {md5: Path(path).name for path, md5 in files.items() if _is_photo(path)}
+    hashes = {md5: Path(path).name for path, md5 in files.items() if is_photo(path)}
 
     def fetch(md5: str) -> bytes | None:
         sha256 = hashes.get(md5, "")
@@ -179,8 +184,9 @@ def explain(files: Mapping[str, str], reasons: Mapping[str, str], addresses: Map
         named.append(f"{path}{f' (the photo {uri})' if uri else ''}: {reasons[md5]}")
     more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
     return (
-        f"{len(reasons)} files have no good copy: {'; '.join(named)}{more}. Upload the same photo to its address "
-        "again, or put the object back from a backup of the bucket; `maskloop verify` shows what is still missing"
+        f"{len(reasons)} files have no good copy: {'; '.join(named)}{more}. Upload the same photo to its "
+        "address again; what is no photo is made anew by `maskloop sync`, or put the object back from a backup of the "
+        "bucket. `maskloop verify` shows what is still missing"
     )
 
 
@@ -192,7 +198,7 @@ def _make_whole(workspace: Workspace, objects: Objects, files: Mapping[str, str]
         return
     from_source = photo_source(objects, files, workspace.path)
     reasons = objects.restore(unusable, _workspace_source(workspace, by_md5(files)), from_source)
-    objects.relink(workspace.path / "data")
+    objects.relink(workspace.path)
     if reasons:
         raise DatasetError(explain(files, reasons, photo_addresses(objects, files, workspace.path)))
 
@@ -204,7 +210,7 @@ def _require_own_names(workspace: Workspace, objects: Objects, files: Mapping[st
     """
     wrong = [
         path for path, md5 in sorted(files.items())
-        if md5 in new and _is_photo(path) and sha256_hex(objects.read(md5, path)) != Path(path).name
+        if md5 in new and is_photo(path) and sha256_hex(objects.read(md5, path)) != Path(path).name
     ]  # fmt: skip
     if not wrong:
         return
@@ -261,7 +267,13 @@ def _read_photo(client: Client, uri: str, generation: int, sha256: str) -> bytes
     return None
 
 
-def _is_photo(path: str) -> bool:
+def _photos_with_other_names(folder: Path) -> list[Path]:
+    """Return the photos of a folder whose bytes are not those that their names say."""
+    paths = [path for path in folder.iterdir() if is_photo(f"{IMAGES}/{path.name}")] if folder.exists() else []
+    return [path for path in paths if sha256_hex(path.read_bytes()) != path.name]
+
+
+def is_photo(path: str) -> bool:
     """Return whether a file is a photo that is named by the SHA-256 of its bytes."""
     return Path(path).parent == IMAGES and _SHA256.fullmatch(Path(path).name) is not None
 

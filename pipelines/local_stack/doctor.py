@@ -231,6 +231,29 @@ def _workspace(settings: Settings) -> Answer:
     return (f"{len(tags)} dataset versions, newest {tags[-1]}" if tags else "no dataset version yet") + note
 
 
+def _dataset_files(settings: Settings) -> Answer:
+    """Hash some files of the newest version in the cache, and ask the remote for all objects of all versions."""
+    from pipelines.dataset.objects import Objects
+    from pipelines.dataset.verify import sample
+
+    path = settings.workspace_path
+    if not (path / ".git").exists():
+        return "no dataset version yet"
+    hashed, damaged, incomplete = sample(Workspace(path, settings), Objects(settings))
+    remedy = "`maskloop verify --all` repairs what has a good copy"
+    if damaged:
+        return Failure(f"{damaged} of {hashed} files of DVC's cache, chosen at random, are damaged", remedy)
+    if incomplete:
+        names = ", ".join(f"{tag} ({count} objects)" for tag, count in list(incomplete.items())[-3:])
+        more = f" and {len(incomplete) - 3} more" if len(incomplete) > 3 else ""
+        return Failure(
+            f"gs://{settings.dvc_bucket} does not hold all of {names}{more}",
+            f"{remedy}; after a move of the bucket: gcloud storage cp --recursive 'gs://OLD/dvc/*' "
+            f"gs://{settings.dvc_bucket}/dvc",
+        )
+    return f"{hashed} files of the cache, chosen at random, are whole; the remote holds every version"
+
+
 CHECKS: dict[str, Check] = {
     "Label Studio's port": _ports,
     "Label Studio's token": _token,
@@ -242,4 +265,5 @@ CHECKS: dict[str, Check] = {
     "champion": _champion,
     "clicks": _clicks,
     "git and DVC": _workspace,
+    "dataset files": _dataset_files,
 }
