@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from pipelines.errors import ConfigurationError
 from pipelines.records import CATALOG_COLUMNS
@@ -21,6 +31,7 @@ DATASET_RULES = (
     "known_annotators", "disagreement", "class_drift",
 )  # fmt: skip
 CATALOG_RULES = ("rows", "ids", "years")
+KEEP_ALL = "all"
 
 
 class Section(BaseModel):
@@ -290,6 +301,65 @@ class PromoteParams(Section):
     min_class_photos: Annotated[int, Field(ge=1)]
 
 
+class RetentionRule(Section):
+    """Which items of a kind stay: those that any of the clauses keeps.
+
+    These are the newest `keep_newest`, the last of each month (UTC), and those of the last `keep_days` days.
+    """
+
+    keep_newest: Annotated[int, Field(ge=1)] | None = None
+    keep_monthly: bool = False
+    keep_days: Annotated[float, Field(ge=0, le=36500)] | None = None
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Self:
+        if self.keep_newest is None and self.keep_days is None and not self.keep_monthly:
+            raise ValueError("say what stays: all, or keep_newest: 20, keep_monthly: true, keep_days: 90, or several")
+        return self
+
+
+def _rule(value: object) -> object:
+    """Return a rule as it is written; a text other than `all` is an error that names the clauses."""
+    if isinstance(value, RetentionRule | dict) or value == KEEP_ALL:
+        return value
+    raise ValueError(f"{value!r} is no rule; write all, or {{keep_newest: 20, keep_monthly: true, keep_days: 90}}")
+
+
+def _tag_of_rule(value: object) -> str:
+    return "all" if isinstance(value, str) else "rule"
+
+
+KeepRule = Annotated[
+    Annotated[Literal["all"], Tag("all")] | Annotated[RetentionRule, Tag("rule")],
+    Discriminator(_tag_of_rule), BeforeValidator(_rule),
+]  # fmt: skip
+
+
+def _days(days: float) -> RetentionRule:
+    return RetentionRule(keep_days=days)
+
+
+class RetentionParams(Section):
+    """What `maskloop gc` lets go: a rule for each kind; what is in use stays whatever the rule says.
+
+    `cache` and `remote` are objects that no version, branch or unpublished state needs, `generations` those that were
+    deleted or overwritten in the dataset bucket, `checks` pages of the checks, `checkouts` and `checkpoints` what killed
+    processes left.
+    """
+
+    versions: KeepRule = KEEP_ALL
+    models: KeepRule = KEEP_ALL
+    cache: KeepRule = _days(30)
+    remote: KeepRule = KEEP_ALL
+    generations: KeepRule = _days(90)
+    embeddings: KeepRule = _days(60)
+    copies: KeepRule = _days(30)
+    checks: KeepRule = _days(365)
+    checkouts: KeepRule = _days(2)
+    checkpoints: KeepRule = _days(30)
+    logs: KeepRule = _days(180)
+
+
 class Params(Section):
     """The whole of params.yaml."""
 
@@ -308,6 +378,7 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
     promote: PromoteParams
+    retention: RetentionParams = RetentionParams()
 
     @field_validator("labels")
     @classmethod
