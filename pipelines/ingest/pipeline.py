@@ -120,7 +120,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
     if not everything and stat(bucket, settings.source_bucket, settings.catalog) is None:
         return IngestReport(listed=0)  # a new archive, whose catalogue is uploaded later
-    catalog, notes = _read_catalog(bucket, settings, params)  # up to here nothing was changed
+    file, catalog, notes = _read_catalog(bucket, settings, params)  # up to here nothing was changed
     project, cache = find_project(labels, params), settings.var / _TASK_CACHE
     objects = [ref for ref in everything if ref.name.lower().endswith(params.ingest.suffixes)]
     all_tasks = load_tasks(labels, project, cache)
@@ -141,7 +141,8 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     notes += imported.notes
     if not imported.stopped:
         set_aside = {problem.uri: problem for problem in problems}
-        notes += _notes_on_catalog([ref for ref in objects if ref.uri not in set_aside], catalog, settings)
+        described_photos = [ref for ref in objects if ref.uri not in set_aside]
+        notes += _notes_on_catalog(described_photos, catalog, file)
         notes += tasks.gone(f"gs://{settings.source_bucket}/{settings.source_prefix}", {uri for uri, _ in listed})
     return IngestReport(
         listed=len(everything),
@@ -224,13 +225,13 @@ def _until_server_fails(results: Iterator[Result], imported: _Imported) -> Itera
             return
 
 
-def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[Catalog, list[Problem]]:
+def _read_catalog(bucket: Client, settings: Settings, params: Params) -> tuple[ObjectRef, Catalog, list[Problem]]:
     ref = stat(bucket, settings.source_bucket, settings.catalog)
     source = f"gs://{settings.source_bucket}/{settings.catalog}"
     if ref is None:
         raise CatalogError(f"there is no catalogue {source}; upload it, or set MASKLOOP_CATALOG to its object name")
     catalog, remarks = read_catalog(read(bucket, ref), source, params.ingest.severity, params.ingest.columns)
-    return catalog, [Problem(source, "catalogue", remark, ref.generation, set_aside=False) for remark in remarks]
+    return ref, catalog, [Problem(source, "catalogue", remark, ref.generation, set_aside=False) for remark in remarks]
 
 
 def _delete_duplicate_tasks(labels: LabelStudioClient, project: int, tasks: Sequence[PhotoTask]) -> list[PhotoTask]:
@@ -256,19 +257,18 @@ def _delete_duplicate_tasks(labels: LabelStudioClient, project: int, tasks: Sequ
     return [task for task in tasks if task.id not in deleted]
 
 
-def _notes_on_catalog(photos: Sequence[ObjectRef], catalog: Catalog, settings: Settings) -> list[Problem]:
-    """Return a note for each photo without a row, and what the catalogue says about all photos together."""
-    source = f"gs://{settings.source_bucket}/{settings.catalog}"
-    generations = {ref.name: ref.generation for ref in photos}
+def _notes_on_catalog(photos: Sequence[ObjectRef], catalog: Catalog, file: ObjectRef) -> list[Problem]:
+    """Return a note for each photo without a row, and what the catalogue in `file` says about all photos together."""
+    refs = {ref.name: ref for ref in photos}
     notes = [
         Problem(
-            ref.uri, "no-row", f"no row of {settings.catalog} fits the photo {ref.name}; the task shows no details",
+            ref.uri, "no-row", f"no row of {file.name} fits the photo {ref.name}; the task shows no details",
             ref.generation, set_aside=False,
         )
         for ref in photos
         if catalog.find(ref.name) is None
     ]  # fmt: skip
     for name, message in catalog.remarks_for([ref.name for ref in photos]):
-        uri = f"gs://{settings.source_bucket}/{name}" if name else source
-        notes.append(Problem(uri, "catalogue", message, generations.get(name, 0), set_aside=False))
+        ref = refs.get(name, file)
+        notes.append(Problem(ref.uri, "catalogue", message, ref.generation, set_aside=False))
     return notes

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, PromptError
-from pipelines.labelstudio.controls import IMAGE
+from pipelines.labelstudio.controls import IMAGE, ORIGINAL
 from pipelines.labelstudio.interface import brush_labels, require_same_labels
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.schema import PredictionJson, RegionJson, TaskData, TaskJson
-from pipelines.labelstudio.tasks import ORIGINAL
 from pipelines.params import Params
 from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels

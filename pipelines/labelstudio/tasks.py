@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.errors import CredentialsError, DataError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.controls import IMAGE
+from pipelines.labelstudio.controls import IMAGE, ORIGINAL
 from pipelines.labelstudio.schema import TaskData, TaskJson, TaskPage
 from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT, ImageRef, Metadata, Task
 
@@ -24,7 +24,6 @@ _UNNEEDED = [
 ]  # fmt: skip
 _IDENTITY = ("generation", "sha256", "height", "width")
 _PHASH = "phash"  # tasks of earlier versions lack it
-ORIGINAL = "original"  # the photo's address where a copy is shown instead of it; absent or empty otherwise
 REVIEW = "review"  # why somebody should check what was drawn; absent or empty when there is no reason
 
 

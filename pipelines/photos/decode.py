@@ -87,7 +87,7 @@ def display_copy(data: bytes, *, max_megapixels: float = 100) -> bytes:
         Image.fromarray(decode_image(data, max_megapixels=max_megapixels)).save(
             file, "JPEG", quality=_COPY_QUALITY, subsampling=0, icc_profile=profile
         )
-    except OSError as error:  # a JPEG's sides have at most 65,500 pixels
+    except OSError as error:  # a JPEG has at most 65,500 rows and columns
         raise ImageError("too-large", f"no JPEG holds {picture.width}×{picture.height} pixels ({error})") from error
     return file.getvalue()
 
