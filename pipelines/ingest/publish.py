@@ -108,7 +108,7 @@ class PhotoTasks:
         del current[task_id], self._stale[task_id]
 
     def describe(self) -> int:
-        """Update unchanged tasks whose catalogue data changed; return how many. Without a row, a task keeps its metadata."""
+        """Update unchanged tasks whose catalogue data changed; return how many. Without a row they stay as they are."""
         described = 0
         for task in self.unchanged:
             metadata = self._metadata(task.image.uri)
