@@ -13,9 +13,12 @@ from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.records import encode_mask
 from pipelines.dataset.shards import shard_of
 from pipelines.dataset.split import split_photos
-from pipelines.errors import DatasetError, ImageError
+from pipelines.errors import DataError, DatasetError
+from pipelines.exchange.labelled_photos import Origin
+from pipelines.exchange.masked_photos import MaskedPhotos
 from pipelines.params import IGNORE, Params
 from pipelines.photos.decode import decode_image, perceptual_hash, sha256_hex
+from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT
 
 logger = logging.getLogger(__name__)
 
@@ -36,15 +39,16 @@ class PhotoSource(Protocol):
 def write_dataset(dataset: Dataset, source: PhotoSource, params: Params, count: int = 1_000_000) -> pd.DataFrame:
     """Write at most `count` photos, their masks and the manifest, split as the project's own photos are.
 
+    Photos keep the split and group that photos.csv beside them names, as in an import.
     Photos that cannot be read or do not fit their mask are left out with a line in the log; equal files count once.
     Raise DatasetError when none is left.
     """
 
     def write(name: str) -> dict[str, Any] | None:
-        data, mask = source.photo(name), source.truth(name)
         try:
+            data, mask = source.photo(name), source.truth(name)
             photo = decode_image(data, max_megapixels=math.inf)
-        except ImageError as error:
+        except (OSError, DataError) as error:
             logger.warning("%s is left out: %s", name, error)
             return None
         if photo.shape[:2] != mask.shape:
@@ -53,9 +57,11 @@ def write_dataset(dataset: Dataset, source: PhotoSource, params: Params, count: 
         sha256, png = sha256_hex(data), encode_mask(mask)
         dataset.write_photo(sha256, data)
         masks[sha256] = png
+        origin = source.origin(name) if isinstance(source, MaskedPhotos) else Origin()
         return {
             "uri": name, "sha256": sha256, "phash": perceptual_hash(photo), "mask_sha256": sha256_hex(png),
             "class_ids": [int(value) for value in np.unique(mask) if value not in (0, IGNORE)],
+            f"meta_{IMPORTED_SPLIT}": origin.split, f"meta_{IMPORTED_GROUP}": origin.group,
         }  # fmt: skip
 
     masks: dict[str, bytes] = {}

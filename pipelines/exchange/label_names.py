@@ -23,6 +23,7 @@ class LabelNames:
 
     def __init__(self, params: Params, renames: Mapping[str, str] | None = None) -> None:
         """Take `renames` from other names to labels; raise ConfigurationError when such a label is unknown."""
+        self.compile = params.compile  # for formats whose regions are compiled as the project's own
         self._exact: dict[str, int] = dict(params.region_ids)
         self._renames: dict[str, int] = {}  # by folded name
         self._folded: dict[str, set[int]] = defaultdict(set)

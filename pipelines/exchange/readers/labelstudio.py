@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import numpy as np
+
 from pipelines.errors import ConfigurationError, DataError
 from pipelines.exchange.label_names import LabelNames
 from pipelines.exchange.labelled_photos import UNUSABLE, DrawnMask, Origin, SourcePhoto, require_size
@@ -19,12 +21,10 @@ from pipelines.exchange.photo_files import PHOTO_SUFFIXES, PhotoFiles, file_key,
 from pipelines.exchange.readers.json_files import json_files, load_json
 from pipelines.exchange.source_photos import SourcePhotos, upright_size
 from pipelines.labelstudio.annotations import prediction_version_of
-from pipelines.labelstudio.controls import BOX, IMAGE, POINT
-from pipelines.labelstudio.regions import compile_regions
-from pipelines.labelstudio.tasks import ORIGINAL
+from pipelines.labelstudio.controls import BOX, IMAGE, ORIGINAL, POINT
+from pipelines.labelstudio.regions import paint_order
 from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT
 
-_ALPHA_THRESHOLD = 128
 _UPLOADED = re.compile("^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the names of uploaded files
 
 
@@ -82,17 +82,21 @@ class _StudioDrawing:
         return [label for region in self.result if (label := _label(region))]
 
     def paint(self, names: LabelNames) -> DrawnMask:
-        """Paint the regions in drawing order."""
+        """Paint the regions as `compile` in params.yaml says."""
         require_size(self.size)
         ids = {label: names.require_id(label) for label in self.labels}
+        options = names.compile
+        strongest = [label for name in options.strongest for label in ids if ids[label] == names.id_of(name)]
+        mask, overlap = np.zeros(self.size, np.uint8), 0
         try:
-            compiled = compile_regions(self.result, ids, *self.size, _ALPHA_THRESHOLD)
+            for label, _, pixels in paint_order(self.result, ids, *self.size, options.alpha_threshold, strongest):
+                overlap += int(np.count_nonzero(pixels & (mask != 0) & (mask != ids[label])))
+                np.copyto(mask, ids[label], where=pixels)
         except (DataError, ConfigurationError) as error:
             raise DataError(f"{self.where}: {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
             raise DataError(f"{self.where}: a region that cannot be read ({error!r}); draw it again") from error
-        overlap = compiled.overlap_pixels if 0 not in ids.values() else 0  # where background was painted, it is unknown
-        return DrawnMask(compiled.mask, overlap)
+        return DrawnMask(mask, overlap)
 
 
 def _is_task_list(document: Any) -> bool:

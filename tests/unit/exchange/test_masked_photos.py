@@ -1,12 +1,15 @@
 """Labelled photos with masks of other tools: their folders and table are checked first, and masks are read by value."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.dataset.dataset import Dataset
 from pipelines.errors import ConfigurationError
+from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import MaskedPhotos, masked_photos
 from pipelines.ingest.catalog import read_catalog
 from pipelines.params import IgnoreLabel, Params
@@ -168,3 +171,51 @@ class TestMistakes:
             path.rename(path.with_suffix(".tif"))
         with pytest.raises(ConfigurationError, match=r"no photo of .*/photos has a mask in .*/masks; masks are PNG"):
             check(real_photos, two_labels)
+
+
+class TestPhotosOfSeveralForms:
+    def test_unicode_forms_do_not_matter(self, real_photos: Path, two_labels: Params) -> None:
+        nfc, nfd = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
+        (real_photos / "photos" / "b.jpg").rename(real_photos / "photos" / f"{nfd}.jpg")
+        (real_photos / "masks" / "b.png").rename(real_photos / "masks" / f"{nfc}.png")
+        source = check(real_photos, two_labels)
+        assert source.take(0, 9) == ["a.JPEG", f"{nfd}.jpg"]
+        assert source.truth(f"{nfd}.jpg").tolist() == [[0, 3], [7, 0]]
+
+    def test_several_photos_or_masks_of_one_name_are_no_pair(self, real_photos: Path, two_labels: Params) -> None:
+        Image.new("RGB", (2, 2)).save(real_photos / "photos" / "a.png")
+        Image.fromarray(MASK).save(real_photos / "masks" / "b.PNG", "PNG")
+        (real_photos / "masks" / "c.tif").touch()
+        Image.new("RGB", (2, 2)).save(real_photos / "photos" / "d.jpg")
+        Image.fromarray(MASK).save(real_photos / "masks" / "d.png")
+        source = check(real_photos, two_labels)
+        assert source.take(0, 9) == ["d.jpg"]
+        assert source.left_out() == {
+            "photos without a mask": ["lonely.png"],
+            "photos or masks of one name": ["a.JPEG", "a.png", "a.png", "b.jpg", "b.PNG", "b.png"],
+            "files that are no photos": ["notes.txt"],
+            "files that are no PNG masks": ["c.tif"],
+        }
+
+    def test_labels_may_be_renamed_in_the_table_of_values(self, real_photos: Path, two_labels: Params) -> None:
+        (real_photos / "labels.csv").write_text("index,label\n1,Mantel\n2,DRESS\n200,Fleck\n", encoding="utf-8")
+        paths = (real_photos / "photos", real_photos / "masks", real_photos / "labels.csv")
+        source = masked_photos(*paths, two_labels, {"Mantel": "coat", "fleck": "ignore"})
+        assert source.truth("b.jpg").tolist() == [[0, 3], [7, 255]]
+
+    def test_photos_csv_decides_the_split_of_a_training_without_a_stack_too(
+        self, real_photos: Path, two_labels: Params, tmp_path: Path
+    ) -> None:
+        for number, name in enumerate(["a.JPEG", "b.jpg"]):
+            Image.new("RGB", (2, 2), (99 * number, 0, 0)).save(real_photos / "photos" / name, "JPEG")
+        for split in ("test", "train"):
+            (real_photos / "photos.csv").write_text(f"file,split,group\na.JPEG,{split},G\nb.jpg,{split},G\n")
+            manifest = write_dataset(Dataset(tmp_path / split), check(real_photos, two_labels), two_labels)
+            assert set(zip(manifest["split"], manifest["group"], strict=True)) == {(split, "G")}
+
+    def test_a_mask_that_is_no_picture_leaves_out_its_photo_alone(
+        self, real_photos: Path, two_labels: Params, tmp_path: Path
+    ) -> None:
+        (real_photos / "masks" / "a.png").write_bytes(b"no picture")
+        manifest = write_dataset(Dataset(tmp_path / "out"), check(real_photos, two_labels), two_labels)
+        assert manifest["uri"].tolist() == ["b.jpg"]
