@@ -49,7 +49,8 @@ def read(path: Path, names: LabelNames) -> SourcePhotos:
     photos: dict[str, SourcePhoto] = {}
     splits: dict[str, str] = {}
     left_out: dict[str, list[str]] = defaultdict(list)
-    label_files = {item.relative_to(folder).as_posix() for item in folder.rglob("labels/**/*.txt")}
+    label_paths = sorted({item.relative_to(folder).as_posix() for item in folder.rglob("labels/**/*.txt")})
+    label_files = {_label_key(PurePosixPath(text)): text for text in label_paths}
     used: set[str] = set()
     for key in _SPLIT_KEYS:
         for name in _photos_of(document.get(key), key, file, files, left_out):
@@ -66,7 +67,7 @@ def read(path: Path, names: LabelNames) -> SourcePhotos:
     for name, photo in photos.items():
         own = origins.get(file_key(name), Origin())
         photos[name] = replace(photo, origin=Origin(own.split or splits[name], own.group))
-    left_out[NO_PHOTO] += without(label_files, used)
+    left_out[NO_PHOTO] += without(label_paths, used)
     left_out["photos in no split"] += without(list(files), {*photos, *left_out[NO_MASK]})
     return SourcePhotos(list(photos.values()), names, left_out)
 
@@ -128,7 +129,7 @@ def _below(entry: str, file: Path, key: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def _labels_of(photo: str, label_files: set[str]) -> str | None:
+def _labels_of(photo: str, label_files: Mapping[tuple[PurePosixPath, str], str]) -> str | None:
     """Return the label file of a photo: its path with the last `images` as `labels`, and the suffix .txt."""
     path = PurePosixPath(photo).with_suffix(".txt")
     parts = list(path.parts)
@@ -137,12 +138,11 @@ def _labels_of(photo: str, label_files: set[str]) -> str | None:
         parts[last] = "labels"
     else:
         parts.insert(len(parts) - 1, "labels")
-    wanted = PurePosixPath(*parts)
-    if str(wanted) in label_files:
-        return str(wanted)
-    alike = [text for text in label_files if stem_key(text) == stem_key(str(wanted))]
-    alike = [text for text in alike if PurePosixPath(text).parent == wanted.parent]
-    return alike[0] if len(alike) == 1 else None
+    return label_files.get(_label_key(PurePosixPath(*parts)))
+
+
+def _label_key(path: PurePosixPath) -> tuple[PurePosixPath, str]:
+    return path.parent, stem_key(path.name)
 
 
 def _drawing(files: PhotoFiles, photo: str, labels: Path, classes: Mapping[int, str]) -> RegionDrawing:
