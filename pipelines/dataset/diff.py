@@ -5,6 +5,7 @@ Photos are identified by their bytes. Labels are identified by their id, because
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from pipelines.params import IGNORE
 from pipelines.photos.decode import decode_image
 
 _GREY = "#808080"
+_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
 Row = Mapping[str, Any]  # of a manifest
 
 
@@ -89,11 +91,11 @@ class Version:
         """Return the labels by id, with the one of ignored pixels."""
         document = yaml.safe_load(self._published.text(self.tag, "params.yaml")) or {}
         labels = {
-            int(label["id"]): LabelName(str(label["name"]), str(label.get("color", _GREY)))
+            int(label["id"]): LabelName(str(label["name"]), _color(label.get("color")))
             for label in document.get("labels", [])
         }
         ignore = document.get("ignore") or {}
-        return labels | {IGNORE: LabelName(str(ignore.get("name", "ignored")), str(ignore.get("color", "#404040")))}
+        return labels | {IGNORE: LabelName(str(ignore.get("name", "ignored")), _color(ignore.get("color")))}
 
     @cached_property
     def _files(self) -> Mapping[str, str]:
@@ -199,10 +201,15 @@ def compare_masks(before: np.ndarray, after: np.ndarray) -> tuple[list[LabelChan
     return sorted(changes, key=lambda change: -change.changed), pixels
 
 
+def _color(value: object) -> str:
+    """Return a color as #rrggbb, grey for anything else: it goes into pages as it is."""
+    return value if isinstance(value, str) and _COLOR.fullmatch(value) else _GREY
+
+
 def _relabelled(before: Version, after: Version, hashes: Sequence[str]) -> Iterator[PhotoChange]:
     for sha256 in track(hashes, "comparing masks", transient=True, disable=len(hashes) < 2):
         row = after.rows[sha256]
-        area, uri = int(row["height"]) * int(row["width"]), str(row["uri"])
+        area, uri = int(row.get("height", 0)) * int(row.get("width", 0)), str(row["uri"])
         note = _moved(before.rows[sha256], row)
         try:
             changes, pixels = compare_masks(before.mask(sha256), after.mask(sha256))
@@ -218,7 +225,7 @@ def _only_in(version: Version, hashes: Collection[str], kind: str, other: Versio
     others = {row["uri"] for row in other.rows.values()}
     for sha256 in hashes:
         row = version.rows[sha256]
-        sizes = {ids.get(name, 0): int(size) for name, size in json.loads(row["label_pixels"]).items()}
+        sizes = {ids.get(name, 0): int(size) for name, size in json.loads(row.get("label_pixels", "{}")).items()}
         ordered = sorted(sizes.items(), key=lambda pair: -pair[1])
         labels = tuple(
             LabelChange(label_id, *((0, size) if kind == "added" else (size, 0)), size, 0.0)
@@ -226,7 +233,7 @@ def _only_in(version: Version, hashes: Collection[str], kind: str, other: Versio
             if label_id and size
         )
         note = f"other bytes at the same address than in {other.tag}" if row["uri"] in others else ""
-        area = int(row["height"]) * int(row["width"])
+        area = int(row.get("height", 0)) * int(row.get("width", 0))
         yield PhotoChange(sha256, str(row["uri"]), kind, labels, sum(sizes.values()), area, note)
 
 
@@ -241,5 +248,5 @@ def _moved(before: Row, after: Row) -> str:
 def _photos_per_label(version: Version) -> Counter[int]:
     ids = {label.name: label_id for label_id, label in version.labels.items()}
     return Counter(
-        ids[name] for row in version.rows.values() for name in json.loads(row["label_pixels"]) if name in ids
+        ids[name] for row in version.rows.values() for name in json.loads(row.get("label_pixels", "{}")) if name in ids
     )

@@ -103,11 +103,15 @@ def write_page(path: Path, diff: VersionDiff, text: str, pictures: int = 60) -> 
 def draw_outlines(photo: np.ndarray, mask: np.ndarray, labels: dict[int, LabelName]) -> np.ndarray:
     """Return a (h, w, 3) uint8 RGB photo, 340 pixels at most, with its labels' outlines in their colors."""
     picture, small = _fit(photo), _fit_mask(mask, photo)
-    for label_id in np.unique(small[small > 0]).tolist():
-        outlines, _ = cv2.findContours((small == label_id).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    outlines = {
+        label_id: cv2.findContours((small == label_id).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)[0]
+        for label_id in np.unique(small[small > 0]).tolist()
+    }
+    for around in outlines.values():
+        cv2.drawContours(picture, around, -1, (255, 255, 255), 3, cv2.LINE_AA)
+    for label_id, around in outlines.items():
         color = _rgb(labels[label_id].color if label_id in labels else "#808080")
-        cv2.drawContours(picture, outlines, -1, (255, 255, 255), 4, cv2.LINE_AA)
-        cv2.drawContours(picture, outlines, -1, color, 2, cv2.LINE_AA)
+        cv2.drawContours(picture, around, -1, color, 2, cv2.LINE_AA)
     return picture
 
 

@@ -19,6 +19,7 @@ from pipelines.dataset.remote import needed_objects, push_and_audit
 from pipelines.dataset.shards import shard_of
 from pipelines.dataset.workspace import Workspace
 from pipelines.gcs import client as gcs
+from pipelines.params import load_params
 from pipelines.photos.decode import sha256_hex
 from pipelines.records import Annotation, ImageRef
 
@@ -32,6 +33,7 @@ class Versions:
     def __init__(self, workspace: Workspace, bucket: Client, archive: str, annotate: Annotate) -> None:
         self.workspace, self.bucket, self.archive, self._annotate = workspace, bucket, archive, annotate
         self.dataset = Dataset(workspace.path)
+        self._ids = load_params(workspace.path / "params.yaml").label_ids
         gcs.ensure_bucket(bucket, workspace.settings.dvc_bucket)
         workspace.git("rm", "--quiet", "--force", "dvc.yaml")  # its outputs are written here
         workspace.git("commit", "--quiet", "-m", "No stages")
@@ -43,8 +45,8 @@ class Versions:
             image = self._upload(shade)
             annotations.append(self._annotate(f"annotation-{shade}", labels, image=image))
             mask = np.zeros((30, 20), np.uint8)
-            for label_id, where in enumerate(labels.values(), start=1):
-                mask[where] = label_id
+            for label, where in labels.items():
+                mask[where] = self._ids[label]
             masks[image.sha256] = encode_mask(mask)
             pixels = {label: int(mask[where].size) for label, where in labels.items()}
             rows.append(
