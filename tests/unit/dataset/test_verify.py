@@ -2,11 +2,14 @@
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from google.cloud.storage import Client
 from rich.console import Console
+from typer.testing import CliRunner
 
+from pipelines.cli.app import app
 from pipelines.dataset.files import IMAGES, MANIFEST
 from pipelines.dataset.objects import Objects
 from pipelines.dataset.remote import incomplete_versions, push_and_audit, tracked_files
@@ -14,6 +17,7 @@ from pipelines.dataset.verify import sample, verify
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 from pipelines.gcs import client as gcs
+from pipelines.local_stack.doctor import Failure, _dataset_files
 from pipelines.records import Annotation
 from tests.unit.dataset.versions import Versions, flip
 
@@ -140,3 +144,29 @@ def test_after_a_move_of_the_bucket_older_versions_are_named_and_copied(
     assert set(incomplete_versions(moved, objects, TAGS)) == set(TAGS)
     assert verify(moved, objects, TAGS).unrepaired == 0
     assert incomplete_versions(moved, objects, TAGS) == {}
+
+
+def test_the_commands_and_the_doctor_say_it(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = versions.workspace.settings
+    monkeypatch.setattr("pipelines.cli.data.get_settings", lambda: settings)
+    runner = CliRunner()
+    whole = runner.invoke(app, ["verify", "--all"])
+    assert (whole.exit_code, "2 versions: all whole" in whole.output) == (0, True), whole.output
+    assert str(_dataset_files(settings)).endswith("the remote holds every version")
+
+    _, md5 = photos_of(versions)[0]
+    versions.delete_remote(md5)
+    failure = _dataset_files(settings)
+    assert isinstance(failure, Failure)
+    assert "dataset-0001 (1 objects), dataset-0002 (1 objects)" in failure.what
+    flip(versions.objects.path(md5), random.Random(1), silently=True)
+    for ref in list(gcs.list_objects(versions.bucket, versions.archive)):
+        gcs.delete(versions.bucket, ref)
+    lost = runner.invoke(app, ["verify", "dataset-0001"])
+    assert (lost.exit_code, "not repaired" in lost.output) == (1, True), lost.output
+
+    page = tmp_path / "diff.html"
+    shown = runner.invoke(app, ["diff", "dataset-0001", "dataset-0002", "--html", str(page)])
+    assert (shown.exit_code, "1 came" in shown.output, page.exists()) == (0, True, True), shown.output
