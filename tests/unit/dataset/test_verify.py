@@ -68,7 +68,7 @@ def test_what_is_whole_and_what_is_repaired_is_said(versions: Versions) -> None:
     assert not [path for path in versions.dataset.path(IMAGES).iterdir() if path.samefile(_aside(versions))]
 
 
-def _aside(versions: Versions):
+def _aside(versions: Versions) -> Path:
     return next(versions.objects.damaged_folder.iterdir())
 
 
