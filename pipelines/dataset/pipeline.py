@@ -27,6 +27,7 @@ from pipelines.dataset.split import is_blind, is_marked_full
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
+from pipelines.forget.ledger import NOTHING_FORGOTTEN, Forgotten, load_forgotten
 from pipelines.fs import write_atomically
 from pipelines.gcs.client import browser_address, delete, list_objects, md5_base64, put, require_bucket, stat, write
 from pipelines.labelstudio.client import LabelStudioClient
@@ -84,7 +85,8 @@ def read_annotations(
         workspace.merge_source()
         if restore_workspace(workspace, bucket):
             _state_path(settings).unlink(missing_ok=True)  # what has no good copy is read again
-        state = _read(bucket, labels, workspace)
+        forgotten = load_forgotten(bucket, settings.target_bucket)
+        state = _read(bucket, labels, workspace, forgotten)
         if state is None:
             if workspace.dataset_tags():
                 logger.warning("Label Studio holds no annotation any more; the newest dataset and its bucket copy stay")
@@ -92,7 +94,7 @@ def read_annotations(
                 logger.info("nothing is labelled yet")
             return False
         if state.unpublished or state.scanned or state.built_at != workspace.git("rev-parse", "HEAD"):
-            lay_out_version_before(workspace, detectable_gain)
+            lay_out_version_before(workspace, detectable_gain, forgotten)
             return True
         logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
         _push_git(workspace)  # in case the last run was killed just before
@@ -125,7 +127,7 @@ def publish_dataset(bucket: Client, settings: Settings) -> DatasetVersion | None
         state = load_state(_state_path(settings), dataset)
         if state is None:
             raise DatasetError("the annotations changed since they were compiled; run `maskloop sync` again")
-        text = _describe_version(dataset, len(state.known))
+        text = describe_version(dataset, len(state.known))
         new = text != _published_text(workspace)
         if new or state.scanned:
             _copy_annotations(bucket, settings.target_bucket, dataset, state)
@@ -147,13 +149,13 @@ def _opened(settings: Settings) -> Iterator[Workspace]:
         yield workspace
 
 
-def _read(bucket: Client, labels: LabelStudioClient, workspace: Workspace) -> SyncState | None:
+def _read(bucket: Client, labels: LabelStudioClient, workspace: Workspace, forgotten: Forgotten) -> SyncState | None:
     """Read what changed in Label Studio into the workspace; return the state, or None when no annotation is left."""
     dataset, params = Dataset(workspace.path), load_params(workspace.path / "params.yaml")
     project = find_project(labels, params)
     path = _state_path(workspace.settings)
     before = state_to_continue(path, _source(labels, project, workspace.settings), dataset)
-    changes = read_changes(labels, project, before.cursor, params.ignore.name)
+    changes = forgotten.applied_to(read_changes(labels, project, before.cursor, params.ignore.name))
     skipped = sum(annotation.cancelled for annotation in changes.annotations)
     logger.info(
         "%s: %d tasks with %d annotations, %d of them skipped; %d tasks are gone",
@@ -198,19 +200,29 @@ def _copy_annotations(bucket: Client, name: str, dataset: Dataset, state: SyncSt
             delete(bucket, ref)
 
 
-def lay_out_version_before(workspace: Workspace, detectable_gain: DetectableGain = lambda split_config: None) -> None:
-    """Write the last version's manifest to data/before.parquet, marked as full once its test split is large enough."""
-    published = Published(workspace)
-    tags = published.tags()
-    data = published.manifest_file(tags[-1]) if tags else NO_PHOTOS
+def lay_out_version_before(
+    workspace: Workspace,
+    detectable_gain: DetectableGain = lambda split_config: None,
+    forgotten: Forgotten = NOTHING_FORGOTTEN,
+) -> None:
+    """Write the last version's manifest to data/before.parquet, marked as full once its test split is large enough.
+
+    Rows of forgotten photos, and addresses of forgotten people, are left out.
+    """
+    versions = Published(workspace)
+    tags = versions.tags()
+    data = versions.manifest_file(tags[-1]) if tags else NO_PHOTOS
     if data:
-        table = pd.read_parquet(io.BytesIO(data))
-        gain = None if is_marked_full(table) else detectable_gain(str(table["division"].iloc[0]))
+        published = pd.read_parquet(io.BytesIO(data))
+        table = forgotten.without(published)
+        gain = None if is_marked_full(published) else detectable_gain(str(published["division"].iloc[0]))
         if gain is not None and gain <= load_params(workspace.path / "params.yaml").promote.detect_gain:
-            file = io.BytesIO()
-            table.assign(test_full=True).to_parquet(file, index=False)
-            data = file.getvalue()
+            table = table.assign(test_full=True)
             logger.info("the test split detects a gain of %.3f: new groups go to training from now on", gain)
+        if table is not published:
+            file = io.BytesIO()
+            table.to_parquet(file, index=False)
+            data = file.getvalue()
     path = workspace.path / BEFORE
     if not path.exists() or path.read_bytes() != data:
         write_atomically(path, data)
@@ -227,8 +239,11 @@ def _show_checks(bucket: Client, workspace: Workspace) -> None:
         page.unlink()  # so that a page is always of the latest run
 
 
-def _describe_version(dataset: Dataset, annotations: int) -> str:
-    """Return the text of data/version.json: numbers and hashes; equal datasets have equal texts."""
+def describe_version(dataset: Dataset, annotations: int) -> str:
+    """Return the text of data/version.json for a dataset with so many annotations: numbers and hashes.
+
+    Equal datasets have equal texts.
+    """
     splits = dataset.manifest()["split"].value_counts().sort_index()
     fields = {
         "annotations": annotations,

@@ -18,8 +18,10 @@ from rich.progress import track
 from pipelines.dataset.split import EXCLUDED, TEST, TRAIN, VAL
 from pipelines.errors import ImageError
 from pipelines.exchange.labelled_photos import PHOTO_ERRORS, LabelledPhotos, Origin
+from pipelines.forget.ledger import load_forgotten
 from pipelines.fs import held
 from pipelines.gcs.client import put, set_pool_size, stat
+from pipelines.ingest.intake import FORGOTTEN_PHOTO, WHY_FORGOTTEN
 from pipelines.ingest.pipeline import IngestReport, ingest
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
@@ -90,7 +92,11 @@ def import_labelled(
     the photos' names is written. Raise what `ingest` raises, and ConfigurationError before anything is uploaded when
     the photos show labels that params.yaml does not have.
     """
-    checked = check_photos(source, params)
+    forgotten = load_forgotten(bucket, settings.target_bucket)
+    checked = [
+        replace(photo, problem=f"{FORGOTTEN_PHOTO}: {WHY_FORGOTTEN}") if photo.sha256 in forgotten else photo
+        for photo in check_photos(source, params)
+    ]
     usable = [photo for photo in checked if not photo.problem]
     folder = f"{settings.source_prefix}{name.strip('/')}/"
     _upload(bucket, settings, source, [photo.name for photo in usable], folder)

@@ -14,6 +14,7 @@ from pipelines.errors import (
     ObjectStalledError,
     ObjectUnusableError,
 )
+from pipelines.forget.ledger import NOTHING_FORGOTTEN, Forgotten
 from pipelines.gcs.client import COPIES, put, read
 from pipelines.photos.decode import (
     BROWSER_FORMATS,
@@ -26,6 +27,11 @@ from pipelines.photos.decode import (
 from pipelines.photos.memory_budget import Budget
 from pipelines.records import ImageRef, ObjectRef
 
+FORGOTTEN_PHOTO = "forgotten"  # the reason of photos that were removed on request
+WHY_FORGOTTEN = (
+    "a photo with these bytes was removed on request, so it becomes no task; delete it, or allow it again with "
+    "`maskloop forget --undo` and its address"
+)
 _MAX_MB_IN_MEMORY = 256.0  # of all files that are read at a time
 _MAX_BYTES = 256 << 20  # of one file; before it is read, its content is unknown
 _SUFFIXES = {
@@ -61,8 +67,11 @@ class PhotoIntake:
     that a photo of that size is decoded alone. Of photos that browsers do not show, copies are stored in `target`.
     """
 
-    def __init__(self, bucket: Client, max_megapixels: float, target: str) -> None:
+    def __init__(
+        self, bucket: Client, max_megapixels: float, target: str, forgotten: Forgotten = NOTHING_FORGOTTEN
+    ) -> None:
         self._bucket, self._max_megapixels, self._target = bucket, max_megapixels, target
+        self._forgotten = forgotten
         self._files, self._pixels = Budget(_MAX_MB_IN_MEMORY), Budget(max_megapixels)
 
     def read(self, ref: ObjectRef) -> tuple[ImageRef | Problem, Problem | None]:
@@ -82,12 +91,14 @@ class PhotoIntake:
 
     def _read(self, ref: ObjectRef) -> tuple[ImageRef, Problem | None]:
         data = read(self._bucket, ref, max_bytes=_MAX_BYTES)
+        sha256 = sha256_hex(data)
+        if sha256 in self._forgotten:
+            raise ImageError(FORGOTTEN_PHOTO, WHY_FORGOTTEN)
         kind, animated = image_kind(data)
         if animated:
             raise ImageError("animated", "the file is an animation; nobody could tell which frame was labelled")
         with self._pixels.reserve(image_megapixels(data, max_megapixels=self._max_megapixels)):
             height, width, phash = examine_image(data, max_megapixels=self._max_megapixels)
-            sha256 = sha256_hex(data)
             shown = self._copy(data, sha256, kind, ref)
         remark = None
         if not ref.name.lower().endswith(_SUFFIXES[kind]):

@@ -19,6 +19,7 @@ from google.cloud.storage import Client
 from rich.progress import track
 
 from pipelines.errors import CatalogError, MaskloopError, StorageError
+from pipelines.forget.ledger import load_forgotten
 from pipelines.fs import held
 from pipelines.gcs.client import list_objects, put, read, require_bucket, set_pool_size, stat
 from pipelines.ingest.catalog import Catalog, read_catalog
@@ -120,6 +121,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
     if not everything and stat(bucket, settings.source_bucket, settings.catalog) is None:
         return IngestReport(listed=0)  # a new archive, whose catalogue is uploaded later
+    forgotten = load_forgotten(bucket, settings.target_bucket)
     file, catalog, notes = _read_catalog(bucket, settings, params)  # up to here nothing was changed
     project, cache = find_project(labels, params), settings.var / _TASK_CACHE
     objects = [ref for ref in everything if ref.name.lower().endswith(params.ingest.suffixes)]
@@ -130,7 +132,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     new, duplicates = drop_listed_duplicates(unknown, objects, known)
     logger.info("%d objects, %d of them not seen at this generation", len(everything), len(unknown))
     tasks = PhotoTasks(labels, project, _delete_duplicate_tasks(labels, project, all_tasks), listed, catalog)
-    intake = PhotoIntake(bucket, params.ingest.max_megapixels, settings.target_bucket)
+    intake = PhotoIntake(bucket, params.ingest.max_megapixels, settings.target_bucket, forgotten)
     imported = _import_photos(intake, labels, project, settings, new, tasks)
     if imported.created:  # the import of an earlier run that was killed may have ended after our listing
         _delete_duplicate_tasks(labels, project, load_tasks(labels, project, cache))
