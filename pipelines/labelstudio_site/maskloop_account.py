@@ -2,7 +2,8 @@
 
 Without arguments it sets the password and token of Maskloop's account to those of the environment, before Label Studio
 starts: Label Studio reads both only when it creates the account, so that changed secrets would have no effect.
-`deactivate ADDRESS` closes the account of somebody who left.
+`deactivate ADDRESS` closes the account of somebody who left. `forget ADDRESS PSEUDONYM` closes it and replaces names
+and address by a pseudonym. `delete-exports` deletes the files that exports left, which hold whole tasks.
 """
 
 import os
@@ -24,8 +25,12 @@ def main() -> None:
             update_account()
         case ["deactivate", address]:
             deactivate(address)
+        case ["forget", address, pseudonym]:
+            forget(address, pseudonym)
+        case ["delete-exports"]:
+            delete_exports()
         case _:
-            sys.exit("usage: maskloop_account.py [deactivate ADDRESS]")
+            sys.exit("usage: maskloop_account.py [deactivate ADDRESS | forget ADDRESS PSEUDONYM | delete-exports]")
 
 
 def update_account() -> None:
@@ -68,6 +73,38 @@ def deactivate(address: str) -> None:
     for organization in Organization.objects.all():
         organization.reset_token()
     sys.stdout.write(f"{account.email} can't log in any more; the invitation link is a new one\n")
+
+
+def forget(address: str, pseudonym: str) -> None:
+    """Close an account and replace names and address by a pseudonym; its annotations stay, and belong to it."""
+    from django.contrib.auth import get_user_model
+    from rest_framework.authtoken.models import Token
+
+    if address.lower() == os.environ["LABEL_STUDIO_USERNAME"].lower():
+        sys.exit(f"{address} is Maskloop's own account; the loop needs it")
+    account = get_user_model().objects.filter(email__iexact=address).first()
+    if account is None:
+        sys.stdout.write("no account has this address any more\n")
+        return
+    account.email = f"{pseudonym}@forgotten.invalid"
+    account.username = account.first_name = pseudonym
+    account.last_name = account.phone = ""
+    account.is_active = False
+    account.set_unusable_password()
+    fields = ["email", "username", "first_name", "last_name", "phone", "is_active", "password"]
+    account.save(update_fields=fields)
+    Token.objects.filter(user=account).delete()
+    sys.stdout.write(f"the account is {pseudonym} now\n")
+
+
+def delete_exports() -> None:
+    """Delete the files that exports left; snapshots, which people made and can list, stay."""
+    from django.conf import settings
+
+    files = [path for path in Path(settings.EXPORT_DIR).iterdir() if path.is_file()]
+    for path in files:
+        path.unlink()
+    sys.stdout.write(f"{len(files)} files deleted\n")
 
 
 if __name__ == "__main__":

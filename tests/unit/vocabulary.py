@@ -17,7 +17,7 @@ INSTEAD_OF = {
     r"house(?:hold)?s?|rooms?|walks? through": "package, layout",
     r"doors?|knock\w*|waiting_room|admitted|FewTries": "limiter, attempts, login limit",
     r"class Look|(?<!full_)look_at\w*|LOOK_AT\w*|Seen|(?:last|full|next) looks?": "TaskCursor, poll, full scan; hashes",
-    r"class Memory|remember\w*|forget\w*|forgotten|believ\w+|beliefs?|read_note|Copied": "cache, store, evict; prior",
+    r"class Memory|remember\w*|believ\w+|beliefs?|read_note|Copied": "cache, store, evict; prior",
     r"Kept|Shelf|shel(?:f|ves)": "SingleFlightCache, cache_dir, BlobStore",
     r"doubt\w*|spoils?": "uncertain",
     r"one_at_a_time|callers_at_once|expect_many_callers|widen": "per_item, max_concurrency, set_pool_size",
