@@ -6,15 +6,24 @@ from functools import partial
 from typing import Any
 
 import bentoml
+import numpy as np
 
 from bentos.protocol import backend_app
 from pipelines.errors import MaskloopError, PromptError
 from pipelines.gcs.client import EMBEDDINGS, BucketBlobStore, connect
-from pipelines.labelstudio.ml_backend import batch_answer, click_answer, empty_answer, parse_prompts, parse_request
+from pipelines.labelstudio.ml_backend import (
+    PredictRequest,
+    batch_answer,
+    click_answer,
+    empty_answer,
+    parse_mask,
+    parse_prompts,
+    parse_request,
+)
 from pipelines.params import load_params
 from pipelines.photos.reader import PhotoReader
 from pipelines.segmentation.batching import RequestLimiter
-from pipelines.segmentation.interactive import choose_segmenter
+from pipelines.segmentation.interactive import ImagePredictor, choose_segmenter
 from pipelines.services import ask_probabilities
 from pipelines.settings import get_settings
 
@@ -87,11 +96,12 @@ class SegmentAnything:
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
         """Answer one click with one region; a batch, which has no clicks, gets no masks.
 
-        Whoever draws without pre-labels must not see the champion's masks through clicks either, so its probabilities
-        are a prior only where a prediction of the task proposes regions.
+        A click whose context holds a brush region changes that region, and the answer carries its id. Regions without a
+        click become one region. Whoever draws without pre-labels must not see the champion's masks through clicks
+        either, so its probabilities are a prior only where a prediction of the task proposes regions.
         """
         request, version = parse_request(body), self.segmenter.version
-        if not request.context or not request.photos:
+        if not (request.context or request.edited) or not request.photos:
             return batch_answer([None] * len(request.photos), version)
         address = self.photos.resolve(request.photos[0])
         limiter = self.click_limiter if self.segmenter.is_ready(address) else self.encode_limiter
@@ -99,8 +109,17 @@ class SegmentAnything:
             open_photo = partial(self.photos.open, address)
             predictor = self.segmenter.set_image(address, open_photo, use_prior=request.shows_masks)
             try:
-                prompts = parse_prompts(request.context, predictor.height, predictor.width)
+                return self._answer(request, predictor)
             except PromptError:
                 return empty_answer(version)
-            mask, score = predictor.predict(prompts)
-            return click_answer(mask, prompts.label, score, version)
+
+    def _answer(self, request: PredictRequest, predictor: ImagePredictor) -> dict[str, Any]:
+        size, version = (predictor.height, predictor.width), self.segmenter.version
+        masks = [parse_mask(region, *size) for region in request.edited]
+        edited = request.edited[0] if request.edited else None
+        if edited is not None and not request.context:
+            label = edited["value"]["brushlabels"][0]
+            return click_answer(np.any(masks, axis=0), label, 1.0, version, edited)
+        prompts = parse_prompts(request.context, *size, masks[0] if masks else None)
+        mask, score = predictor.predict(prompts)
+        return click_answer(mask, prompts.label, score, version, edited)

@@ -78,8 +78,11 @@ def deactivate(address: str) -> None:
 def forget(address: str, pseudonym: str) -> None:
     """Close an account and replace names and address by a pseudonym; its annotations stay, and belong to it."""
     from django.contrib.auth import get_user_model
+    from django.db import connection
     from rest_framework.authtoken.models import Token
 
+    if get_user_model()._meta.db_table not in connection.introspection.table_names():
+        sys.exit("Label Studio's database has no accounts; is LABEL_STUDIO_BASE_DATA_DIR that of the running one?")
     if address.lower() == os.environ["LABEL_STUDIO_USERNAME"].lower():
         sys.exit(f"{address} is Maskloop's own account; the loop needs it")
     account = get_user_model().objects.filter(email__iexact=address).first()

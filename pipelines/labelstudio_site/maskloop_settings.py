@@ -17,4 +17,5 @@ MIDDLEWARE = [
     *label_studio.MIDDLEWARE,
     "maskloop_next_task.SerializeNextTask",
     "maskloop_storage.StoragePrefixes",
+    "maskloop_page.PageAdditions",
 ]

@@ -17,17 +17,21 @@ class Prompts:
 
     `point_coords` is (N, 2) float32 in (x, y) pixel order; `point_labels` is (N,) bool, True for points on the garment
     and False for points on what does not belong to it; `box` is (4,) float32 as x1, y1, x2, y2 with x1 < x2 and
-    y1 < y2, or None. `label` names the garment.
+    y1 < y2, or None. `label` names the garment. `mask` is the (H, W) bool mask that is edited, or None for a new one;
+    then the last point is the newest, unless `redraws`, with which the box stands for the whole garment again.
     """
 
     point_coords: np.ndarray
     point_labels: np.ndarray
     box: np.ndarray | None
     label: str
+    mask: np.ndarray | None = None
+    redraws: bool = False
 
     def __post_init__(self) -> None:
         """Raise PromptError for prompts that select nothing."""
-        if self.box is None and not self.point_labels.any():
+        edits = self.mask is not None and len(self.point_coords) > 0
+        if self.box is None and not self.point_labels.any() and not edits:
             raise PromptError("no positive point and no box: click inside the garment or draw a box around it")
 
     @property

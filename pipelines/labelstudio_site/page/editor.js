@@ -1,0 +1,609 @@
+// Clicks that edit masks, in Label Studio's own editor.
+//
+// While a label of "Smart point" or "Smart box" is picked, the photo belongs to this script: a click, an Alt-click or a
+// drawn box changes the mask of that label, wherever other masks lie, and is one step of undo. The answer comes from the
+// same backend and by the same request as Label Studio's own smart tools; the request also holds the mask as the person
+// sees it, and the answer replaces that region.
+//
+// The editor's state is used as Label Studio 1.23 keeps it (`window.Htx`). Where something needed is missing, nothing is
+// done at all, and the stock editor works as it always did.
+(() => {
+  "use strict";
+
+  const IMAGE = "image", BRUSH = "tag", POINT = "point", BOX = "box";
+  const DRAG_PX = 6, SAVE_AFTER_MS = 300, MESSAGE_MS = 4000;
+  const VIEWS = ["masks", "faint", "outlines", "hidden"];
+  const TEXTS = {
+    en: {
+      nothing: "Nothing was found there. Click well inside the garment, or draw a box around it.",
+      noMask: (label) => `There is no mask of "${label}" to take away from.`,
+      noAnswer: (why) => `No answer (${why}). Try again, or paint with the brush.`,
+      noParts: "Pick a label that has several masks, or select them in the list; then they become one.",
+      clear: "Clear all masks", clearTip: "Delete every mask of this photo; Ctrl+Z brings them back (Shift+Backspace)",
+      merge: "Merge", mergeTip: "Make the selected masks, or all of the picked label, one mask (m)",
+      view: { masks: "Masks", faint: "Faint", outlines: "Outlines", hidden: "Hidden" },
+      viewTip: "How masks are shown (n)",
+      help: "Click: add · Alt+click: take away · drag: box",
+      doubt: (label, score) => `Least sure: ${label} (${Math.round(100 * score)} %)`,
+    },
+    it: {
+      nothing: "Qui non è stato trovato nulla. Fai clic bene all'interno del capo, o disegna un riquadro intorno.",
+      noMask: (label) => `Non c'è una maschera "${label}" da cui togliere.`,
+      noAnswer: (why) => `Nessuna risposta (${why}). Riprova, o dipingi con il pennello.`,
+      noParts: "Scegli un'etichetta con più maschere, o selezionale nell'elenco; diventeranno una sola.",
+      clear: "Cancella tutte", clearTip: "Elimina tutte le maschere di questa foto; Ctrl+Z le riporta (Maiusc+Backspace)",
+      merge: "Unisci", mergeTip: "Unisci le maschere selezionate, o tutte quelle dell'etichetta scelta (m)",
+      view: { masks: "Maschere", faint: "Tenui", outlines: "Contorni", hidden: "Nascoste" },
+      viewTip: "Come si vedono le maschere (n)",
+      help: "Clic: aggiunge · Alt+clic: toglie · trascina: riquadro",
+      doubt: (label, score) => `Meno sicuro: ${label} (${Math.round(100 * score)} %)`,
+    },
+  };
+  const TEXT = TEXTS[navigator.language?.slice(0, 2)] ?? TEXTS.en;
+
+  let drag = null;         // a press of the mouse that is not released yet
+  let asking = Promise.resolve();  // requests go out one after the other, each with the mask that the last one made
+  let waiting = 0;
+  let backend = null;      // id of the interactive backend, by project
+  let view = 0;
+  let saving = 0;
+  let smart = true;
+  let lastControl = POINT; // the column in use
+  let watched = null;      // the annotation whose changes are saved
+  const sequences = new Map();  // by region id: masks (by their hash) and the prompts that led to them
+
+  // --- the editor's state ---------------------------------------------------------------------------------------
+
+  function editor() {
+    const store = window.Htx;
+    const annotation = store?.annotationStore?.selected;
+    if (!annotation || annotation.type !== "annotation" || annotation.readonly || !annotation.editable) return null;
+    const photo = annotation.names?.get?.(IMAGE);
+    const fits =
+      typeof annotation.deserializeResults === "function" &&
+      typeof annotation.history?.freeze === "function" &&
+      typeof photo?.fixZoomedCoords === "function" &&
+      typeof photo?.canvasToInternalX === "function" &&
+      photo.stageRef;
+    return fits ? { store, annotation, photo } : null;
+  }
+
+  // The label that is picked in a smart column, and in which; null while a tool of the tool bar is in use.
+  function picked({ annotation }) {
+    if (!smart) return null;
+    for (const control of [lastControl, POINT, BOX]) {
+      const label = control !== BRUSH && annotation.names.get(control)?.selectedLabels?.[0]?.value;
+      if (label) return { control, label };
+    }
+    return null;
+  }
+
+  // Whoever picks a label means this column and no other, and whoever picks a tool means the tool.
+  function chosen(event) {
+    const label = event.target?.closest?.(".lsf-label");
+    const state = label && editor();
+    if (state) {
+      const count = labelNames(state).length;
+      const place = [...document.querySelectorAll(".lsf-label")].indexOf(label);
+      lastControl = CONTROLS[Math.floor(place / count)] ?? POINT;
+      smart = lastControl !== BRUSH;
+      setTimeout(() => {
+        for (const control of CONTROLS)
+          if (control !== lastControl) state.annotation.names.get(control)?.unselectAll?.();
+      });
+    } else if (event.target?.closest?.(".lsf-toolbar, .lsf-tool")) {
+      smart = false;
+    }
+  }
+
+  function masks({ annotation }) {
+    return annotation.regions.filter((region) => region.type === "brushregion" && region.$treenode);
+  }
+
+  // Whether a mask covers a place on the screen; the editor draws each mask on a canvas of its own.
+  function covers(region, event) {
+    const canvas = region.layerRef?.canvas?._canvas;
+    if (!canvas || region.hidden) return false;
+    const box = canvas.getBoundingClientRect();
+    const x = ((event.clientX - box.left) / box.width) * canvas.width;
+    const y = ((event.clientY - box.top) / box.height) * canvas.height;
+    return canvas.getContext("2d").getImageData(x, y, 1, 1).data[3] > 0;
+  }
+
+  // A place on the screen in percent of the photo; null outside of it.
+  function place({ photo }, event) {
+    const box = photo.stageRef.container().getBoundingClientRect();
+    const [x, y] = photo.fixZoomedCoords([event.clientX - box.left, event.clientY - box.top]);
+    const percent = { x: photo.canvasToInternalX(x), y: photo.canvasToInternalY(y) };
+    return percent.x >= 0 && percent.x <= 100 && percent.y >= 0 && percent.y <= 100 ? percent : null;
+  }
+
+  const inside = (percent) => ({
+    x: Math.min(100, Math.max(0, percent.x)),
+    y: Math.min(100, Math.max(0, percent.y)),
+  });
+
+  // --- which mask a click means ---------------------------------------------------------------------------------
+
+  function distance(region, { x, y }) {
+    const box = region.bboxCoords;
+    if (!box) return 1000;
+    const dx = Math.max(box.left - x, 0, x - box.right), dy = Math.max(box.top - y, 0, y - box.bottom);
+    return Math.hypot(dx, dy);
+  }
+
+  function overlap(region, box) {
+    const other = region.bboxCoords;
+    if (!other) return 0;
+    const width = Math.min(other.right, box.x + box.width) - Math.max(other.left, box.x);
+    const height = Math.min(other.bottom, box.y + box.height) - Math.max(other.top, box.y);
+    return width > 0 && height > 0 ? width * height : 0;
+  }
+
+  // The mask of the label that a prompt changes, or null when there is none and a new one is to be made.
+  function target(state, label, prompt, event) {
+    const all = masks(state).filter((region) => region.labels?.includes(label) && !region.locked);
+    const shown = all.filter((region) => !region.hidden);
+    const candidates = shown.length ? shown : all;
+    if (!candidates.length) return null;
+    if (prompt.box) {
+      const sized = candidates.map((region) => [overlap(region, prompt.box), region]).filter(([size]) => size > 0);
+      return sized.length ? sized.reduce((a, b) => (b[0] > a[0] ? b : a))[1] : null;
+    }
+    const covering = candidates.filter((region) => covers(region, event));
+    if (covering.length) return covering[covering.length - 1];
+    const selected = candidates.find((region) => region.inSelection);
+    return selected ?? candidates.reduce((a, b) => (distance(b, prompt) < distance(a, prompt) ? b : a));
+  }
+
+  // --- prompts and answers --------------------------------------------------------------------------------------
+
+  function hash(bytes) {
+    let value = bytes.length;
+    for (let n = 0; n < bytes.length; n++) value = (Math.imul(value, 31) + bytes[n]) | 0;
+    return value;
+  }
+
+  function promptJson(prompt, label, state) {
+    const { photo } = state;
+    const common = {
+      id: Math.random().toString(36).slice(2, 12), to_name: IMAGE,
+      original_width: photo.naturalWidth, original_height: photo.naturalHeight, image_rotation: 0,
+    };
+    if (prompt.box) {
+      const value = { ...prompt.box, rotation: 0, rectanglelabels: [label] };
+      return { ...common, from_name: BOX, type: "rectanglelabels", value };
+    }
+    const value = { x: prompt.x, y: prompt.y, width: 0.3, keypointlabels: [label] };
+    return { ...common, from_name: POINT, type: "keypointlabels", is_positive: prompt.positive, value };
+  }
+
+  async function interactiveBackend() {
+    const project = location.pathname.match(/projects\/(\d+)/)?.[1] ?? window.dataManager?.store?.project?.id;
+    if (backend?.project !== project) {
+      const answer = await fetch(`/api/ml?project=${project}`, { credentials: "same-origin" });
+      if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+      const connected = (await answer.json()).filter((one) => one.is_interactive);
+      if (!connected.length) throw new Error("no model answers clicks");
+      backend = { project, id: connected[0].id };
+    }
+    return backend.id;
+  }
+
+  async function post(state, result) {
+    const token = document.cookie.match(/csrftoken=([^;]+)/)?.[1] ?? "";
+    const answer = await fetch(`/api/ml/${await interactiveBackend()}/interactive-annotating`, {
+      method: "POST",
+      credentials: "same-origin",
+      headers: { "Content-Type": "application/json", "X-CSRFToken": token },
+      body: JSON.stringify({ task: state.store.task.id, context: { result } }),
+    });
+    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+    const body = await answer.json();
+    if (body.errors) throw new Error([].concat(body.errors).join(" "));
+    return body.data?.result ?? [];
+  }
+
+  // Ask for the mask that a prompt makes of a region, or for a new one, and show it: one step of undo.
+  async function ask(prompt, label, event) {
+    const state = editor();
+    if (!state) return;
+    const region = target(state, label, prompt, event);
+    if (!region && prompt.positive === false) {
+      say(event, TEXT.noMask(label));
+      return;
+    }
+    const shown = region?.serialize();
+    const before = shown ? hash(shown.value.rle) : 0;
+    const sequence = region ? sequences.get(region.cleanId)?.get(before) ?? [] : [];
+    const prompts = prompt.box ? [prompt] : [...sequence, prompt];
+    const context = prompts.map((one) => promptJson(one, label, state));
+    const [answer] = await post(state, shown ? [regionJson(region, shown, label), ...context] : context);
+    if (editor()?.annotation !== state.annotation) return;  // another photo is open by now
+    const made = show(state, region, answer, prompt, event);
+    if (made && answer) {
+      if (!sequences.has(made.cleanId)) sequences.set(made.cleanId, new Map());
+      sequences.get(made.cleanId).set(hash(made.serialize().value.rle), prompts);
+      sequences.get(made.cleanId).set(hash(answer.value.rle), prompts);
+    }
+  }
+
+  function regionJson(region, shown, label) {
+    return {
+      ...shown, id: region.cleanId, type: "brushlabels", from_name: BRUSH, to_name: IMAGE, origin: region.origin,
+      value: { format: "rle", rle: shown.value.rle, brushlabels: [label] },
+    };
+  }
+
+  function show(state, region, answer, prompt, event) {
+    const { annotation } = state;
+    if (region && !window.Htx.annotationStore.selected.areas.has(region.id)) region = null;  // deleted meanwhile
+    if (!answer) {
+      if (region && prompt.positive === false) {
+        region.deleteRegion();  // all of it was taken away
+      } else {
+        say(event, TEXT.nothing);
+      }
+      return null;
+    }
+    if (region) {
+      replace(region, answer.value.rle);
+      return region;
+    }
+    const label = picked(state);
+    annotation.deserializeResults([answer]);
+    annotation.updateObjects?.();
+    // Label Studio unselects a label after its region was made; here it stays until another one is picked.
+    if (label && !picked(state)) {
+      annotation.names.get(label.control).children?.find((one) => one.value === label.label)?.setSelected?.(true);
+    }
+    return masks(state).find((one) => one.cleanId === answer.id) ?? null;
+  }
+
+  function replace(region, rle) {
+    const patches = [{ op: "replace", path: "/rle", value: rle }, { op: "replace", path: "/touches", value: [] }];
+    if (region.currentTouch) patches.unshift({ op: "replace", path: "/currentTouch", value: null });
+    if (region.maskDataURL) patches.push({ op: "replace", path: "/maskDataURL", value: undefined });
+    if (region.origin === "prediction") patches.push({ op: "replace", path: "/origin", value: "prediction-changed" });
+    region.$treenode.applyPatches(patches);
+  }
+
+  function enqueue(prompt, label, event) {
+    const at = { clientX: event.clientX, clientY: event.clientY };
+    const mark = markAt(at, prompt);
+    waiting += 1;
+    asking = asking
+      .then(() => ask(prompt, label, at))
+      .catch((error) => say(at, TEXT.noAnswer(error.message)))
+      .finally(() => {
+        mark.remove();
+        waiting -= 1;
+        document.documentElement.dataset.maskloopAsking = String(waiting);
+      });
+    document.documentElement.dataset.maskloopAsking = String(waiting);
+  }
+
+  // Make the selected masks, or all of the picked label, one region.
+  function merge() {
+    const state = editor();
+    if (!state) return;
+    const selected = masks(state).filter((region) => region.inSelection);
+    const label = selected[0]?.labels?.[0] ?? picked(state)?.label;
+    const parts = (selected.length > 1 ? selected : masks(state)).filter((region) => region.labels?.includes(label));
+    if (parts.length < 2) {
+      say(null, TEXT.noParts);
+      return;
+    }
+    const json = parts.map((region) => regionJson(region, region.serialize(), label));
+    asking = asking
+      .then(() => post(state, json))
+      .then(([answer]) => {
+        if (!answer || editor()?.annotation !== state.annotation) return;
+        state.annotation.history.freeze("maskloop");
+        replace(parts[0], answer.value.rle);
+        parts.slice(1).forEach((region) => region.deleteRegion());
+        state.annotation.history.unfreeze("maskloop");
+      })
+      .catch((error) => say(null, TEXT.noAnswer(error.message)));
+  }
+
+  function clear() {
+    const state = editor();
+    if (!state) return;
+    state.annotation.history.freeze("maskloop");
+    masks(state).forEach((region) => region.deleteRegion());
+    state.annotation.history.unfreeze("maskloop");
+  }
+
+  // --- mouse ----------------------------------------------------------------------------------------------------
+
+  const onPhoto = (event) => event.target?.closest?.(".konvajs-content");
+  const panning = (event) => event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || held.has(" ");
+  const held = new Set();
+
+  function claim(event) {
+    event.stopImmediatePropagation();
+    event.preventDefault();
+  }
+
+  function pressed(event) {
+    if (!onPhoto(event) || panning(event)) return;
+    const state = editor();
+    const label = state && picked(state);
+    const at = label && place(state, event);
+    if (!at) return;
+    claim(event);
+    drag = { label: label.label, at, x: event.clientX, y: event.clientY, alt: event.altKey, box: null };
+  }
+
+  function moved(event) {
+    if (!drag) return;
+    claim(event);
+    if (!drag.box && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < DRAG_PX) return;
+    drag.box ??= element("maskloop-box");
+    Object.assign(drag.box.style, {
+      left: `${Math.min(drag.x, event.clientX)}px`, top: `${Math.min(drag.y, event.clientY)}px`,
+      width: `${Math.abs(event.clientX - drag.x)}px`, height: `${Math.abs(event.clientY - drag.y)}px`,
+    });
+  }
+
+  function released(event) {
+    if (!drag) return;
+    claim(event);
+    const { label, at, alt, box } = drag;
+    box?.remove();
+    drag = null;
+    const state = editor();
+    if (!state) return;
+    if (!box) {
+      enqueue({ ...at, positive: !alt }, label, event);
+      return;
+    }
+    const frame = state.photo.stageRef.container().getBoundingClientRect();
+    const [x, y] = state.photo.fixZoomedCoords([event.clientX - frame.left, event.clientY - frame.top]);
+    const end = inside({ x: state.photo.canvasToInternalX(x), y: state.photo.canvasToInternalY(y) });
+    const left = Math.min(at.x, end.x), top = Math.min(at.y, end.y);
+    enqueue(
+      { box: { x: left, y: top, width: Math.abs(end.x - at.x), height: Math.abs(end.y - at.y) } }, label, event,
+    );
+  }
+
+  // A click that followed a claimed press is part of it.
+  function clicked(event) {
+    if (event.type === "click") chosen(event);
+    if (!onPhoto(event) || panning(event)) return;
+    const state = editor();
+    if (state && picked(state) && place(state, event)) claim(event);
+  }
+
+  // --- keys -----------------------------------------------------------------------------------------------------
+
+  const typing = (event) => event.target?.closest?.("input, textarea, [contenteditable=true]");
+
+  // The keys of garments, in the order of the labels; the others are those of tools and of what is below. Label Studio
+  // would give the same letters to labels of other columns, so no single letter or digit is left to it but h (the hand).
+  const GARMENT_KEYS = [..."1234567890qrtyuiopasdfgjkl"];
+  const TOOL_KEYS = { b: "brush-tool", e: "eraser", w: "magicwand", v: "move-tool" };
+  function labelNames({ annotation }) {
+    return (annotation.names.get(BRUSH)?.children ?? []).map((label) => label.value).filter(Boolean);
+  }
+
+  const CONTROLS = [BRUSH, POINT, BOX];  // the columns, from left to right
+
+  // What a click on the label in this column does.
+  function pickLabel(state, place, control) {
+    const names = labelNames(state);
+    const group = state.annotation.names.get(control);
+    if (group?.selectedLabels?.some((label) => label.value === names[place])) return;
+    document.querySelectorAll(".lsf-label")[CONTROLS.indexOf(control) * names.length + place]?.click();
+  }
+
+  function currentControl(state) {
+    const used = CONTROLS.find((name) => state.annotation.names.get(name)?.selectedLabels?.length);
+    return used ?? lastControl;
+  }
+  function keyed(event) {
+    held.add(event.key);
+    if (typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
+    const state = editor();
+    if (!state) return;
+    if (event.key === "Backspace" && event.shiftKey) {
+      claim(event);
+      clear();
+      return;
+    }
+    if (event.shiftKey) return;
+    if (!/^[0-9a-z]$/.test(event.key) || event.key === "h") return;
+    claim(event);
+    const action = { m: merge, n: nextView }[event.key];
+    const place = GARMENT_KEYS.indexOf(event.key);
+    if (action) {
+      action();
+    } else if (TOOL_KEYS[event.key]) {
+      document.querySelector(`[aria-label=${TOOL_KEYS[event.key]}]`)?.click();
+    } else if (place >= 0 && place < labelNames(state).length) {
+      pickLabel(state, place, currentControl(state));
+    }
+  }
+
+  // --- what people see ------------------------------------------------------------------------------------------
+
+  function element(kind, text = "") {
+    const made = document.createElement("div");
+    made.className = kind;
+    made.textContent = text;
+    document.body.append(made);
+    return made;
+  }
+
+  function markAt(event, prompt) {
+    const sign = prompt.box ? "" : prompt.positive ? "+" : "−";
+    const mark = element("maskloop-waiting", sign);
+    mark.style.left = `${event.clientX}px`;
+    mark.style.top = `${event.clientY}px`;
+    return mark;
+  }
+
+  function say(event, text) {
+    document.querySelectorAll(".maskloop-message").forEach((one) => one.remove());
+    const message = element("maskloop-message", text);
+    message.setAttribute("role", "status");
+    if (event) {
+      message.style.left = `${Math.min(event.clientX + 14, window.innerWidth - 340)}px`;
+      message.style.top = `${event.clientY + 14}px`;
+    }
+    setTimeout(() => message.remove(), MESSAGE_MS);
+  }
+
+  function nextView() {
+    view = (view + 1) % VIEWS.length;
+    drawOutlines();
+    tick();
+  }
+
+  // Each mask is a canvas of its own, above the photo's; Label Studio sets its opacity when it makes one.
+  const OPACITY = { masks: "", faint: "0.2", outlines: "0", hidden: "0" };
+
+  function showMasks(state) {
+    for (const region of masks(state)) {
+      const canvas = region.layerRef?.canvas?._canvas;
+      const opacity = OPACITY[VIEWS[view]] || String(region.opacity ?? 0.6);
+      if (canvas && canvas.style.opacity !== opacity) canvas.style.opacity = opacity;
+    }
+  }
+
+  let outlines = null;
+
+  // Each mask's border in its own colour: the mask drawn around itself, without itself.
+  function drawOutlines() {
+    const state = VIEWS[view] === "outlines" ? editor() : null;
+    if (state) showMasks(state);
+    if (!state) {
+      outlines?.remove();
+      outlines = null;
+      return;
+    }
+    const frame = state.photo.stageRef.container();
+    if (!outlines?.isConnected) {
+      outlines = document.createElement("canvas");
+      outlines.className = "maskloop-outlines";
+      frame.append(outlines);
+    }
+    const first = masks(state).map((region) => region.layerRef?.canvas?._canvas).find(Boolean);
+    if (first) {
+      Object.assign(outlines, { width: first.width, height: first.height });
+      Object.assign(outlines.style, { width: `${frame.clientWidth}px`, height: `${frame.clientHeight}px` });
+      const drawing = outlines.getContext("2d");
+      for (const region of masks(state)) {
+        const mask = region.layerRef?.canvas?._canvas;
+        if (!mask || region.hidden) continue;
+        const border = new OffscreenCanvas(mask.width, mask.height), lines = border.getContext("2d");
+        for (const [x, y] of [[-2, 0], [2, 0], [0, -2], [0, 2], [-1, -1], [1, 1], [-1, 1], [1, -1]])
+          lines.drawImage(mask, x, y);
+        lines.globalCompositeOperation = "destination-out";
+        lines.drawImage(mask, 0, 0);
+        drawing.drawImage(border, 0, 0);
+      }
+    }
+    requestAnimationFrame(() => setTimeout(drawOutlines, 150));
+  }
+
+  // Keys beside the labels, the same in each column.
+  function showKeys(state) {
+    const names = labelNames(state);
+    if (!names.length) return;
+    document.querySelectorAll(".lsf-label").forEach((shown, number) => {
+      shown.dataset.maskloopKey = GARMENT_KEYS[number % names.length] ?? "";
+    });
+  }
+
+  // Buttons and help in a bar above Label Studio's own, and what the model was least sure of.
+  function showBar(state) {
+    const below = document.querySelector(".lsf-bottombar");
+    if (!below) return;
+    let bar = document.querySelector(".maskloop-bar");
+    if (!bar) {
+      bar = document.createElement("div");
+      bar.className = "maskloop-bar";
+      for (const [name, action] of [["view", nextView], ["merge", merge], ["clear", clear]]) {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.dataset.maskloop = name;
+        button.title = TEXT[`${name}Tip`];
+        button.addEventListener("click", guarded(() => {
+          action();
+          button.blur();
+        }));
+        bar.append(button);
+      }
+      bar.append(document.createElement("span"));
+    }
+    if (bar.nextElementSibling !== below) below.before(bar);
+    const scored = masks(state).filter((region) => region.origin === "prediction" && region.score > 0);
+    const least = scored.length ? scored.reduce((a, b) => (b.score < a.score ? b : a)) : null;
+    const texts = {
+      view: TEXT.view[VIEWS[view]], merge: TEXT.merge, clear: TEXT.clear,
+    };
+    for (const button of bar.querySelectorAll("button")) write(button, texts[button.dataset.maskloop]);
+    const why = state.store.task?.dataObj?.review;
+    const doubt = least && least.score < 0.9 ? TEXT.doubt(least.labels[0], least.score) : "";
+    write(bar.querySelector("span"), [picked(state) ? TEXT.help : "", why || doubt].filter(Boolean).join("  ·  "));
+  }
+
+  function write(shown, text) {
+    if (shown.textContent !== text) shown.textContent = text;
+  }
+
+  // --- nothing is lost, and smart tools are on ------------------------------------------------------------------
+
+  function watch(state) {
+    if (state.store._autoAnnotation === false) state.store.setAutoAnnotation?.(true);
+    if (watched === state.annotation) return;
+    watched = state.annotation;
+    sequences.clear();
+    watched.history.onUpdate?.(saveSoon);
+    watched.areas?.$treenode?.onSnapshot?.(saveSoon);
+  }
+
+  // Label Studio saves a draft some seconds after a change; whoever closes the page before that would lose it.
+  function saveSoon() {
+    clearTimeout(saving);
+    saving = setTimeout(() => editor()?.annotation.saveDraftImmediately?.(), SAVE_AFTER_MS);
+  }
+
+  function saveNow() {
+    clearTimeout(saving);
+    editor()?.annotation.saveDraftImmediately?.();
+  }
+
+  function tick() {
+    const state = editor();
+    if (!state) return;
+    watch(state);
+    showMasks(state);
+    showKeys(state);
+    showBar(state);
+  }
+
+  // A fault of this script must never cost the stock editor.
+  const guarded = (handler) => (event) => {
+    try {
+      handler(event);
+    } catch (error) {
+      drag?.box?.remove();
+      drag = null;
+      console.error("maskloop", error);
+    }
+  };
+
+  for (const [name, handler] of [
+    ["mousedown", pressed], ["mousemove", moved], ["mouseup", released], ["click", clicked], ["dblclick", clicked],
+    ["keydown", keyed],
+  ])
+    window.addEventListener(name, guarded(handler), true);
+  window.addEventListener("keyup", (event) => held.delete(event.key), true);
+  window.addEventListener("blur", () => held.clear());
+  window.addEventListener("pagehide", guarded(saveNow));
+  document.addEventListener("visibilitychange", () => document.hidden && guarded(saveNow)());
+  setInterval(guarded(tick), 500);
+})();
