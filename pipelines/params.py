@@ -5,7 +5,7 @@ The environment cannot override these values; a dataset version and a model ther
 
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
 from pydantic import (
@@ -31,7 +31,7 @@ DATASET_RULES = (
     "known_annotators", "disagreement", "class_drift",
 )  # fmt: skip
 CATALOG_RULES = ("rows", "ids", "years")
-KEEP_ALL = "all"
+KEEP_ALL: Final = "all"
 
 
 class Section(BaseModel):
@@ -343,8 +343,8 @@ class RetentionParams(Section):
     """What `maskloop gc` lets go: a rule for each kind; what is in use stays whatever the rule says.
 
     `cache` and `remote` are objects that no version, branch or unpublished state needs, `generations` those that were
-    deleted or overwritten in the dataset bucket, `checks` pages of the checks, `checkouts` and `checkpoints` what killed
-    processes left.
+    deleted or overwritten in the dataset bucket, `checks` pages of the checks, and `checkouts` and `checkpoints` what
+    killed processes left.
     """
 
     versions: KeepRule = KEEP_ALL

@@ -37,6 +37,7 @@ class ObjectRef:
     size: int = -1  # bytes; -1 when unknown
     md5: str = ""  # base64, as the listing gave it; empty for composite objects
     encoding: str = ""  # its Content-Encoding in lower case, such as gzip
+    stored_at: datetime | None = field(default=None, compare=False)  # None when unknown
 
     @property
     def uri(self) -> str:

@@ -101,6 +101,28 @@ def diff(
         console.print(f"page: {html}", highlight=False)
 
 
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go, and remove nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """Remove old versions, models and files as `retention` in params.yaml says; what is in use stays."""
+    from pipelines.params import load_params
+    from pipelines.retention.collect import Sources, as_tables, is_empty, plan, remove
+
+    settings = get_settings()
+    sources = Sources.of(settings, load_params(settings.params_path))
+    plans = plan(sources.kinds())
+    for table in as_tables(plans):
+        console.print(table, highlight=False)
+    if not dry_run and not is_empty(plans) and (yes or typer.confirm("Remove them?")):
+        plans = remove(sources.kinds(), plans)
+        for table in as_tables(plans, done=True):
+            console.print(table, highlight=False)
+    if any(kind.problem for kind in plans):
+        raise typer.Exit(1)
+
+
 @app.command("import")
 def import_labels(
     photos: Annotated[Path, typer.Argument(help="Dataset folder or its annotation file; or, with MASKS, photos alone")],

@@ -134,6 +134,14 @@ class Registry(Versions):
         self._write_note()
         return leaving, before
 
+    def version_before(self) -> ModelVersion | None:
+        """Return the version that `roll_back` would make champion; None when there is none."""
+        try:
+            served = self._served_before(self.champion())
+        except ModelError:
+            return None
+        return self.version(str(served[-1]))
+
     def note_decision(self, version: ModelVersion, reason: str, table: str = "", *, promoted: bool = False) -> None:
         """Write why a challenger became champion or not; `table` is Markdown that MLflow shows with the version."""
         with self._reader.explained():

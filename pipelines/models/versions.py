@@ -10,7 +10,7 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric, Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from pipelines.contract import MLFLOW
@@ -23,6 +23,7 @@ from pipelines.settings import Settings
 DECISION, PAUSED, ENDED_BY = "maskloop.decision", "maskloop.paused", "maskloop.ended_by"
 SPLIT_CONFIG, DETECTABLE = "maskloop.division", "maskloop.detectable_gain"
 GATE_FILE = "gate.json"  # artifact of a run: what the gate compared
+REMOVED = "maskloop.removed"  # tag of a run: the number of its version, whose files and entry were removed
 
 
 class Versions:
@@ -88,16 +89,30 @@ class Versions:
     def looks_at(self, families: Collection[str], *, before: ModelVersion | None = None) -> int:
         """Count the versions whose gate compared them with a champion on at least half of these families' test photos.
 
-        These are the interim analyses ("looks") of one test set. With `before`, only earlier versions count.
+        These are the interim analyses ("looks") of one test set. With `before`, only earlier versions count. Versions
+        that `maskloop gc` removed count as well.
         """
         today, looks = set(families), 0
-        for version in self.versions():
-            if before and version.version >= before.version:
+        for number, run_id in sorted(
+            {**self._removed_runs(), **{v.version: v.run_id for v in self.versions()}}.items()
+        ):
+            if before and number >= before.version:
                 break
-            gate = json.loads(self.file(version, GATE_FILE) or "{}")
+            gate = json.loads(self._text(run_id, GATE_FILE) or "{}")
             shared = today & set(gate.get("test_families", ())) if gate.get("compared") else set()
             looks += bool(shared) and 2 * len(shared) >= len(today)
         return looks
+
+    def _removed_runs(self) -> dict[int, str]:
+        """Return the runs of removed versions by their numbers."""
+        with self._reader.explained():
+            experiment = self.client.get_experiment_by_name(self.name)
+            if experiment is None:
+                return {}
+            runs = self.client.search_runs(
+                [experiment.experiment_id], f"tags.`{REMOVED}` != ''", run_view_type=ViewType.ALL
+            )
+        return {int(run.data.tags[REMOVED]): str(run.info.run_id) for run in runs}
 
     def detectable_gain(self, split_config: str | None = None) -> float | None:
         """Return the gain of mIoU, 0..1, that the gate could detect when it last decided; None when that is not known.

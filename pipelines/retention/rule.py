@@ -44,10 +44,10 @@ def describe(rule: Rule) -> str:
     """Return a rule in words."""
     if not isinstance(rule, RetentionRule):
         return "all"
-    parts = [f"the newest {rule.keep_newest}"] * (rule.keep_newest is not None)
-    parts += ["the last of each month"] * rule.keep_monthly
-    parts += [f"{rule.keep_days:g} days"] * (rule.keep_days is not None)
-    return ", ".join(parts)
+    newest = f"the newest {rule.keep_newest}" if rule.keep_newest else ""
+    monthly = "the last of each month" if rule.keep_monthly else ""
+    days = "" if rule.keep_days is None else f"{rule.keep_days:g} days"
+    return ", ".join(part for part in (newest, monthly, days) if part)
 
 
 def _kept(items: Sequence[Item], rule: Rule, now: datetime) -> set[str]:

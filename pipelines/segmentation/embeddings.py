@@ -81,7 +81,7 @@ class EmbeddingCache:
 
     def name_of(self, key: str) -> str:
         """Return the file name of a photo's embedding."""
-        return f"{sha256_hex(f'{self._checkpoint} {key}'.encode())}.npz"
+        return embedding_name(self._checkpoint, key)
 
     def _from_disk(self, name: str) -> Embedding | None:
         path = self._cache_dir / name
@@ -140,6 +140,11 @@ class EmbeddingCache:
         for path in self._cache_dir.glob(PART_PATTERN):
             if (stat := _stat(path)) is not None and stat.st_mtime < time.time() - _PART_S:
                 path.unlink(missing_ok=True)
+
+
+def embedding_name(checkpoint: str, key: str) -> str:
+    """Return the file name of the embedding that a checkpoint makes of the photo that `key` identifies."""
+    return f"{sha256_hex(f'{checkpoint} {key}'.encode())}.npz"
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
+from pipelines.segmentation.editing import parts_of
 from pipelines.segmentation.embeddings import BlobStore, Embedding, EmbeddingCache
 from pipelines.segmentation.postprocess import clean_likelihood
 from pipelines.segmentation.prompts import PhotoOpener, Prompts, pixels_at
@@ -33,6 +34,7 @@ CHECKPOINTS = {
     "vit_h": "sam_vit_h_4b8939.pth",
 }
 _ADDRESS = "https://dl.fbaipublicfiles.com/segment_anything/"
+_LOGIT = 10.0  # of a pixel that surely belongs to the mask that is edited
 _NAME = re.compile(r"sam_(vit_[blh])_([0-9a-f]{6,64})\.pth$")
 
 
@@ -64,13 +66,19 @@ class SegmentAnythingModel:
         return self._embeddings.is_ready(address.key)
 
     def decode(self, embedding: Embedding, prompts: Prompts) -> tuple[np.ndarray, float]:
-        """Return a (H, W) bool mask of one clean region and the model's own estimate of its IoU, 0..1."""
+        """Return a (H, W) bool mask of one clean region and the model's own estimate of its IoU, 0..1.
+
+        A mask that is edited is the model's mask prompt, and its parts stay parts of the answer.
+        """
         import torch
 
         network, height, width = self._network, embedding.height, embedding.width
         scaled = _scaled_size(height, width, self._input_size)
         scale = np.array([scaled[1] / width, scaled[0] / height], np.float32)
         device = network.device
+        before = None
+        if prompts.mask is not None and not prompts.redraws:
+            before = cv2.resize(prompts.mask.astype(np.uint8), scaled[::-1], interpolation=cv2.INTER_AREA).astype(bool)
         with torch.inference_mode():
             sparse, dense = network.prompt_encoder(
                 points=(
@@ -82,7 +90,7 @@ class SegmentAnythingModel:
                 boxes=None
                 if prompts.box is None
                 else torch.from_numpy(prompts.box.reshape(2, 2) * scale).reshape(1, 4).to(device),
-                masks=None,
+                masks=None if before is None else torch.from_numpy(self._as_logits(before)).to(device),
             )
             logits, scores = network.mask_decoder(
                 image_embeddings=torch.from_numpy(embedding.features).float()[None].to(device),
@@ -90,7 +98,7 @@ class SegmentAnythingModel:
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
                 # A single point is ambiguous: the best of three masks is taken.
-                multimask_output=len(prompts.point_coords) == 1 and prompts.box is None,
+                multimask_output=len(prompts.point_coords) == 1 and prompts.box is None and before is None,
             )
         best = int(scores[0].argmax())
         # As Sam.postprocess_masks, for the best mask only.
@@ -98,9 +106,21 @@ class SegmentAnythingModel:
         unpadded = np.ascontiguousarray(padded[: scaled[0], : scaled[1]])
         inside = pixels_at(prompts.positive, scaled, height, width)
         outside = pixels_at(prompts.negative, scaled, height, width)
-        cleaned = clean_likelihood(unpadded, network.mask_threshold, inside, outside)
+        if before is None:
+            cleaned = clean_likelihood(unpadded, network.mask_threshold, inside, outside)
+        else:
+            likely = unpadded > network.mask_threshold
+            cleaned = np.where(likely & ~parts_of(likely, before, inside), network.mask_threshold - 1, unpadded)
         mask = mask_at_photo_size(cleaned, network.mask_threshold, height, width)
         return mask, float(scores[0, best].clip(0, 1))
+
+    def _as_logits(self, mask: np.ndarray) -> np.ndarray:
+        """Return a (h, w) bool mask of the scaled photo as the mask prompt: (1, 1, size, size) float32 logits."""
+        padded = np.zeros((self._input_size, self._input_size), np.float32)
+        padded[: mask.shape[0], : mask.shape[1]] = mask
+        height, width = self._network.prompt_encoder.mask_input_size
+        small = cv2.resize(padded, (width, height), interpolation=cv2.INTER_AREA)
+        return (2 * _LOGIT * small - _LOGIT)[None, None]
 
     def warm_up(self) -> None:
         """Convert and load the encoder, which takes seconds, before the first photo needs it."""
@@ -188,8 +208,16 @@ def load_sam(checkpoint: str, folder: Path, blob_store: BlobStore | None = None)
     except (UnpicklingError, EOFError, RuntimeError, TypeError) as error:
         raise ModelError(f"{path} holds no weights of {kind} ({error}); use an official checkpoint") from error
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    embeddings = EmbeddingCache(f"{kind}-{expected}", folder / "embeddings", blob_store=blob_store)
+    embeddings = EmbeddingCache(embeddings_name(checkpoint), folder / "embeddings", blob_store=blob_store)
     return SegmentAnythingModel(network, f"{kind}-{expected}", embeddings, cache_dir=folder / "runtime")
+
+
+def embeddings_name(checkpoint: str) -> str:
+    """Return what embeddings of a checkpoint, given as `load_sam` takes it, are named after.
+
+    Raises ModelError when it is not named like an official one.
+    """
+    return "-".join(_official_name(Path(CHECKPOINTS.get(checkpoint, checkpoint))))
 
 
 def _official_name(path: Path) -> tuple[str, str]:
