@@ -1,6 +1,7 @@
 """How cost grows with the archive: 500, 2,000 and 8,000 photos, each fully labelled and published.
 
-MASKLOOP_BENCH_SIZES names other sizes, such as 500,2000,8000,30000. Rows are seconds at each size, and the peak memory
+MASKLOOP_BENCH_SIZES names other sizes, such as 500,2000,8000,30000; MASKLOOP_BENCH_PULLS=0 leaves the pulls out, which
+take most of the time. Each value is printed as soon as there is one. Rows are seconds at each size, and the peak memory
 of a sync's processes; "times better" is the value at the size before by it, so 0.25 is linear and 1 is flat. Syncs of
 changes are the median of three. Ingest of nothing new is the second one after all new photos were labelled; the first
 reads their tasks again. `dvc pull` of a version is compared with the same version in a layout with a file per
@@ -35,6 +36,7 @@ from pipelines.settings import PROJECT_ROOT, Settings
 
 _SIZES = tuple(int(size) for size in os.environ.get("MASKLOOP_BENCH_SIZES", "500,2000,8000").split(","))
 _CHANGED, _ROUNDS = 20, 3
+_PULLS = os.environ.get("MASKLOOP_BENCH_PULLS", "1") != "0"
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ def run() -> list[Row]:
             before = size
             for name, value in _measured(bucket, labels, settings, project, results).items():
                 measured.setdefault(name, []).append(value)
+                print(f"{size} photos, {name}: {value.value:.1f} {value.unit}", flush=True)
     return [row for name, values in measured.items() for row in _rows(name, values)]
 
 
@@ -103,6 +106,8 @@ def _measured(
     targets = [str(path) for path in (ANNOTATIONS, IMAGES, BEFORE)]
     measured["dvc add, nothing new"] = _Value(seconds(lambda: workspace.dvc("add", *targets)))
     measured["dvc push, nothing new"] = _Value(seconds(lambda: workspace.dvc("push")))
+    if not _PULLS:
+        return measured
     pulls = seconds_of_pulls(bucket, settings, dataset, _ROUNDS)
     name = "dvc pull of a version, against a file per annotation and mask"
     measured[name] = _Value(pulls[SHARDS], rounds=_ROUNDS, peer=pulls[FILES])
