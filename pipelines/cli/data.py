@@ -115,7 +115,9 @@ def gc(
     plans = plan(sources.kinds())
     for table in as_tables(plans):
         console.print(table, highlight=False)
-    if not dry_run and not is_empty(plans) and (yes or typer.confirm("Remove them?")):
+    if is_empty(plans):
+        console.print("nothing to remove")
+    elif not dry_run and (yes or typer.confirm("Remove what goes?")):
         plans = remove(sources.kinds(), plans)
         for table in as_tables(plans, done=True):
             console.print(table, highlight=False)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from google.cloud.storage import Client
 from rich.filesize import decimal
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
@@ -131,7 +132,7 @@ def _by_kind(plans: Sequence[Plan], *, done: bool) -> Table:
         remark = "; ".join(part for part in (kind.problem, left, kind.note) if part)
         unknown = bool(kind.problem) and not kind.go and not kind.stay
         counts = ["?", "?"] if unknown else [str(kind.stay), str(len(kind.go))]
-        table.add_row(kind.kind, kind.rule, *counts, *freed, remark)
+        table.add_row(kind.kind, kind.rule, *counts, *freed, escape(remark))
     total = [decimal(sum(kind.freed.get(place, 0) for kind in plans)) for place in places]
     table.add_section()
     table.add_row("in all", "", "", str(sum(len(kind.go) for kind in plans)), *total, "")
@@ -143,7 +144,7 @@ def _list(title: str, heading: str, rows: Sequence[tuple[str, str, str]]) -> Tab
     for name in ("kind", "what", heading):
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pipelines.dataset.objects import Objects
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
+from pipelines.gcs.client import find_bucket
 from pipelines.retention.objects import (
     clear_records_of_remote,
     clones_of,
@@ -26,6 +27,7 @@ from pipelines.retention.rule import Choice, Item, Rule, choose, describe
 from pipelines.retention.use import MIRROR, REMOVED, TAG, ObjectUse, fetch_git_remote, interrupted, references
 
 logger = logging.getLogger(__name__)
+_GENERATIONS = "the dataset bucket keeps what is deleted as older generations, until their own rule lets them go"
 _VERSION = re.compile(r"dataset-\d+")
 UsedBy = Callable[[], Mapping[str, str]]
 
@@ -112,7 +114,13 @@ class DatasetVersions:
         lost = {tag: self._describe(tag) for tag in use.going}
         left = tuple(sorted(name.rpartition("/")[2] for name in interrupted(self.workspace)))
         stay = len(choice.stay) + len(set(choice.go) - set(use.going))
-        return Plan(self.name, describe(self._rule), stay, lost, use.freed(), choice.spared, interrupted=left)
+        freed = use.freed()
+        note = _GENERATIONS if freed[REMOTE] and self._keeps_generations() else ""
+        return Plan(self.name, describe(self._rule), stay, lost, freed, choice.spared, note, interrupted=left)
+
+    def _keeps_generations(self) -> bool:
+        bucket = find_bucket(self.objects.client, self.workspace.settings.dvc_bucket)
+        return bool(bucket and bucket.versioning_enabled)
 
     def _items(self) -> list[Item]:
         lines = self.workspace.git(

@@ -1,7 +1,9 @@
 """Versions that go: only their own objects are deleted, whatever else there is, and after a kill at any point."""
 
 import subprocess
+import threading
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, ServiceError
 from pipelines.gcs import client as gcs
 from pipelines.params import RetentionRule
+from pipelines.records import ObjectRef
+from pipelines.retention import unneeded
 from pipelines.retention import versions as module
 from pipelines.retention.rule import Rule
-from pipelines.retention.unneeded import UnneededObjects
+from pipelines.retention.unneeded import OldGenerations, UnneededObjects
 from pipelines.retention.use import interrupted
 from pipelines.retention.versions import DatasetVersions
 from tests.unit.dataset.versions import Versions, name_of
@@ -176,6 +180,50 @@ def test_a_lost_cache_changes_nothing_on_the_remote_that_stays(versions: Version
     retention = kind(versions)
     retention.remove(retention.plan())
     assert is_whole(versions)
+
+
+def test_while_somebody_holds_the_workspace_nothing_is_removed(versions: Versions) -> None:
+    retention = kind(versions)
+    plan = retention.plan()
+    thread = threading.Thread(target=retention.remove, args=(plan,))
+    with Workspace(versions.workspace.path, versions.workspace.settings).locked():  # as a sync does
+        thread.start()
+        thread.join(1.5)
+        assert thread.is_alive()
+        assert len(versions.workspace.dataset_tags()) == 3
+        versions.write(dict.fromkeys(range(4), COAT))  # photos of dataset-0001 come back meanwhile
+        versions.publish()
+    thread.join()
+    assert versions.workspace.dataset_tags() == ["dataset-0003", "dataset-0004"]
+    assert is_whole(versions)
+
+
+def test_a_versioned_bucket_is_said_to_keep_what_is_deleted(versions: Versions) -> None:
+    bucket = versions.bucket.get_bucket(versions.workspace.settings.dvc_bucket)
+    bucket.versioning_enabled = True
+    bucket.patch()
+    assert "older generations" in kind(versions).plan().note
+
+
+def test_old_generations_go_by_age_but_never_the_last_copy_of_a_needed_object(
+    versions: Versions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The local bucket server keeps no older generations, so that their listing and deletion are scripted."""
+    needed = sorted(versions.needed())
+    versions.delete_remote(needed[0])
+    old = [
+        ObjectRef("datasets", f"dvc/files/md5/{md5[:2]}/{md5[2:]}", 5, 10, stored_at=LATER - timedelta(days=days))
+        for md5, days in ((needed[0], 400), (needed[1], 400), ("a" * 32, 400), ("b" * 32, 3))
+    ]
+    deleted: list[ObjectRef] = []
+    monkeypatch.setattr(unneeded, "list_old_generations", lambda client, bucket, prefix: iter(old))
+    monkeypatch.setattr(unneeded, "delete_generation", lambda client, ref: deleted.append(ref))
+    retention = OldGenerations(kind(versions, "all"), RetentionRule(keep_days=90), LATER)
+    plan = retention.plan()
+    assert (plan.stay, set(plan.go), plan.freed) == (2, {f"{ref.name}#5" for ref in old[1:3]}, {"remote": 20})
+    assert plan.spared == {f"{old[0].name}#5": "its object is needed and has no good generation"}
+    assert retention.remove(plan) == plan
+    assert {ref.name for ref in deleted} == {ref.name for ref in old[1:3]}
 
 
 class Killed(BaseException):
