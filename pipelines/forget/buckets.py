@@ -57,7 +57,7 @@ class SourceBucket:
             if is_subject:
                 remove = partial(delete_for_good, self._client, ref)
                 yield Trace(self.name, "photo", f"{ref.uri}#{ref.generation}", max(ref.size, 0), remove)
-        yield from _soft_deleted(self.name, self._client, self._settings.source_bucket, self._is_listed)
+        yield from soft_deleted(self.name, self._client, self._settings.source_bucket, self._is_listed)
         yield from self._catalogue_rows()
 
     def _is_listed(self, ref: ObjectRef) -> bool:
@@ -107,7 +107,7 @@ class TargetBucket:
         for trace in in_threads(self._trace, refs):
             if trace is not None:
                 yield trace
-        yield from _soft_deleted(self.name, self._client, self._bucket, self._is_named)
+        yield from soft_deleted(self.name, self._client, self._bucket, self._is_named)
 
     def _is_named(self, ref: ObjectRef) -> bool:
         return ref.name in self._embeddings or self._subjects.name_pattern.search(ref.name) is not None
@@ -183,8 +183,8 @@ def _keys(photo: Photo, settings: Settings) -> Iterator[str]:
             yield PhotoAddress(uri, number).key
 
 
-def _soft_deleted(store: str, client: Client, bucket: str, is_subject: Callable[[ObjectRef], bool]) -> Iterator[Trace]:
-    """Yield what Google keeps for some days after a deletion, with the day on which it deletes it."""
+def soft_deleted(store: str, client: Client, bucket: str, is_subject: Callable[[ObjectRef], bool]) -> Iterator[Trace]:
+    """Yield what Google keeps of a bucket for some days after a deletion, with the day on which it deletes it."""
     for deleted in list_soft_deleted(client, bucket):
         if is_subject(deleted.ref):
             until = f"{deleted.until:%Y-%m-%d %H:%M} UTC" if deleted.until else "the end of the bucket's soft delete"

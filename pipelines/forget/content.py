@@ -5,7 +5,6 @@ import io
 import re
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,18 +33,6 @@ def names_subject(data: bytes, pattern: re.Pattern[bytes]) -> bool:
 def is_picture(data: bytes) -> bool:
     """Return whether bytes begin like those of a photo, which names nobody."""
     return data.startswith(_PHOTOS)
-
-
-def read_file(path: Path) -> bytes | None:
-    """Return a file's bytes; None when it is gone, larger than 64 MB, a photo or no file that can be read."""
-    try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
-            return None
-        with path.open("rb") as file:
-            head = file.read(16)
-            return None if is_picture(head) else head + file.read()
-    except OSError:
-        return None
 
 
 def _texts(data: bytes) -> Iterator[bytes]:

@@ -1,6 +1,7 @@
 """Which photos and people are meant: addresses, names, hashes and tasks, looked up in every store that knows them."""
 
 import base64
+import logging
 import re
 import secrets
 from collections import defaultdict
@@ -15,7 +16,7 @@ from pipelines.dataset.files import IMAGES
 from pipelines.dataset.objects import REQUESTS, Objects, in_threads, md5_of
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import CredentialsError, DataError, StorageError
+from pipelines.errors import CredentialsError, DataError, DatasetError, StorageError
 from pipelines.forget.ledger import Forgotten
 from pipelines.forget.subjects import Person, Photo, Subjects
 from pipelines.gcs.client import read, set_pool_size, split_uri
@@ -27,6 +28,7 @@ from pipelines.photos.decode import sha256_hex
 from pipelines.records import ObjectRef
 from pipelines.settings import Settings
 
+logger = logging.getLogger(__name__)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEX = re.compile(r"[0-9a-f]{6,63}")
 _CANDIDATES = 10  # that an error lists
@@ -122,7 +124,11 @@ class Catalogue:
                     self._photos[Path(path).name].md5s.add(md5)
                     if objects.path(md5).exists():
                         self._photos[Path(path).name].sizes.add(objects.path(md5).stat().st_size)
-            rows = published.manifest(tag)[["sha256", "uri", "generation"]]
+            try:
+                rows = published.manifest(tag)[["sha256", "uri", "generation"]]
+            except DatasetError as error:
+                logger.warning("photos that only %s knows are not found by their address: %s", tag, error)
+                continue
             for sha256, uri, generation in rows.itertuples(index=False, name=None):
                 self._photos[str(sha256)].addresses.add((str(uri), int(generation)))
         dataset = Dataset(workspace.path)

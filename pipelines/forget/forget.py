@@ -7,7 +7,7 @@ store is searched and emptied. In the end all are searched again, and whatever i
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -40,13 +40,17 @@ _ROUNDS = 3  # of search and removal: what a rewritten version no longer needs c
 
 @dataclass(frozen=True)
 class Stores:
-    """The stores with their clients. `registry` is made only when it is asked, because MLflow may be down."""
+    """The stores with their clients, for one search after the other of the same subjects.
+
+    `registry` is made only when it is asked, because MLflow may be down. `known` caches what objects of DVC hold.
+    """
 
     bucket: Client
     labels: LabelStudioClient
     settings: Settings
     params: Params
     registry: "Callable[[], Registry]"
+    known: dict[str, bool] = field(default_factory=dict)
 
     @property
     def workspace(self) -> Workspace:
@@ -59,9 +63,9 @@ class Stores:
             LabelStudioStore(self.labels, self.settings, subjects),
             SourceBucket(self.bucket, self.settings, self.params, subjects),
             TargetBucket(self.bucket, self.settings, subjects),
-            WorkspaceStore(self.workspace, self.bucket, subjects),
-            VersionsStore(self.workspace, self.bucket, subjects),
-            ObjectsStore(self.workspace, self.bucket, subjects),
+            WorkspaceStore(self.workspace, self.bucket, subjects, self.known),
+            VersionsStore(self.workspace, self.bucket, subjects, self.known),
+            ObjectsStore(self.workspace, self.bucket, subjects, self.known),
             _Models(self.registry, subjects),
             LocalFiles(self.settings, subjects),
         ]
@@ -124,7 +128,7 @@ def acquainted(stores: Stores, subjects: Subjects) -> Subjects:
     Raise ServiceError when MLflow does not answer, unless there is no photo that a version holds.
     """
     published = Published(stores.workspace)
-    tags = tuple(VersionsStore(stores.workspace, stores.bucket, subjects).tags())
+    tags = tuple(VersionsStore(stores.workspace, stores.bucket, subjects, stores.known).tags())
     holds_photo = subjects.hashes and any(
         subjects.hashes & set(published.manifest(tag)["sha256"]) for tag in published.tags()
     )
@@ -154,7 +158,9 @@ def forget(stores: Stores, subjects: Subjects) -> Result:
         for _ in range(_ROUNDS):
             problems = _empty(stores, subjects)
             if subjects.published:
-                problems += _try(VersionsStore(stores.workspace, stores.bucket, subjects).push, "push of git tags")
+                problems += _try(
+                    VersionsStore(stores.workspace, stores.bucket, subjects, stores.known).push, "push of git tags"
+                )
             left = search(stores, subjects)
             if problems or not left.removable:
                 break

@@ -17,7 +17,8 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.remote import TRACKED, is_photo
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import CredentialsError, DatasetError, StorageError
-from pipelines.forget.content import LARGEST, is_picture, names_subject, read_file
+from pipelines.forget.buckets import soft_deleted
+from pipelines.forget.content import is_picture, names_subject
 from pipelines.forget.rows import find_rows, remove_rows
 from pipelines.forget.subjects import Subjects
 from pipelines.forget.traces import Trace
@@ -27,19 +28,19 @@ from pipelines.gcs.generations import delete_for_good, list_generations
 from pipelines.records import ObjectRef
 
 logger = logging.getLogger(__name__)
+Known = dict[str, bool]
 _REASON = "published versions are changed with --published only"
 
 
 class Holders:
     """Which objects name the subjects or are a photo, by what needs them: versions, and the workspace as it is now.
 
-    Each object is read once, however many versions need it.
+    Each object is read once, however many versions need it. `known` caches by MD5 whether an object names the subjects.
     """
 
-    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects) -> None:
-        self._workspace, self._subjects = workspace, subjects
+    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects, known: Known) -> None:
+        self._workspace, self._subjects, self._known = workspace, subjects, known
         self.objects = Objects(workspace.settings, client)
-        self._known: dict[str, bool] = {}
         self.problems: dict[str, str] = {}
 
     def by_tag(self) -> dict[str, dict[str, str]]:
@@ -67,9 +68,9 @@ class Holders:
         """Return whether an object with these bytes is a photo or names the subjects."""
         if md5 in self._subjects.md5s:
             return True
-        if md5 not in self._known:
-            self._known[md5] = data is not None and not is_picture(data) and names_subject(data, self._subjects.pattern)
-        return self._known[md5]
+        if md5 not in self._known and data is not None:
+            self._known[md5] = not is_picture(data) and names_subject(data, self._subjects.pattern)
+        return self._known.get(md5, False)
 
     def is_known(self, md5: str) -> bool:
         """Return whether it is known what an object holds."""
@@ -105,8 +106,8 @@ class WorkspaceStore:
 
     name = "workspace"
 
-    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects) -> None:
-        self._workspace, self._client, self._subjects = workspace, client, subjects
+    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects, known: Known) -> None:
+        self._workspace, self._client, self._subjects, self._known = workspace, client, subjects, known
 
     def traces(self) -> Iterator[Trace]:
         """Yield the files that hold the photos or name people, and pointers to older objects that do."""
@@ -118,7 +119,7 @@ class WorkspaceStore:
             place = str(self._workspace.path / rows.path)
             yield Trace(self.name, rows.what, place, rows.size, self._remove, count=rows.count)
         if not held:  # else they are the same files
-            for path in Holders(self._workspace, self._client, self._subjects).in_workspace():
+            for path in Holders(self._workspace, self._client, self._subjects, self._known).in_workspace():
                 yield Trace(self.name, "record of DVC", str(self._workspace.path / path), 0, self._remove)
 
     def _remove(self) -> None:
@@ -149,12 +150,12 @@ class VersionsStore:
 
     name = "published versions"
 
-    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects) -> None:
-        self._workspace, self._client, self._subjects = workspace, client, subjects
+    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects, known: Known) -> None:
+        self._workspace, self._client, self._subjects, self._known = workspace, client, subjects, known
 
     def traces(self) -> Iterator[Trace]:
         """Yield a trace per version; without --published none of them can be removed."""
-        holders = Holders(self._workspace, self._client, self._subjects)
+        holders = Holders(self._workspace, self._client, self._subjects, self._known)
         for tag, files in holders.by_tag().items():
             size = sum(_size(holders.objects.path(md5)) for md5 in set(files.values()))
             remove = partial(self._rewrite, tag) if self._subjects.published else None
@@ -174,7 +175,7 @@ class VersionsStore:
 
     def tags(self) -> list[str]:
         """Return the versions that hold a photo or name a person."""
-        return list(Holders(self._workspace, self._client, self._subjects).by_tag())
+        return list(Holders(self._workspace, self._client, self._subjects, self._known).by_tag())
 
     def push(self) -> None:
         """Push the tags of the rewritten versions over the old ones; doing it again changes nothing."""
@@ -219,12 +220,12 @@ class ObjectsStore:
 
     name = "objects of DVC"
 
-    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects) -> None:
-        self._workspace, self._client, self._subjects = workspace, client, subjects
+    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects, known: Known) -> None:
+        self._workspace, self._client, self._subjects, self._known = workspace, client, subjects, known
 
     def traces(self) -> Iterator[Trace]:
         """Yield what the cache and the remote hold; what a version or the workspace needs cannot be removed."""
-        holders = Holders(self._workspace, self._client, self._subjects)
+        holders = Holders(self._workspace, self._client, self._subjects, self._known)
         holders.by_tag()  # so that each needed object is known
         holders.in_workspace()
         needed = holders.needed()
@@ -232,18 +233,22 @@ class ObjectsStore:
             md5 = _md5_of_cached(path)
             known = holders.is_known(md5) and path.parent != holders.objects.damaged_folder
             is_photo_of_others = md5 in needed and not known
-            if not is_photo_of_others and holders.names(md5, None if known else read_file(path)):
+            if not is_photo_of_others and holders.names(md5, None if known else _read(path)):
                 yield self._trace("file of the cache", str(path), _size(path), needed.get(md5), path.unlink)
         settings = self._workspace.settings
         for ref in list_generations(self._client, settings.dvc_bucket, PREFIX):
             md5 = ref.name.removeprefix(PREFIX).replace("/", "")
             if md5 in needed and not holders.is_known(md5):
                 continue
-            data = None if holders.is_known(md5) or ref.size > LARGEST else self._read(ref)
+            data = None if holders.is_known(md5) else self._read(ref)
             if holders.names(md5, data):
                 remove = partial(delete_for_good, self._client, ref)
                 place = f"{ref.uri}#{ref.generation}"
                 yield self._trace("object on the remote", place, max(ref.size, 0), needed.get(md5), remove)
+        yield from soft_deleted(
+            self.name, self._client, settings.dvc_bucket,
+            lambda ref: holders.names(ref.name.removeprefix(PREFIX).replace("/", ""), None),
+        )  # fmt: skip
 
     def _trace(
         self, what: str, place: str, size: int, holders: Collection[str] | None, remove: Callable[[], None]
@@ -306,6 +311,16 @@ def publish_objects(workspace: Workspace, client: Client, version: str) -> None:
 def _cached(cache: Path) -> Iterator[Path]:
     for folder in (cache / "files", cache / "damaged", cache / "incoming", cache / "runs"):
         yield from (path for path in folder.rglob("*") if path.is_file())
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the bytes of a file of the cache; None for a photo, and for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+            return None if is_picture(head) else head + file.read()
+    except OSError:
+        return None
 
 
 def _md5_of_cached(path: Path) -> str:

@@ -1,7 +1,7 @@
 """An archive with two published versions, in real buckets, git and DVC; Label Studio is a stand-in."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -53,7 +53,7 @@ class Studio:
         }  # fmt: skip
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content) if request.content else None
+        body: dict[str, Any] = json.loads(request.content) if request.content else {}
         where = [request.method, *request.url.path.strip("/").split("/")[1:]]
         answer: Any = None
         match where:
@@ -118,7 +118,7 @@ class Archive:
         return load_forgotten(self.bucket, self.settings.target_bucket)
 
     def sync(self, *annotations: Annotation) -> str:
-        """Publish these annotations, which are all that there are, as a version; return its tag."""
+        """Publish these annotations, which are all that there are; return the version's tag, or "" if nothing is new."""
         for annotation in annotations:
             self.studio.show(annotation)
         changes = Changes(annotations, frozenset(self.studio.tasks), frozenset(), TaskCursor(frozenset({1}), None))
@@ -128,8 +128,7 @@ class Archive:
         lay_out_version_before(self.workspace, forgotten=self.forgotten)
         build_dataset(self.bucket, self.settings, "split")
         version = publish_dataset(self.bucket, self.settings)
-        assert version is not None
-        return version.tag
+        return version.tag if version else ""
 
     def objects(self) -> dict[str, str]:
         """Every generation of every object of the buckets, by address and generation, with its MD5."""
@@ -162,10 +161,3 @@ def drawn(archive: Archive, annotated_photo: Annotate) -> dict[str, Annotation]:
     archive.sync(*(drawn[name] for name in "abc"))
     archive.sync(*drawn.values())
     return drawn
-
-
-@pytest.fixture
-def no_program(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Label Studio is elsewhere, so that its database cannot be changed from here."""
-    monkeypatch.setattr("pipelines.forget.studio.is_local", lambda settings: False)
-    yield

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
@@ -100,7 +101,7 @@ def test_the_list_recognises_photos_and_people_without_naming_them() -> None:
     ]
 
 
-def test_what_is_pending_is_read_again_or_said_to_be_damaged(tmp_path) -> None:
+def test_what_is_pending_is_read_again_or_said_to_be_damaged(tmp_path: Path) -> None:
     path = tmp_path / "forget.json"
     assert load_pending(path).is_empty
     SUBJECTS.write(path)
