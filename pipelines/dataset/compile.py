@@ -44,10 +44,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class CompiledShard:
-    """The rows of a shard's photos, and why annotations were left out."""
+    """The rows of a shard's photos, and why annotations were left out: a line of the log by UUID, and the reason."""
 
     rows: list[Row]
     problems: list[str]
+    left_out: dict[str, str]
 
 
 def compile_dataset(dataset: Dataset, params: Params) -> pd.DataFrame:
@@ -55,8 +56,8 @@ def compile_dataset(dataset: Dataset, params: Params) -> pd.DataFrame:
 
     Of several annotations of one photo the newest of each annotator counts (see `newest_per_annotator`), and
     `compile.annotators` names how these are merged. Annotations with planted errors measure annotators and are left
-    out. An annotation that cannot be read is left out and logged. Raise ContractError when an annotation has a label
-    that params.yaml does not know: leaving all of these out would shrink the dataset silently.
+    out. What is odd in an annotation is noted in the column `odd` of its photo. An annotation that cannot be read is
+    left out, logged, and noted in data/left_out.json, so that the next review shows its photo.
     """
     dataset.path(MASKS).mkdir(parents=True, exist_ok=True)
     fingerprint = _fingerprint(params)
@@ -66,11 +67,16 @@ def compile_dataset(dataset: Dataset, params: Params) -> pd.DataFrame:
     logger.info("%d of %d shards are compiled", len(todo), len(keys))
     compiled |= _compile_shards(dataset, todo, keys, params)
     dataset.masks.drop_others(keys)
-    for problem in sorted(problem for result in compiled.values() for problem in result.problems):
+    problems = sorted(problem for result in compiled.values() for problem in result.problems)
+    for problem in problems:
         logger.warning("%s", problem)
+    dataset.write_left_out({uuid: reason for result in compiled.values() for uuid, reason in result.left_out.items()})
     rows = [row for result in compiled.values() for row in result.rows]
     if not rows:
-        raise DatasetError("there is no usable annotation yet: submit some in Label Studio, then run `maskloop sync`")
+        why = f" ({len(problems)} are left out, such as {problems[0]})" if problems else ""
+        raise DatasetError(
+            f"there is no usable annotation yet: submit some in Label Studio, then run `maskloop sync`{why}"
+        )
     table = pd.DataFrame(rows).sort_values(["uri", "sha256"], ignore_index=True)
     dataset.write_table(PHOTOS, table)
     return table
@@ -100,14 +106,24 @@ def _compile_shard(dataset: Dataset, job: tuple[str, str], params: Params) -> Co
     rows: list[Row] = []
     pngs: dict[str, bytes] = {}
     problems: list[str] = []
+    left_out: dict[str, str] = {}
     for photo in newest_per_annotator(annotation for annotation in annotations if not annotation.planted):
-        compiled = _compile_photo(photo, params, problems)
-        if compiled:
-            row, pngs[row["sha256"]] = compiled
+        readable, unreadable = _compile_annotations(photo, params)
+        for annotation, reason in unreadable:
+            who = f"annotation {annotation.uuid} of {annotation.annotator}"
+            problems.append(f"{annotation.image.uri}: {who} is left out: {reason}")
+        if readable and params.compile.annotators == "latest":  # what was drawn before is replaced, readable or not
+            newer = photo[photo.index(readable[-1][0]) :]
+            unreadable = [(annotation, reason) for annotation, reason in unreadable if annotation in newer]
+        left_out |= {annotation.uuid: reason for annotation, reason in unreadable}
+        if readable:
+            row, pngs[row["sha256"]] = _merge(readable, [reason for _, reason in unreadable], params)
             rows.append(row)
     dataset.masks.write_shard(shard, pngs)
-    result = CompiledShard(rows, problems)
-    fields = {"key": key, "masks": dataset.masks.digest(shard), "rows": rows, "problems": problems}
+    result = CompiledShard(rows, problems, left_out)
+    fields = {
+        "key": key, "masks": dataset.masks.digest(shard), "rows": rows, "problems": problems, "left_out": left_out,
+    }  # fmt: skip
     write_atomically(dataset.path(CACHE) / f"{shard}.json", orjson.dumps(fields))
     return result
 
@@ -117,7 +133,7 @@ def _cached(dataset: Dataset, shard: str, key: str) -> CompiledShard | None:
     try:
         fields = orjson.loads((dataset.path(CACHE) / f"{shard}.json").read_bytes())
         if fields["key"] == key and fields["masks"] == dataset.masks.digest(shard):
-            return CompiledShard(fields["rows"], fields["problems"])
+            return CompiledShard(fields["rows"], fields["problems"], fields["left_out"])
     except (OSError, ValueError, LookupError, TypeError):
         pass
     return None
@@ -161,27 +177,35 @@ def is_drawn_blind(annotation: Annotation) -> bool:
     return not annotation.prediction_version
 
 
-def _compile_photo(photo: Sequence[Annotation], params: Params, problems: list[str]) -> tuple[Row, bytes] | None:
-    """Return a photo's row and mask (PNG) from its annotations, one per annotator, the newest last.
-
-    Return None when none of these can be read; the reasons are added to `problems`.
-    """
+def _compile_annotations(
+    photo: Sequence[Annotation], params: Params
+) -> tuple[list[tuple[Annotation, CompiledMask]], list[tuple[Annotation, str]]]:
+    """Return a photo's annotations with their masks, and those that cannot be read with the reason, in their order."""
     readable: list[tuple[Annotation, CompiledMask]] = []
+    unreadable: list[tuple[Annotation, str]] = []
     for annotation in photo:
         try:
             readable.append((annotation, compile_annotation(annotation, params)))
         except AnnotationError as error:
-            problems.append(
-                f"{annotation.image.uri}: annotation {annotation.uuid} of {annotation.annotator} is left out: {error}"
-            )
-    if not readable:
-        return None
+            unreadable.append((annotation, str(error).encode(errors="replace").decode()))  # ids may hold anything
+    return readable, unreadable
+
+
+def _merge(
+    readable: Sequence[tuple[Annotation, CompiledMask]], unreadable: Sequence[str], params: Params
+) -> tuple[Row, bytes]:
+    """Return a photo's row and mask (PNG) from its annotations, one per annotator, the newest last.
+
+    `unreadable` says why others of the photo are left out.
+    """
     masks = [compiled.mask for _, compiled in readable]
     merged = merge_masks(masks, params.compile.annotators)
     png = encode_mask(merged)
     used = readable[-1:] if params.compile.annotators == "latest" else readable
     disputed = disagreement(masks) if len(masks) > 1 else None
-    return _row(used, merged, png, disputed, params), png
+    odd = [note for _, compiled in used for note in compiled.odd]
+    odd += [f"an annotation is left out: {reason}" for reason in unreadable]
+    return _row(used, merged, png, disputed, params) | {"odd": "; ".join(dict.fromkeys(odd))}, png
 
 
 def _row(

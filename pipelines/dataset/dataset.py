@@ -1,12 +1,14 @@
 """A dataset in a folder: the object through which pipelines and DVC stages read and write its files."""
 
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS, PHOTOS
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, LEFT_OUT, MANIFEST, MASKS, PHOTOS
 from pipelines.dataset.records import decode_mask
 from pipelines.dataset.shards import AnnotationShards, MaskShards, shard_of
 from pipelines.errors import DatasetError
@@ -70,6 +72,24 @@ class Dataset:
     def photos(self) -> pd.DataFrame:
         """Return the table of photos, before they are split."""
         return pd.read_parquet(self.root / PHOTOS)
+
+    def left_out(self) -> dict[str, str]:
+        """Return why annotations could not be used, by their UUIDs; nothing in versions that do not record it.
+
+        Raise DatasetError when the file is damaged.
+        """
+        path = self.root / LEFT_OUT
+        try:
+            return {str(uuid): str(reason) for uuid, reason in json.loads(path.read_text(encoding="utf-8")).items()}
+        except FileNotFoundError:
+            return {}
+        except (AttributeError, OSError, ValueError) as error:
+            raise DatasetError(f"{path} cannot be read ({error}); run `git checkout -- {LEFT_OUT}` there") from error
+
+    def write_left_out(self, reasons: Mapping[str, str]) -> None:
+        """Write why annotations could not be used, by their UUIDs. Equal reasons give equal bytes."""
+        text = json.dumps(dict(reasons), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        write_atomically(self.root / LEFT_OUT, text.encode())
 
     def before(self) -> pd.DataFrame | None:
         """Return the last published version's manifest, or None when there is none yet."""

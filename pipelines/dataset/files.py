@@ -4,6 +4,7 @@ data/annotations/<hh>.parquet  annotations as Label Studio gave them, with their
 data/masks/<hh>.parquet        index masks of upright photos as PNG; see `shards`
 data/images/<sha256>           a photo's bytes at its generation; named by content, not by object name
 data/photos.parquet            one row per photo
+data/left_out.json             why annotations could not be used, by their UUIDs; git tracks it
 data/before.parquet            the last published version's manifest; no bytes before there was one
 data/manifest.parquet          data/photos.parquet with the group and the split of each photo
 data/checks.json               the summary of the checks
@@ -16,6 +17,7 @@ ANNOTATIONS = Path("data/annotations")
 IMAGES = Path("data/images")
 MASKS = Path("data/masks")
 PHOTOS = Path("data/photos.parquet")
+LEFT_OUT = Path("data/left_out.json")
 BEFORE = Path("data/before.parquet")
 MANIFEST = Path("data/manifest.parquet")
 NO_PHOTOS = b""  # data/before.parquet of the first version

@@ -7,7 +7,7 @@ A region that another one divides stays one instance. All instances together are
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS
 from pipelines.dataset.records import parse_annotation_json
 from pipelines.errors import AnnotationError, DatasetError
-from pipelines.labelstudio.regions import paint_order
+from pipelines.labelstudio.regions import paint_order, region_label
 from pipelines.params import IGNORE, Params
 from pipelines.records import Annotation
 
@@ -84,7 +84,7 @@ def _regions(mask: np.ndarray, annotation: Annotation, params: Params) -> tuple[
     """Return the number of the region that was painted last on each pixel, where the mask agrees, and their labels."""
     result, (height, width) = annotation.raw["result"], mask.shape
     # Whatever name a label had when the region was drawn, the mask shows its id.
-    names = {str(name): 0 for region in result for name in cast(Any, region["value"]).get(region["type"], [])}
+    names = {label: 0 for region in result if (label := region_label(region))}
     painted = np.zeros(mask.shape, np.int32)
     labels = []
     options = params.compile

@@ -7,7 +7,7 @@ others.
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-from pipelines.errors import AnnotationError, ContractError
+from pipelines.errors import AnnotationError
 from pipelines.labelstudio.prelabel_diff import compare
 from pipelines.labelstudio.render import prediction_json, region_id, version_of_region
 from pipelines.labelstudio.schema import AnnotationJson, PredictionJson, RegionJson
@@ -54,7 +54,7 @@ def _outcome(planted: RegionJson, submitted: Sequence[RegionJson], image: ImageR
     try:
         pixels = compare([planted], submitted, image, ignore_label=None).pixels
         drawn, _, left = pixels[planted["value"]["brushlabels"][0]]
-    except (AnnotationError, ContractError, TypeError, KeyError, AttributeError):  # JSON of any shape
+    except (AnnotationError, TypeError, KeyError, AttributeError):  # JSON of any shape
         return MISSED if any(_is_untouched(region) for region in submitted) else FOUND
     return MISSED if left >= _LEFT_ALONE * drawn else FOUND
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.errors import AnnotationError, ContractError
-from pipelines.labelstudio.regions import compile_regions
+from pipelines.errors import AnnotationError
+from pipelines.labelstudio.regions import compile_regions, region_label
 from pipelines.labelstudio.schema import AnnotationJson, RegionJson
 from pipelines.params import IGNORE
 from pipelines.records import ImageRef, Proposal
@@ -20,10 +20,10 @@ def compare(
     """Compare the regions of a prediction with those of the annotation that started from it.
 
     Pixels of regions with the label `ignore_label` count for no label and not as background: nobody could say whether
-    the prediction was right there. With None, every label counts. Raises AnnotationError or ContractError when a region
-    cannot be read.
+    the prediction was right there. Neither do pixels of which an annotation says that something is there, but not what.
+    With None, every label counts. Raises AnnotationError as `compile_regions` does.
     """
-    labels = sorted({label for region in (*proposed, *submitted) for label in _labels(region)} - {ignore_label})
+    labels = sorted({region_label(region) for region in (*proposed, *submitted)} - {ignore_label, ""})
     if len(labels) > _MAX_LABELS:
         raise AnnotationError(f"{image.uri}: regions hold {len(labels)} labels; at most {_MAX_LABELS} can be compared")
     ids = {label: number for number, label in enumerate(labels, start=1)}
@@ -33,9 +33,8 @@ def compare(
         compile_regions(regions, ids, image.height, image.width, _ALPHA_THRESHOLD).mask.ravel()
         for regions in (proposed, submitted)
     )
-    if ignore_label is not None:
-        judged = (before != IGNORE) & (after != IGNORE)
-        before, after = before[judged], after[judged]
+    judged = (before != IGNORE) & (after != IGNORE)
+    before, after = before[judged], after[judged]
     size = len(labels) + 1
     counts = np.bincount(before.astype(np.int32) * size + after, minlength=size * size).reshape(size, size)
     kept = {str(region.get("id")) for region in submitted}
@@ -58,10 +57,5 @@ def proposal_of(raw: AnnotationJson, image: ImageRef, ignore_label: str) -> Prop
         return None
     try:
         return compare(prediction["result"], raw["result"], image, ignore_label)
-    except (AnnotationError, ContractError, TypeError, KeyError, AttributeError):  # JSON of any shape
+    except (AnnotationError, TypeError, KeyError, AttributeError):  # JSON of any shape
         return None
-
-
-def _labels(region: RegionJson) -> list[str]:
-    labels = (region.get("value") or {}).get(str(region.get("type")))
-    return [str(label) for label in labels[:1]] if isinstance(labels, list) else []

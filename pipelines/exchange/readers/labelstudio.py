@@ -22,7 +22,8 @@ from pipelines.exchange.readers.json_files import json_files, load_json
 from pipelines.exchange.source_photos import SourcePhotos, upright_size
 from pipelines.labelstudio.annotations import prediction_version_of
 from pipelines.labelstudio.controls import BOX, IMAGE, ORIGINAL, POINT
-from pipelines.labelstudio.regions import paint_order
+from pipelines.labelstudio.regions import paint_order, region_label, uncertain_pixels
+from pipelines.params import IGNORE
 from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT
 
 _UPLOADED = re.compile("^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the names of uploaded files
@@ -79,7 +80,7 @@ class _StudioDrawing:
     @property
     def labels(self) -> list[str]:
         """Return the labels of the regions."""
-        return [label for region in self.result if (label := _label(region))]
+        return [label for region in self.result if (label := region_label(region))]
 
     def paint(self, names: LabelNames) -> DrawnMask:
         """Paint the regions as `compile` in params.yaml says."""
@@ -87,11 +88,17 @@ class _StudioDrawing:
         ids = {label: names.require_id(label) for label in self.labels}
         options = names.compile
         strongest = [label for name in options.strongest for label in ids if ids[label] == names.id_of(name)]
-        mask, overlap = np.zeros(self.size, np.uint8), 0
+        mask, overlap, drawn = np.zeros(self.size, np.uint8), 0, set[str]()
         try:
             for label, _, pixels in paint_order(self.result, ids, *self.size, options.alpha_threshold, strongest):
                 overlap += int(np.count_nonzero(pixels & (mask != 0) & (mask != ids[label])))
                 np.copyto(mask, ids[label], where=pixels)
+                if pixels.any():
+                    drawn.add(label)
+            uncertain, odd = uncertain_pixels(self.result, ids, *self.size, options.alpha_threshold, drawn)
+            if odd and not drawn:
+                raise DataError(f"no mask with a known label, only {', '.join(odd)}; draw the garments again")
+            np.copyto(mask, IGNORE, where=uncertain & (mask == 0))
         except (DataError, ConfigurationError) as error:
             raise DataError(f"{self.where}: {error}") from error
         except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
@@ -185,9 +192,3 @@ def _is_no_mask(region: Mapping[str, Any]) -> bool:
     """Return whether a result is a prompt of a smart tool, a choice, a text or a relation."""
     kind = str(region.get("type"))
     return kind == "keypointlabels" or region.get("from_name") in (POINT, BOX) or not kind.endswith("labels")
-
-
-def _label(region: Mapping[str, Any]) -> str:
-    value = region.get("value")
-    labels = value.get(str(region.get("type"))) if isinstance(value, dict) else None
-    return str(labels[0]) if isinstance(labels, list) and labels else ""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +17,8 @@ import pytest
 from pipelines.dataset import compile
 from pipelines.dataset.compile import CACHE, compile_dataset, newest_per_annotator
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.files import MASKS, PHOTOS
-from pipelines.errors import ContractError, DatasetError
+from pipelines.dataset.files import LEFT_OUT, MASKS, PHOTOS
+from pipelines.errors import DatasetError
 from pipelines.labelstudio.regions import IMPORTED
 from pipelines.params import IGNORE, IgnoreLabel, Params
 from pipelines.photos.decode import sha256_hex
@@ -105,9 +106,8 @@ def test_another_name_of_the_ignore_label_is_not_answered_from_the_cache(
 ) -> None:
     save(dataset, annotate("a", {"coat": COAT, "unclear": DRESS}))
     other_name = two_labels.model_copy(update={"ignore": IgnoreLabel(name="void")})
-    compile_dataset(dataset, two_labels)
-    with pytest.raises(ContractError, match=r"'unclear', unknown to params\.yaml"):
-        compile_dataset(dataset, other_name)
+    assert compile_dataset(dataset, two_labels)["odd"].tolist() == [""]
+    assert compile_dataset(dataset, other_name)["odd"].tolist() == ["a mask with the unknown label unclear"]
 
 
 def test_the_same_annotations_give_the_same_bytes(
@@ -358,12 +358,111 @@ def test_an_annotation_that_cannot_be_read_is_left_out_and_named(
     assert photos_with_masks(dataset) == set(table["sha256"])
 
 
-def test_a_label_that_params_do_not_know_stops_the_version(
-    dataset: Dataset, two_photos: list[Annotation], annotate: Annotate, two_labels: Params
-) -> None:
-    save(dataset, annotate("c", {"toga": COAT}))
-    with pytest.raises(ContractError, match="region region-toga has the label 'toga'"):
+def with_items(annotation: Annotation, *items: Any, drop: int = 0) -> Annotation:
+    """The annotation without its first regions, and with more items in its result."""
+    return replace(annotation, raw={**annotation.raw, "result": [*annotation.raw["result"][drop:], *items]})
+
+
+POINT_OF_A_DRESS = {
+    "id": "k1", "type": "keypointlabels", "from_name": "point", "to_name": "image", "original_width": 20,
+    "original_height": 30, "image_rotation": 0, "value": {"x": 50, "y": 90, "width": 1, "keypointlabels": ["dress"]},
+}  # fmt: skip
+
+
+class TestOddParts:
+    def test_they_cost_nothing_else_and_are_noted_with_their_photo(
+        self, dataset: Dataset, annotate: Annotate, two_labels: Params
+    ) -> None:
+        related = {"type": "relation", "from_id": "region-coat", "to_id": "region-dress", "direction": "right"}
+        save(
+            dataset,
+            with_items(annotate("a", {"coat": COAT, "dress": DRESS}), {**related, "labels": []}),
+            annotate("b", {"coat": COAT, "toga": DRESS}),
+            with_items(annotate("c", {"coat": COAT}), POINT_OF_A_DRESS),
+        )
+        table = compile_dataset(dataset, two_labels)
+        assert table["odd"].tolist() == [
+            "", "a mask with the unknown label toga", "points of dress without their mask",
+        ]  # fmt: skip
+        assert dataset.photos()["odd"].tolist() == table["odd"].tolist()
+        assert dataset.read_mask(table["sha256"][1])[:, 0].tolist() == [3] * 10 + [IGNORE] * 20
+        assert table["ignored_pixels"].tolist()[:2] == [0, 400]
+        assert table["ignored_pixels"][2] > 0
+        assert table["label_pixels"].tolist()[1:] == ['{"coat": 200}'] * 2
+        assert dataset.left_out() == {}
+
+    def test_alone_they_are_not_a_photo_without_garments(
+        self, dataset: Dataset, two_photos: list[Annotation], annotate: Annotate, two_labels: Params
+    ) -> None:
+        save(dataset, with_items(annotate("c", {}), POINT_OF_A_DRESS))
+        for _ in range(2):  # the second time from the cache
+            table = compile_dataset(dataset, two_labels)
+            assert table["annotations"].tolist() == [["a"], ["b"]]
+            [(uuid, reason)] = dataset.left_out().items()
+            assert (uuid, "points of dress without their mask" in reason) == ("c", True)
+            dataset.path(LEFT_OUT).unlink()
+
+    def test_what_is_left_out_is_the_same_bytes_in_any_order_and_goes_with_its_correction(
+        self, dataset: Dataset, two_photos: list[Annotation], annotate: Annotate, two_labels: Params
+    ) -> None:
+        save(dataset, *(with_items(annotate(name, {}), None) for name in "xyz"))
         compile_dataset(dataset, two_labels)
+        before = dataset.path(LEFT_OUT).read_bytes()
+        assert list(dataset.left_out()) == ["x", "y", "z"]
+        shutil.rmtree(dataset.path(CACHE))
+        compile_dataset(dataset, two_labels)
+        assert dataset.path(LEFT_OUT).read_bytes() == before
+        save(dataset, *(annotate(name, {"coat": COAT}) for name in "xyz"))
+        compile_dataset(dataset, two_labels)
+        assert dataset.left_out() == {}
+
+    @pytest.mark.parametrize(("annotators", "noted"), [("latest", False), ("majority", True)])
+    def test_of_what_a_newer_annotation_replaces_nothing_is_noted(
+        self, dataset: Dataset, annotate: Annotate, two_labels: Params, annotators: str, noted: bool
+    ) -> None:
+        photo = annotate("p", {"coat": COAT})
+        bad = replace(with_items(photo, None), uuid="bad", annotator="ada", updated_at=at(1))
+        good = replace(photo, uuid="good", annotator="bob", updated_at=at(2))
+        save(dataset, bad, good)
+        compiling = two_labels.compile.model_copy(update={"annotators": annotators})
+        params = two_labels.model_copy(update={"compile": compiling})
+
+        [odd] = compile_dataset(dataset, params)["odd"]
+
+        assert odd.startswith("an annotation is left out: ") == noted
+        assert "ada" not in odd
+        assert list(dataset.left_out()) == ["bad"] * noted
+
+    def test_an_older_annotation_that_counts_instead_is_noted(
+        self, dataset: Dataset, annotate: Annotate, two_labels: Params
+    ) -> None:
+        photo = annotate("p", {"coat": COAT})
+        save(
+            dataset,
+            replace(photo, uuid="good", annotator="bob", updated_at=at(1)),
+            replace(with_items(photo, {**photo.raw["result"][0], "original_width": 7}), uuid="bad", updated_at=at(2)),
+        )
+        [row] = compile_dataset(dataset, two_labels).to_dict("records")
+        assert list(row["annotations"]) == ["good"]
+        assert row["odd"].startswith("an annotation is left out: region region-coat was drawn on 7×30 pixels")
+        assert list(dataset.left_out()) == ["bad"]
+
+    def test_ids_may_hold_anything(
+        self, dataset: Dataset, two_photos: list[Annotation], annotate: Annotate, two_labels: Params
+    ) -> None:
+        bad = annotate("c", {"coat": COAT})
+        region = {**bad.raw["result"][0], "id": 'a\nb "ü"', "original_width": 7}
+        save(dataset, with_items(bad, region, drop=1))
+        compile_dataset(dataset, two_labels)
+        assert 'a\nb "ü"' in dataset.left_out()["c"]
+
+    @pytest.mark.parametrize("data", [b"", b"{", b"\xff", b"[1]", b"7"])
+    def test_a_damaged_list_is_named_and_a_missing_one_is_none(self, dataset: Dataset, data: bytes) -> None:
+        assert dataset.left_out() == {}
+        dataset.path(LEFT_OUT).parent.mkdir(parents=True)
+        dataset.path(LEFT_OUT).write_bytes(data)
+        with pytest.raises(DatasetError, match=r"left_out\.json cannot be read"):
+            dataset.left_out()
 
 
 def test_masks_of_photos_that_are_gone_are_removed(

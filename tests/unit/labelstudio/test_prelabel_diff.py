@@ -60,10 +60,29 @@ def test_a_region_that_cannot_be_read_gives_nothing() -> None:
     assert proposal_of({"prediction": {"result": [broken]}, "result": []}, PHOTO, "unclear") is None
 
 
-@pytest.mark.parametrize(
-    "strange", [{"type": "rating", "value": {"rating": 4}}, {"type": "choices", "value": None}, None, "text"]
-)
-def test_results_of_other_controls_stop_nothing(strange: Any) -> None:
+@pytest.mark.parametrize("item", [{"type": "rating", "value": {"rating": 4}}, {"type": "choices", "value": None}])
+def test_answers_of_other_controls_draw_nothing(item: Any) -> None:
     submitted = [region("coat", slice(2), "a")]
-    assert proposal_of({"prediction": {"result": [strange]}, "result": submitted}, PHOTO, "unclear") is None
+
+    assert proposal_of({"prediction": {"result": [item]}, "result": submitted}, PHOTO, "unclear") == compare(
+        [item], submitted, PHOTO, "unclear"
+    )
+    assert compare([item], submitted, PHOTO, "unclear").pixels == {"": (16, 8, 8), "coat": (0, 8, 0)}
+
+
+@pytest.mark.parametrize("item", [None, "text"])
+def test_what_is_no_region_stops_nothing(item: Any) -> None:
+    submitted = [region("coat", slice(2), "a")]
+
+    assert proposal_of({"prediction": {"result": [item]}, "result": submitted}, PHOTO, "unclear") is None
     assert proposal_of({"prediction": {"result": None}, "result": []}, PHOTO, "unclear") is None
+
+
+@pytest.mark.parametrize("ignore_label", ["unclear", None])
+def test_pixels_of_a_mask_without_a_label_are_not_compared(ignore_label: str | None) -> None:
+    unlabelled = region("coat", slice(2, 4), "u")
+    unlabelled["value"].pop("brushlabels")
+
+    proposal = compare([region("coat", slice(2), "a")], [region("coat", slice(1), "a"), unlabelled], PHOTO, ignore_label)
+
+    assert proposal.pixels == {"": (0, 4, 0), "coat": (8, 4, 4)}

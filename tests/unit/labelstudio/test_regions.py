@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.errors import AnnotationError, BrushError, ContractError
+from pipelines.errors import AnnotationError, BrushError
 from pipelines.labelstudio.regions import CompiledMask, compile_annotation, compile_regions
 from pipelines.labelstudio.render import region_json
 from pipelines.params import IGNORE, IgnoreLabel, Params
@@ -112,15 +114,24 @@ def test_soft_edges_belong_to_the_region_from_the_threshold_on(threshold: int, p
         (shape("bitmask", imageDataURL="data:image/png;base64,bm9uZQ=="), "region bitmask: .* cannot be decoded"),
         (shape("bitmask", imageDataURL=png("L", (6, 4))), "region bitmask: a bitmask without transparency"),
         (shape("bitmask", imageDataURL=png("RGBA", (4, 6))), "region bitmask: a bitmask of 4×6 pixels"),
-        ({**COAT, "value": {"rle": []}}, "region r-coat lacks label"),
-        ({**COAT, "value": {"rle": [], "brushlabels": []}}, "region r-coat lacks label"),
-        ({"id": "r1", "type": "brushlabels"}, "region r1 lacks label"),
-        ({**COAT, "original_height": None}, "region r-coat lacks label or size"),
+        ({**COAT, "value": {"rle": []}}, "region r-coat: brush RLE is truncated"),
+        ({"id": "r1", "type": "brushlabels"}, "region r1 lacks its outline"),
+        ({**COAT, "value": 3}, "region r-coat lacks its outline"),
+        ({**COAT, "value": {"brushlabels": ["coat"], "rle": [1e400, -5]}}, "region r-coat"),
+        ({**COAT, "original_height": None}, "region r-coat lacks its size"),
+        ({**COAT, "original_height": float("inf")}, "region r-coat lacks its size"),
+        (
+            {"id": "k", "type": "keypointlabels", "value": {"x": 5, "keypointlabels": ["hat"]}},
+            "point k lacks its place",
+        ),
+        ({"id": "k", "type": "keypointlabels", "value": None}, "point k lacks its place"),
+        (None, "no list of regions"),
+        ("text", "no list of regions"),
     ],
 )
-def test_what_cannot_be_compiled_is_named(region: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_compiled_is_named(region: Any, words: str) -> None:
     with pytest.raises(AnnotationError, match=words):
-        compiled(region)
+        compiled(COAT, region)
 
 
 def test_a_damaged_stroke_is_an_error_not_an_empty_mask() -> None:
@@ -128,11 +139,10 @@ def test_a_damaged_stroke_is_an_error_not_an_empty_mask() -> None:
         compiled({**COAT, "value": {**COAT["value"], "rle": COAT["value"]["rle"][:8]}})
 
 
-def test_a_label_that_params_do_not_know_breaks_the_contract() -> None:
-    cape = {**COAT, "value": {**COAT["value"], "brushlabels": ["cape"]}}
-
-    with pytest.raises(ContractError, match=r"region r-coat .*'cape'.*params.yaml"):
-        compile_regions([cape], {"coat": 3}, 4, 6, 128)
+@pytest.mark.parametrize("result", [None, {}, "text", 3])
+def test_a_result_that_is_no_list_is_named(result: Any) -> None:
+    with pytest.raises(AnnotationError, match="no list of regions"):
+        compile_regions(result, IDS, *SIZE, 128)
 
 
 def test_shapes_are_painted_with_the_brush_in_drawing_order() -> None:
@@ -183,7 +193,175 @@ class TestIgnored:
         annotation = annotate("a", {"coat": slice(0, 9), "unclear": slice(6, 12)})
         other_name = two_labels.model_copy(update={"ignore": IgnoreLabel(name="void")})
 
-        column = compile_annotation(annotation, two_labels).mask[:, 0].tolist()
-        assert column == [3] * 6 + [IGNORE] * 6 + [0] * 18
-        with pytest.raises(ContractError, match=r"'unclear', unknown to params\.yaml"):
-            compile_annotation(annotation, other_name)
+        known, unknown = (compile_annotation(annotation, params) for params in (two_labels, other_name))
+        assert known.mask[:, 0].tolist() == [3] * 6 + [IGNORE] * 6 + [0] * 18
+        assert known.odd == ()
+        assert unknown.mask[:, 0].tolist() == [3] * 9 + [IGNORE] * 3 + [0] * 18
+        assert unknown.odd == ("a mask with the unknown label unclear",)
+
+
+def without_label(region: dict[str, Any], *labels: Any) -> dict[str, Any]:
+    """The region with other labels, by default an empty list."""
+    return {**region, "id": "odd", "value": {**region["value"], region["type"]: list(labels)}}
+
+
+def keypoint(label: str, x: float, y: float, **changes: Any) -> dict[str, Any]:
+    """A point as the editor submits it after a suggestion was undone."""
+    return {
+        "id": "k1", "type": "keypointlabels", "from_name": "point", "to_name": "image", "original_width": SIZE[1],
+        "original_height": SIZE[0], "value": {"x": x, "y": y, "width": 1, "keypointlabels": [label]}, **changes,
+    }  # fmt: skip
+
+
+def smart_box(label: str, **changes: Any) -> dict[str, Any]:
+    """A box around the two upper rows on the right."""
+    value = {"x": 50, "y": 0, "width": 50, "height": 50, "rotation": 0}
+    return {**shape("rectangle", label, **(value | changes)), "from_name": "box"}
+
+
+RELATION = {"type": "relation", "from_id": "r-coat", "to_id": "r-dress", "direction": "right", "labels": []}
+NO_TYPE_OF_LABEL = {**COAT, "type": "brush", "value": {"rle": COAT["value"]["rle"], "format": "rle"}}
+
+
+class TestOddParts:
+    """What is no mask with a known label costs nothing else, and is never background without a word."""
+
+    @pytest.mark.parametrize(
+        "item",
+        [
+            RELATION,
+            {"id": "c", "type": "choices", "from_name": "c", "to_name": "image", "value": {"choices": ["good"]}},
+            {**COAT, "type": "choices", "value": {"choices": ["good"]}},
+            {"id": "t", "type": "textarea", "from_name": "t", "to_name": "image", "value": {"text": ["torn"]}},
+            {"type": "rating", "value": {"rating": 4}},
+            {"type": "number", "value": {"number": 4}},
+            {"type": "taxonomy", "value": None},
+        ],
+    )
+    def test_answers_and_relations_draw_nothing(self, item: dict[str, Any]) -> None:
+        result = compiled(item, COAT, DRESS)
+
+        np.testing.assert_array_equal(result.mask, compiled(COAT, DRESS).mask)
+        assert (result.odd, result.origins) == ((), {"prediction": 2})
+
+    def test_a_relation_of_a_mask_that_is_gone_is_noted(self) -> None:
+        result = compiled(RELATION, COAT)
+
+        np.testing.assert_array_equal(result.mask, compiled(COAT).mask)
+        assert result.odd == ("a relation between masks that are not there",)
+
+    def test_an_answer_alone_means_no_garment(self) -> None:
+        assert not compiled({"type": "choices", "value": {"choices": ["empty"]}}).mask.any()
+
+    @pytest.mark.parametrize(
+        ("odd", "note"),
+        [
+            (without_label(COAT), "a mask without a label"),
+            (without_label(COAT, ""), "a mask without a label"),
+            (without_label(COAT, None), "a mask without a label"),
+            ({**COAT, "value": {"rle": COAT["value"]["rle"]}}, "a mask without a label"),
+            (NO_TYPE_OF_LABEL, "a mask without a label"),
+            (without_label(COAT, "cape"), "a mask with the unknown label cape"),
+            (without_label(COAT, "a\ncape\ud800"), "a mask with the unknown label a cape?"),
+            (without_label(COAT, "x" * 99), f"a mask with the unknown label {'x' * 60}…"),
+        ],
+    )
+    def test_a_mask_that_nobody_can_name_is_ignored_where_nothing_else_is_painted(
+        self, odd: dict[str, Any], note: str
+    ) -> None:
+        for regions in ((odd, DRESS), (DRESS, odd)):
+            result = compiled(*regions)
+
+            assert result.mask.tolist() == [[255] * 4 + [0] * 2] * 2 + [[255] * 2 + [7] * 4] + [[0] * 2 + [7] * 4]
+            assert (result.odd, result.painted) == ((note,), {7, IGNORE})
+            assert (result.overlap_pixels, result.origins) == (0, {"prediction": 1})
+
+    def test_one_that_others_cover_wholly_is_noted_all_the_same(self) -> None:
+        result = compiled(COAT, without_label(COAT))
+
+        np.testing.assert_array_equal(result.mask, compiled(COAT).mask)
+        assert (result.odd, result.painted) == (("a mask without a label",), {3})
+
+    def test_a_point_without_its_mask_hides_a_disc(self) -> None:
+        coat = np.zeros((200, 100), bool)
+        coat[:60] = True
+        region = region_json(RegionMask("coat", coat, 1.0), "coat")
+
+        result = compile_regions([keypoint("dress", 50, 40), region], IDS, 200, 100, 128)
+
+        disc = np.hypot(*np.meshgrid(np.arange(100) + 0.5 - 50, np.arange(200) + 0.5 - 80)) <= 20
+        np.testing.assert_array_equal(result.mask, np.where(coat, 3, np.where(disc, IGNORE, 0)))
+        assert result.odd == ("points of dress without their mask",)
+
+    @pytest.mark.parametrize(
+        ("changes", "columns"),
+        [({}, slice(3, 6)), ({"x": 100, "width": -50}, slice(3, 6)), ({"y": 50, "height": -50}, slice(3, 6)),
+         ({"width": 0}, slice(0, 0)), ({"x": 90, "width": 500}, slice(5, 6))],
+    )  # fmt: skip
+    def test_a_box_without_its_mask_hides_what_is_inside(self, changes: dict[str, Any], columns: slice) -> None:
+        result = compiled(smart_box("coat", **changes), DRESS)
+
+        expected = compiled(DRESS).mask.copy()
+        expected[:2, columns] = IGNORE
+        np.testing.assert_array_equal(result.mask, expected)
+        assert result.odd == ("a box of coat without its mask",)
+
+    @pytest.mark.parametrize("flag", [False, 0])
+    def test_a_negative_point_hides_nothing_and_is_noted(self, flag: Any) -> None:
+        result = compiled(keypoint("dress", 50, 50, is_positive=flag), COAT)
+
+        np.testing.assert_array_equal(result.mask, compiled(COAT).mask)
+        assert result.odd == ("points of dress without their mask",)
+
+    def test_a_mask_that_was_erased_wholly_is_no_mask_of_its_points(self) -> None:
+        erased = drawn("dress", slice(0, 0), slice(0, 0))
+
+        assert compiled(keypoint("dress", 90, 90), erased, COAT).odd == ("points of dress without their mask",)
+
+    def test_points_without_label_of_other_tools_and_labels_are_noted(self) -> None:
+        plain = {**keypoint("", 5, 5), "type": "keypoint", "from_name": "elsewhere"}
+
+        assert compiled(plain, keypoint("cape", 5, 5), COAT).odd == (
+            "points of cape without their mask", "points without a label",
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "odd",
+        [keypoint("dress", 50, 40), smart_box("dress"), without_label(COAT), without_label(COAT, "cape"), RELATION],
+    )
+    def test_odd_parts_alone_do_not_mean_that_there_is_no_garment(self, odd: dict[str, Any]) -> None:
+        with pytest.raises(
+            AnnotationError, match=r"no mask with a known label, only a.*draw the garments again|points"
+        ):
+            compiled(odd, odd)
+
+    def test_the_place_of_a_mask_of_another_size_is_unknown_whatever_its_label(self) -> None:
+        with pytest.raises(AnnotationError, match="7×4 pixels"):
+            compiled(COAT, {**without_label(DRESS), "original_width": 7})
+
+
+ODD = st.sampled_from([
+    RELATION, without_label(COAT), without_label(DRESS, "cape"), NO_TYPE_OF_LABEL, keypoint("dress", 50, 40),
+    keypoint("coat", 5, 95), keypoint("hat", 150, -20), keypoint("coat", 5, 5, is_positive=False), smart_box("dress"),
+    smart_box("cape"), {"type": "choices", "value": {"choices": ["good"]}}, without_label(shape("polygon", points=[
+        [0, 0], [90, 0], [90, 90]])), {"id": "t", "type": "textarea", "value": {"text": ["torn"]}},
+])  # fmt: skip
+GOOD = st.builds(
+    lambda label, row, rows, column, columns: drawn(label, slice(row, row + rows), slice(column, column + columns)),
+    st.sampled_from(sorted(IDS)), st.integers(0, 3), st.integers(1, 3), st.integers(0, 5), st.integers(1, 4),
+)  # fmt: skip
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), GOOD, ODD), min_size=1, max_size=6).filter(lambda items: any(i[0] for i in items))
+)
+def test_any_mix_of_odd_parts_leaves_the_pixels_of_good_masks(items: list[Any]) -> None:
+    good = [mask for is_good, mask, _ in items if is_good]
+    alone, mixed = compiled(*good), compiled(*(mask if is_good else odd for is_good, mask, odd in items))
+
+    np.testing.assert_array_equal(mixed.mask[alone.mask != 0], alone.mask[alone.mask != 0])
+    assert set(np.unique(mixed.mask[alone.mask == 0])) <= {0, IGNORE}
+    assert mixed.origins == alone.origins
+    assert mixed.overlap_pixels == alone.overlap_pixels
+    assert list(mixed.odd) == sorted(set(mixed.odd))
+    assert bool((mixed.mask != alone.mask).any()) <= bool(mixed.odd)
