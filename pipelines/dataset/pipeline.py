@@ -27,7 +27,7 @@ from pipelines.dataset.split import is_blind, is_marked_full
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
-from pipelines.forget.ledger import NOTHING_FORGOTTEN, Forgotten, load_forgotten
+from pipelines.forget.ledger import EMPTY_LEDGER, Forgotten, load_forgotten
 from pipelines.fs import write_atomically
 from pipelines.gcs.client import browser_address, delete, list_objects, md5_base64, put, require_bucket, stat, write
 from pipelines.labelstudio.client import LabelStudioClient
@@ -203,7 +203,7 @@ def _copy_annotations(bucket: Client, name: str, dataset: Dataset, state: SyncSt
 def lay_out_version_before(
     workspace: Workspace,
     detectable_gain: DetectableGain = lambda split_config: None,
-    forgotten: Forgotten = NOTHING_FORGOTTEN,
+    forgotten: Forgotten = EMPTY_LEDGER,
 ) -> None:
     """Write the last version's manifest to data/before.parquet, marked as full once its test split is large enough.
 

@@ -21,7 +21,7 @@ from pipelines.exchange.labelled_photos import PHOTO_ERRORS, LabelledPhotos, Ori
 from pipelines.forget.ledger import load_forgotten
 from pipelines.fs import held
 from pipelines.gcs.client import put, set_pool_size, stat
-from pipelines.ingest.intake import FORGOTTEN_PHOTO, WHY_FORGOTTEN
+from pipelines.ingest.intake import REMOVED_ON_REQUEST, WHY_NO_TASK
 from pipelines.ingest.pipeline import IngestReport, ingest
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
@@ -94,7 +94,7 @@ def import_labelled(
     """
     forgotten = load_forgotten(bucket, settings.target_bucket)
     checked = [
-        replace(photo, problem=f"{FORGOTTEN_PHOTO}: {WHY_FORGOTTEN}") if photo.sha256 in forgotten else photo
+        replace(photo, problem=f"{REMOVED_ON_REQUEST}: {WHY_NO_TASK}") if photo.sha256 in forgotten else photo
         for photo in check_photos(source, params)
     ]
     usable = [photo for photo in checked if not photo.problem]

@@ -11,7 +11,7 @@ from google.cloud.storage import Client
 from pipelines.dataset.objects import REQUESTS, in_threads, listed_md5
 from pipelines.errors import CredentialsError, ModelError, StorageError
 from pipelines.forget.content import LARGEST, is_picture, names_subject
-from pipelines.forget.ledger import FORGOTTEN
+from pipelines.forget.ledger import LEDGER
 from pipelines.forget.subjects import Photo, Subjects
 from pipelines.forget.traces import Trace
 from pipelines.gcs.client import COPIES, EMBEDDINGS, put, read, set_pool_size, split_uri, stat
@@ -103,7 +103,7 @@ class TargetBucket:
     def traces(self) -> Iterator[Trace]:
         """Yield each generation whose name or content names a photo or a person."""
         set_pool_size(self._client, REQUESTS)
-        refs = [ref for ref in list_generations(self._client, self._bucket) if ref.name != FORGOTTEN]
+        refs = [ref for ref in list_generations(self._client, self._bucket) if ref.name != LEDGER]
         for trace in in_threads(self._trace, refs):
             if trace is not None:
                 yield trace

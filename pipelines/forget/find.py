@@ -87,7 +87,7 @@ class Catalogue:
         return hashes | self._read([ref for ref in self._refs if ref.uri in uris and not self._is_known(ref)])
 
     def _read(self, refs: Sequence[ObjectRef]) -> set[str]:
-        """Read generations of which no SHA-256 is known, and return theirs."""
+        """Read generations of which no SHA-256 is known, and return those."""
         hashes = set()
         for ref, data in zip(refs, in_threads(lambda ref: read(self._client, ref), refs), strict=True):
             sha256 = sha256_hex(data)

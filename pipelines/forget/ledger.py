@@ -21,7 +21,7 @@ from pipelines.gcs.client import read, stat, write
 from pipelines.labelstudio.cursor import Changes
 from pipelines.records import Annotation
 
-FORGOTTEN = "forgotten.json"  # in the target bucket
+LEDGER = "forgotten.json"  # in the target bucket
 _TRIES = 5
 _DERIVED = ("group", "family")  # columns of a manifest that may be named by another photo's hash
 _NAMES_PEOPLE = ("created_username", "updated_by", "created_by", "last_created_by")  # of an annotation's JSON
@@ -106,7 +106,7 @@ class Forgotten:
         return [self.alias(str(name)) if str(name) in self else name for name in names]
 
 
-NOTHING_FORGOTTEN = Forgotten()
+EMPTY_LEDGER = Forgotten()
 
 
 def load_forgotten(client: Client, bucket: str) -> Forgotten:
@@ -126,7 +126,7 @@ def change_forgotten(client: Client, bucket: str, change: Callable[[Forgotten], 
         if wanted == present:
             return present
         try:
-            write(client, bucket, FORGOTTEN, _as_json(wanted), "application/json", replaces=generation)
+            write(client, bucket, LEDGER, _as_json(wanted), "application/json", replaces=generation)
         except ObjectChangedError:
             if attempt == _TRIES - 1:
                 raise
@@ -136,9 +136,9 @@ def change_forgotten(client: Client, bucket: str, change: Callable[[Forgotten], 
 
 
 def _load(client: Client, bucket: str) -> tuple[Forgotten, int]:
-    ref = stat(client, bucket, FORGOTTEN)
+    ref = stat(client, bucket, LEDGER)
     if ref is None:
-        return NOTHING_FORGOTTEN, 0
+        return EMPTY_LEDGER, 0
     try:
         fields = json.loads(read(client, ref))
         bytes.fromhex(fields["key"])
@@ -147,7 +147,7 @@ def _load(client: Client, bucket: str) -> tuple[Forgotten, int]:
         return Forgotten(str(fields["key"]), frozenset(map(str, fields["photos"])), people, users), ref.generation
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"gs://{bucket}/{FORGOTTEN} is damaged ({error!r}); it names what must not come back, so nothing is done "
+            f"gs://{bucket}/{LEDGER} is damaged ({error!r}); it names what must not come back, so nothing is done "
             "without it: restore an older generation of it with `gcloud storage cp`"
         ) from error
 

@@ -14,7 +14,7 @@ from pipelines.errors import (
     ObjectStalledError,
     ObjectUnusableError,
 )
-from pipelines.forget.ledger import NOTHING_FORGOTTEN, Forgotten
+from pipelines.forget.ledger import EMPTY_LEDGER, Forgotten
 from pipelines.gcs.client import COPIES, put, read
 from pipelines.photos.decode import (
     BROWSER_FORMATS,
@@ -27,8 +27,8 @@ from pipelines.photos.decode import (
 from pipelines.photos.memory_budget import Budget
 from pipelines.records import ImageRef, ObjectRef
 
-FORGOTTEN_PHOTO = "forgotten"  # the reason of photos that were removed on request
-WHY_FORGOTTEN = (
+REMOVED_ON_REQUEST = "forgotten"  # the reason of photos that were removed on request
+WHY_NO_TASK = (
     "a photo with these bytes was removed on request, so it becomes no task; delete it, or allow it again with "
     "`maskloop forget --undo` and its address"
 )
@@ -67,9 +67,7 @@ class PhotoIntake:
     that a photo of that size is decoded alone. Of photos that browsers do not show, copies are stored in `target`.
     """
 
-    def __init__(
-        self, bucket: Client, max_megapixels: float, target: str, forgotten: Forgotten = NOTHING_FORGOTTEN
-    ) -> None:
+    def __init__(self, bucket: Client, max_megapixels: float, target: str, forgotten: Forgotten = EMPTY_LEDGER) -> None:
         self._bucket, self._max_megapixels, self._target = bucket, max_megapixels, target
         self._forgotten = forgotten
         self._files, self._pixels = Budget(_MAX_MB_IN_MEMORY), Budget(max_megapixels)
@@ -93,7 +91,7 @@ class PhotoIntake:
         data = read(self._bucket, ref, max_bytes=_MAX_BYTES)
         sha256 = sha256_hex(data)
         if sha256 in self._forgotten:
-            raise ImageError(FORGOTTEN_PHOTO, WHY_FORGOTTEN)
+            raise ImageError(REMOVED_ON_REQUEST, WHY_NO_TASK)
         kind, animated = image_kind(data)
         if animated:
             raise ImageError("animated", "the file is an animation; nobody could tell which frame was labelled")

@@ -118,7 +118,7 @@ class Archive:
         return load_forgotten(self.bucket, self.settings.target_bucket)
 
     def sync(self, *annotations: Annotation) -> str:
-        """Publish these annotations, which are all that there are; return the version's tag, or "" if nothing is new."""
+        """Publish these annotations, which are all that there are; return the tag, or "" if nothing is new."""
         for annotation in annotations:
             self.studio.show(annotation)
         changes = Changes(annotations, frozenset(self.studio.tasks), frozenset(), TaskCursor(frozenset({1}), None))

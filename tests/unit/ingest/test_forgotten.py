@@ -6,7 +6,7 @@ import pytest
 from google.cloud.storage import Client
 
 from pipelines.errors import DataError
-from pipelines.forget.ledger import FORGOTTEN, change_forgotten
+from pipelines.forget.ledger import LEDGER, change_forgotten
 from pipelines.gcs import client as gcs
 from pipelines.ingest.pipeline import REPORT, IngestReport
 from pipelines.photos.decode import sha256_hex
@@ -29,6 +29,7 @@ def test_a_forgotten_photo_is_reported_counted_and_never_a_task(
         ]  # fmt: skip
         counts(report)
     ref = gcs.stat(bucket_client, archive_of_two.target_bucket, REPORT)
+    assert ref is not None
     assert sha256.encode() not in gcs.read(bucket_client, ref)
 
     change_forgotten(bucket_client, archive_of_two.target_bucket, lambda forgotten: forgotten.without_photo(sha256))
@@ -38,6 +39,6 @@ def test_a_forgotten_photo_is_reported_counted_and_never_a_task(
 def test_a_damaged_list_stops_the_run_before_anything_comes_back(
     run: Run, bucket_client: Client, archive_of_two: Settings
 ) -> None:
-    gcs.put(bucket_client, archive_of_two.target_bucket, FORGOTTEN, b'{"photos": []', "application/json")
+    gcs.put(bucket_client, archive_of_two.target_bucket, LEDGER, b'{"photos": []', "application/json")
     with pytest.raises(DataError, match="restore an older generation"):
         run()
