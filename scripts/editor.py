@@ -1,12 +1,13 @@
 """Label Studio's labeling editor, used as labelers use it, for the browser tests and the pictures of the guide."""
 
+from typing import Any
+
 from playwright.sync_api import Page
 
 from pipelines.labelstudio.controls import BOX, BRUSH, POINT
 from pipelines.params import Params
 
 _GROUPS = {BRUSH: 0, POINT: 1, BOX: 2}  # the order of the label lists beside the photo
-_TOOLS = {POINT: "key-point-tool", BOX: "rectangle-tool"}
 
 
 class Editor:
@@ -15,21 +16,6 @@ class Editor:
     def __init__(self, page: Page, params: Params, photo_size: tuple[int, int]) -> None:
         self.page, self._params = page, params
         self._height, self._width = photo_size
-
-    def auto_annotation(self, *, accept: bool) -> None:
-        """Switch smart tools on; `accept` lets their answers become regions without confirmation."""
-        self.page.get_by_text("Auto-Annotation", exact=True).click()
-        if accept:
-            self.page.get_by_text("Auto-Accept Suggestions", exact=True).click()
-        self.page.wait_for_timeout(300)
-
-    def smart_tool(self, group: str) -> None:
-        """Select the smart point or the smart box in the tool bar."""
-        self.page.locator(".lsf-tool_smart:visible").last.hover()
-        self.page.wait_for_timeout(400)
-        self.page.locator(f"[aria-label={_TOOLS[group]}]:visible").click()
-        self.page.mouse.move(5, 5)
-        self.page.wait_for_timeout(400)
 
     def label(self, group: str, label: str) -> None:
         """Select a label in one of the three lists."""
@@ -55,18 +41,23 @@ class Editor:
         self.page.mouse.move(*self.at(x2, y2), steps=4)
         self.page.mouse.up()
 
-    def accept(self) -> None:
-        """Accept the smart tool's answer as a region."""
+    def wait_for_answers(self) -> None:
+        """Wait until every click is answered and its mask is drawn."""
+        self.page.wait_for_function("() => document.documentElement.dataset.maskloopAsking === '0'", timeout=60_000)
         self.page.wait_for_timeout(500)
-        self.page.locator(".lsf-auto-accept__action_type_accept").click()
-        self.page.wait_for_timeout(500)
+
+    def masks(self) -> dict[str, dict[str, Any]]:
+        """Return the masks as the page holds them: label, origin and rle by the region's id."""
+        regions = self.page.evaluate(
+            """() => window.Htx.annotationStore.selected.regions.map(region => (
+                {id: region.cleanId, label: region.labels[0], origin: region.origin, rle: [...(region.rle ?? [])]}))"""
+        )
+        return {region["id"]: region for region in regions}
 
     def delete_all_regions(self) -> None:
         """Delete every region of the task."""
-        while (rows := self.page.locator(".lsf-outliner-item:visible")).count():
-            rows.first.click()
-            self.page.keyboard.press("Backspace")
-            self.page.wait_for_timeout(300)
+        self.page.locator("[data-maskloop=clear]").click()
+        self.page.wait_for_timeout(300)
 
     def regions(self) -> list[str]:
         """Return the labels of the regions in the list, in order."""

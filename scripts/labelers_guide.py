@@ -86,29 +86,23 @@ def _label(camera: _Camera, editor: Editor, task: Mapping[str, Any]) -> None:
     camera.shoot("submit", "text=Submit")
     camera.shoot("tools", "[aria-label=brush-tool]", "[aria-label=magicwand]", "[aria-label=eraser]")
     editor.delete_all_regions()
-    editor.auto_annotation(accept=False)
-    camera.shoot("auto-annotation", "text=Auto-Annotation")
-    editor.smart_tool(POINT)
     editor.label(POINT, label)
     with page.expect_response("**/interactive-annotating*"):
         editor.click(*_deepest(first))
-    page.wait_for_timeout(1500)
-    camera.shoot("point", _spot(editor, *_deepest(first)), ".lsf-auto-accept__action_type_accept")
-    editor.label(POINT, label)
+    editor.wait_for_answers()
+    camera.shoot("point", _spot(editor, *_deepest(first)))
     with page.expect_response("**/interactive-annotating*"):
         editor.click(*_deepest(second), negative=True)
-    page.wait_for_timeout(1500)
+    editor.wait_for_answers()
     camera.shoot("not-this", _spot(editor, *_deepest(second)))
-    editor.accept()
     editor.delete_all_regions()
-    editor.smart_tool(BOX)
     editor.label(BOX, label)
     x, y, width, height = cv2.boundingRect(first.astype(np.uint8))
     rows, columns = first.shape
     corners = (x / columns, y / rows, (x + width) / columns, (y + height) / rows)
     with page.expect_response("**/interactive-annotating*"):
         editor.drag(*corners)
-    page.wait_for_timeout(1500)
+    editor.wait_for_answers()
     (left, top), (right, bottom) = editor.at(*corners[:2]), editor.at(*corners[2:])
     camera.shoot("box", {"x": left, "y": top, "width": right - left, "height": bottom - top})
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from pipelines.segmentation.editing import edit_mask
 from pipelines.segmentation.postprocess import clean_region
 from pipelines.segmentation.prompts import Prompts, pixels_at
 from pipelines.segmentation.transforms import mask_at_photo_size
@@ -41,8 +42,11 @@ class GrabCutPredictor:
     def predict(self, prompts: Prompts) -> tuple[np.ndarray, float]:
         """Return a (height, width) bool mask of one clean region and a score 0..1.
 
-        The score says how clearly colours inside and outside the region's border differ.
+        The score says how clearly colours inside and outside the region's border differ. With a mask to edit, only what
+        is near the newest point changes.
         """
+        if prompts.mask is not None and not prompts.redraws:
+            return self._edit(prompts.mask, prompts)
         small = self._scaled(prompts)
         probability = self._prior_of(prompts.label)
         trimap = _trimap(self.image.shape[:2], small)
@@ -61,6 +65,16 @@ class GrabCutPredictor:
         region = clean_region(closed, small.positive, small.negative)
         mask = mask_at_photo_size(region.astype(np.float32), 0.5, self.height, self.width)
         return mask, _contrast(self.image, region)
+
+    def _edit(self, mask: np.ndarray, prompts: Prompts) -> tuple[np.ndarray, float]:
+        """Return the (height, width) bool mask after the newest point; pixels that did not change stay exactly."""
+        height, width = self.image.shape[:2]
+        small = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_AREA).astype(bool)
+        [point] = pixels_at(prompts.point_coords[-1:], (height, width), self.height, self.width)
+        edited = edit_mask(self.image, small, point, positive=bool(prompts.point_labels[-1]))
+        changed = mask_at_photo_size((edited != small).astype(np.float32), 0.5, self.height, self.width)
+        is_garment = mask_at_photo_size(edited.astype(np.float32), 0.5, self.height, self.width)
+        return np.where(changed, is_garment, mask), _contrast(self.image, edited)
 
     def _scaled(self, prompts: Prompts) -> "_SmallPrompts":
         size = self.image.shape[:2]

@@ -66,25 +66,25 @@ def test_a_labeler_corrects_a_photo_and_the_dataset_has_it(
             assert page.locator(f"[aria-label={tool}]").first.is_visible(), tool
         editor.delete_all_regions()
 
-        editor.auto_annotation(accept=False)
-        editor.smart_tool(POINT)
         editor.label(POINT, names[largest])
         with page.expect_response("**/interactive-annotating*") as first:
             editor.click(*inside(drawn.mask == largest))
-        editor.label(POINT, names[largest])
+        editor.wait_for_answers()
         with page.expect_response("**/interactive-annotating*") as narrowed:
             editor.click(*aside(drawn.mask == second, drawn.mask == largest), negative=True)
+        editor.wait_for_answers()
         page.screenshot(path=artefact(tmp_path, f"smart-point-{orientation}.png"))
-        editor.accept()
-        editor.smart_tool(BOX)
         editor.label(BOX, names[second])
         with page.expect_response("**/interactive-annotating*"):
             editor.drag(*around(drawn.mask == second))
-        editor.accept()
+        editor.wait_for_answers()
         page.screenshot(path=artefact(tmp_path, f"smart-box-{orientation}.png"))
         assert editor.regions() == [names[largest], names[second]]
-        asked = [[region.get("is_positive") for region in prompts(answer)] for answer in (first, narrowed)]
-        assert asked == [[True], [True, False]]
+        asked = [
+            [(region["type"], region.get("is_positive")) for region in prompts(answer)] for answer in (first, narrowed)
+        ]
+        point = "keypointlabels"
+        assert asked == [[(point, True)], [("brushlabels", None), (point, True), (point, False)]]
         editor.submit()
 
     stack_after_two_rounds.run("sync")
