@@ -120,5 +120,5 @@ def _sync(settings: Settings) -> None:
 
 def _nothing_to_ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> None:
     report = ingest(bucket, labels, settings, params)
-    assert report.unchanged == report.listed - report.ignored, report.total
+    assert report.unchanged == report.listed - sum(report.ignored.values()), report.total
     assert not report.described, report.total

@@ -94,7 +94,7 @@ def explain(error: BaseException, uri: str, bucket: str) -> MaskloopError:
     if isinstance(error, RetryError) and error.cause is not None:
         return explain(error.cause, uri, bucket)
     if isinstance(error, InvalidResponse):  # of a download
-        return explain(from_http_response(error.response), uri, bucket)
+        return explain(from_http_response(error.response), uri, bucket)  # type: ignore[no-untyped-call]  # the library's
     if isinstance(error, NotFound):
         return missing_bucket(bucket)
     if isinstance(error, DataCorruption):

@@ -18,7 +18,7 @@ from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import load_params
-from pipelines.records import RegionMask
+from pipelines.records import CATALOG_COLUMNS, RegionMask
 from pipelines.settings import PROJECT_ROOT
 from scripts.editor import Editor
 from scripts.screenshots import chromium, log_in_to_label_studio, open_task
@@ -52,18 +52,12 @@ def test_the_guide_is_followed_word_by_word(stack, language: str) -> None:
     drawn = draw_photo(4243, params.label_ids)
     place = list(GUIDES).index(language)
     data = jpeg(drawn.image, 1, 95 - place)  # other bytes: a photo of its own
-    ref = gcs.put(
-        gcs.connect(settings),
-        settings.source_bucket,
-        f"{settings.source_prefix}guide-{language}.jpg",
-        data,
-        "image/jpeg",
-    )
-    if gcs.stat(gcs.connect(settings), settings.source_bucket, settings.catalog) is None:
-        header = (
-            b"id_file,year,collection,season,subject,media_type,name,theme,typology,typology.sub\nguide,1999,,,,,,,,\n"
-        )
-        gcs.put(gcs.connect(settings), settings.source_bucket, settings.catalog, header, "text/csv")
+    bucket = gcs.connect(settings)
+    name = f"{settings.source_prefix}guide-{language}.jpg"
+    ref = gcs.put(bucket, settings.source_bucket, name, data, "image/jpeg")
+    if gcs.stat(bucket, settings.source_bucket, settings.catalog) is None:
+        rows = f"{','.join(CATALOG_COLUMNS)}\nguide,1999{',' * 8}\n"
+        gcs.put(bucket, settings.source_bucket, settings.catalog, rows.encode(), "text/csv")
     stack.run("ingest")
     project = find_project(labels, params)
     [task] = [task for task in list_tasks(labels, project) if task.image.uri == ref.uri]
