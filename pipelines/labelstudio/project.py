@@ -127,6 +127,7 @@ def _project_fields(params: Params) -> dict[str, Any]:
         "sampling": "Uncertainty sampling",  # tasks with current predictions first: prelabel.strategies
         "enable_empty_annotation": True,
         "show_skip_button": True,
+        "skip_queue": "IGNORE_SKIPPED",  # nobody gets a photo that somebody skipped
     }
 
 
