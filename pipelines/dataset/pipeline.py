@@ -32,7 +32,8 @@ from pipelines.fs import write_atomically
 from pipelines.gcs.client import browser_address, delete, list_objects, md5_base64, put, require_bucket, stat, write
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.cursor import read_changes
-from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.interface import require_same_labels
+from pipelines.labelstudio.project import find_project, project_labels
 from pipelines.params import load_params
 from pipelines.photos.decode import sha256_hex
 from pipelines.records import DatasetVersion
@@ -150,9 +151,14 @@ def _opened(settings: Settings) -> Iterator[Workspace]:
 
 
 def _read(bucket: Client, labels: LabelStudioClient, workspace: Workspace, forgotten: Forgotten) -> SyncState | None:
-    """Read what changed in Label Studio into the workspace; return the state, or None when no annotation is left."""
+    """Read what changed in Label Studio into the workspace; return the state, or None when no annotation is left.
+
+    Raise ContractError when the project offers labels that params.yaml does not have.
+    """
     dataset, params = Dataset(workspace.path), load_params(workspace.path / "params.yaml")
     project = find_project(labels, params)
+    # A label that was renamed would be unknown on every photo; one that params.yaml alone has was not drawn yet.
+    require_same_labels(params, offered=project_labels(labels, project) | params.label_ids.keys())
     path = _state_path(workspace.settings)
     before = state_to_continue(path, _source(labels, project, workspace.settings), dataset)
     changes = forgotten.applied_to(read_changes(labels, project, before.cursor, params.ignore.name))

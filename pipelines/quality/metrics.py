@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from pipelines.models.registry import Registry
@@ -21,7 +22,8 @@ class Quality:
     """The quality of a dataset's labels: probable label errors, the worst first, agreement, and who missed errors.
 
     `model` is the champion that judged, empty when there is none; `judged` counts photos by the model that judged them.
-    `missed` has the planted errors that each person was shown and missed.
+    `missed` has the planted errors that each person was shown and missed. `odd` says by photo what is odd in its
+    annotations, or why none could be used.
     """
 
     dataset: str
@@ -30,6 +32,7 @@ class Quality:
     label_issues: tuple[LabelIssue, ...]
     agreement: Agreement
     missed: Mapping[str, MissRate]
+    odd: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """Return one line: how many photos look wrong, and to which models."""
@@ -65,11 +68,16 @@ def _metric_name(person: str) -> str:
 
 
 def as_tables(quality: Quality) -> list[Table]:
-    """Return tables of the worst photos, of agreement, and of missed planted errors, where there is any to measure."""
+    """Return tables of odd and of suspicious photos, of agreement, and of missed planted errors, where there are any."""
     worst = _table(str(quality), "score", "photo", "reason")
     for issue in quality.label_issues[:_SHOWN]:
         worst.add_row(f"{issue.score:.3f}", issue.sha256[:12], issue.reason)
     tables = [worst]
+    if quality.odd:
+        odd = _table(f"{len(quality.odd)} photos have odd annotations", "photo", "reason")
+        for photo, reason in [*quality.odd.items()][:_SHOWN]:
+            odd.add_row(photo[:12], escape(reason))
+        tables.insert(0, odd)
     if quality.agreement.photos:
         tables.append(_agreement_table(quality.agreement))
     if quality.missed:

@@ -1,7 +1,8 @@
 """What `maskloop quality` does: examine the labels of the newest dataset and show probable errors in Label Studio.
 
 Photos of the splits test and val must be drawn without a model's opinion, also when they are corrected (ADR 0020), so
-their reason says neither what the model sees, nor where, nor how sure it is.
+their reason says neither what the model sees, nor where, nor how sure it is. What is odd in an annotation is known
+without a model, and is shown for photos of all splits.
 """
 
 import logging
@@ -47,7 +48,8 @@ def review(
 ) -> Quality:
     """Examine the newest dataset and show photos with probable label errors in Label Studio's tab "Review".
 
-    Photos that are not among them any more leave the tab. Gold photos that only their expert drew are served once more.
+    First come photos with odd annotations, and those whose annotations could not be used. Photos that are not among
+    them any more leave the tab. Gold photos that only their expert drew are served once more.
     Raises DatasetError when nothing is published.
     """
     tag, champion = published.newest(), registry.champion()
@@ -62,16 +64,20 @@ def review(
                 yield photo
 
         issues = _without_opinion_on_blind(find_label_issues(counted(), params.quality.review), version.manifest)
-        with held(settings.var / "ingest.lock"):
-            changed = show_reviews(labels, project, _ranked_reasons(issues))
-        logger.info("%d photos look wrong; %d tasks changed in the tab", len(issues), changed)
         annotated = _read_annotations(dataset)
+        odd = _odd_photos(version)
+        with held(settings.var / "ingest.lock"):
+            changed = show_reviews(labels, project, _ranked_reasons(odd, issues))
+        logger.info(
+            "%d photos have odd annotations, %d look wrong; %d tasks changed in the tab", len(odd), len(issues), changed
+        )
         _serve_gold(labels, project, version, annotated, champion, params)
         return Quality(
             dataset=tag,
             model=champion.served_as if champion else "",
             judged=judged,
             label_issues=tuple(issues),
+            odd=odd,
             agreement=measure_agreement(_drawn_by_several(annotated.people, dataset, params), params.label_ids),
             missed=miss_rates((answer.person, answer.outcome) for answer in annotated.answers),
         )
@@ -83,10 +89,30 @@ def _without_opinion_on_blind(issues: Iterable[LabelIssue], manifest: pd.DataFra
     return [replace(issue, reason=BLIND_REASON) if issue.sha256 in blind else issue for issue in issues]
 
 
-def _ranked_reasons(issues: Sequence[LabelIssue]) -> dict[str, str]:
+def _odd_photos(version: "_Version") -> dict[str, str]:
+    """Return what is odd in the annotations of a photo by its SHA-256, in the order of the manifest.
+
+    Photos that no mask could be made of stand last; they have no row in the manifest. Versions of older code record
+    nothing odd.
+    """
+    manifest = version.manifest
+    notes = manifest["odd"].fillna("") if "odd" in manifest else pd.Series("", manifest.index)
+    odd = {str(sha256): str(note) for sha256, note in zip(manifest["sha256"], notes, strict=True) if note}
+    left_out = version.dataset.left_out()
+    photos = version.dataset.annotations.photos() if left_out else {}
+    unusable: dict[str, list[str]] = defaultdict(list)
+    for uuid, reason in sorted(left_out.items()):
+        if (photo := photos.get(uuid, "")) not in ("", *odd):
+            unusable[photo].append(reason)
+    texts = {photo: "; ".join(dict.fromkeys(reasons)) for photo, reasons in sorted(unusable.items())}
+    return odd | {photo: f"the photo is left out: {text}" for photo, text in texts.items()}
+
+
+def _ranked_reasons(odd: Mapping[str, str], issues: Sequence[LabelIssue]) -> dict[str, str]:
     """Return by photo the text of its task: the reason behind a number, because the tab orders by text."""
-    digits = len(str(len(issues)))
-    return {issue.sha256: f"{rank:0{digits}} · {issue.reason}" for rank, issue in enumerate(issues, start=1)}
+    reasons = odd | {issue.sha256: issue.reason for issue in issues if issue.sha256 not in odd}
+    digits = len(str(len(reasons)))
+    return {photo: f"{rank:0{digits}} · {reason}" for rank, (photo, reason) in enumerate(reasons.items(), start=1)}
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,14 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.records import annotation_json, encode_mask
 from pipelines.dataset.split import is_marked_full
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import ChecksError, DatasetError, StorageError
+from pipelines.errors import ChecksError, ContractError, DatasetError, StorageError
+from pipelines.forget.ledger import Forgotten
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.cursor import Changes, TaskCursor
+from pipelines.params import Label, load_params
 from pipelines.records import Annotation, DatasetVersion
 from pipelines.settings import PROJECT_ROOT, Settings
+from tests.unit.labeling import Studio
 
 Annotate = Callable[..., Annotation]
 
@@ -182,6 +185,20 @@ def test_a_version_that_the_checks_stop_is_not_published_and_its_page_is_shown(
     pages = list(gcs.list_objects(project.bucket, project.settings.target_bucket, "checks/"))
     assert len(pages) == 2, "of the version before, and of this one"
     assert project.workspace.dataset_tags() == ["dataset-0001"]
+
+
+def test_a_label_that_only_label_studio_has_stops_before_anything_is_read(project: Project) -> None:
+    """Whatever is drawn with it would be ignored; a label that only params.yaml has was not drawn yet."""
+    params = load_params(project.workspace.path / "params.yaml")
+    toga = params.labels[0].model_copy(update={"id": 77, "name": "toga"})
+
+    def read(labels: tuple[Label, ...]) -> SyncState | None:
+        studio = Studio(params.model_copy(update={"labels": labels}))
+        return pipeline._read(project.bucket, studio.client, project.workspace, Forgotten())
+
+    with pytest.raises(ContractError, match=r"only in Label Studio: \['toga'\]"):
+        read((*params.labels, toga))
+    assert read(params.labels[1:]) is None
 
 
 def test_without_a_state_that_fits_nothing_is_published(project: Project) -> None:

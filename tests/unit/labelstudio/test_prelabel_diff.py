@@ -83,6 +83,7 @@ def test_pixels_of_a_mask_without_a_label_are_not_compared(ignore_label: str | N
     unlabelled = region("coat", slice(2, 4), "u")
     unlabelled["value"].pop("brushlabels")
 
-    proposal = compare([region("coat", slice(2), "a")], [region("coat", slice(1), "a"), unlabelled], PHOTO, ignore_label)
+    submitted = [region("coat", slice(1), "a"), unlabelled]
+    proposal = compare([region("coat", slice(2), "a")], submitted, PHOTO, ignore_label)
 
     assert proposal.pixels == {"": (0, 4, 0), "coat": (8, 4, 4)}

@@ -223,6 +223,59 @@ def test_of_a_few_photos_nothing_is_said(publish: Publish, two_labels: Params, t
     assert "too few photos" in str(quality)
 
 
+class TestOddAnnotations:
+    """Photos with odd annotations, and photos that no mask could be made of, stand first, whatever their split."""
+
+    def publish_odd(self, publish: Publish, **splits: str) -> tuple[Versions, Studio]:
+        versions, studio = publish(6, **splits)
+        manifest = versions.manifests["dataset-0001"]
+        manifest["odd"] = ["", "", "points of dress without their mask", "", "a mask without a label", ""]
+        left_out = sha256_hex(photo(5)[0])
+        versions.manifests["dataset-0001"] = manifest[manifest["sha256"] != left_out]
+        image = ImageRef("gs://archive/5.png", 1, left_out, HEIGHT, WIDTH)
+        for uuid, minute in (("older", 1), ("newer", 2)):
+            when = datetime(2026, 1, 1, 12, minute, tzinfo=UTC)
+            annotation = Annotation(uuid, 6, image, {}, "ada", when, 9.0, False, "", {"result": []})
+            versions.dataset.annotations.update([annotation], ())
+        versions.dataset.write_left_out({"newer": "region r1 lacks its outline", "gone": "of a photo that is gone"})
+        return versions, studio
+
+    @pytest.mark.parametrize("split", ["train", "val", "test"])
+    def test_they_are_shown_until_they_are_corrected(
+        self, publish: Publish, two_labels: Params, tmp_path: Path, split: str
+    ) -> None:
+        versions, studio = self.publish_odd(publish, photo_2=split, photo_4=split)
+
+        quality = run_review(versions, studio, two_labels, tmp_path)
+
+        assert {number: task["data"].get("review", "") for number, task in studio.tasks.items()} == {
+            1: "", 2: "", 3: "1 · points of dress without their mask", 4: "", 5: "2 · a mask without a label",
+            6: "3 · the photo is left out: region r1 lacks its outline",
+        }  # fmt: skip
+        assert list(quality.odd.values())[:2] == ["points of dress without their mask", "a mask without a label"]
+        assert [table.row_count for table in as_tables(quality)][:1] == [3]
+
+        manifest = versions.manifests["dataset-0001"]
+        versions.manifests["dataset-0002"] = manifest.assign(odd="")
+        versions.dataset.write_left_out({})
+        assert run_review(versions, studio, two_labels, tmp_path).odd == {}
+        assert not any(task["data"].get("review") for task in studio.tasks.values())
+
+    def test_they_stand_before_what_models_suspect(
+        self, publish: Publish, quick: None, two_labels: Params, tmp_path: Path
+    ) -> None:
+        without_dress = {number: np.where(photo(number)[1] == DRESS.id, 0, photo(number)[1]) for number in (7, 30)}
+        versions, studio = publish(40, without_dress)
+        versions.manifests["dataset-0001"]["odd"] = ["", *["a mask without a label"] * 9, *[""] * 30]
+
+        quality = run_review(versions, studio, two_labels, tmp_path)
+
+        texts = sorted(text for task in studio.tasks.values() if (text := task["data"].get("review", "")))
+        assert [text.partition(" · ")[2] for text in texts[:9]] == ["a mask without a label"] * 9
+        assert "the model sees dress where nothing is drawn" in texts[9]
+        assert len(texts) == 9 + sum(issue.sha256 not in quality.odd for issue in quality.label_issues)
+
+
 class TestGold:
     """Photos whose truth an expert set, in an archive that is too small for judges."""
 
