@@ -24,7 +24,7 @@
       view: { masks: "Masks", faint: "Faint", outlines: "Outlines", hidden: "Hidden" },
       viewTip: "How masks are shown (n)",
       help: "Click: add · Alt+click: take away · drag: box",
-      doubt: (label, score) => `Least sure: ${label} (${Math.round(100 * score)} %)`,
+      uncertain: (label, score) => `Least sure: ${label} (${Math.round(100 * score)} %)`,
     },
     it: {
       nothing: "Qui non è stato trovato nulla. Fai clic bene all'interno del capo, o disegna un riquadro intorno.",
@@ -36,7 +36,7 @@
       view: { masks: "Maschere", faint: "Tenui", outlines: "Contorni", hidden: "Nascoste" },
       viewTip: "Come si vedono le maschere (n)",
       help: "Clic: aggiunge · Alt+clic: toglie · trascina: riquadro",
-      doubt: (label, score) => `Meno sicuro: ${label} (${Math.round(100 * score)} %)`,
+      uncertain: (label, score) => `Meno sicuro: ${label} (${Math.round(100 * score)} %)`,
     },
   };
   const TEXT = TEXTS[navigator.language?.slice(0, 2)] ?? TEXTS.en;
@@ -78,6 +78,18 @@
     return null;
   }
 
+  // Label Studio unselects a label when its region was made or undone; here it stays until another one is picked.
+  function pickAgain(state, label) {
+    if (!label || picked(state) || editor()?.annotation !== state.annotation) return;
+    state.annotation.names.get(label.control).children?.find((one) => one.value === label.label)?.setSelected?.(true);
+  }
+
+  function keepLabel() {
+    const state = editor();
+    const label = state && picked(state);
+    if (label) setTimeout(() => pickAgain(state, label), 50);
+  }
+
   // Whoever picks a label means this column and no other, and whoever picks a tool means the tool.
   function chosen(event) {
     const label = event.target?.closest?.(".lsf-label");
@@ -93,6 +105,8 @@
       });
     } else if (event.target?.closest?.(".lsf-toolbar, .lsf-tool")) {
       smart = false;
+    } else if (event.target?.closest?.(".lsf-history-buttons")) {
+      keepLabel();
     }
   }
 
@@ -253,10 +267,7 @@
     const label = picked(state);
     annotation.deserializeResults([answer]);
     annotation.updateObjects?.();
-    // Label Studio unselects a label after its region was made; here it stays until another one is picked.
-    if (label && !picked(state)) {
-      annotation.names.get(label.control).children?.find((one) => one.value === label.label)?.setSelected?.(true);
-    }
+    pickAgain(state, label);
     return masks(state).find((one) => one.cleanId === answer.id) ?? null;
   }
 
@@ -404,6 +415,7 @@
   }
   function keyed(event) {
     held.add(event.key);
+    if ((event.ctrlKey || event.metaKey) && /^[zy]$/i.test(event.key)) keepLabel();
     if (typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
     const state = editor();
     if (!state) return;
@@ -546,8 +558,8 @@
     };
     for (const button of bar.querySelectorAll("button")) write(button, texts[button.dataset.maskloop]);
     const why = state.store.task?.dataObj?.review;
-    const doubt = least && least.score < 0.9 ? TEXT.doubt(least.labels[0], least.score) : "";
-    write(bar.querySelector("span"), [picked(state) ? TEXT.help : "", why || doubt].filter(Boolean).join("  ·  "));
+    const unsure = least && least.score < 0.9 ? TEXT.uncertain(least.labels[0], least.score) : "";
+    write(bar.querySelector("span"), [picked(state) ? TEXT.help : "", why || unsure].filter(Boolean).join("  ·  "));
   }
 
   function write(shown, text) {
