@@ -68,7 +68,7 @@ def _metric_name(person: str) -> str:
 
 
 def as_tables(quality: Quality) -> list[Table]:
-    """Return tables of odd and of suspicious photos, of agreement, and of missed planted errors, where there are any."""
+    """Return tables of odd and of suspicious photos, of agreement, and of missed planted errors, where there is any."""
     worst = _table(str(quality), "score", "photo", "reason")
     for issue in quality.label_issues[:_SHOWN]:
         worst.add_row(f"{issue.score:.3f}", issue.sha256[:12], issue.reason)

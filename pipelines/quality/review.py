@@ -100,7 +100,7 @@ def _odd_photos(version: "_Version") -> dict[str, str]:
     odd = {str(sha256): str(note) for sha256, note in zip(manifest["sha256"], notes, strict=True) if note}
     left_out = version.dataset.left_out()
     photos = version.dataset.annotations.photos() if left_out else {}
-    unusable: dict[str, list[str]] = defaultdict(list)
+    unusable: defaultdict[str, list[str]] = defaultdict(list)
     for uuid, reason in sorted(left_out.items()):
         if (photo := photos.get(uuid, "")) not in ("", *odd):
             unusable[photo].append(reason)
@@ -110,7 +110,7 @@ def _odd_photos(version: "_Version") -> dict[str, str]:
 
 def _ranked_reasons(odd: Mapping[str, str], issues: Sequence[LabelIssue]) -> dict[str, str]:
     """Return by photo the text of its task: the reason behind a number, because the tab orders by text."""
-    reasons = odd | {issue.sha256: issue.reason for issue in issues if issue.sha256 not in odd}
+    reasons = {**odd} | {issue.sha256: issue.reason for issue in issues if issue.sha256 not in odd}
     digits = len(str(len(reasons)))
     return {photo: f"{rank:0{digits}} · {reason}" for rank, (photo, reason) in enumerate(reasons.items(), start=1)}
 
