@@ -2,6 +2,7 @@
 
 import base64
 import io
+import random
 
 import httpx
 import numpy as np
@@ -75,6 +76,45 @@ def test_masters_are_shown_and_photos_that_move_keep_their_work(make_archive, tm
         sha256 = next(row["sha256"] for uri, row in manifest.iterrows() if uri.endswith(".tif"))
         assert dataset.image_path(sha256).read_bytes() == master, "the dataset holds the original"
         assert dataset.path(MANIFEST).exists()
+
+
+def test_a_hundred_moves_at_random_times_lose_and_double_nothing(make_archive) -> None:
+    """Photos move before and after they are labelled, before and after ingest and sync have seen them."""
+    archive, chance = make_archive("moves"), random.Random(5)
+    params = load_params(archive.settings.params_path)
+    names = {number: f"in/{number}.png" for number in range(40)}
+    for number, name in names.items():
+        archive.upload(name, saved(100 + number, "PNG"))
+    ingest(archive.bucket, archive.labels, archive.settings, params)
+    tasks = {task.image.sha256: task.id for task in list_tasks(archive.labels, archive.project)}
+    mask = np.zeros((60, 40), np.uint8)
+    mask[10:40, 5:30] = 3
+    body = {"result": regions_of(mask, params), "was_cancelled": False, "lead_time": 9}
+    labelled: set[str] = set()
+    for step in range(4):
+        for number in chance.sample(sorted(names), 25):
+            new = f"{chance.choice('xyz')}/{step}-{number}.png"
+            rename(archive, names[number], new)
+            names[number] = new
+            if chance.random() < 0.4:
+                open_tasks = sorted(set(tasks) - labelled)
+                sha256 = chance.choice(open_tasks)
+                archive.labels.post(f"/api/tasks/{tasks[sha256]}/annotations/", body)
+                labelled.add(sha256)
+        if step % 2:
+            sync(archive.bucket, archive.labels, archive.settings)
+        report = ingest(archive.bucket, archive.labels, archive.settings, params)
+        assert (report.created, report.problems) == (0, ())
+
+    sync(archive.bucket, archive.labels, archive.settings)
+
+    assert {task.image.sha256: task.id for task in list_tasks(archive.labels, archive.project)} == tasks
+    published = Published.of(archive.settings)
+    manifest = published.manifest(published.newest())
+    assert set(manifest["sha256"]) == labelled
+    assert sum(len(annotations) for annotations in manifest["annotations"]) == len(labelled)
+    uris = {f"gs://{archive.settings.source_bucket}/photos/{name}" for name in names.values()}
+    assert set(manifest["uri"]) <= uris
 
 
 def resolved(archive, task_id: int, uri: str) -> httpx.Response:
