@@ -31,7 +31,7 @@ from pipelines.labelstudio.schema import RegionJson
 from pipelines.labelstudio.tasks import list_tasks, write_origin
 from pipelines.params import IGNORE, Params
 from pipelines.photos.decode import examine_image, image_kind, sha256_hex
-from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT, RegionMask, Task
+from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT, Metadata, RegionMask, Task
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -100,11 +100,12 @@ def import_labelled(
     usable = [photo for photo in checked if not photo.problem]
     folder = f"{settings.source_prefix}{name.strip('/')}/"
     _upload(bucket, settings, source, [photo.name for photo in usable], folder)
-    report = ingest(bucket, labels, settings, params)
+    origins = _origins(checked)
+    report = ingest(bucket, labels, settings, params, {sha256: _as_data(origin) for sha256, origin in origins.items()})
     project = find_project(labels, params)
     tasks = list(list_tasks(labels, project))
     with held(settings.var / "ingest.lock"):  # the other writer of task data
-        _write_origins(labels, project, tasks, _origins(checked))
+        _write_origins(labels, project, tasks, origins)  # also to tasks that showed these bytes before
     by_uri = {task.image.uri: task for task in tasks}
     aside = {problem.uri: f"{problem.reason}: {problem.message}" for problem in report.problems}
     problems = [f"{photo.name}: {photo.problem}" for photo in checked if photo.problem]
@@ -213,6 +214,11 @@ def _origins(checked: Sequence[CheckedPhoto]) -> dict[str, Origin]:
 def _merged(first: Origin, second: Origin) -> Origin:
     split = max(first.split, second.split, key=_PROTECTION.index)
     return Origin(split, first.group or second.group)  # `blind` is of a mask, not of the photo
+
+
+def _as_data(origin: Origin) -> Metadata:
+    """Return what a task's data holds of an origin, so that nobody can label a photo before its split is known."""
+    return {key: text for key, text in ((IMPORTED_SPLIT, origin.split), (IMPORTED_GROUP, origin.group)) if text}
 
 
 def _write_origins(

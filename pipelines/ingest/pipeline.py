@@ -30,7 +30,7 @@ from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import connect_copies, find_project
 from pipelines.labelstudio.tasks import delete_task, list_tasks
 from pipelines.params import Params
-from pipelines.records import ImageRef, ObjectRef, PhotoTask
+from pipelines.records import ImageRef, Metadata, ObjectRef, PhotoTask
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -97,8 +97,16 @@ class IngestReport:
         return file.getvalue().encode("utf-8-sig")
 
 
-def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
+def ingest(
+    bucket: Client,
+    labels: LabelStudioClient,
+    settings: Settings,
+    params: Params,
+    more: Mapping[str, Metadata] | None = None,
+) -> IngestReport:
     """Reconcile the tasks with source bucket and catalogue, and write the report's CSV to the target bucket.
+
+    By the SHA-256 of a photo, `more` holds what a new task carries from the start beside the catalogue's metadata.
 
     A photo that cannot be used is reported and stops nothing. When 50 photos in a row are not delivered, or Label
     Studio fails, what was read until then is kept, and the error is raised after the report was written. A second run
@@ -109,7 +117,7 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
         require_bucket(bucket, name)
     set_pool_size(bucket, _READERS)
     with held(settings.var / "ingest.lock"):
-        report = _ingest(bucket, labels, settings, params)
+        report = _ingest(bucket, labels, settings, params, more)
     put(bucket, settings.target_bucket, REPORT, report.as_csv(), "text/csv; charset=utf-8")
     if report.stopped:
         logger.error("the run ends early: %s", report.total)
@@ -117,7 +125,13 @@ def ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params
     return report
 
 
-def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, params: Params) -> IngestReport:
+def _ingest(
+    bucket: Client,
+    labels: LabelStudioClient,
+    settings: Settings,
+    params: Params,
+    more: Mapping[str, Metadata] | None,
+) -> IngestReport:
     everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
     if not everything and stat(bucket, settings.source_bucket, settings.catalog) is None:
         return IngestReport(listed=0)  # a new archive, whose catalogue is uploaded later
@@ -131,7 +145,7 @@ def _ingest(bucket: Client, labels: LabelStudioClient, settings: Settings, param
     unknown = [ref for ref in objects if (ref.uri, ref.generation) not in known]
     new, duplicates = drop_listed_duplicates(unknown, objects, known)
     logger.info("%d objects, %d of them not seen at this generation", len(everything), len(unknown))
-    tasks = PhotoTasks(labels, project, _delete_duplicate_tasks(labels, project, all_tasks), listed, catalog)
+    tasks = PhotoTasks(labels, project, _delete_duplicate_tasks(labels, project, all_tasks), listed, catalog, more)
     intake = PhotoIntake(bucket, params.ingest.max_megapixels, settings.target_bucket, forgotten)
     imported = _import_photos(intake, labels, project, settings, new, tasks)
     if imported.created:  # the import of an earlier run that was killed may have ended after our listing

@@ -32,7 +32,8 @@ class Outcome:
 class PhotoTasks:
     """The project's tasks, reconciled with the photos of a listing.
 
-    `listed` are the addresses and generations of all photos of the listing, `tasks` those that there are before.
+    `listed` are the addresses and generations of all photos of the listing, `tasks` those that there are before. By the
+    SHA-256 of a photo, `more` holds what its task carries from the start beside the catalogue's metadata.
     """
 
     def __init__(
@@ -42,8 +43,9 @@ class PhotoTasks:
         tasks: Sequence[PhotoTask],
         listed: Collection[tuple[str, int]],
         catalog: Catalog,
+        more: Mapping[str, Metadata] | None = None,
     ) -> None:
-        self._labels, self._project, self._catalog = labels, project, catalog
+        self._labels, self._project, self._catalog, self._more = labels, project, catalog, more or {}
         self.unchanged = [task for task in tasks if (task.image.uri, task.image.generation) in listed]
         self._owners = {task.image.sha256: task.image.uri for task in self.unchanged}
         # Tasks whose object is no longer as it was: its bytes may be elsewhere now.
@@ -70,7 +72,7 @@ class PhotoTasks:
         created: list[tuple[ImageRef, Metadata]] = []
         for photo in unique:
             if not self._give_to_task(photo, current, outcome):
-                created.append((photo, self._metadata(photo.uri)))
+                created.append((photo, {**self._metadata(photo.uri), **self._more.get(photo.sha256, {})}))
         outcome.created = create_tasks(self._labels, self._project, created)
         return outcome
 
