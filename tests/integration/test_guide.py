@@ -27,6 +27,7 @@ from tests.integration.test_smart_tools import around, garments, inside, jpeg
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 GUIDES = {"en-GB": "labelers.md", "it-IT": "labelers.it.md"}
+KEYS = "1234567890qrtyuiopasdfgjkl"  # beside the labels, in their order
 STEPS = ("pick point", "add", "take away", "box", "brush", "buttons", "submit")
 _STEP = re.compile(r"<!-- step: ([a-z ]+) -->\n(.*?)(?=\n\n|\n<!-- )", re.DOTALL)
 
@@ -93,6 +94,9 @@ def test_the_guide_is_followed_word_by_word(stack, language: str) -> None:
         page.keyboard.press("Control+z")
         page.wait_for_timeout(500)
         assert editor.masks()["damaged"]["rle"] == grown["rle"], "one undo takes back one click"
+        for key in "zxch":  # h takes the hand; none of them picks a label
+            page.keyboard.press(key)
+        page.keyboard.press(KEYS[list(params.region_ids).index(label)])
         asked(editor, lambda: editor.drag(*around(garment)))
         assert editor.regions() == [label, other_label], "the box redraws the mask that is there"
         buttons(page, editor)

@@ -98,6 +98,8 @@
       const count = labelNames(state).length;
       const place = [...document.querySelectorAll(".lsf-label")].indexOf(label);
       lastControl = CONTROLS[Math.floor(place / count)] ?? POINT;
+      // After a tool was used, a click on the label that is still picked means it again, and does not unpick it.
+      if (!smart && lastControl !== BRUSH && isPicked(state, lastControl, place % count)) claim(event);
       smart = lastControl !== BRUSH;
       setTimeout(() => {
         for (const control of CONTROLS)
@@ -392,21 +394,27 @@
   const typing = (event) => event.target?.closest?.("input, textarea, [contenteditable=true]");
 
   // The keys of garments, in the order of the labels; the others are those of tools and of what is below. Label Studio
-  // would give the same letters to labels of other columns, so no single letter or digit is left to it but h (the hand).
+  // would give the same letters to labels of other columns, so no single letter or digit is left to it.
   const GARMENT_KEYS = [..."1234567890qrtyuiopasdfgjkl"];
-  const TOOL_KEYS = { b: "brush-tool", e: "eraser", w: "magicwand", v: "move-tool" };
+  const TOOL_KEYS = { b: "brush-tool", e: "eraser", w: "magicwand", v: "move-tool", h: "pan" };
   function labelNames({ annotation }) {
     return (annotation.names.get(BRUSH)?.children ?? []).map((label) => label.value).filter(Boolean);
   }
 
   const CONTROLS = [BRUSH, POINT, BOX];  // the columns, from left to right
 
-  // What a click on the label in this column does.
+  function isPicked(state, control, place) {
+    const name = labelNames(state)[place];
+    return state.annotation.names.get(control)?.selectedLabels?.some((label) => label.value === name);
+  }
+
+  // What a click on the label in this column does, if it is not picked yet.
   function pickLabel(state, place, control) {
-    const names = labelNames(state);
-    const group = state.annotation.names.get(control);
-    if (group?.selectedLabels?.some((label) => label.value === names[place])) return;
-    document.querySelectorAll(".lsf-label")[CONTROLS.indexOf(control) * names.length + place]?.click();
+    if (isPicked(state, control, place)) {
+      smart = control !== BRUSH;
+      return;
+    }
+    document.querySelectorAll(".lsf-label")[CONTROLS.indexOf(control) * labelNames(state).length + place]?.click();
   }
 
   function currentControl(state) {
@@ -425,7 +433,7 @@
       return;
     }
     if (event.shiftKey) return;
-    if (!/^[0-9a-z]$/.test(event.key) || event.key === "h") return;
+    if (!/^[0-9a-z]$/.test(event.key)) return;
     claim(event);
     const action = { m: merge, n: nextView }[event.key];
     const place = GARMENT_KEYS.indexOf(event.key);
