@@ -96,8 +96,8 @@ def test_a_hundred_moves_at_random_times_lose_and_double_nothing(make_archive) -
             new = f"{chance.choice('xyz')}/{step}-{number}.png"
             rename(archive, names[number], new)
             names[number] = new
-            if chance.random() < 0.4:
-                open_tasks = sorted(set(tasks) - labelled)
+            open_tasks = sorted(set(tasks) - labelled)
+            if open_tasks and chance.random() < 0.35:
                 sha256 = chance.choice(open_tasks)
                 archive.labels.post(f"/api/tasks/{tasks[sha256]}/annotations/", body)
                 labelled.add(sha256)
