@@ -8,18 +8,22 @@ from typing import Any
 import bentoml
 import numpy as np
 
-from bentos.protocol import backend_app
+from bentos.protocol import backend_app, require_login
 from pipelines.errors import MaskloopError, PromptError
 from pipelines.gcs.client import EMBEDDINGS, BucketBlobStore, connect
 from pipelines.labelstudio.ml_backend import (
     PredictRequest,
     batch_answer,
+    by_label,
     click_answer,
+    click_region,
     empty_answer,
     parse_mask,
     parse_prompts,
     parse_request,
 )
+from pipelines.labelstudio.regions import region_label
+from pipelines.labelstudio.schema import RegionJson
 from pipelines.params import load_params
 from pipelines.photos.reader import PhotoReader
 from pipelines.segmentation.batching import RequestLimiter
@@ -35,6 +39,7 @@ logger = logging.getLogger(__name__)
 app = backend_app("Maskloop Segment Anything")
 
 
+@require_login
 @bentoml.service(name="maskloop_segment_anything", workers=1, traffic={"timeout": 300})
 @bentoml.asgi_app(app, path="/")
 class SegmentAnything:
@@ -44,6 +49,7 @@ class SegmentAnything:
         settings = get_settings()
         params = load_params(settings.params_path)
         client = connect(settings)
+        self.labels = frozenset(params.region_ids)
         self.photos = PhotoReader(client, settings.source_bucket, params.ingest.max_megapixels, settings.hosts)
         self.click_limiter = RequestLimiter(_MAX_CLICKS, "clicks")
         self.encode_limiter = RequestLimiter(_MAX_ENCODES, "clicks on photos that must be encoded first")
@@ -55,6 +61,7 @@ class SegmentAnything:
         )
         threading.Thread(target=self.segmenter.warm_up, name="warm-up", daemon=True).start()
 
+    @app.get("/")
     @app.get("/health")
     async def health(self) -> dict[str, str]:
         """Return 200 once the model is loaded; `fallback` says why it is not Segment Anything."""
@@ -94,11 +101,12 @@ class SegmentAnything:
 
     @app.post("/predict")
     def predict(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Answer one click with one region; a batch, which has no clicks, gets no masks.
+        """Answer one click with a region for each label that was prompted; a batch, which has no clicks, gets no masks.
 
-        A click whose context holds a brush region changes that region, and the answer carries its id. Regions without a
-        click become one region. Whoever draws without pre-labels must not see the champion's masks through clicks
-        either, so its probabilities are a prior only where a prediction of the task proposes regions.
+        A label that the project's labeling interface does not have gets no region. A click whose context holds a brush
+        region changes that region, and the answer carries its id. Regions without a click become one region. Whoever
+        draws without pre-labels must not see the champion's masks through clicks either, so its probabilities are a
+        prior only where a prediction of the task proposes regions.
         """
         request, version = parse_request(body), self.segmenter.version
         if not (request.context or request.edited) or not request.photos:
@@ -118,8 +126,22 @@ class SegmentAnything:
         masks = [parse_mask(region, *size) for region in request.edited]
         edited = request.edited[0] if request.edited else None
         if edited is not None and not request.context:
-            label = edited["value"]["brushlabels"][0]
-            return click_answer(np.any(masks, axis=0), label, 1.0, version, edited)
-        prompts = parse_prompts(request.context, *size, masks[0] if masks else None)
-        mask, score = predictor.predict(prompts)
-        return click_answer(mask, prompts.label, score, version, edited)
+            [label] = by_label([edited])
+            control = request.control_of(label, self.labels)
+            together = click_region(np.any(masks, axis=0), label, 1.0, control, edited) if control else ()
+            return click_answer(list(together), version)
+        prompted = by_label(request.context)
+        of_edited = region_label(edited) if edited is not None else ""
+        regions: list[RegionJson] = []
+        for label, prompts in prompted.items():
+            control = request.control_of(label, self.labels)
+            edits = edited is not None and (len(prompted) == 1 or label == of_edited)
+            if control is None:
+                continue
+            try:
+                mask, score = predictor.predict(parse_prompts(prompts, *size, masks[0] if edits else None))
+            except PromptError as error:
+                logger.info("the prompts of %s select nothing: %s", label, error)
+                continue
+            regions += click_region(mask, label, score, control, edited if edits else None)
+        return click_answer(regions, version)

@@ -5,7 +5,7 @@ from typing import Any
 
 import bentoml
 
-from bentos.protocol import backend_app
+from bentos.protocol import backend_app, require_login
 from pipelines.gcs.client import connect
 from pipelines.labelstudio.ml_backend import batch_answer, parse_request, require_same_labels_in
 from pipelines.labelstudio.render import prediction_json
@@ -24,6 +24,7 @@ _MAX_PHOTOS = 256  # in work at a time; Label Studio itself sends up to 100 in o
 app = backend_app("Maskloop segmentation")
 
 
+@require_login
 @bentoml.service(name="maskloop_segmentation", workers=1, traffic={"timeout": 300})
 @bentoml.asgi_app(app, path="/")
 class Segmentation:
@@ -45,6 +46,7 @@ class Segmentation:
         )  # fmt: skip
         self.champion.start()
 
+    @app.get("/")
     @app.get("/health")
     async def health(self) -> dict[str, str]:
         """Return 200 as soon as the process serves; Label Studio waits one second for this."""

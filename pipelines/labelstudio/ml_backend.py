@@ -4,22 +4,26 @@ Regions that a click's request already holds are never decoded; only smart promp
 """
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import DataError, PromptError
+from pipelines.errors import AnnotationError, DataError, PromptError
 from pipelines.labelstudio.brush_rle import rle_to_mask
-from pipelines.labelstudio.controls import IMAGE, ORIGINAL
-from pipelines.labelstudio.interface import brush_labels, require_same_labels
+from pipelines.labelstudio.controls import BRUSH, IMAGE, ORIGINAL
+from pipelines.labelstudio.interface import brush_controls, brush_labels, require_same_labels
 from pipelines.labelstudio.render import region_json
-from pipelines.labelstudio.schema import PredictionJson, RegionJson, TaskData, TaskJson
+from pipelines.labelstudio.schema import PredictionJson, RegionJson, RegionValue, TaskData, TaskJson
+from pipelines.labelstudio.shapes import ellipse_mask, polygon_mask
 from pipelines.params import Params
 from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels
+
+_KEYPOINT, _RECTANGLE, _POLYGON, _ELLIPSE = "keypointlabels", "rectanglelabels", "polygonlabels", "ellipselabels"
+_PROMPTS = (_KEYPOINT, _RECTANGLE, _POLYGON, _ELLIPSE)
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class PredictRequest:
 
     `edited` are the brush regions of a click's context as the page shows them: the first is what the click changes.
     Without a smart region, they are to become one region.
+    `controls` are the names of the brush control and of its image by label, as the project's labeling interface has
+    them; empty when the request does not say.
     `shows_masks`: the person who clicks was shown masks of the (only) task, because a prediction of it proposes some.
     `by_label_studio`: Label Studio itself asks, on behalf of a person, and not the prelabel pipeline.
     """
@@ -37,11 +43,23 @@ class PredictRequest:
     edited: tuple[RegionJson, ...] = ()
     shows_masks: bool = False
     by_label_studio: bool = False
+    controls: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def control_of(self, label: str, known: Collection[str]) -> tuple[str, str] | None:
+        """Return the names of the brush control and of its image for a label; None when nothing offers the label.
+
+        Without a labeling interface they are Maskloop's own, for the labels that are `known`.
+        """
+        if self.controls:
+            return self.controls.get(label)
+        return (BRUSH, IMAGE) if label in known else None
 
 
 def parse_request(body: Any) -> PredictRequest:
-    """Read a `/predict` body; raises DataError naming what is missing."""
+    """Read a `/predict` body, whose `tasks` may be one task; raises DataError naming what is missing."""
     tasks = body.get("tasks") if isinstance(body, Mapping) else None
+    if isinstance(tasks, Mapping):
+        tasks = [tasks]
     if not isinstance(tasks, list) or not all(
         isinstance(t, Mapping) and isinstance(t.get("data"), Mapping) for t in tasks
     ):
@@ -53,10 +71,11 @@ def parse_request(body: Any) -> PredictRequest:
     shapes = [cast(RegionJson, region) for region in regions if isinstance(region, Mapping)]
     return PredictRequest(
         tuple(_photo_address(task["data"]) for task in tasks),
-        tuple(region for region in shapes if region.get("type") in ("keypointlabels", "rectanglelabels")),
+        tuple(region for region in shapes if region.get("type") in _PROMPTS),
         tuple(region for region in shapes if region.get("type") == "brushlabels"),
         shows_masks=len(tasks) == 1 and _proposes_regions(tasks[0]),
         by_label_studio=bool(body.get("label_config")),
+        controls=brush_controls(str(body.get("label_config") or "")),
     )
 
 
@@ -75,35 +94,96 @@ def parse_mask(region: RegionJson, height: int, width: int) -> NDArray[np.bool_]
         raise PromptError(f"the region {region.get('id')} cannot be read ({error}); open the photo again") from error
 
 
+def by_label(regions: Sequence[RegionJson]) -> dict[str, list[RegionJson]]:
+    """Return smart regions by their label, in the order of their first regions.
+
+    Raises PromptError for one without a label.
+    """
+    labelled: dict[str, list[RegionJson]] = {}
+    for region in regions:
+        try:
+            label = str(cast(Mapping[str, Any], region["value"])[region["type"]][0])
+        except (LookupError, TypeError, ValueError) as error:
+            raise _unreadable(region, error) from error
+        labelled.setdefault(label, []).append(region)
+    return labelled
+
+
 def parse_prompts(
     regions: Sequence[RegionJson], height: int, width: int, mask: NDArray[np.bool_] | None = None
 ) -> Prompts:
-    """Read smart keypoints and the newest smart box into pixels of the (height, width) upright photo.
+    """Read smart keypoints and the newest smart shape into pixels of the (height, width) upright photo.
 
-    A keypoint with `is_positive` false (Alt-click) is a negative point. `mask` is what the prompts change, if anything;
-    a box that comes last redraws it. Raises PromptError for prompts that select nothing or are not numbers.
+    A keypoint whose `is_positive` is false (Alt-click) is a negative point; one outside of the photo selects nothing. A
+    polygon or an ellipse is the box around it, with its centre as positive point if that is inside. The label is that
+    of the last region. `mask` is what the prompts change, if anything; a shape that comes last redraws it. Raises
+    PromptError for prompts that select nothing or are not numbers.
     """
-    coords, is_positive, box, label = [], [], None, ""
+    coords, is_positive, box = [], [], None
+    inside: list[tuple[float, float]] = []
     for region in regions:
         try:
             value = region["value"]
-            if region["type"] == "keypointlabels":
-                coords.append(to_pixels(float(value["x"]), float(value["y"]), height, width))
-                is_positive.append(bool(region.get("is_positive", True)))
+            if region["type"] == _KEYPOINT:
+                x, y = float(value["x"]), float(value["y"])
+                point = to_pixels(x, y, height, width)
+                if 0 <= x <= 100 and 0 <= y <= 100:
+                    coords.append(point)
+                    is_positive.append(bool(region.get("is_positive", True)))
             else:
-                corner = to_pixels(float(value["x"]), float(value["y"]), height, width)
-                opposite = float(value["x"]) + float(value["width"]), float(value["y"]) + float(value["height"])
-                corners = np.array([corner, to_pixels(*opposite, height, width)], np.float32)
+                corners, inside = _SHAPES[region["type"]](value, height, width)
                 box = np.concatenate([corners.min(axis=0), corners.max(axis=0)])  # it may be dragged any way
-            label = str(cast(Mapping[str, Any], value)[region["type"]][0])
-        except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise PromptError(
-                f"a smart {region.get('type')} region cannot be read ({error!r}); draw it again"
-            ) from error
+        except (AnnotationError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise _unreadable(region, error) from error
+    label = list(by_label(regions[-1:]))[-1] if regions else ""
     if box is not None and (box[2] - box[0] < 1 or box[3] - box[1] < 1):
         box = None
-    redraws = box is not None and regions[-1]["type"] == "rectanglelabels"
-    return Prompts(np.array(coords, np.float32).reshape(-1, 2), np.array(is_positive, bool), box, label, mask, redraws)
+    points = np.array([*inside, *coords], np.float32).reshape(-1, 2)  # the newest point stands last
+    flags = np.array([*(True for _ in inside), *is_positive], bool)
+    redraws = box is not None and regions[-1]["type"] != _KEYPOINT
+    return Prompts(points, flags, box, label, mask, redraws)
+
+
+_Corners = tuple[NDArray[np.float32], list[tuple[float, float]]]
+
+
+def _rectangle_prompt(value: RegionValue, height: int, width: int) -> _Corners:
+    """Return two corners of a smart rectangle, (2, 2) in (x, y) pixels; it has no point inside."""
+    x, y = float(value["x"]), float(value["y"])
+    opposite = x + float(value["width"]), y + float(value["height"])
+    return np.array([to_pixels(x, y, height, width), to_pixels(*opposite, height, width)], np.float32), []
+
+
+def _polygon_prompt(value: RegionValue, height: int, width: int) -> _Corners:
+    """Return the corners of a smart polygon, (N, 2) in (x, y) pixels, and its centroid if that is inside."""
+    filled = polygon_mask(value, height, width)
+    corners = [to_pixels(float(x), float(y), height, width) for x, y in value["points"]]
+    rows, columns = filled.nonzero()
+    centre = (float(columns.mean()), float(rows.mean())) if rows.size else (0.0, 0.0)
+    inside = rows.size > 0 and bool(filled[round(centre[1]), round(centre[0])])
+    return np.array(corners, np.float32), [centre] if inside else []
+
+
+def _ellipse_prompt(value: RegionValue, height: int, width: int) -> _Corners:
+    """Return two corners of the box around a smart ellipse, (2, 2) in (x, y) pixels, and its centre if on the photo."""
+    rows, columns = ellipse_mask(value, height, width).nonzero()
+    x, y = float(value["x"]), float(value["y"])
+    centre = to_pixels(x, y, height, width)
+    if not rows.size:
+        return np.array([centre, centre], np.float32), []
+    corners = np.array([(columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)], np.float32)
+    return corners.clip(0, (width - 1, height - 1)), [centre] if 0 <= x <= 100 and 0 <= y <= 100 else []
+
+
+_SHAPES: Mapping[str, Callable[[RegionValue, int, int], _Corners]] = {
+    _RECTANGLE: _rectangle_prompt,
+    _POLYGON: _polygon_prompt,
+    _ELLIPSE: _ellipse_prompt,
+}
+
+
+def _unreadable(region: RegionJson, error: Exception) -> PromptError:
+    return PromptError(f"a smart {region.get('type')} region cannot be read ({error!r}); draw it again")
 
 
 def require_same_labels_in(body: Any, params: Params, model_labels: Collection[str]) -> None:
@@ -121,31 +201,42 @@ def batch_answer(predictions: Sequence[PredictionJson | None], model_version: st
     return {"results": [prediction or {} for prediction in predictions] or [{}], "model_version": model_version}
 
 
-def click_answer(
-    mask: NDArray[np.bool_], label: str, score: float, model_version: str, edited: RegionJson | None = None
-) -> dict[str, Any]:
-    """Answer a click with one brush region; `mask` is (height, width) bool, `score` 0..1.
+def click_region(
+    mask: NDArray[np.bool_],
+    label: str,
+    score: float,
+    control: tuple[str, str] = (BRUSH, IMAGE),
+    edited: RegionJson | None = None,
+) -> Iterator[RegionJson]:
+    """Yield the brush region that answers a click; none for an empty mask.
 
-    The answer to a click that edits a region has its id, with which it replaces the region in the editor. An empty mask
-    gives a result without regions, never an empty list of results.
+    `mask` is (height, width) bool, `score` 0..1, `control` the names of the brush control and its image. The answer to
+    a click that edits a region has its id, with which it replaces the region in the editor.
     """
-    regions: list[RegionJson] = []
-    if mask.any():
-        regions = [region_json(RegionMask(label, mask, score), uuid.uuid4().hex[:10])]
-        regions[0]["origin"] = "manual"  # a person asked for it
-        if edited is not None:
-            regions[0]["id"] = str(edited["id"])
-            if str(edited.get("origin", "")).startswith("prediction"):
-                regions[0]["origin"] = "prediction-changed"
+    if not mask.any():
+        return
+    region = region_json(RegionMask(label, mask, score), uuid.uuid4().hex[:10])
+    region["from_name"], region["to_name"] = control
+    region["origin"] = "manual"  # a person asked for it
+    if edited is not None:
+        region["id"] = str(edited.get("id") or region["id"])
+        if str(edited.get("origin", "")).startswith("prediction"):
+            region["origin"] = "prediction-changed"
+    yield region
+
+
+def click_answer(regions: Sequence[RegionJson], model_version: str) -> dict[str, Any]:
+    """Answer a click with regions; none give a result without regions, never an empty list of results."""
+    score = min((region.get("score", 0.0) for region in regions), default=0.0)
     return {
-        "results": [{"result": regions, "score": score, "model_version": model_version}],
+        "results": [{"result": list(regions), "score": score, "model_version": model_version}],
         "model_version": model_version,
     }
 
 
 def empty_answer(model_version: str) -> dict[str, Any]:
     """Answer a request that selects nothing."""
-    return {"results": [{"result": [], "score": 0.0, "model_version": model_version}], "model_version": model_version}
+    return click_answer([], model_version)
 
 
 def _proposes_regions(task: TaskJson) -> bool:

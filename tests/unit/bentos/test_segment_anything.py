@@ -13,6 +13,8 @@ from starlette.testclient import TestClient
 from bentos.segment_anything.service import SegmentAnything
 from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.predictions import empty_prediction
+from pipelines.labelstudio.render import region_json
+from pipelines.records import RegionMask
 from pipelines.services import pack_probabilities
 
 Tasks = dict[str, dict[str, Any]]
@@ -50,6 +52,7 @@ def test_it_says_who_answers_and_why(service: TestClient) -> None:
     assert service.post("/setup", json={"project": "1"}).json() == {"model_version": "grabcut"}
     assert service.get("/versions").json() == {"versions": ["grabcut"]}
     assert service.post("/webhook", json={"action": "ANNOTATION_CREATED"}).json() == {"status": "ok"}
+    assert service.get("/").json() == health
 
 
 @pytest.mark.parametrize("prompt", [point(29, 28), box(3, 6, 55, 45)], ids=["a point", "a box"])
@@ -77,6 +80,136 @@ def test_a_click_that_selects_nothing_gets_an_empty_result(
     assert [item["result"] for item in answer.json()["results"]] == [[]]
 
 
+INTERFACE = (
+    "<View><Image name='photo' value='$image'/><BrushLabels name='garments' toName='photo'><Label value='coat'/>"
+    "<Label value='dress'/></BrushLabels></View>"
+)
+
+
+def of_label(region: dict[str, Any], label: str) -> dict[str, Any]:
+    return {**region, "value": {**region["value"], region["type"]: [label]}}
+
+
+class TestOtherProjects:
+    """Requests as the official client's tests and other labeling interfaces make them."""
+
+    def test_one_task_and_the_names_of_its_interface(self, service: TestClient, tasks: Tasks) -> None:
+        body = {**click(tasks["upright"], point(29, 28)), "tasks": tasks["upright"], "label_config": INTERFACE}
+
+        [[region]] = [item["result"] for item in service.post("/predict", json=body).json()["results"]]
+
+        assert (region["from_name"], region["to_name"]) == ("garments", "photo")
+
+    def test_two_labels_get_a_region_each_from_their_own_prompts(self, service: TestClient, tasks: Tasks) -> None:
+        dress = of_label(box(3, 6, 55, 45), "dress")
+        alone = [mask_of(service.post("/predict", json=click(tasks["upright"], region)).json())
+                 for region in (point(29, 28), dress)]  # fmt: skip
+
+        answer = service.post("/predict", json=click(tasks["upright"], point(29, 28), dress)).json()
+
+        [result] = [item["result"] for item in answer["results"]]
+        assert [region["value"]["brushlabels"] for region in result] == [["coat"], ["dress"]]
+        for region, mask in zip(result, alone, strict=True):
+            np.testing.assert_array_equal(rle_to_mask(region["value"]["rle"], 360, 240), mask)
+
+    def test_a_label_whose_prompts_select_nothing_costs_no_other(self, service: TestClient, tasks: Tasks) -> None:
+        nothing = of_label(point(50, 50, positive=False), "dress")
+
+        [item] = service.post("/predict", json=click(tasks["upright"], nothing, point(29, 28))).json()["results"]
+
+        assert [region["value"]["brushlabels"] for region in item["result"]] == [["coat"]]
+
+    @pytest.mark.parametrize(("label", "config"), [("toga", ""), ("skirt", INTERFACE)])
+    def test_an_unknown_label_gets_no_region(self, service: TestClient, tasks: Tasks, label: str, config: str) -> None:
+        body = {**click(tasks["upright"], of_label(point(29, 28), label)), "label_config": config}
+
+        answer = service.post("/predict", json=body)
+
+        assert (answer.status_code, [item["result"] for item in answer.json()["results"]]) == (200, [[]])
+
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            {"type": "polygonlabels", "value": {"points": [[3, 6], [58, 6], [58, 51], [3, 51]]}},
+            {"type": "ellipselabels", "value": {"x": 29, "y": 28, "radiusX": 35, "radiusY": 28}},
+            {"type": "rectanglelabels", "value": {"x": 58, "y": 51, "width": -55, "height": -45}},
+        ],
+        ids=lambda shape: shape["type"],
+    )
+    def test_shapes_are_boxes(self, service: TestClient, tasks: Tasks, shape: dict[str, Any]) -> None:
+        mask = mask_of(service.post("/predict", json=click(tasks["upright"], of_label(shape, "coat"))).json())
+
+        coat = np.zeros((360, 240), bool)
+        coat[40:160, 20:120] = True
+        assert (mask & coat).sum() / (mask | coat).sum() > 0.9
+
+    def test_a_point_outside_of_the_photo_selects_nothing(self, service: TestClient, tasks: Tasks) -> None:
+        answer = service.post("/predict", json=click(tasks["upright"], point(150, -20))).json()
+
+        assert [item["result"] for item in answer["results"]] == [[]]
+
+
+class TestEdits:
+    """A click whose context holds the mask that it changes."""
+
+    def region(self, rows: slice, **changes: Any) -> dict[str, Any]:
+        mask = np.zeros((360, 240), bool)
+        mask[rows, 20:120] = True
+        return {**region_json(RegionMask("coat", mask, 0.5), "clothing-v1--coat"), **changes}
+
+    def answer(self, service: TestClient, task: dict[str, Any], *regions: dict[str, Any]) -> list[dict[str, Any]]:
+        response = service.post("/predict", json=click(task, *regions))
+        assert response.status_code == 200
+        [result] = [item["result"] for item in response.json()["results"]]
+        return list(result)
+
+    def test_a_click_changes_the_mask_and_keeps_its_id(self, service: TestClient, tasks: Tasks) -> None:
+        upper = self.region(slice(40, 100))
+
+        [region] = self.answer(service, tasks["upright"], upper, point(29, 36))
+
+        assert (region["id"], region["origin"]) == ("clothing-v1--coat", "prediction-changed")
+        mask = rle_to_mask(region["value"]["rle"], 360, 240)
+        assert mask[40:100, 20:120].mean() > 0.9
+        assert mask[110:150, 20:120].any()
+
+    def test_a_negative_click_alone_takes_away(self, service: TestClient, tasks: Tasks) -> None:
+        too_much = self.region(slice(40, 300))
+
+        [region] = self.answer(service, tasks["upright"], too_much, point(29, 65, positive=False))
+
+        mask = rle_to_mask(region["value"]["rle"], 360, 240)
+        assert not mask[234, 70]
+        assert mask[50:150, 20:120].mean() > 0.9
+
+    def test_regions_without_a_click_become_their_union(self, service: TestClient, tasks: Tasks) -> None:
+        parts = self.region(slice(40, 60)), self.region(slice(100, 160), id="other")
+
+        [region] = self.answer(service, tasks["upright"], *parts)
+
+        rows = rle_to_mask(region["value"]["rle"], 360, 240)[:, 30]
+        assert region["id"] == "clothing-v1--coat"
+        assert rows.nonzero()[0].tolist() == [*range(40, 60), *range(100, 160)]
+
+    @pytest.mark.parametrize(
+        "changes", [{"original_width": 99}, {"value": {"rle": [1], "brushlabels": ["coat"]}}, {"value": None}]
+    )
+    @pytest.mark.parametrize("prompts", [[], [point(29, 36)]], ids=["without a click", "with a click"])
+    def test_a_mask_that_is_not_of_this_photo_is_not_changed(
+        self, service: TestClient, tasks: Tasks, changes: dict[str, Any], prompts: list[dict[str, Any]]
+    ) -> None:
+        assert self.answer(service, tasks["upright"], self.region(slice(40, 100), **changes), *prompts) == []
+
+    def test_a_click_for_another_label_beside_it_makes_a_new_region(self, service: TestClient, tasks: Tasks) -> None:
+        upper, dress = self.region(slice(40, 100)), of_label(box(3, 6, 55, 45), "dress")
+
+        coat, other = self.answer(service, tasks["upright"], upper, point(29, 36), dress)
+
+        assert coat["id"] == "clothing-v1--coat"
+        assert (other["value"]["brushlabels"], other["origin"]) == (["dress"], "manual")
+        assert other["id"] != coat["id"]
+
+
 def test_a_batch_gets_no_masks_but_an_item_per_task(service: TestClient, tasks: Tasks) -> None:
     answer = service.post("/predict", json={"tasks": [tasks["upright"], tasks["missing"]]}).json()
 
@@ -93,7 +226,7 @@ def test_without_tasks_the_results_are_still_no_empty_list(service: TestClient, 
     [
         ("missing", 502, "photos/none.jpg at generation 1 is gone"),
         ("elsewhere", 502, "is not in gs://bento-photos"),
-        ("no photo", 400, "JPEG, PNG, WEBP"),
+        ("no photo", 400, "JPEG, PNG, WebP"),
         ("empty", 400, "no bytes"),
         ("without photo", 400, "`image`"),
     ],

@@ -1,6 +1,8 @@
 """The service that pre-labels, over HTTP as Label Studio and the prelabel pipeline speak it."""
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ import pytest
 from mlflow import MlflowClient
 from starlette.testclient import TestClient
 
+from bentos.segment_anything.service import SegmentAnything
 from bentos.segmentation.service import Segmentation
 from pipelines.labelstudio.brush_rle import rle_to_mask
+from pipelines.local_stack.services import read_procfile
 from pipelines.records import NO_MODEL
 from pipelines.services import unpack_probabilities
 
@@ -86,7 +90,7 @@ def test_photos_that_cannot_be_read_are_listed_and_stop_nothing(service: TestCli
     assert ["result" in item for item in answer["results"]] == [what in ("upright", "turned") for what in order]
     assert {order[int(position)] for position in answer["problems"]} == set(order) - {"upright", "turned"}
     assert "is gone" in answer["problems"]["0"]
-    assert "JPEG, PNG, WEBP" in answer["problems"]["2"]
+    assert "JPEG, PNG, WebP" in answer["problems"]["2"]
 
 
 def test_label_studio_itself_gets_no_masks_for_a_photo_that_somebody_opens(service: TestClient, tasks: Tasks) -> None:
@@ -156,15 +160,41 @@ def test_labels_that_differ_from_the_projects_are_named(service: TestClient) -> 
     assert "only in params.yaml" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("bento", [Segmentation, SegmentAnything])
 def test_with_a_password_everything_but_health_asks_for_it(
-    start: Callable[[Any], TestClient], monkeypatch: pytest.MonkeyPatch
+    start: Callable[[Any], TestClient], monkeypatch: pytest.MonkeyPatch, bento: Any
 ) -> None:
     monkeypatch.setenv("MASKLOOP_SERVICE_PASSWORD", "a secret")
-    service = start(Segmentation)
+    service = start(bento)
 
-    assert service.get("/health").status_code == 200
+    for path in ("/", "/health", "/livez", "/healthz", "/readyz"):
+        assert service.get(path).status_code == 200
+    pages = ("/metrics", "/metrics/", "/docs.json", "/schema.json", "/static_content/index.css", "/docs")
+    for path in (*pages, "/openapi.json", "/nowhere", "/health/../metrics", "/versions"):
+        assert service.get(path).status_code == 401
+        assert service.get(path, headers={"Host": "x/health?"}).status_code == 401, "a header that looks like a path"
+        if "metrics" not in path:  # what these need is there when `bentoml serve` starts a service
+            assert service.get(path, auth=("maskloop", "a secret")).status_code != 401
     for auth in (None, ("maskloop", "another"), ("somebody", "a secret")):
         refused = service.post("/predict", json={"tasks": []}, auth=auth)
         assert (refused.status_code, refused.headers["WWW-Authenticate"]) == (401, 'Basic realm="maskloop"')
         assert service.post("/webhook", json={}, auth=auth).status_code == 401
     assert service.post("/webhook", json={}, auth=("maskloop", "a secret")).status_code == 200
+
+
+def test_there_is_no_page_with_scripts_from_elsewhere(service_without_champion: TestClient) -> None:
+    start_page = service_without_champion.get("/")
+
+    assert start_page.json() == service_without_champion.get("/health").json()
+    for path in ("/docs", "/redoc", "/docs.json", "/schema.json", "/static_content/index.css", "/static_content/"):
+        assert service_without_champion.get(path).status_code == 404
+
+
+def test_each_service_counts_its_own_requests(tmp_path: Path) -> None:
+    """BentoML writes what is counted below BENTOML_HOME, and removes what it finds there when it starts."""
+    (tmp_path / "bentoml").write_text('#!/bin/sh\necho "$BENTOML_HOME"\n')
+    (tmp_path / "bentoml").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "BENTOML_HOME": "/var/a folder/bentoml"}
+    commands = [command for command in read_procfile().values() if "bentoml serve" in command]
+    homes = [subprocess.check_output(["sh", "-c", command], env=environment, text=True) for command in commands]
+    assert homes == ["/var/a folder/bentoml/segmentation\n", "/var/a folder/bentoml/segment-anything\n"]

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 import yaml
 
-from pipelines.settings import PROJECT_ROOT
+from pipelines.settings import PROJECT_ROOT, Settings
 from tests.unit.deploy.test_compose import SERVICES
 
 FOLDER = PROJECT_ROOT / "deploy" / "metrics"
@@ -33,6 +33,17 @@ def test_prometheus_asks_the_services_of_the_compose_file() -> None:
     urls = {settings[f"MASKLOOP_{name}_URL"] for name in ("SEGMENTATION", "SEGMENT_ANYTHING")}
     assert {f"http://{name}:{port}" for name, port in asked.items()} == urls
     assert set(SERVICES["prometheus"]["networks"]) <= set(SERVICES["segmentation"]["networks"])
+
+
+def test_prometheus_logs_in_at_the_services() -> None:
+    jobs = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    logins = [job["basic_auth"] for job in jobs if "dns_sd_configs" in job]
+    secret = "maskloop_service_password"
+    login = {"username": Settings.model_fields["service_user"].default, "password_file": f"/run/secrets/{secret}"}
+    assert logins == [login, login]
+    assert "MASKLOOP_SERVICE_USER" not in SERVICES["segmentation"]["environment"], "it is the default"
+    assert secret in SERVICES["prometheus"]["secrets"]
+    assert SERVICES["prometheus"]["user"] == "10001:10001", "who may read the secrets"
 
 
 def test_the_dashboard_draws_what_the_data_source_has() -> None:

@@ -10,14 +10,20 @@ from hypothesis import strategies as st
 from pipelines.errors import ContractError, DataError, PromptError
 from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.ml_backend import (
+    PredictRequest,
     batch_answer,
+    by_label,
     click_answer,
+    click_region,
     empty_answer,
+    parse_mask,
     parse_prompts,
     parse_request,
     require_same_labels_in,
 )
+from pipelines.labelstudio.render import region_json
 from pipelines.params import Params
+from pipelines.records import RegionMask
 
 HEIGHT, WIDTH = 200, 100
 
@@ -39,11 +45,30 @@ def click(*regions: Any, **task: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "body",
-    [None, [], "x", {}, {"tasks": None}, {"tasks": {}}, {"tasks": [1]}, {"tasks": [{}]}, {"tasks": [{"data": 1}]}],
+    [
+        None,
+        [],
+        "x",
+        {},
+        {"tasks": None},
+        {"tasks": {}},
+        {"tasks": [1]},
+        {"tasks": [{}]},
+        {"tasks": [{"data": 1}]},
+        {"tasks": {"data": 1}},
+        {"tasks": "ab"},
+    ],
 )
 def test_a_body_without_tasks_is_refused(body: Any) -> None:
     with pytest.raises(DataError, match="`tasks` with `data`"):
         parse_request(body)
+
+
+def test_one_task_may_stand_for_a_list() -> None:
+    request = parse_request({"tasks": {"id": 1, "data": {"image": "a"}, "predictions": [PROPOSED]}})
+
+    assert [photo.uri for photo in request.photos] == ["a"]
+    assert request.shows_masks
 
 
 @pytest.mark.parametrize(
@@ -91,11 +116,17 @@ def test_label_studio_itself_is_told_by_what_it_sends_along() -> None:
     assert not parse_request({"tasks": tasks}).by_label_studio
 
 
-@pytest.mark.parametrize(
-    ("x", "y", "pixel"), [(0, 0, (0, 0)), (100, 100, (WIDTH - 1, HEIGHT - 1)), (50, 25, (50, 50)), (-3, 120, (0, 199))]
-)
+@pytest.mark.parametrize(("x", "y", "pixel"), [(0, 0, (0, 0)), (100, 100, (WIDTH - 1, HEIGHT - 1)), (50, 25, (50, 50))])
 def test_percent_become_pixels_inside_of_the_photo(x: float, y: float, pixel: tuple[int, int]) -> None:
     assert parse_prompts([point(x, y)], HEIGHT, WIDTH).point_coords.tolist() == [list(pixel)]
+
+
+@pytest.mark.parametrize(("x", "y"), [(150, -20), (-0.1, 50), (50, 100.1)])
+def test_points_outside_of_the_photo_select_nothing(x: float, y: float) -> None:
+    assert parse_prompts([point(x, y), point(50, 25)], HEIGHT, WIDTH).point_coords.tolist() == [[50, 50]]
+    for mask in (None, np.ones((HEIGHT, WIDTH), bool)):
+        with pytest.raises(PromptError, match="no positive point and no box"):
+            parse_prompts([point(x, y)], HEIGHT, WIDTH, mask)
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.integers(1, 5000), st.integers(1, 5000))
@@ -154,6 +185,172 @@ def test_an_unreadable_prompt_is_named(region: dict[str, Any]) -> None:
         parse_prompts([region], HEIGHT, WIDTH)
 
 
+@pytest.mark.parametrize(("width", "height"), [(-30, 40), (30, -40), (-30, -40)])
+def test_a_box_may_be_dragged_any_way(width: float, height: float) -> None:
+    start = 10 + max(0, -width), 20 + max(0, -height)
+
+    assert parse_prompts([box(*start, width, height)], HEIGHT, WIDTH).box.tolist() == [10, 40, 40, 120]
+
+
+@pytest.mark.parametrize("flag", [0, False, None, ""])
+def test_whatever_is_false_is_a_negative_point(flag: Any) -> None:
+    prompts = parse_prompts([point(1, 1), point(2, 2, is_positive=flag)], HEIGHT, WIDTH)
+
+    assert prompts.point_labels.tolist() == [True, False]
+
+
+def smart(kind: str, **value: Any) -> dict[str, Any]:
+    return {"type": f"{kind}labels", "value": {**value, f"{kind}labels": ["dress"]}}
+
+
+class TestOtherShapes:
+    """Polygons and ellipses of smart tools are boxes, with their centre as a point."""
+
+    def test_a_polygon_is_the_box_around_it(self) -> None:
+        prompts = parse_prompts([smart("polygon", points=[[10, 20], [40, 20], [40, 60], [10, 60]])], HEIGHT, WIDTH)
+
+        assert prompts.box.tolist() == [10, 40, 40, 120]
+        assert prompts.point_labels.tolist() == [True]
+        np.testing.assert_allclose(prompts.point_coords, [[24.5, 79.5]], atol=1)
+
+    def test_the_centre_of_a_bent_polygon_is_no_point(self) -> None:
+        bent = [[10, 20], [60, 20], [60, 25], [15, 25], [15, 70], [10, 70]]
+
+        prompts = parse_prompts([smart("polygon", points=bent)], HEIGHT, WIDTH)
+
+        assert prompts.box.tolist() == [10, 40, 60, 140]
+        assert prompts.point_coords.shape == (0, 2)
+
+    def test_an_ellipse_is_the_box_around_it(self) -> None:
+        prompts = parse_prompts([smart("ellipse", x=50, y=50, radiusX=20, radiusY=10)], HEIGHT, WIDTH)
+
+        np.testing.assert_allclose(prompts.box, [30, 80, 70, 120], atol=1)
+        assert prompts.point_coords.tolist() == [[50, 100]]
+        turned = parse_prompts([smart("ellipse", x=50, y=50, radiusX=20, radiusY=5, rotation=90)], HEIGHT, WIDTH)
+        np.testing.assert_allclose(turned.box, [40, 80, 60, 120], atol=1)
+
+    def test_the_newest_shape_counts_with_its_own_point_and_clicks_stand_last(self) -> None:
+        shapes = [smart("ellipse", x=50, y=50, radiusX=20, radiusY=10), box(0, 0, 10, 10), point(30, 30)]
+
+        assert parse_prompts(shapes, HEIGHT, WIDTH).point_coords.tolist() == [[30, 60]]
+        assert parse_prompts(shapes[::-1], HEIGHT, WIDTH).point_coords.tolist() == [[50, 100], [30, 60]]
+
+    @pytest.mark.parametrize(
+        "region",
+        [
+            smart("polygon", points=[[1, 1], [2, 2]]), smart("polygon", points=3), smart("polygon"),
+            smart("ellipse", x=1, y=1, radiusX=0, radiusY=1), smart("ellipse", x=1, y=1),
+            smart("polygon", points=[[150, 150], [160, 150], [160, 160]]),
+            smart("ellipse", x=300, y=300, radiusX=1, radiusY=1), box(150, 150, 10, 10),
+        ],
+    )  # fmt: skip
+    def test_one_that_has_no_area_on_the_photo_selects_nothing(self, region: dict[str, Any]) -> None:
+        with pytest.raises(PromptError):
+            parse_prompts([region], HEIGHT, WIDTH)
+
+    def test_they_are_prompts_of_a_click(self) -> None:
+        shapes = (smart("polygon", points=[]), smart("ellipse", x=1))
+
+        assert parse_request(click(*shapes)).context == shapes
+
+
+class TestEdits:
+    """A click that changes a mask that is there."""
+
+    MASK = np.eye(HEIGHT, WIDTH, dtype=bool)
+
+    def region(self, **changes: Any) -> dict[str, Any]:
+        return {**region_json(RegionMask("coat", self.MASK, 0.5), "clothing-v1--coat"), **changes}
+
+    def test_brush_regions_of_the_context_are_what_is_edited(self) -> None:
+        request = parse_request(click(self.region(), point(1, 1), self.region(id="b")))
+
+        assert [region["id"] for region in request.edited] == ["clothing-v1--coat", "b"]
+        assert request.context == (point(1, 1),)
+
+    def test_a_mask_is_read_at_the_size_of_the_photo(self) -> None:
+        np.testing.assert_array_equal(parse_mask(self.region(), HEIGHT, WIDTH), self.MASK)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"original_width": 7}, {"original_height": None}, {"value": None}, {"value": {"rle": [1, 2]}}, {"value": {}},
+         {"value": {"rle": "text"}}],
+    )  # fmt: skip
+    def test_one_of_another_size_or_that_is_damaged_selects_nothing(self, changes: dict[str, Any]) -> None:
+        with pytest.raises(PromptError, match="open the photo again"):
+            parse_mask(self.region(**changes), HEIGHT, WIDTH)
+
+    @pytest.mark.parametrize(
+        ("origin", "expected"),
+        [("prediction", "prediction-changed"), ("prediction-changed", "prediction-changed"), ("manual", "manual"),
+         (None, "manual")],
+    )  # fmt: skip
+    def test_the_answer_replaces_the_region_and_says_that_a_person_changed_it(
+        self, origin: str | None, expected: str
+    ) -> None:
+        [region] = click_region(self.MASK, "coat", 0.9, edited=self.region(origin=origin))
+
+        assert (region["id"], region["origin"]) == ("clothing-v1--coat", expected)
+
+    def test_a_region_without_an_id_gets_one(self) -> None:
+        [region] = click_region(self.MASK, "coat", 0.9, edited=self.region(id=None))
+
+        assert region["id"] not in ("", "None")
+
+    def test_a_negative_point_alone_takes_away_from_a_mask(self) -> None:
+        prompts = parse_prompts([point(5, 5, is_positive=False)], HEIGHT, WIDTH, self.MASK)
+
+        np.testing.assert_array_equal(prompts.mask, self.MASK)
+        assert not prompts.redraws
+
+    @pytest.mark.parametrize("shape", [box(1, 1, 50, 50), smart("ellipse", x=50, y=50, radiusX=9, radiusY=9)])
+    def test_a_shape_that_comes_last_redraws_the_mask(self, shape: dict[str, Any]) -> None:
+        assert parse_prompts([point(5, 5), shape], HEIGHT, WIDTH, self.MASK).redraws
+        assert not parse_prompts([shape, point(5, 5)], HEIGHT, WIDTH, self.MASK).redraws
+
+
+class TestLabels:
+    CONFIG = (
+        "<View><Image name='photo' value='$url'/><KeyPointLabels name='k' toName='photo'><Label value='hat'/>"
+        "</KeyPointLabels><BrushLabels name='garments' toName='photo'><Label value='coat' alias='c'/></BrushLabels>"
+        "<BrushLabels name='shoes' toName='photo, other'><Label value='boot'/></BrushLabels></View>"
+    )
+
+    def request(self, config: Any) -> PredictRequest:
+        return parse_request({"tasks": [{"data": {}}], "label_config": config})
+
+    @pytest.mark.parametrize(
+        ("label", "control"),
+        [("coat", ("garments", "photo")), ("c", ("garments", "photo")), ("boot", ("shoes", "photo")), ("hat", None),
+         ("toga", None), ("dress", None)],
+    )  # fmt: skip
+    def test_an_answer_has_the_names_of_the_projects_controls(
+        self, label: str, control: tuple[str, str] | None
+    ) -> None:
+        assert self.request(self.CONFIG).control_of(label, {"dress"}) == control
+
+    @pytest.mark.parametrize(
+        "config",
+        [None, "", "<View/>", "<View", "no XML", 7, {"a": 1}, "<?xml version='1.0' encoding='klingon'?><View/>",
+         "<!DOCTYPE v [<!ENTITY e 'x'>]>" + CONFIG, "<View>\x00</View>", "\ud800"],
+    )  # fmt: skip
+    def test_without_a_brush_in_the_interface_they_are_ours(self, config: Any) -> None:
+        request = self.request(config)
+
+        assert request.control_of("dress", {"dress"}) == ("tag", "image")
+        assert request.control_of("toga", {"dress"}) is None
+
+    def test_a_region_carries_them(self) -> None:
+        [region] = click_region(np.ones((2, 2), bool), "coat", 1.0, ("garments", "photo"))
+
+        assert (region["from_name"], region["to_name"]) == ("garments", "photo")
+
+    def test_prompts_are_told_apart_by_their_labels(self) -> None:
+        assert by_label([point(1, 1), box(1, 1, 2, 2), point(3, 3)]) == {
+            "coat": [point(1, 1), point(3, 3)], "dress": [box(1, 1, 2, 2)],
+        }  # fmt: skip
+
+
 def test_a_batch_answers_every_task_in_order() -> None:
     seen = {"result": [], "score": 0.5, "model_version": "clothing:v2"}
 
@@ -168,7 +365,7 @@ def test_a_batch_answers_every_task_in_order() -> None:
 def test_a_click_answers_one_region_that_a_person_asked_for() -> None:
     mask = np.eye(4, 6, dtype=bool)
 
-    (item,) = click_answer(mask, "coat", 0.9, "sam:vit_b")["results"]
+    (item,) = click_answer(list(click_region(mask, "coat", 0.9)), "sam:vit_b")["results"]
 
     (region,) = item["result"]
     assert (region["origin"], region["value"]["brushlabels"]) == ("manual", ["coat"])
@@ -176,9 +373,9 @@ def test_a_click_answers_one_region_that_a_person_asked_for() -> None:
 
 
 def test_two_clicks_never_share_a_region_id() -> None:
-    answers = [click_answer(np.ones((2, 2), bool), "coat", 1.0, "v") for _ in range(2)]
+    regions = [region for _ in range(2) for region in click_region(np.ones((2, 2), bool), "coat", 1.0)]
 
-    assert len({answer["results"][0]["result"][0]["id"] for answer in answers}) == 2
+    assert len({region["id"] for region in regions}) == 2
 
 
 @pytest.mark.parametrize(
@@ -187,7 +384,7 @@ def test_two_clicks_never_share_a_region_id() -> None:
         batch_answer([], "v1"),
         batch_answer([None], "v1"),
         empty_answer("v1"),
-        click_answer(np.zeros((3, 3), bool), "coat", 0.1, "v1"),
+        click_answer(list(click_region(np.zeros((3, 3), bool), "coat", 0.1)), "v1"),
     ],
 )
 def test_results_are_never_an_empty_list(answer: dict[str, Any]) -> None:
