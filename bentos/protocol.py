@@ -5,18 +5,21 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.errors import BusyError, ContractError, DataError, MaskloopError
 from pipelines.log import REQUEST_ID
 from pipelines.settings import get_settings
 
 Service = TypeVar("Service")
+Scope = MutableMapping[str, Any]  # what ASGI calls an application with: the request, and how to read and answer it
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 requests_log = logging.getLogger("bentos.requests")
 _MAX_BYTES = 64 << 20  # of a request: Label Studio sends up to a hundred tasks with what was drawn on them
 OPEN_PATHS = ("/", "/health", "/livez", "/readyz", "/healthz")  # what health checks ask for

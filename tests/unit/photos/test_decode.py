@@ -291,8 +291,8 @@ class TestMasters:
     @pytest.mark.parametrize(
         ("kind", "options"),
         [
-            ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"compression": "tiff_adobe_deflate"}), ("BMP", {}),
-            ("GIF", {}), ("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("JPEG2000", {}),
+            ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"compression": "tiff_adobe_deflate"}),
+            ("BMP", {}), ("GIF", {}), ("AVIF", {"quality": 100, "subsampling": "4:4:4"}), ("JPEG2000", {}),
         ],
     )  # fmt: skip
     def test_they_are_read(self, kind: str, options: dict[str, Any], noise: np.ndarray) -> None:
