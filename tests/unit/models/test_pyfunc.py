@@ -83,7 +83,7 @@ def test_photos_of_a_call_may_have_any_sizes_and_stand_upright(
     assert region["score"] == pytest.approx(answer["score"][0])
     assert region["score"] > 0.99
     assert region["chance"] == pytest.approx(1 / 3)
-    with pytest.raises(MlflowException, match="photo 0: the bytes are none of JPEG, PNG, WEBP"):
+    with pytest.raises(MlflowException, match="photo 0: the bytes are none of JPEG, PNG, WebP"):
         model.predict(pd.DataFrame({"image": [b"no photo"]}))
 
 
