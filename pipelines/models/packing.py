@@ -19,7 +19,7 @@ _SOURCE = Path(__file__).resolve().parents[1]
 _IMPORT = re.compile(rf"^(\s*(?:from|import)\s+){PACKAGE}(?=[.\s])", re.MULTILINE)
 _REQUIRED = (
     "torch", "openvino", "segmentation-models-pytorch", "timm", "safetensors", "opencv-python-headless", "pillow",
-    "pi-heif",    "pydantic", "pyyaml", "numpy", "pandas",
+    "pi-heif", "pydantic", "pyyaml", "numpy", "pandas",
 )  # fmt: skip
 
 
