@@ -283,8 +283,8 @@ def test_a_bad_photo_is_reported_and_the_rest_goes_on(settings, bucket, labels, 
     try:
         report = ingest(bucket, labels, settings, workspace_params)
         assert {problem.reason for problem in report.problems} == {"not-an-image", "empty"}
-        assert (report.created, report.ignored) == (1, 1)
-        assert report.listed == report.created + report.unchanged + report.ignored + len(report.problems)
+        assert (report.created, dict(report.ignored)) == (1, {".txt": 1})
+        assert report.listed == report.created + report.unchanged + sum(report.ignored.values()) + len(report.problems)
         assert any(task.image.uri.endswith("good.png") for task in list_tasks(labels, project))
     finally:
         for name in ("page.jpg", "empty.jpg", "notes.txt"):
