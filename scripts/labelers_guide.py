@@ -84,7 +84,7 @@ def _label(camera: _Camera, editor: Editor, task: Mapping[str, Any]) -> None:
     first, second = sorted((_mask(r) for r in task["predictions"][0]["result"]), key=np.count_nonzero)[:-3:-1]
     label = max(task["predictions"][0]["result"], key=lambda r: np.count_nonzero(_mask(r)))["value"]["brushlabels"][0]
     camera.shoot("submit", "text=Submit")
-    camera.shoot("tools", "[aria-label=brush-tool]", "[aria-label=magicwand]", "[aria-label=eraser]")
+    camera.shoot("tools", *(f"[aria-label={tool}]:visible" for tool in ("brush-tool", "magicwand", "eraser")))
     editor.delete_all_regions()
     editor.label(POINT, label)
     with page.expect_response("**/interactive-annotating*"):

@@ -559,6 +559,10 @@
       bar.append(document.createElement("span"));
     }
     if (bar.nextElementSibling !== below) below.before(bar);
+    // In the label stream, Label Studio's own bar floats above the content, so this one floats above that.
+    const floats = getComputedStyle(below).position === "absolute";
+    bar.classList.toggle("maskloop-bar-floating", floats);
+    bar.style.bottom = floats ? `${below.offsetHeight}px` : "";
     const scored = masks(state).filter((region) => region.origin === "prediction" && region.score > 0);
     const least = scored.length ? scored.reduce((a, b) => (b.score < a.score ? b : a)) : null;
     const texts = {
