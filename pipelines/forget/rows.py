@@ -101,7 +101,7 @@ def _redacted(value: object, subjects: Subjects) -> object:
     if isinstance(value, str):
         return subjects.redacted(value) if subjects.pattern.search(value.encode()) else value
     if hasattr(value, "tolist") or isinstance(value, (list, tuple)):
-        items = value.tolist() if hasattr(value, "tolist") else list(value)  # type: ignore[call-overload]
+        items = value.tolist() if hasattr(value, "tolist") else list(value)  # type: ignore[call-overload]  # a cell may hold anything
         if isinstance(items, list):
             clean = [_redacted(item, subjects) for item in items]
             return clean if any(new is not old for new, old in zip(clean, items, strict=True)) else value

@@ -14,7 +14,6 @@ import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -109,20 +108,6 @@ def list_objects(client: Client, bucket: str, prefix: str = "", suffixes: Iterab
         for blob in client.list_blobs(_bucket(client, bucket), prefix=prefix, **_REQUEST):
             if not endings or blob.name.lower().endswith(endings):
                 yield _reference(blob)
-
-
-def list_old_generations(client: Client, bucket: str, prefix: str = "") -> Iterator[ObjectRef]:
-    """Yield generations below `prefix` that were deleted or overwritten; `stored_at` is when that was."""
-    with explained(f"gs://{bucket}/{prefix}", bucket):
-        for blob in client.list_blobs(_bucket(client, bucket), prefix=prefix, versions=True, **_REQUEST):
-            if blob.time_deleted:
-                yield replace(_reference(blob), stored_at=blob.time_deleted)
-
-
-def delete_generation(client: Client, ref: ObjectRef) -> None:
-    """Delete one generation for good; one that is already gone is fine."""
-    with explained(ref.uri, ref.bucket), suppress(NotFound):
-        _bucket(client, ref.bucket).blob(ref.name, generation=ref.generation).delete(**_REQUEST)
 
 
 def read(client: Client, ref: ObjectRef, *, max_bytes: int | None = None) -> bytes:

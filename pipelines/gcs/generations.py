@@ -1,13 +1,15 @@
 """All generations of objects, also noncurrent and soft-deleted ones: what a permanent deletion must reach."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
+from google.api_core.exceptions import NotFound
 from google.cloud.storage import Client
 
-from pipelines.gcs.client import _REQUEST, _bucket, _reference, delete_generation, find_bucket
+from pipelines.gcs.client import _REQUEST, _bucket, _reference, find_bucket
 from pipelines.gcs.faults import explained
 from pipelines.records import ObjectRef
 
@@ -27,6 +29,20 @@ def list_generations(client: Client, bucket: str, prefix: str = "") -> Iterator[
     with explained(f"gs://{bucket}/{prefix}", bucket):
         for blob in client.list_blobs(_bucket(client, bucket), prefix=prefix, versions=_ALL, **_REQUEST):
             yield _reference(blob)
+
+
+def list_old_generations(client: Client, bucket: str, prefix: str = "") -> Iterator[ObjectRef]:
+    """Yield generations below `prefix` that were deleted or overwritten; `stored_at` is when that was."""
+    with explained(f"gs://{bucket}/{prefix}", bucket):
+        for blob in client.list_blobs(_bucket(client, bucket), prefix=prefix, versions=_ALL, **_REQUEST):
+            if blob.time_deleted:
+                yield replace(_reference(blob), stored_at=blob.time_deleted)
+
+
+def delete_generation(client: Client, ref: ObjectRef) -> None:
+    """Delete one generation for good; one that is already gone is fine."""
+    with explained(ref.uri, ref.bucket), suppress(NotFound):
+        _bucket(client, ref.bucket).blob(ref.name, generation=ref.generation).delete(**_REQUEST)
 
 
 def list_soft_deleted(client: Client, bucket: str, prefix: str = "") -> Iterator[SoftDeleted]:

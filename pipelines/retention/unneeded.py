@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pipelines.dataset.objects import PREFIX, listed_md5
-from pipelines.gcs.client import delete_generation, list_old_generations
+from pipelines.gcs.generations import delete_generation, list_old_generations
 from pipelines.records import ObjectRef
 from pipelines.retention.objects import (
     CachedFile,

@@ -143,7 +143,7 @@ def _prepare_torch(options: TrainParams) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what GPUs need for the next line
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling memory that nobody reads costs time; mypy does not know this property of a module.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # untyped
     torch.manual_seed(options.seed)
 
 

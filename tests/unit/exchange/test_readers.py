@@ -544,7 +544,7 @@ class TestLabelStudio:
             source = read()
             assert source.origin("images/a.png").blind is blind
             result = regions_of(source.drawn("images/a.png").mask, two_labels, blind=blind)
-            assert prediction_version_of({"result": result}) == ("" if blind else "import-model")  # type: ignore[typeddict-item]
+            assert prediction_version_of({"result": result}) == ("" if blind else "import-model")  # type: ignore[typeddict-item]  # a part
             assert all(region["id"].startswith(IMPORTED) for region in result)
 
     def test_an_annotation_without_regions_is_background(self, read: Read, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def imported(folder: Path, params: Params) -> tuple[dict[str, CheckedPhoto], dic
 @pytest.mark.parametrize("form", FORMATS)
 def test_an_export_is_imported_again(form: str, two_labels: Params, tmp_path: Path) -> None:
     version = Version()
-    export(version, "dataset-0001", form, tmp_path / "out", two_labels)  # type: ignore[arg-type]  # a stand-in
+    export(version, "dataset-0001", form, tmp_path / "out", two_labels)  # type: ignore[arg-type]  # a stand-in  # a stand-in
     assert recognise(tmp_path / "out") == form
     checked, masks = imported(tmp_path / "out", two_labels)
     rows = [row for row in version.rows if form != "yolo" or row["split"] != "excluded"]
@@ -106,7 +106,7 @@ def test_an_export_is_imported_again(form: str, two_labels: Params, tmp_path: Pa
 
 def test_coco_polygons_alone_give_the_same_pixels(two_labels: Params, tmp_path: Path) -> None:
     version = Version()
-    export(version, "dataset-0001", "coco", tmp_path / "out", two_labels)  # type: ignore[arg-type]
+    export(version, "dataset-0001", "coco", tmp_path / "out", two_labels)  # type: ignore[arg-type]  # a stand-in
     for path in (tmp_path / "out" / "annotations").glob("rle_*"):
         path.unlink()
     _, masks = imported(tmp_path / "out", two_labels)
@@ -115,7 +115,7 @@ def test_coco_polygons_alone_give_the_same_pixels(two_labels: Params, tmp_path: 
 
 
 def test_one_file_of_a_split_is_read_alone(two_labels: Params, tmp_path: Path) -> None:
-    export(Version(), "dataset-0001", "coco", tmp_path / "out", two_labels)  # type: ignore[arg-type]
+    export(Version(), "dataset-0001", "coco", tmp_path / "out", two_labels)  # type: ignore[arg-type]  # a stand-in
     source = read_labelled_photos(tmp_path / "out" / "annotations" / "rle_test.json", LabelNames(two_labels))
     [photo] = check_photos(source, two_labels)
     assert photo.origin.split == "test"

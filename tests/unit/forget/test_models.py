@@ -35,7 +35,7 @@ def test_models_that_knew_the_photo_are_named_with_what_to_do(registry: Registry
     )  # fmt: skip
     assert "was judged by it: test of dataset-0001" in str(model)
     assert "learned from it" in str(replace(model, splits=("train",)))
-    assert runs_with_example(OneVersion(), registry, SUBJECTS) == (known.run_id,)  # type: ignore[arg-type]
+    assert runs_with_example(OneVersion(), registry, SUBJECTS) == (known.run_id,)  # type: ignore[arg-type]  # a stand-in
 
 
 def test_files_of_runs_are_named_and_with_published_versions_cleaned(

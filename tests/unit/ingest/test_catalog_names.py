@@ -47,8 +47,8 @@ def test_an_id_fits_a_photo(id_file: str, photo: str) -> None:
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize("other", ["NFC", "NFD"])
 def test_letters_with_accents_are_equal_in_any_unicode_form(form: str, other: str) -> None:
-    photo = f"photos/{unicodedata.normalize(other, 'été Å')}.png"  # type: ignore[arg-type]
-    assert found_row([unicodedata.normalize(form, "été Å")], photo) == "1"  # type: ignore[arg-type]
+    photo = f"photos/{unicodedata.normalize(other, 'été Å')}.png"  # type: ignore[arg-type]  # a form's name
+    assert found_row([unicodedata.normalize(form, "été Å")], photo) == "1"  # type: ignore[arg-type]  # a form's name
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def shown(plans: list[Plan], *, done: bool = False) -> str:
     return " ".join(word for word in console.export_text().split() if word != "│")
 
 
-def test_by_default_nothing_goes(versions: Versions, registry: Registry, add: Add) -> None:  # noqa: F811
+def test_by_default_nothing_goes(versions: Versions, registry: Registry, add: Add) -> None:  # noqa: F811  the fixture
     add()
     plans = plan(sources(versions, registry, RetentionParams()).kinds())
     assert is_empty(plans)
@@ -54,7 +54,7 @@ def test_by_default_nothing_goes(versions: Versions, registry: Registry, add: Ad
 def test_models_and_the_versions_they_were_trained_on_go_together(
     versions: Versions,
     registry: Registry,
-    add: Add,  # noqa: F811
+    add: Add,  # noqa: F811  the fixture
 ) -> None:
     for number in (1, 2, 3):
         add(dataset=f"dataset-000{number}")
@@ -80,7 +80,7 @@ def test_models_and_the_versions_they_were_trained_on_go_together(
 def test_a_kind_with_a_problem_stops_no_other_and_versions_wait_for_it(
     versions: Versions,
     registry: Registry,
-    add: Add,  # noqa: F811
+    add: Add,  # noqa: F811  the fixture
 ) -> None:
     def down() -> list[Task]:
         raise ServiceError("Label Studio does not answer; start it with `maskloop up`")

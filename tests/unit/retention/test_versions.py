@@ -236,8 +236,8 @@ def test_after_a_kill_at_any_point_the_next_run_completes_it(
 ) -> None:
     steps = iter(range(99))
 
-    def dying(function):  # type: ignore[no-untyped-def]
-        def call(*arguments, **options):  # type: ignore[no-untyped-def]
+    def dying(function):  # type: ignore[no-untyped-def]  # wraps any function
+        def call(*arguments, **options):  # type: ignore[no-untyped-def]  # wraps any function
             if next(steps) == point:
                 raise Killed
             return function(*arguments, **options)
