@@ -11,7 +11,7 @@ TORCH ?= $(or $(LAST_TORCH),locked)
 export PYTHON TORCH TORCH_INDEX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test server-test check format bench results screenshots lock notices clean tools chromium
+.PHONY: help setup demo up down test server-test check format bench results screenshots lock notices clean tools caddy chromium
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +27,7 @@ up: setup ## Start the local stack
 down: ## End the local stack
 	@maskloop down
 
-test: setup chromium ## Run all tests: the quick ones side by side, then those with real servers and a real browser
+test: setup chromium caddy ## Run all tests: the quick ones side by side, then those with real servers and a real browser
 	@pytest --numprocesses=auto --dist=loadfile tests/unit tests/dags
 	@pytest tests/integration tests/e2e tests/server
 
@@ -99,6 +99,9 @@ $(STUDIO)/.installed: requirements/label-studio.txt | $(VENV)/.bootstrapped
 	@touch $@
 
 FORCE:
+
+caddy: $(VENV)/.installed ## Fetch the web server that the test of the server's entry asks
+	@scripts/ensure-caddy
 
 chromium: $(VENV)/.installed ## Install the browser that tests and pictures use
 	@scripts/ensure-chromium

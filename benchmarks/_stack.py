@@ -10,9 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlflow import MlflowClient
+
 from benchmarks._service import free_ports
 from pipelines.airflow_api import Airflow
-from pipelines.local_stack.services import SERVICES
+from pipelines.contract import MLFLOW, SEGMENT_ANYTHING
+from pipelines.local_stack.services import SERVICES, get_health
+from pipelines.models.reader import CHAMPION, NETWORK
+from pipelines.services import ask_service
 from pipelines.settings import PROJECT_ROOT, SECRETS_FILE, Settings
 
 
@@ -33,6 +38,27 @@ class LocalStack:
         airflow = Airflow(self.settings())
         for dag in airflow.dags():
             airflow.pause(dag)
+
+    def who_answers_clicks(self) -> str:
+        """Return the version that answers clicks, after the click model in MASKLOOP_BENCH_CLICKS was promoted.
+
+        That is the folder of a click model, as `maskloop train --what clicks` writes it; without it those answer that
+        are there in a new installation.
+        """
+        if folder := os.environ.get("MASKLOOP_BENCH_CLICKS"):
+            promote_clicks(self.settings(), Path(folder))
+        return str(get_health(self.settings().url(SEGMENT_ANYTHING))["answers"]["edit"])
+
+
+def promote_clicks(settings: Settings, folder: Path) -> None:
+    """Register the click model in `folder`, make it champion, and let the service load it."""
+    client, name = MlflowClient(settings.url(MLFLOW)), settings.clicks_model_name
+    run = client.create_run(client.create_experiment("benchmark"))
+    client.log_artifacts(run.info.run_id, str(folder), NETWORK)
+    client.create_registered_model(name)
+    version = client.create_model_version(name, f"{run.info.artifact_uri}/{NETWORK}", run.info.run_id)
+    client.set_registered_model_alias(name, CHAMPION, version.version)
+    ask_service(settings, SEGMENT_ANYTHING, "/reload", {}, timeout_s=300)
 
 
 @contextmanager

@@ -8,25 +8,22 @@ that lower the IoU. Photos are those of MASKLOOP_CCP (a folder with photos/, mas
 drawn ones elsewhere; the row says which.
 """
 
-import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 from rich.progress import track
 
+from benchmarks._photos import known_photos, photos_name
 from benchmarks.harness import Row
-from pipelines.demo.photos import draw_photo
-from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import IGNORE, load_params
-from pipelines.photos.decode import decode_image
 from pipelines.segmentation.editing import edit_mask, parts_of
 from pipelines.segmentation.grabcut import GrabCutPredictor, shrink
 from pipelines.segmentation.prompts import Prompts
 from pipelines.settings import PROJECT_ROOT
 
 _PHOTOS, _CLICKS, _SEED = 18, 4, 0
+_FIRST = 700  # drawing, and the seed by which real photos are chosen
 _SMALLEST = 0.004  # share of the photo; smaller garments are not corrected
 _FIXED = 0.08  # share of the long side: the best of the fixed distances that were tried
 _Way = Callable[[GrabCutPredictor, np.ndarray, tuple[int, int], bool], np.ndarray]
@@ -37,26 +34,25 @@ def run() -> list[Row]:
     chance = np.random.default_rng(_SEED)
     ways: dict[str, _Way] = {"ours": _ours, "fixed": _fixed, "anew": _anew}
     traces: dict[str, list[list[float]]] = {name: [] for name in ways}
-    for predictor, truth, others in track(_garments(chance), "correcting masks", transient=True):
+    for predictor, truth, others in track(_garments(), "correcting masks", transient=True):
         start = _damaged(truth, others, chance)
         if start is None:
             continue
         for name, way in ways.items():
             traces[name].append(_corrected(predictor, start, truth, way))
-    kind = "CCP" if os.environ.get("MASKLOOP_CCP") else "drawn photos"
     iou = {name: np.array(values) for name, values in traces.items()}
     count = len(iou["ours"])
     rows = []
     for peer in ("fixed", "anew"):
         for clicks in range(1, _CLICKS + 1):
             ours, other = float(iou["ours"][:, clicks].mean()), float(iou[peer][:, clicks].mean())
-            name = f"IoU after {clicks} clicks from {iou['ours'][:, 0].mean():.2f}, against {peer} ({kind})"
+            name = f"IoU after {clicks} clicks from {iou['ours'][:, 0].mean():.2f}, against {peer} ({photos_name()})"
             rows.append(Row(name, ours, other, ours / other, "IoU", count))
         worse = {name: float((iou[name][:, 1] < iou[name][:, 0] - 1e-3).mean()) for name in ("ours", peer)}
         ratio = worse[peer] / worse["ours"] if worse["ours"] else None
         rows.append(
             Row(
-                f"first clicks that make it worse, against {peer} ({kind})",
+                f"first clicks that make it worse, against {peer} ({photos_name()})",
                 worse["ours"],
                 worse[peer],
                 ratio,
@@ -67,9 +63,9 @@ def run() -> list[Row]:
     return rows
 
 
-def _garments(chance: np.random.Generator) -> Iterator[tuple[GrabCutPredictor, np.ndarray, np.ndarray]]:
+def _garments() -> Iterator[tuple[GrabCutPredictor, np.ndarray, np.ndarray]]:
     """Yield a predictor, a garment's true mask and the other garments, at the size at which clicks are answered."""
-    for photo, labels in _photos(chance):
+    for photo, labels in known_photos(load_params(PROJECT_ROOT / "params.yaml"), _PHOTOS, seed=_FIRST):
         predictor = shrink(photo, {})
         size = predictor.image.shape[1::-1]
         small = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
@@ -77,21 +73,6 @@ def _garments(chance: np.random.Generator) -> Iterator[tuple[GrabCutPredictor, n
             truth = small == label
             if truth.mean() >= _SMALLEST:
                 yield predictor, truth, (small > 0) & ~truth
-
-
-def _photos(chance: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    params = load_params(PROJECT_ROOT / "params.yaml")
-    folder = os.environ.get("MASKLOOP_CCP")
-    if not folder:
-        for seed in range(700, 700 + _PHOTOS):
-            drawn = draw_photo(seed, params.label_ids)
-            yield drawn.image, drawn.mask
-        return
-    ccp = Path(folder)
-    source = masked_photos(ccp / "photos", ccp / "masks", ccp / "labels.csv", params)
-    names = source.take(0, 1_000_000)
-    for number in chance.choice(len(names), _PHOTOS, replace=False):
-        yield decode_image(source.photo(names[number])), source.truth(names[number])
 
 
 def _damaged(truth: np.ndarray, others: np.ndarray, chance: np.random.Generator) -> np.ndarray | None:

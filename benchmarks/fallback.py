@@ -1,10 +1,10 @@
 """How good the answers of GrabCut are, which stand in where no Segment Anything checkpoint can be had.
 
-On drawn photos that nothing was tuned or trained on, each garment is asked for with one click, with a click and a
-"not this" in the garment beside it, and with a box; alone, and with what a champion trained for a minute sees. The peer
-is OpenCV's GrabCut as its documentation uses it: the box, or for clicks a disc as sure foreground within a rectangle of
-the photo. Rows are the mean IoU with the true mask, for clicks with the part of it that is clicked; "times better"
-is ours by the peer's.
+On photos that nothing was tuned or trained on, real ones where MASKLOOP_CCP names them, each garment is asked for with
+one click, with a click and a "not this" in the garment beside it, and with a box; alone, and with what a champion
+trained for a minute sees. The peer is OpenCV's GrabCut as its documentation uses it: the box, or for clicks a disc as
+sure foreground within a rectangle of the photo. Rows are the mean IoU with the true mask, for clicks with the part of
+it that is clicked; "times better" is ours by the peer's.
 """
 
 import statistics
@@ -16,15 +16,15 @@ import cv2
 import numpy as np
 
 from benchmarks._model import train_briefly
+from benchmarks._photos import known_photos, photos_name
 from benchmarks.harness import Row
-from pipelines.demo.photos import draw_photo
-from pipelines.params import load_params
+from pipelines.params import IGNORE, load_params
 from pipelines.segmentation.grabcut import Prior, shrink
 from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.segmentation.prompts import Prompts
 from pipelines.settings import PROJECT_ROOT
 
-_SEEDS = range(500, 512)
+_ASKED, _LEARNED_FROM, _SEED = 12, 32, 500
 _SMALLEST = 0.005  # share of the photo; smaller garments are not asked for
 _NO_POINTS = np.zeros((0, 2), np.float32)
 
@@ -32,18 +32,19 @@ _NO_POINTS = np.zeros((0, 2), np.float32)
 def run() -> list[Row]:
     """Compare the answers to three kinds of prompts."""
     params = load_params(PROJECT_ROOT / "params.yaml")
+    photos = list(known_photos(params, _ASKED + _LEARNED_FROM, seed=_SEED))
     scores: dict[str, list[tuple[float, float, float]]] = {}
     with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as folder:
-        train_briefly(params, Path(folder))
+        train_briefly(params, Path(folder), photos[_ASKED:])
         champion = load_model(Path(folder))
-    for seed in _SEEDS:
-        drawn = draw_photo(seed, params.label_ids)
-        alone, helped = shrink(drawn.image, {}), shrink(drawn.image, _prior(champion, drawn.image))
-        for label_id in np.flatnonzero(np.bincount(drawn.mask.ravel()) > _SMALLEST * drawn.mask.size)[1:]:
-            truth = drawn.mask == label_id
-            for kind, prompts in _asked(drawn.mask, truth, params.label_names[int(label_id)]):
+    for image, mask in photos[:_ASKED]:
+        alone, helped = shrink(image, {}), shrink(image, _prior(champion, image))
+        garments = np.where(mask == IGNORE, 0, mask)
+        for label_id in np.flatnonzero(np.bincount(garments.ravel()) > _SMALLEST * mask.size)[1:]:
+            truth = mask == label_id
+            for kind, prompts in _asked(garments, truth, params.label_names[int(label_id)]):
                 wanted = truth if prompts.box is not None else _part_at(truth, prompts.point_coords[0])
-                masks = (alone.predict(prompts)[0], helped.predict(prompts)[0], _opencv(drawn.image, prompts))
+                masks = (alone.predict(prompts)[0], helped.predict(prompts)[0], _opencv(image, prompts))
                 ious = [_iou(mask, wanted) for mask in masks]
                 scores.setdefault(kind, []).append((ious[0], ious[1], ious[2]))
     return [row for kind, ious in scores.items() for row in _rows(kind, ious)]
@@ -51,8 +52,8 @@ def run() -> list[Row]:
 
 def _rows(kind: str, ious: list[tuple[float, float, float]]) -> Iterator[Row]:
     alone, helped, peer = (statistics.fmean(column) for column in zip(*ious, strict=True))
-    yield Row(f"{kind}, colours alone", alone, peer, alone / peer, "IoU", len(ious))
-    yield Row(f"{kind}, with the champion", helped, peer, helped / peer, "IoU", len(ious))
+    yield Row(f"{kind}, colours alone ({photos_name()})", alone, peer, alone / peer, "IoU", len(ious))
+    yield Row(f"{kind}, with the champion ({photos_name()})", helped, peer, helped / peer, "IoU", len(ious))
 
 
 def _asked(index_mask: np.ndarray, truth: np.ndarray, label: str) -> Iterator[tuple[str, Prompts]]:

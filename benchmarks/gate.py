@@ -8,18 +8,16 @@ measured on its masks, and otherwise on drawn ones: there "ours" is a test split
 "peer" one on which they were shown the champion's.
 """
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 from rich.progress import track
 
 from benchmarks._answers import CLASSES, DrawnTestSplit, JitteredMasks, judged, submitted
+from benchmarks._photos import photos_name, real_photos
 from benchmarks.harness import Row
 from pipelines.demo.photos import draw_photo
-from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT
 from pipelines.training.bootstrap import resampled
@@ -154,16 +152,15 @@ def anchoring(masks: JitteredMasks, points: float, params: Params, trials: int) 
 def masks_of(params: Params, count: int) -> tuple[str, JitteredMasks]:
     """Return real masks where MASKLOOP_CCP names a folder of them, or drawn ones, as channel maps of one size."""
     size = _HEIGHT * 2 // 3, _HEIGHT  # width and height for OpenCV
-    folder = os.environ.get("MASKLOOP_CCP")
-    if folder:
-        source = masked_photos(Path(folder) / "photos", Path(folder) / "masks", Path(folder) / "labels.csv", params)
+    source = real_photos(params)
+    if source is not None:
         masks = [source.truth(name) for name in source.take(0, count)]
     else:
         masks = [draw_photo(seed, params.label_ids, size[::-1]).mask for seed in range(count)]
     channel_of = np.zeros(256, np.uint8)
     channel_of[list(params.label_ids.values())] = np.arange(1, len(params.label_ids) + 1)
     small = [cv2.resize(channel_of[mask], size, interpolation=cv2.INTER_NEAREST_EXACT) for mask in masks]
-    return "CCP" if folder else "drawn", JitteredMasks(small)
+    return photos_name(), JitteredMasks(small)
 
 
 def _anchoring(params: Params) -> list[Row]:
@@ -172,7 +169,7 @@ def _anchoring(params: Params) -> list[Row]:
     for points in (3, 0):
         blind, anchored, detects, where_detected = anchoring(masks, points, params, _ANCHORED_TRIALS)
         which = f"{points} points better" if points else "equal"
-        metric = f"{which}, promoted, {_TEST_PHOTOS} {what} masks of {_TEST_PHOTOS // _OF_A_FAMILY} families"
+        metric = f"{which}, promoted, {_TEST_PHOTOS} masks of {what} of {_TEST_PHOTOS // _OF_A_FAMILY} families"
         rows.append(Row(metric, 100 * blind, 100 * anchored, None, "%", _ANCHORED_TRIALS))
         if points:
             rows.append(

@@ -28,7 +28,7 @@ from rich.progress import track
 
 from benchmarks._model import train_briefly
 from benchmarks._service import RunningService, bucket, free_ports, running, wait_for
-from benchmarks.clicks import drawn_photos
+from benchmarks.clicks import jpeg_photos
 from benchmarks.harness import Row, compare
 from pipelines.labelstudio.render import prediction_json
 from pipelines.params import Params, load_params
@@ -48,7 +48,7 @@ _LARGEST = 12_000, 8_333  # pixels: 100 megapixels
 
 def run() -> list[Row]:
     """Measure both comparisons, then the service's memory over many requests and one photo of 100 megapixels."""
-    params, photos = load_params(PROJECT_ROOT / "params.yaml"), drawn_photos(_PHOTOS)
+    params, photos = load_params(PROJECT_ROOT / "params.yaml"), jpeg_photos(_PHOTOS)
     with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name:
         folder = Path(name)
         train_briefly(params, folder / "model")

@@ -5,7 +5,6 @@ model drew. Seconds follow from `effort` in params.yaml. Photos are drawn, unles
 photos/, masks/ and labels.csv (columns index, label).
 """
 
-import os
 import statistics
 import tempfile
 import time
@@ -15,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks._photos import real_photos
 from benchmarks.harness import Row
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MODEL
 from pipelines.demo.archive import Archive, SyntheticArchive
 from pipelines.exchange.as_dataset import write_dataset
-from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
 from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.segmentation.postprocess import classes_of_photo
@@ -89,11 +88,10 @@ def judge(kind: str, model: ClothingModel, dataset: Dataset, photos: Sequence[st
 
 def _source(folder: Path, params: Params) -> tuple[Archive, Params, int]:
     """Return where photos come from, the parameters, and how many there are at most."""
-    given = os.environ.get("MASKLOOP_CCP")
-    if not given:
+    source = real_photos(params)
+    if source is None:
         return SyntheticArchive(folder / "archive", params), params, _DRAWN
-    source = Path(given)
-    return masked_photos(source / "photos", source / "masks", source / "labels.csv", params), params, _ALL
+    return source, params, _ALL
 
 
 def _calibration(kind: str, fitted: pd.DataFrame, params: Params) -> list[Row]:

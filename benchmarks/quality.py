@@ -7,7 +7,6 @@ that cleanlab gives with the probabilities of the network that did: the softmin 
 are drawn, unless MASKLOOP_CCP names a folder of photos/, masks/ and labels.csv (columns index, label).
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks._photos import real_photos
 from benchmarks.harness import Row
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MANIFEST, MODEL
 from pipelines.dataset.records import encode_mask
 from pipelines.dataset.shards import shard_of
-from pipelines.demo.archive import Archive, SyntheticArchive
+from pipelines.demo.archive import SyntheticArchive
 from pipelines.exchange.as_dataset import write_dataset
-from pipelines.exchange.masked_photos import masked_photos
 from pipelines.params import Params, load_params
 from pipelines.quality.folds import ENCODERS, Features, predict_out_of_fold
 from pipelines.quality.label_errors import JudgedPhoto, find_label_issues
@@ -46,10 +45,7 @@ def run() -> list[Row]:
     params = load_params(PROJECT_ROOT / "params.yaml")
     with tempfile.TemporaryDirectory(prefix="maskloop-bench-") as name:
         dataset = Dataset(Path(name) / "dataset")
-        source: Archive = SyntheticArchive(Path(name) / "archive", params)
-        if folder := os.environ.get("MASKLOOP_CCP"):
-            ccp = Path(folder)
-            source = masked_photos(ccp / "photos", ccp / "masks", ccp / "labels.csv", params)
+        source = real_photos(params) or SyntheticArchive(Path(name) / "archive", params)
         manifest = write_dataset(dataset, source, params, _PHOTOS + 1).sort_values("sha256", ignore_index=True)
         split = ["train"] * (len(manifest) - 1) + ["test"]  # the network learns from all that is judged
         dataset.write_table(MANIFEST, manifest.assign(split=split))

@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 
 from benchmarks._model import train_briefly
 from benchmarks._stack import local_stack
-from benchmarks.clicks import drawn_photos
+from benchmarks.clicks import jpeg_photos
 from benchmarks.harness import Row
 from pipelines.errors import ServiceError
 from pipelines.gcs import client as gcs
@@ -51,7 +51,7 @@ def run() -> list[Row]:
         settings = stack.settings()
         registry = Registry(settings)
         versions = [_register(registry, folder) for folder in models]
-        photos = drawn_photos(_PHOTOS_EACH)
+        photos = jpeg_photos(_PHOTOS_EACH)
         tasks = [_upload(settings, number, data) for number, data in enumerate(photos)]
         expected = {
             version.served_as: _expected(version, folder, photos)

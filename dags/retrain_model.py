@@ -1,6 +1,6 @@
 """Retrain: a new dataset version is trained on, and the model is promoted if it is better than the champion.
 
-Steps: decide → train → evaluate → gate → promote. Each is safe to kill and to run again.
+Steps: decide → train → evaluate → gate → promote, then those of the click model. Each is safe to kill and to run again.
 """
 
 from datetime import timedelta
@@ -8,6 +8,7 @@ from datetime import timedelta
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from callbacks import RETRIES, no_retry_on_user_error, note_on_run, skip, tell_people, tell_people_that
+from clicks import click_model
 
 
 @dag(
@@ -36,8 +37,7 @@ def retrain_model() -> None:
         from pipelines.settings import get_settings
         from pipelines.training.pipeline import train
 
-        train(get_settings(), dataset)
-        return dataset
+        return train(get_settings(), dataset)
 
     @task(execution_timeout=timedelta(hours=4), **RETRIES)
     @no_retry_on_user_error()
@@ -45,8 +45,7 @@ def retrain_model() -> None:
         from pipelines.settings import get_settings
         from pipelines.training.pipeline import evaluate
 
-        evaluate(get_settings(), dataset)
-        return dataset
+        return evaluate(get_settings(), dataset)
 
     @task(execution_timeout=timedelta(hours=2), **RETRIES)  # MLflow may be down; the training's results wait on disk
     @no_retry_on_user_error()
@@ -74,7 +73,8 @@ def retrain_model() -> None:
         outlet_events[assets.model].extra = {"model": version.served_as, "dataset": winner["dataset"]}
         return {"model": version.served_as, "test_miou": version.miou, "reason": version.reason}
 
-    promote(gate(evaluate(train(decide()))))
+    promote(decided := gate(evaluated := evaluate(train(decide()))))
+    click_model(evaluated, decided)
 
 
 retrain_model()

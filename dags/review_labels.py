@@ -5,6 +5,7 @@ from datetime import timedelta
 import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from callbacks import no_retry_on_user_error, note_on_run, tell_people
+from progress import write_progress_page
 
 
 @dag(
@@ -45,7 +46,7 @@ def review_labels() -> None:
         note_on_run(str(result))
         return {"dataset": result.dataset, "suspicious": len(result.label_issues)}
 
-    examine()
+    examine() >> write_progress_page()
 
 
 review_labels()

@@ -9,6 +9,8 @@ import assets
 from airflow.sdk import AssetOrTimeSchedule, CronTriggerTimetable, dag, task
 from callbacks import RETRIES, no_retry_on_user_error, note_on_run, skip, tell_people
 from connections import connect_bucket
+from progress import log_time_saved, write_progress_page
+from remarks import pass_on_remarks
 
 from pipelines.contract import WORKSPACE_POOL
 
@@ -62,17 +64,10 @@ def sync_annotations() -> None:
         outlet_events[assets.dataset].extra = {"dataset": version.tag, "revision": version.revision}
         return {"dataset": version.tag, "revision": version.revision, "photos": version.photos}
 
-    @task(execution_timeout=timedelta(minutes=10), **RETRIES)
-    @no_retry_on_user_error()
-    def log_time_saved(published: dict) -> None:
-        from pipelines.reports.prelabel_report import log_usage
-        from pipelines.settings import get_settings
-
-        print(f"usage and time saved are logged for {log_usage(get_settings(), published['dataset']) or 'no model'}")
-
+    pass_on_remarks()
     published = publish()
     read() >> build.override(task_id="compile")("compile") >> build.override(task_id="check")("check") >> published
-    log_time_saved(published)
+    log_time_saved(published) >> write_progress_page()
 
 
 sync_annotations()

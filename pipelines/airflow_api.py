@@ -14,6 +14,7 @@ from pipelines.errors import CredentialsError, ServiceError
 from pipelines.settings import Settings
 
 _FINAL = ("success", "failed", "skipped")
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before a request is sent again
 
 
 class Airflow:
@@ -23,7 +24,7 @@ class Airflow:
         self.url = settings.url(AIRFLOW)
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
         account = {"username": settings.airflow_user, "password": settings.airflow_password.get_secret_value()}
-        token = self._request("POST", "/auth/token", json=account).get("access_token")
+        token = self._request("POST", "/auth/token", may_repeat=True, json=account).get("access_token")
         if not token:
             raise self._not_airflow("issues no token")
         self._http.headers["Authorization"] = f"Bearer {token}"
@@ -32,7 +33,12 @@ class Airflow:
         """Create a pool if there is none of that name; return whether it was created."""
         if self.has_pool(name):
             return False
-        self._request("POST", "/api/v2/pools", json={"name": name, "slots": slots, "description": description})
+        try:
+            body = {"name": name, "slots": slots, "description": description}
+            self._request("POST", "/api/v2/pools", may_repeat=True, json=body)
+        except ServiceError:
+            if not self.has_pool(name):  # a request that failed may have created it
+                raise
         return True
 
     def has_pool(self, name: str) -> bool:
@@ -136,9 +142,17 @@ class Airflow:
                 log = self._request("GET", path, params={"map_index": task["map_index"], "full_content": "true"})
                 yield task["task_id"], [line for line in log["content"] if isinstance(line, dict)]
 
-    def _request(self, method: str, path: str, **arguments: Any) -> Any:
-        with _connection_errors(self.url):
-            answer = self._http.request(method, path, **arguments)
+    def _request(self, method: str, path: str, *, may_repeat: bool = False, **arguments: Any) -> Any:
+        """Return what Airflow answers; what may be asked twice is asked again when its server failed.
+
+        Its database on one machine is SQLite, which is locked for some seconds while DAG files are read.
+        """
+        answer = self._send(method, path, **arguments)
+        for pause in _PAUSES_S if may_repeat or method in ("GET", "PATCH") else ():
+            if answer.status_code < 500:
+                break
+            time.sleep(pause)
+            answer = self._send(method, path, **arguments)
         if answer.status_code in (401, 403):
             raise CredentialsError(
                 f"Airflow at {self.url} refuses the login; MASKLOOP_AIRFLOW_USER and MASKLOOP_AIRFLOW_PASSWORD must be "
@@ -150,6 +164,10 @@ class Airflow:
             return answer.json()
         except ValueError as error:
             raise self._not_airflow(f"does not answer in JSON at {path}") from error
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        with _connection_errors(self.url):
+            return self._http.request(method, path, **arguments)
 
     def _not_airflow(self, why: str) -> ServiceError:
         return ServiceError(f"the server at {self.url} {why}, so it is not Airflow; see MASKLOOP_AIRFLOW_URL")

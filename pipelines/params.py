@@ -73,11 +73,13 @@ class ProjectParams(Section):
 class IngestParams(Section):
     """Which objects of the source bucket are photos, how large they may be, and what the catalogue must hold to.
 
+    Of photos with more than `editor_megapixels`, people see and draw on a copy of so many; 0 is no limit.
     `columns` maps columns of the catalogue as Maskloop knows them to the names that stand in the file's header.
     """
 
     suffixes: tuple[str, ...]
     max_megapixels: Annotated[float, Field(gt=0)]
+    editor_megapixels: Annotated[float, Field(ge=0)] = 1.5
     columns: dict[str, Annotated[str, Field(pattern=r"\S")]] = Field(default_factory=dict)
     severity: dict[str, Severity]
 
@@ -100,12 +102,14 @@ class IngestParams(Section):
 class PrelabelParams(Section):
     """Which photos come next and how they are pre-labelled.
 
-    `ahead` unopened tasks have a prediction of the serving model, blind ones included. A `random_share` of them is
-    random, the others are the most uncertain of `pool` scored ones. Once the test split has stopped growing, a
-    `control_share` of the other photos is served without masks, so that the time saved can still be measured. Regions
-    below `min_region_share` of the photo are dropped. `cold_start` maps classes of a SegFormer checkpoint to labels.
+    `ahead` unopened tasks have a prediction of the serving model, blind ones included. They are chosen by the
+    `strategy`: all by chance, or a `random_share` of them and for the others the most uncertain of `pool` scored ones.
+    Once the test split has stopped growing, a `control_share` of the other photos is served without masks, so that the
+    time saved can still be measured. Regions below `min_region_share` of the photo are dropped. `cold_start` maps
+    classes of a SegFormer checkpoint to labels.
     """
 
+    strategy: Literal["chance", "uncertainty"] = "chance"
     ahead: Annotated[int, Field(ge=1)]
     random_share: Share
     control_share: Share = 0.1
@@ -113,6 +117,11 @@ class PrelabelParams(Section):
     batch_size: Annotated[int, Field(ge=1)]
     min_region_share: Share
     cold_start: dict[str, str]
+
+    @property
+    def by_chance(self) -> float:
+        """Return the share of the photos with masks that is chosen by chance."""
+        return 1.0 if self.strategy == "chance" else self.random_share
 
 
 class EffortParams(Section):
@@ -276,6 +285,39 @@ class TrainParams(Section):
         return 32 * height, 32 * width
 
 
+class ClicksParams(Section):
+    """How the click model is trained; its encoder and what is not said here are the clothing model's (`train`).
+
+    It learns from up to `garments` garments of each photo in a batch. Sizes are in pixels, and `epochs`, `min_steps`,
+    `max_steps`, `max_minutes` and `predict_scale` mean what they mean in `train`. `tune_sam` tunes Segment Anything's
+    mask decoder as well. Segmenters are measured on so many garments (`judged`), none of which is a smaller share of
+    its photo than `smallest`. Without `enabled` no click model is trained.
+    """
+
+    enabled: bool = True
+    architecture: str = "FPN"
+    decoder: dict[str, DecoderOption] = {}
+    image_height: Annotated[int, Field(ge=32, multiple_of=32)] = 384
+    image_width: Annotated[int, Field(ge=32, multiple_of=32)] = 256
+    predict_scale: Annotated[float, Field(ge=0.5, le=4)] = 1.0
+    epochs: Annotated[int, Field(ge=1)] = 20
+    min_steps: Annotated[int, Field(ge=0)] = 200
+    max_steps: Annotated[int, Field(ge=0)] = 0
+    max_minutes: Annotated[float, Field(ge=0)] = 45
+    batch_size: Annotated[int, Field(ge=2)] = 4
+    garments: Annotated[int, Field(ge=1)] = 3
+    lr: Annotated[float, Field(gt=0)] = 0.001
+    seed: Annotated[int, Field(ge=0)] = 7
+    tune_sam: bool = False
+    judged: Annotated[int, Field(ge=1)] = 150
+    smallest: Share = 0.004
+
+    def as_train(self, train: TrainParams) -> TrainParams:
+        """Return the parameters of the training, those of the clothing model with these in their place."""
+        own = self.model_dump(exclude={"enabled", "garments", "tune_sam", "judged", "smallest"})
+        return train.model_copy(update={**own, "predict_mirrored": False, "patience": 0, "start": "scratch"})
+
+
 class EvaluateParams(Section):
     """What the evaluation draws, and how it computes intervals."""
 
@@ -376,6 +418,7 @@ class Params(Section):
     quality: QualityParams
     retrain: RetrainParams
     train: TrainParams
+    clicks: ClicksParams = ClicksParams()
     evaluate: EvaluateParams
     promote: PromoteParams
     retention: RetentionParams = RetentionParams()

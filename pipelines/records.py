@@ -50,7 +50,8 @@ class ImageRef:
     """One photo: its object, generation and bytes; the size is that of the upright photo (EXIF applied), in pixels.
 
     `phash` is its perceptual hash, 16 hex digits (see `photos.decode.perceptual_hash`), or empty when there is none.
-    `shown` is the address of the copy that browsers show, empty for photos that they show as they are.
+    `shown` is the address of the copy that people see and draw on, empty for photos that they see as they are. Its size
+    in pixels is that of the photo, or `shown_height` and `shown_width` where these are not 0.
     """
 
     uri: str
@@ -60,6 +61,13 @@ class ImageRef:
     width: int
     phash: str = ""
     shown: str = ""
+    shown_height: int = 0
+    shown_width: int = 0
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Return the (height, width) of what people draw on, in pixels."""
+        return self.shown_height or self.height, self.shown_width or self.width
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,14 @@ from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from pipelines.contract import ServiceName
 from pipelines.errors import ConfigurationError
@@ -63,7 +70,8 @@ class Settings(BaseSettings):
     mlflow_url: str = Field("", description="Address of MLflow; the local one if empty")
     mlflow_address: str = Field("", description="Its address for browsers, where a proxy gives it another one")
     mlflow_database: SecretStr = Field(SecretStr(""), description="SQLAlchemy URL of its database; SQLite if empty")
-    model_name: str = Field("clothing", description="Name of the registered model")
+    model_name: str = Field("clothing", description="Name of the registered clothing model")
+    clicks_model_name: str = Field("clicks", description="Name of the registered click model")
 
     segmentation_port: int = Field(7070, description="Port of the segmentation service")
     segmentation_url: str = Field("", description="Address of the segmentation service; the local one if empty")
@@ -83,7 +91,9 @@ class Settings(BaseSettings):
         "mattmdjaga/segformer_b2_clothes; empty: none",
     )
     sam_checkpoint: str = Field(
-        "", description="Official SAM checkpoint: a path, vit_b, vit_l or vit_h; empty: GrabCut"
+        "auto",
+        description="Segment Anything for clicks: auto, none, a name such as sam2.1_tiny or vit_b, a path, or a "
+        "Hugging Face name with its revision (docs/segment-anything.md)",
     )
     threads: int = Field(2, description="CPU threads of each model service")
 
@@ -115,6 +125,23 @@ class Settings(BaseSettings):
     )
 
     git_remote: str = Field("", description="Git remote that dataset commits and tags are pushed to; none if empty")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let an empty MASKLOOP_SAM_CHECKPOINT mean none; all other empty variables are as good as unset."""
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)
+        dotenv = DotEnvSettingsSource(settings_cls, dotenv_settings.env_file, env_ignore_empty=False)
+        written = dotenv() | EnvSettingsSource(settings_cls, env_ignore_empty=False)()
+        off = {"sam_checkpoint": "none"} if written.get("sam_checkpoint") == "" else {}
+        last = InitSettingsSource(settings_cls, init_kwargs=off)
+        return init_settings, env_settings, dotenv_settings, file_secret_settings, last
 
     @field_validator("var", "workspace")
     @classmethod

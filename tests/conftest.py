@@ -25,6 +25,10 @@ from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT, Settings
 
 # Small enough for two cores, real in every part; an epoch of twenty photos is a step or two.
+SMALL_CLICKS = {
+    "image_height": 96, "image_width": 64, "predict_scale": 1.0, "min_steps": 20, "max_steps": 20, "max_minutes": 0,
+    "judged": 6,
+}  # fmt: skip
 SMALL_TRAINING = {"epochs": 18, "min_steps": 0, "image_height": 192, "image_width": 128}
 
 
@@ -90,7 +94,7 @@ def stack() -> Iterator[Stack]:
     """Start every service on free ports, with a training small enough for a test."""
     var = Path(tempfile.mkdtemp(prefix="maskloop-"))
     ports = free_ports(len(SERVICES))
-    own = {"MASKLOOP_VAR": str(var)} | {
+    own = {"MASKLOOP_VAR": str(var), "MASKLOOP_SAM_CHECKPOINT": "none"} | {
         f"MASKLOOP_{service.setting.upper()}_PORT": str(port) for service, port in zip(SERVICES, ports, strict=True)
     }
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MASKLOOP_")} | own
@@ -134,5 +138,6 @@ def _commit_small_training(settings: Settings) -> None:
     path = workspace.path / "params.yaml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document["train"].update(SMALL_TRAINING)
+    document["clicks"].update(SMALL_CLICKS)
     path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), encoding="utf-8")
     workspace.git("commit", "--quiet", "--all", "-m", "Train small, for tests")

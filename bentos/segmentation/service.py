@@ -15,6 +15,7 @@ from pipelines.photos.reader import PhotoReader
 from pipelines.records import NO_MODEL
 from pipelines.segmentation.batching import RequestLimiter
 from pipelines.segmentation.cold_start import load_cold_start
+from pipelines.segmentation.model import load_model
 from pipelines.segmentation.transforms import use_single_threaded_opencv
 from pipelines.services import pack_probabilities
 from pipelines.settings import get_settings
@@ -41,7 +42,8 @@ class Segmentation:
         classes = params.prelabel.cold_start
         cold_start = partial(load_cold_start, settings.cold_start, classes, params.label_ids, min_region_share=share)
         self.champion = ChampionPoller(
-            settings.model_name, settings.url("mlflow"), settings.var / "champion", share,
+            settings.model_name, settings.url("mlflow"), settings.var / "champion",
+            lambda folder, version: load_model(folder, version=version, min_region_share=share),
             cold_start if settings.cold_start else None,
         )  # fmt: skip
         self.champion.start()
@@ -83,7 +85,12 @@ class Segmentation:
         if model is None or request.by_label_studio:
             return batch_answer([None] * len(photos), model.version if model else NO_MODEL)
         with self.limiter.acquire(len(photos)):
-            predictions, problems = self.photos.each(photos, lambda photo: prediction_json(model.predict(photo)))
+            predictions, problems = self.photos.each(
+                photos,
+                lambda photo, position: prediction_json(
+                    model.predict(photo, request.mask_size(position, *photo.shape[:2]))
+                ),
+            )
         return {**batch_answer(predictions, model.version), "problems": problems}
 
     @app.post("/score")
@@ -93,7 +100,7 @@ class Segmentation:
         if model is None:
             return {"scores": [None] * len(photos), "model_version": NO_MODEL, "problems": {}}
         with self.limiter.acquire(len(photos)):
-            scores, problems = self.photos.each(photos, model.score)
+            scores, problems = self.photos.each(photos, lambda photo, _: model.score(photo))
         return {"scores": scores, "model_version": model.version, "problems": problems}
 
     @app.post("/probabilities")

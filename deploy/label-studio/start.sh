@@ -10,7 +10,7 @@ LABEL_STUDIO_PASSWORD=$(secret maskloop_label_studio_password)
 LABEL_STUDIO_USER_TOKEN=$(secret maskloop_label_studio_token)
 export POSTGRE_PASSWORD SECRET_KEY LABEL_STUDIO_PASSWORD LABEL_STUDIO_USER_TOKEN
 export LABEL_STUDIO_USERNAME="$MASKLOOP_LABEL_STUDIO_EMAIL" LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN=true
-export LABEL_STUDIO_BASE_DATA_DIR=/label-studio/data
+export LABEL_STUDIO_BASE_DATA_DIR=/label-studio/data LABEL_STUDIO_REPORTS=/opt/maskloop/reports
 export PYTHONPATH=/opt/maskloop/site DJANGO_SETTINGS_MODULE=maskloop_settings
 
 # Behind the proxy: the name people use, cookies over TLS alone, and nobody else's pages.

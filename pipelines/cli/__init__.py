@@ -7,13 +7,13 @@ import sys
 
 from rich.logging import RichHandler
 
-from pipelines.cli import stack, models, data, forget, trials  # isort: skip  # in the order that --help shows
+from pipelines.cli import stack, models, remarks, data, forget, trials  # isort: skip  # in the order that --help shows
 from pipelines.cli import pipelines
 from pipelines.cli.app import app, console
 from pipelines.errors import MaskloopError
 from pipelines.log import configure_logging
 
-__all__ = ["app", "data", "forget", "main", "models", "pipelines", "stack", "trials"]
+__all__ = ["app", "data", "forget", "main", "models", "pipelines", "remarks", "stack", "trials"]
 
 
 def main() -> None:

@@ -67,7 +67,8 @@ def sync() -> None:
 def retrain(
     again: Annotated[bool, typer.Option(help="Train even if a model was trained on the newest dataset")] = False,
 ) -> None:
-    """Train on the newest dataset version, and promote the model if it is better."""
+    """Train both models on the newest dataset version, and promote those that are better."""
+    from pipelines.training.clicks_pipeline import retrain_clicks
     from pipelines.training.pipeline import dataset_to_train, outcome, retrain
 
     settings = get_settings()
@@ -76,3 +77,8 @@ def retrain(
         return
     version = retrain(settings, dataset, again=again)
     console.print(outcome(settings, version), highlight=False)
+    if clicks := retrain_clicks(settings, dataset):
+        console.print(
+            f"{clicks.served_as} {'promoted' if clicks.promoted else 'stays challenger'}: {clicks.reason}",
+            highlight=False,
+        )

@@ -1,13 +1,26 @@
 """Commands that try the loop on simulated labelers and on photos whose masks are known."""
 
 import os
+from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.cli.app import app, console
 from pipelines.settings import get_settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Kind(StrEnum):
+    """The kinds of models."""
+
+    masks = "masks"
+    clicks = "clicks"
+
 
 evaluations = typer.Typer(help="Measure models on photos whose masks are known, without a stack.", no_args_is_help=True)
 app.add_typer(evaluations, name="evaluate")
@@ -29,7 +42,7 @@ def simulate(
     height: Annotated[int, typer.Option(help="Height of photos in training, in pixels")] = 192,
     width: Annotated[int, typer.Option(help="Their width")] = 128,
 ) -> None:
-    """Measure how much more labels help, chosen at random or by the queue, on photos whose masks are known."""
+    """Measure how much more labels help, in each order that the queue can have, on photos whose masks are known."""
     import time
 
     import torch
@@ -37,8 +50,8 @@ def simulate(
 
     from pipelines.exchange.masked_photos import masked_photos
     from pipelines.params import load_params
-    from pipelines.simulation.results import as_table, draw_curve, write_results
-    from pipelines.simulation.rounds import as_curve, version_of
+    from pipelines.simulation.results import as_table, draw_curve, gains_table, write_results
+    from pipelines.simulation.rounds import ORDERS, against_chance, as_curve, version_of
     from pipelines.simulation.rounds import simulate as run
 
     settings, started = get_settings(), time.monotonic()
@@ -50,7 +63,7 @@ def simulate(
     folder = settings.var / "simulation" / f"{photos.resolve().parent.name}-{steps}-{version_of(params, source)}"
     torch.set_num_threads(os.cpu_count() or 1)
     rounds = run(source, params, folder, counts, range(seeds), steps)
-    done = list(track(rounds, "simulating", total=2 * seeds * len(counts), console=console))
+    done = list(track(rounds, "simulating", total=len(ORDERS) * seeds * len(counts), console=console))
     curve = as_curve(done)
     draw_curve(curve, folder / "curve.png")
     names = " ".join(f"…/{path.parent.name}/{path.name}" for path in (photos, masks, labels))
@@ -59,6 +72,7 @@ def simulate(
     )
     write_results(settings.var / "bench" / "simulate.json", done, command, time.monotonic() - started)
     console.print(as_table(curve))
+    console.print(gains_table(against_chance(done)))
     console.print(f"plot: {folder / 'curve.png'}", highlight=False)
 
 
@@ -71,16 +85,30 @@ def train(
     minutes: Annotated[
         float, typer.Option(min=-1, help="Safety net in minutes; 0: none, -1: train.max_minutes of params.yaml")
     ] = -1,
+    what: Annotated[Kind, typer.Option(help="Which model: masks (the clothing model) or clicks")] = Kind.masks,
+    model: Annotated[
+        Path | None, typer.Option(help="Clothing model that a click model begins with: a folder; left out: none")
+    ] = None,
 ) -> None:
-    """Train a clothing model on a folder of masked photos as the loop would, with its split, metrics and report."""
+    """Train a model on a folder of masked photos as the loop would, with its split, metrics and report."""
     import torch
 
     from pipelines.exchange.masked_photos import masked_photos
     from pipelines.params import load_params
     from pipelines.training.folder import train_on_folder
+    from pipelines.training.folder_clicks import train_clicks_on_folder
 
-    params = load_params(get_settings().params_path)
+    settings = get_settings()
+    params = load_params(settings.params_path)
     torch.set_num_threads(os.cpu_count() or 1)
+    if what is Kind.clicks:
+        source = masked_photos(photos, masks, labels, params)
+        result = train_clicks_on_folder(
+            settings, source, params, out, minutes=None if minutes < 0 else minutes, start=model
+        )
+        console.print(click_table(result))
+        console.print(f"model: {out}; pictures: {out / 'clicks_report'}", highlight=False)
+        return
     metrics = train_on_folder(
         masked_photos(photos, masks, labels, params), params, out, minutes=None if minutes < 0 else minutes
     )
@@ -124,6 +152,64 @@ def evaluate_masks(
         interval = f"{value['low']:.3f} … {value['high']:.3f}" if "low" in value else "–"
         table.add_row(name, f"{value['value']:.3f}", interval)
     console.print(table)
+
+
+@evaluations.command("clicks")
+def evaluate_clicks(
+    photos: PhotosFolder,
+    masks: MasksFolder,
+    labels: LabelsTable,
+    segmenter: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="grabcut, sam, a click model's folder or the folder sam/ in it, models:/clicks@champion or "
+            "models:/clicks/3; repeatable; "
+            "left out: all that are there"
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Clothing model whose masks are corrected; left out: masks are damaged by chance")
+    ] = "",
+    garments: Annotated[int, typer.Option(min=1, help="Garments to measure, chosen by chance")] = 200,
+    json: Annotated[Path | None, typer.Option(help="File to write the measures to, as JSON")] = None,
+) -> None:
+    """Measure how many clicks segmenters need on the photos of a folder whose masks are known."""
+    import json as writer
+
+    import torch
+
+    from pipelines.exchange.masked_photos import masked_photos
+    from pipelines.params import load_params
+    from pipelines.training.folder_clicks import evaluate_clicks_on_folder
+
+    settings = get_settings()
+    params = load_params(settings.params_path)
+    torch.set_num_threads(os.cpu_count() or 1)
+    source = masked_photos(photos, masks, labels, params)
+    result = evaluate_clicks_on_folder(settings, source, params, segmenter or [], model, garments)
+    if json:
+        json.write_text(writer.dumps(result, indent=1) + "\n", encoding="utf-8")
+    console.print(click_table(result))
+
+
+def click_table(result: Mapping[str, Any]) -> "Table":
+    """Return a table of measured segmenters."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=f"Clicks on {result['photos']} photos", title_justify="left", box=box.SIMPLE_HEAD)
+    headings = ("IoU after 1", "2", "4", "NoC80", "NoC85", "NoC90", "not in 20", "box", "from a mask", "harm", "ms")
+    for heading in ("", *headings):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for name, values in result["segmenters"].items():
+        mask = values.get("from_mask")
+        table.add_row(
+            name, *(f"{values['iou_after'][clicks - 1]:.3f}" for clicks in (1, 2, 4)),
+            *(f"{values[key]:.2f}" for key in ("noc80", "noc85", "noc90")), f"{values['failures']['85']:.0%}",
+            f"{values['box']:.3f}", f"{mask['noc85']:.2f}" if mask else "–",
+            f"{values['harm']:.1%}" if mask else "–", f"{1000 * values['seconds']:.0f}",
+        )  # fmt: skip
+    return table
 
 
 @app.command()

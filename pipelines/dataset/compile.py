@@ -27,7 +27,7 @@ from pipelines.dataset.merge_annotators import disagreement, merge_masks
 from pipelines.dataset.records import encode_mask
 from pipelines.errors import AnnotationError, DatasetError
 from pipelines.fs import write_atomically
-from pipelines.labelstudio import brush_rle, regions, shapes
+from pipelines.labelstudio import brush_rle, brush_stream, regions, shapes
 from pipelines.labelstudio.regions import IMPORTED, CompiledMask, compile_annotation
 from pipelines.log import run_stage
 from pipelines.params import IGNORE, Params, load_params
@@ -145,7 +145,7 @@ def _key(fingerprint: str, dataset: Dataset, shard: str) -> str:
 
 def _fingerprint(params: Params) -> str:
     """Return a hash of the parameters and the code that masks depend on."""
-    modules = (records, shards, decode, merge_annotators, brush_rle, regions, shapes)
+    modules = (records, shards, decode, merge_annotators, brush_rle, brush_stream, regions, shapes)
     code = [Path(str(module.__file__)).read_bytes() for module in modules]
     settings = [repr(params.region_ids), repr(params.compile), Path(__file__).read_text(encoding="utf-8")]
     return hashlib.sha256(b"\0".join([*code, *(text.encode() for text in settings)])).hexdigest()

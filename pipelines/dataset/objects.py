@@ -6,46 +6,37 @@ another one: the workspace, the cache, the remote, or for a photo the bucket it 
 file of the cache is moved to `damaged` beside it, and an object of the remote is only overwritten by good bytes.
 """
 
-import base64
-import hashlib
 import json
 import logging
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 from google.cloud.storage import Client
 
+from pipelines.dataset.object_names import PREFIX, by_md5, is_named, is_object, listed_md5, remote_name
 from pipelines.errors import CredentialsError, DatasetError, StorageError
 from pipelines.fs import atomic_path, write_atomically
 from pipelines.gcs.client import connect, list_objects, read, set_pool_size, stat, write
+from pipelines.gcs.threads import REQUESTS, in_threads
 from pipelines.records import ObjectRef
 from pipelines.settings import Settings
 
-if TYPE_CHECKING:
-    from dvc.api import DVCFileSystem
-
 logger = logging.getLogger(__name__)
-PREFIX = "dvc/files/md5/"
-REQUESTS = 16  # at once
 _BINARY = "application/octet-stream"
 _LISTED_FROM = 1600  # objects; a thousand are listed with one request
-_FOLDER_LIST = ".dir"  # ends the name of an object that lists the files of a folder
 _FAILURES = 16  # of the remote without a single success, after which it is not asked any more
 
 Source = Callable[[str], bytes | None]  # returns the bytes of an object, or None when it has none
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 class Objects:
     """The objects of the settings' cache and remote; `client` is only made when the remote is needed."""
 
     def __init__(self, settings: Settings, client: Client | None = None) -> None:
-        self._settings, self._client = settings, client
+        self._settings, self._client, self._has_pool = settings, client, False
+        self._connecting, self._replacing = threading.Lock(), threading.Lock()
         self.cache = settings.var / "dvc-cache"
         self.damaged_folder = self.cache / "damaged"
         self.replaced: set[str] = set()  # whose damaged files of the cache were replaced
@@ -54,39 +45,16 @@ class Objects:
     @property
     def client(self) -> Client:
         """Return the client of the remote's bucket."""
-        if self._client is None:
-            self._client = connect(self._settings)
-        set_pool_size(self._client, REQUESTS)
-        return self._client
+        with self._connecting:
+            client = self._client = self._client or connect(self._settings)
+            if not self._has_pool:
+                set_pool_size(client, REQUESTS)
+                self._has_pool = True
+            return client
 
     def path(self, md5: str) -> Path:
         """Return the file of an object in the cache, where it may be missing."""
         return self.cache / "files" / "md5" / md5[:2] / md5[2:]
-
-    def tracked(
-        self, folder: Path, site_cache: Path, tag: str | None = None, *targets: Path,
-        problems: dict[str, str] | None = None,
-    ) -> dict[str, str]:  # fmt: skip
-        """Return the MD5 name of every file below data/ that DVC keeps, in a workspace as it is now or at a tag.
-
-        The keys are paths relative to the workspace. A folder has an entry of its own, whose name ends with `.dir`.
-        With `targets`, only these files and folders are looked for. Raise DatasetError when the list of a folder has no
-        good copy; with `problems`, the reason is added there by the folder's path and its files are left out.
-        """
-        wanted = {target.as_posix() for target in targets}
-        files = {path: md5 for path, md5 in _outputs(folder, site_cache, tag) if not wanted or path in wanted}
-        for path, md5 in list(files.items()):
-            if not md5.endswith(_FOLDER_LIST):
-                continue
-            try:
-                entries = json.loads(self.read(md5, f"the list of {path}"))
-            except DatasetError as error:
-                if problems is None:
-                    raise
-                problems[path] = str(error)
-                continue
-            files |= {f"{path}/{entry['relpath']}": str(entry["md5"]) for entry in entries}
-        return files
 
     def read(self, md5: str, what: str) -> bytes:
         """Return an object's bytes, from the cache or else from the remote; a damaged file of the cache is replaced.
@@ -128,7 +96,7 @@ class Objects:
             state = _state(self.path(md5))
             if state is None:
                 return "missing", None
-            if verified.get(md5) == state or self.is_object(self.path(md5), md5):
+            if verified.get(md5) == state or is_object(self.path(md5), md5):
                 return "good", state
             return "damaged", None
 
@@ -145,40 +113,33 @@ class Objects:
 
         Return the reason for each object that has no good copy; its file in the cache stays as it is.
         """
-        failures = _Failures()
 
         def bring(md5: str) -> str:
             for source in (*sources, self.read_remote):
-                try:
-                    data = source(md5)
-                except (StorageError, CredentialsError) as error:
-                    failures.add(error)
-                    return str(error)
-                if data is not None and self.is_named(data, md5):
-                    failures.succeeded = True
+                data = source(md5)
+                if data is not None and is_named(data, md5):
                     self._replace(md5, data)
                     return ""
             return f"neither {self.path(md5)} nor {self.remote_uri(md5)} holds bytes with this MD5"
 
-        ordered = sorted(md5s)
-        return {md5: reason for md5, reason in zip(ordered, in_threads(bring, ordered), strict=True) if reason}
+        return _reasons(md5s, bring)
 
     def read_remote(self, md5: str) -> bytes | None:
         """Return an object's bytes from the remote, or None when it is missing or damaged there."""
-        ref = stat(self.client, self._settings.dvc_bucket, _name(md5))
+        ref = stat(self.client, self._settings.dvc_bucket, remote_name(md5))
         if ref is None or (ref.md5 and ref.md5 != listed_md5(md5)):
             return None
         data = read(self.client, ref)
-        return data if self.is_named(data, md5) else None
+        return data if is_named(data, md5) else None
 
     def missing_on_remote(self, md5s: Collection[str]) -> set[str]:
         """Return the objects that the remote lacks or holds with other content, by the MD5 that it lists."""
         name = self._settings.dvc_bucket
         if len(md5s) > _LISTED_FROM:
             listed = {ref.name: ref for ref in list_objects(self.client, name, PREFIX)}
-            return {md5 for md5 in md5s if not self._holds(listed.get(_name(md5)), md5)}
+            return {md5 for md5 in md5s if not self._holds(listed.get(remote_name(md5)), md5)}
 
-        return self._failing(md5s, lambda md5: self._holds(stat(self.client, name, _name(md5)), md5))
+        return self._failing(md5s, lambda md5: self._holds(stat(self.client, name, remote_name(md5)), md5))
 
     def damaged_on_remote(self, md5s: Collection[str]) -> set[str]:
         """Download objects and return those that the remote lacks, or whose bytes are not those of their names."""
@@ -186,19 +147,7 @@ class Objects:
 
     def _failing(self, md5s: Collection[str], is_good: Callable[[str], bool]) -> set[str]:
         """Return the objects that are not good, or that the remote refuses; raise when it refuses all of them."""
-        failures = _Failures()
-
-        def fails(md5: str) -> bool:
-            try:
-                good = is_good(md5)
-            except (StorageError, CredentialsError) as error:
-                failures.add(error)
-                return True
-            failures.succeeded = True
-            return not good
-
-        ordered = sorted(md5s)
-        return {md5 for md5, failed in zip(ordered, in_threads(fails, ordered), strict=True) if failed}
+        return set(_reasons(md5s, lambda md5: "" if is_good(md5) else "not good", is_answered_by_any=True))
 
     def _holds(self, ref: ObjectRef | None, md5: str) -> bool:
         if ref is not None and not ref.md5:  # composed of parts: buckets list no MD5 of such objects
@@ -210,25 +159,18 @@ class Objects:
 
         Return the reason for each that could not be uploaded.
         """
-        failures = _Failures()
 
         def send(md5: str) -> str:
             data = self._in_cache(md5)
             if data is None:
                 return f"{self.path(md5)} is damaged or missing"
-            try:
-                ref = stat(self.client, self._settings.dvc_bucket, _name(md5))
-                if ref is None or ref.md5 != listed_md5(md5) or self.read_remote(md5) is None:
-                    generation = ref.generation if ref else 0
-                    write(self.client, self._settings.dvc_bucket, _name(md5), data, _BINARY, replaces=generation)
-            except (StorageError, CredentialsError) as error:
-                failures.add(error)
-                return str(error)
-            failures.succeeded = True
+            ref = stat(self.client, self._settings.dvc_bucket, remote_name(md5))
+            if ref is None or ref.md5 != listed_md5(md5) or self.read_remote(md5) is None:
+                generation = ref.generation if ref else 0
+                write(self.client, self._settings.dvc_bucket, remote_name(md5), data, _BINARY, replaces=generation)
             return ""
 
-        ordered = sorted(md5s)
-        return {md5: reason for md5, reason in zip(ordered, in_threads(send, ordered), strict=True) if reason}
+        return _reasons(md5s, send)
 
     def relink(self, workspace: Path) -> None:
         """Replace files of a workspace that are links to damaged files of the cache, which were replaced there."""
@@ -255,28 +197,28 @@ class Objects:
         if state is None:
             return None
         self.damaged_folder.mkdir(parents=True, exist_ok=True)
-        return path.rename(self.damaged_folder / f"{md5}-{state[0]}")
-
-    @staticmethod
-    def is_named(data: bytes, md5: str) -> bool:
-        """Return whether these are the bytes of an object."""
-        return hashlib.md5(data, usedforsecurity=False).hexdigest() == md5.removesuffix(_FOLDER_LIST)
-
-    @staticmethod
-    def is_object(path: Path, md5: str) -> bool:
-        """Return whether a file holds the bytes of an object."""
-        return md5_of(path) == md5.removesuffix(_FOLDER_LIST)
+        try:
+            return path.rename(self.damaged_folder / f"{md5}-{state[0]}")
+        except FileNotFoundError:  # another process was first
+            return None
 
     def remote_uri(self, md5: str) -> str:
         """Return an object's address on the remote."""
-        return f"gs://{self._settings.dvc_bucket}/{_name(md5)}"
+        return f"gs://{self._settings.dvc_bucket}/{remote_name(md5)}"
 
     def _replace(self, md5: str, data: bytes) -> None:
-        if (aside := self.set_aside(md5)) is not None:
-            logger.warning("%s was damaged and is replaced by a good copy; it is kept as %s", self.path(md5), aside)
-            self.replaced.add(md5)
-        self.path(md5).parent.mkdir(parents=True, exist_ok=True)
-        _replace_file(self.path(md5), data, self.cache / "incoming")
+        """Write good bytes of an object to the cache, once however many threads bring them.
+
+        While a restore runs, a source of photos reads the manifest in several threads, and it may be restored itself.
+        """
+        with self._replacing:
+            if self._in_cache(md5) is not None:
+                return
+            if (aside := self.set_aside(md5)) is not None:
+                logger.warning("%s was damaged and is replaced by a good copy; it is kept as %s", self.path(md5), aside)
+                self.replaced.add(md5)
+            self.path(md5).parent.mkdir(parents=True, exist_ok=True)
+            _replace_file(self.path(md5), data, self.cache / "incoming")
 
     def _in_cache(self, md5: str) -> bytes | None:
         """Return an object's bytes from the cache; None when it is missing, damaged or cannot be read."""
@@ -284,7 +226,7 @@ class Objects:
             data = self.path(md5).read_bytes()
         except OSError:
             return None
-        return data if self.is_named(data, md5) else None
+        return data if is_named(data, md5) else None
 
     def _verified(self) -> dict[str, list[int]]:
         try:
@@ -293,49 +235,28 @@ class Objects:
             return {}
 
 
-class _Failures:
-    """Counts failures of a remote, so that one object's failure stops nothing and a remote that is down stops all."""
+def _reasons(md5s: Collection[str], act: Callable[[str], str], *, is_answered_by_any: bool = False) -> dict[str, str]:
+    """Return the reason, given by `act` or the remote's error, for each object that `act` did not succeed with.
 
-    def __init__(self) -> None:
-        self.succeeded, self._count = False, 0
+    One object's error stops nothing, but that of a remote that is down is raised: there were many, and no success. With
+    `is_answered_by_any` the remote is not down once `act` returns, whatever it returns.
+    """
+    failed, succeeded = 0, False
 
-    def add(self, error: StorageError | CredentialsError) -> None:
-        """Count a failure; raise it when there were many and nothing succeeded."""
-        self._count += 1
-        if self._count >= _FAILURES and not self.succeeded:
-            raise error
-
-
-def files_at(folder: Path, site_cache: Path, tag: str | None = None) -> "DVCFileSystem":
-    """Return DVC's view of a workspace, as it is now or at a tag."""
-    from dvc.api import DVCFileSystem
-
-    return DVCFileSystem(url=str(folder), rev=tag, config={"core": {"site_cache_dir": str(site_cache)}})
-
-
-def in_threads(function: Callable[[Item], Result], items: Collection[Item]) -> Iterator[Result]:
-    """Yield the function's result for each item, in their order; after an error no further item is begun."""
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        futures = [pool.submit(function, item) for item in items]
+    def attempt(md5: str) -> str:
+        nonlocal failed, succeeded
         try:
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+            reason = act(md5)
+        except (StorageError, CredentialsError) as error:
+            failed += 1
+            if failed >= _FAILURES and not succeeded:
+                raise
+            return str(error)
+        succeeded = succeeded or is_answered_by_any or not reason
+        return reason
 
-
-def md5_of(path: Path) -> str:
-    """Return the MD5 of a file's bytes in hex; an empty text when it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "md5").hexdigest()
-    except OSError:
-        return ""
-
-
-def listed_md5(md5: str) -> str:
-    """Return the MD5 as a bucket lists it (base64), for a name in hex with or without `.dir`."""
-    return base64.b64encode(bytes.fromhex(md5.removesuffix(_FOLDER_LIST))).decode()
+    ordered = sorted(md5s)
+    return {md5: reason for md5, reason in zip(ordered, in_threads(attempt, ordered), strict=True) if reason}
 
 
 def _replace_file(path: Path, data: bytes, scratch: Path) -> None:
@@ -350,21 +271,9 @@ def _replace_file(path: Path, data: bytes, scratch: Path) -> None:
     whole.replace(path)
 
 
-def _outputs(folder: Path, site_cache: Path, tag: str | None) -> Iterator[tuple[str, str]]:
-    """Yield path and MD5 name of each file and folder below data/ that DVC keeps, without the files in folders."""
-    for output in files_at(folder, site_cache, tag).repo.index.outs:
-        place, key = output.index_key
-        if place == "repo" and key[0] == "data" and output.use_cache and output.hash_info:
-            yield "/".join(key), str(output.hash_info.value)
-
-
 def _files(folder: Path) -> Iterator[Path]:
     for place, _, names in os.walk(folder):
         yield from (Path(place) / name for name in names)
-
-
-def _name(md5: str) -> str:
-    return f"{PREFIX}{md5[:2]}/{md5[2:]}"
 
 
 def _state(path: Path) -> list[int] | None:
@@ -374,11 +283,3 @@ def _state(path: Path) -> list[int] | None:
     except FileNotFoundError:
         return None
     return [state.st_ino, state.st_mtime_ns, state.st_size]
-
-
-def by_md5(files: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the paths of each object, sorted."""
-    paths: dict[str, list[str]] = {}
-    for path, md5 in sorted(files.items()):
-        paths.setdefault(md5, []).append(path)
-    return paths

@@ -4,9 +4,7 @@ The steps are read → compile → check → publish. Publishing has one order: 
 → tag, so nothing refers to what is not verified yet. DVC runs the stages that are out of date.
 """
 
-import hashlib
 import io
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,13 +16,13 @@ from google.cloud.storage import Client
 
 from pipelines.dataset.checks import PAGE
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS, NO_PHOTOS, VERSION
+from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, NO_PHOTOS, VERSION
 from pipelines.dataset.mirror import SyncState, load_state, reconcile, state_to_continue
 from pipelines.dataset.published import Published
 from pipelines.dataset.records import annotation_json
 from pipelines.dataset.remote import push_and_audit, restore_workspace
 from pipelines.dataset.split import is_blind, is_marked_full
-from pipelines.dataset.summary import describe_change
+from pipelines.dataset.summary import describe_change, describe_version
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 from pipelines.forget.ledger import EMPTY_LEDGER, Forgotten, load_forgotten
@@ -243,31 +241,6 @@ def _show_checks(bucket: Client, workspace: Workspace) -> None:
         put(bucket, workspace.settings.target_bucket, name, data, "text/html; charset=utf-8")
         logger.info("checks: %s", browser_address(workspace.settings, workspace.settings.target_bucket, name))
         page.unlink()  # so that a page is always of the latest run
-
-
-def describe_version(dataset: Dataset, annotations: int) -> str:
-    """Return the text of data/version.json for a dataset with so many annotations: numbers and hashes.
-
-    Equal datasets have equal texts.
-    """
-    splits = dataset.manifest()["split"].value_counts().sort_index()
-    fields = {
-        "annotations": annotations,
-        "photos": int(splits.sum()),
-        "splits": {str(split): int(count) for split, count in splits.items()},
-        "sha256": {str(path): _digest(dataset.path(path)) for path in (ANNOTATIONS, MASKS, MANIFEST)},
-    }
-    return json.dumps(fields, indent=1, sort_keys=True) + "\n"
-
-
-def _digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's file names and contents."""
-    if path.is_file():
-        return sha256_hex(path.read_bytes())
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        digest.update(f"{file.name} {sha256_hex(file.read_bytes())}\n".encode())
-    return digest.hexdigest()
 
 
 def _published_text(workspace: Workspace) -> str:

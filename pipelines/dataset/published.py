@@ -11,7 +11,6 @@ import pandas as pd
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST, MASKS
 from pipelines.dataset.objects import Objects
-from pipelines.dataset.remote import tracked_files
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 from pipelines.settings import Settings
@@ -58,14 +57,14 @@ class Published:
         """Return the bytes of a version's manifest, after they were compared with the MD5 that the version records."""
         if tag not in self.tags():
             raise DatasetError(f"there is no dataset {tag}; `maskloop status` names the newest")
-        files = tracked_files(self._workspace, self._objects, tag, MANIFEST)
+        files = self._workspace.tracked(self._objects, tag, MANIFEST)
         if str(MANIFEST) not in files:
             raise DatasetError(f"{tag} has no {MANIFEST}; it was not published by this project's stages")
         return self._objects.read(files[str(MANIFEST)], f"{MANIFEST} of {tag}")
 
     def files(self, tag: str) -> dict[str, str]:
         """Return the MD5 name of each file of a version that DVC keeps, by its path."""
-        return tracked_files(self._workspace, self._objects, tag)
+        return self._workspace.tracked(self._objects, tag)
 
     def read_file(self, tag: str, files: Mapping[str, str], path: str) -> bytes:
         """Return the bytes of a file, one of a version's `files`, after they were compared with its MD5.

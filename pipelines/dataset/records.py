@@ -19,7 +19,7 @@ def annotation_json(annotation: Annotation) -> bytes:
     fields: dict[str, Any] = {
         "uuid": annotation.uuid,
         "task": annotation.task_id,
-        "image": {key: value for key, value in asdict(annotation.image).items() if key != "shown"},
+        "image": {key: value for key, value in asdict(annotation.image).items() if not key.startswith("shown")},
         "metadata": dict(annotation.metadata),
         "annotator": annotation.annotator,
         "updated_at": annotation.updated_at.isoformat(),

@@ -8,6 +8,7 @@ before it runs, and afterwards the bucket is asked what it holds; what DVC left 
 import io
 import logging
 import re
+import threading
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ import pandas as pd
 from google.cloud.storage import Client
 
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS, PHOTOS
-from pipelines.dataset.objects import Objects, Source, by_md5
+from pipelines.dataset.object_names import by_md5, is_named, is_object
+from pipelines.dataset.objects import Objects, Source
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, MaskloopError, StorageError
 from pipelines.fs import write_atomically
@@ -38,26 +40,35 @@ def push_and_audit(workspace: Workspace, bucket: Client, *, everything: bool = T
     photo's bytes are not those that its name says; raise it as well when the remote is incomplete after all.
     """
     objects = Objects(workspace.settings, bucket)
-    files = tracked_files(workspace, objects)
+    files = workspace.tracked(objects)
     needed = set(files.values())
     new = needed - _published_objects(workspace)
     wanted = needed if everything else new
     _make_whole(workspace, objects, files, wanted)
     _require_own_names(workspace, objects, files, new)
     workspace.dvc("push", *map(str, TRACKED))
-    if missing := objects.missing_on_remote(wanted):
-        logger.warning("%d objects are missing on the remote after the push; uploading each of them", len(missing))
-        reasons = objects.upload(missing)
-        if missing := objects.missing_on_remote(missing):
-            first = sorted(missing)[0]
-            raise DatasetError(
-                f"{len(missing)} objects of this dataset are not on the remote, such as {objects.remote_uri(first)} "
-                f"({by_md5(files)[first][0]}): {reasons.get(first) or 'it was changed meanwhile'}; check the bucket's "
-                "permissions and run `maskloop sync` again"
-            )
+    todo = "check the bucket's permissions and run `maskloop sync` again"
+    if uploaded := upload_missing(objects, files, wanted, "this dataset", todo):
+        logger.warning("%d objects were missing on the remote after the push; each of them was uploaded", uploaded)
     if everything:
         _warn_of_another_bucket(workspace, objects)
     return len(wanted)
+
+
+def upload_missing(objects: Objects, files: Mapping[str, str], wanted: Collection[str], what: str, todo: str) -> int:
+    """Upload those of `wanted` that the remote lacks, and verify them there; return how many these were.
+
+    Raise DatasetError when some lack all the same; `what` and `todo` say in it what they are of and what to do next.
+    """
+    missing = objects.missing_on_remote(wanted)
+    reasons = objects.upload(missing)
+    if lacking := objects.missing_on_remote(missing):
+        first = sorted(lacking)[0]
+        raise DatasetError(
+            f"{len(lacking)} objects of {what} are not on the remote, such as {objects.remote_uri(first)} "
+            f"({by_md5(files)[first][0]}): {reasons.get(first) or 'it was changed meanwhile'}; {todo}"
+        )
+    return len(missing)
 
 
 def incomplete_versions(workspace: Workspace, objects: Objects, tags: Collection[str]) -> dict[str, int]:
@@ -65,7 +76,7 @@ def incomplete_versions(workspace: Workspace, objects: Objects, tags: Collection
     needed: dict[str, set[str]] = {}
     for tag in tags:
         problems: dict[str, str] = {}
-        needed[tag] = set(tracked_files(workspace, objects, tag, problems=problems).values())
+        needed[tag] = set(workspace.tracked(objects, tag, problems=problems).values())
     missing = objects.missing_on_remote(set().union(*needed.values()))
     return {tag: count for tag in tags if (count := len(needed[tag] & missing))}
 
@@ -93,7 +104,7 @@ def restore_workspace(workspace: Workspace, bucket: Client) -> bool:
     """
     objects = Objects(workspace.settings, bucket)
     problems: dict[str, str] = {}
-    files = tracked_files(workspace, objects, problems=problems)
+    files = workspace.tracked(objects, problems=problems)
     photos = {md5 for path, md5 in files.items() if is_photo(path)}
     damaged = objects.unusable(photos, unless_verified=True)[0] | objects.unusable(set(files.values()) - photos)[0]
     paths = by_md5(files)
@@ -103,7 +114,7 @@ def restore_workspace(workspace: Workspace, bucket: Client) -> bool:
         for path in paths[md5]:
             logger.warning("%s is damaged, and everything is read again to make it anew: %s", path, reason)
             file = workspace.path / path
-            if file.is_file() and not objects.is_object(file, md5):  # DVC lists a folder anew
+            if file.is_file() and not is_object(file, md5):  # DVC lists a folder anew
                 file.unlink()
         objects.set_aside(md5)
     wrong = _photos_with_other_names(workspace.path / IMAGES) if str(IMAGES) in problems else []
@@ -113,20 +124,12 @@ def restore_workspace(workspace: Workspace, bucket: Client) -> bool:
     return bool(lost or wrong)
 
 
-def tracked_files(
-    workspace: Workspace, objects: Objects, tag: str | None = None, *targets: Path,
-    problems: dict[str, str] | None = None,
-) -> dict[str, str]:  # fmt: skip
-    """Return the MD5 name of every file that DVC keeps below data/; see `Objects.tracked`."""
-    return objects.tracked(workspace.path, workspace.site_cache, tag, *targets, problems=problems)
-
-
 def needed_objects(workspace: Workspace, tag: str | None = None) -> set[str]:
     """Return the MD5 name of each file and folder that the dataset consists of, as it is now or at a tag.
 
     Names of folders end with `.dir`.
     """
-    return set(tracked_files(workspace, Objects(workspace.settings), tag).values())
+    return set(workspace.tracked(Objects(workspace.settings), tag).values())
 
 
 def missing_objects(workspace: Workspace, bucket: Client, wanted: set[str]) -> set[str]:
@@ -140,14 +143,16 @@ def photo_source(objects: Objects, files: Mapping[str, str], folder: Path | None
     `files` are those of the dataset. In a workspace's `folder`, the table of photos is used where there is no manifest.
     """
     addresses: dict[str, tuple[str, int]] = {}
+    reading = threading.Lock()
     hashes = {md5: Path(path).name for path, md5 in files.items() if is_photo(path)}
 
     def fetch(md5: str) -> bytes | None:
         sha256 = hashes.get(md5, "")
         if not sha256:
             return None
-        if not addresses:
-            addresses.update(photo_addresses(objects, files, folder))
+        with reading:
+            if not addresses:
+                addresses.update(photo_addresses(objects, files, folder))
         if sha256 not in addresses:
             return None
         return _read_photo(objects.client, *addresses[sha256], sha256)
@@ -241,7 +246,7 @@ def _workspace_source(workspace: Workspace, paths: Mapping[str, Collection[str]]
                 data = (workspace.path / path).read_bytes()
             except OSError:  # it is a folder, gone, or cannot be read
                 continue
-            if Objects.is_named(data, md5):
+            if is_named(data, md5):
                 return data
         return None
 

@@ -14,15 +14,12 @@ import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.families import GROUP_BEFORE, Family, Pairs, find_families, group_of, near_duplicates
 from pipelines.dataset.files import MANIFEST
 from pipelines.log import run_stage
 from pipelines.params import SplitParams, load_params
@@ -34,12 +31,8 @@ BLIND_SPLITS = (TEST, VAL)  # what models are judged by, and chosen by
 EXCLUDED = "excluded"  # in any split it would leak, or judge a model by masks that a model drew
 _DERIVED = ("group", "family", "split", "division", "test_full")
 _MIN_NEW_FAMILIES = 5  # from this number on, chance must not leave a split empty
-_HASH_BITS = 64
 PROTECTION = {TRAIN: 0, VAL: 1, TEST: 2}  # what an import must not lower
-_SPLIT_BEFORE, _GROUP_BEFORE = f"meta_{IMPORTED_SPLIT}", f"meta_{IMPORTED_GROUP}"
-
-Pairs = Sequence[tuple[str, str]]
-Family = Sequence[str]  # its groups, sorted
+_SPLIT_BEFORE = f"meta_{IMPORTED_SPLIT}"
 
 
 def split_photos(table: pd.DataFrame, before: pd.DataFrame | None, params: SplitParams) -> pd.DataFrame:
@@ -112,9 +105,10 @@ def _imported_splits(photos: pd.DataFrame) -> list[str]:
 def _assign(table: pd.DataFrame, before: pd.DataFrame | None, params: SplitParams) -> pd.DataFrame:
     settings = repr((params.group_by, params.test_share, params.val_share, params.salt))
     split_config = hashlib.sha256(settings.encode()).hexdigest()[:8]
-    photos = table.assign(group=[_group(row, params) for row in table.to_dict("records")])
+    photos = table.assign(group=[group_of(row, params) for row in table.to_dict("records")])
     similar = near_duplicates(photos["phash"], params.near_duplicate_bits)
-    families = _families(photos, similar, params)
+    excluded = [split == EXCLUDED for split in _imported_splits(photos)]
+    families = find_families(photos, similar, params, excluded)
     photos["family"] = photos["group"].map({group: family[0] for family in families for group in family})
     if before is None or not _is_permanent(before, split_config):
         before = pd.DataFrame(columns=["sha256", *_DERIVED])
@@ -130,9 +124,9 @@ def _assign(table: pd.DataFrame, before: pd.DataFrame | None, params: SplitParam
 
 def _splits_of_imported_groups(photos: pd.DataFrame, assigned: Mapping[str, str]) -> dict[str, str]:
     """Return the splits of imported groups that hold published photos: those were published under another group."""
-    if _GROUP_BEFORE not in photos.columns:
+    if GROUP_BEFORE not in photos.columns:
         return {}
-    rows = zip(photos["sha256"], photos["group"], photos[_GROUP_BEFORE], strict=True)
+    rows = zip(photos["sha256"], photos["group"], photos[GROUP_BEFORE], strict=True)
     published = [(group, assigned.get(name, EXCLUDED)) for name, group, imported in rows if group == imported]
     return {group: split for group, split in sorted(published) if split != EXCLUDED}
 
@@ -177,29 +171,6 @@ def _join(imported: str, group_split: str) -> str:
     if imported == EXCLUDED or PROTECTION.get(imported, -1) > PROTECTION[group_split]:
         return EXCLUDED
     return group_split
-
-
-def near_duplicates(hashes: Iterable[str], max_bits: int) -> list[tuple[str, str]]:
-    """Return the pairs of different perceptual hashes (16 hex digits) that differ in at most `max_bits` bits.
-
-    Empty hashes are left out. Two hashes that differ in so few bits agree wholly in one of `max_bits` + 1 bands, so
-    only those that do are compared: Manku, Jain, Das Sarma, "Detecting Near-Duplicates for Web Crawling" (2007).
-    """
-    names = sorted({text for text in hashes if text})
-    values = np.array([int(text, 16) for text in names], np.uint64)
-    pairs: set[tuple[str, str]] = set()
-    for low, high in pairwise(np.linspace(0, _HASH_BITS, max_bits + 2).astype(int)):
-        band = (values >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
-        order = np.argsort(band, kind="stable")  # within a band's value the names stay in order
-        for step in range(1, len(names)):
-            left, right = order[:-step], order[step:]
-            equal = band[left] == band[right]
-            if not equal.any():
-                break
-            left, right = left[equal], right[equal]
-            near = np.bitwise_count(values[left] ^ values[right]) <= max_bits
-            pairs |= {(names[a], names[b]) for a, b in zip(left[near], right[near], strict=True)}
-    return sorted(pairs)
 
 
 def split_of_group(group: str, params: SplitParams) -> str:
@@ -285,37 +256,6 @@ def _cover_labels(photos: pd.DataFrame, splits: dict[str, str], blind: Sequence[
             free.remove(chosen)
 
 
-def _families(photos: pd.DataFrame, similar: Pairs, params: SplitParams) -> list[list[str]]:
-    """Return the groups that must share a split, each family and the list sorted.
-
-    Their photos look alike, or share a group of the catalogue although they were imported with other groups. Photos
-    that were imported as excluded look like photos of several splits, and so join no groups.
-    """
-    hashes = [
-        (group, f"hash {text}")
-        for group, text, imported in zip(photos["group"], photos["phash"], _imported_splits(photos), strict=True)
-        if text and imported != EXCLUDED
-    ]
-    joining = {node for _, node in hashes}
-    links = [(f"group {group}", node) for group, node in hashes]
-    links += [(f"hash {a}", f"hash {b}") for a, b in similar if {f"hash {a}", f"hash {b}"} <= joining]
-    if _GROUP_BEFORE in photos.columns:
-        rows = zip(photos["group"], photos.to_dict("records"), strict=True)
-        links += [
-            (f"group {group}", f"catalogue {text}") for group, row in rows if (text := _catalog_group(row, params))
-        ]
-    nodes = sorted({f"group {group}" for group in photos["group"]} | {node for link in links for node in link})
-    number = {node: index for index, node in enumerate(nodes)}
-    ends = np.array([(number[a], number[b]) for a, b in links], np.int64).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends), bool), ends.T), shape=(len(nodes), len(nodes)))
-    _, components = connected_components(graph, directed=False)
-    members: dict[int, list[str]] = defaultdict(list)
-    for node, component in zip(nodes, components, strict=True):
-        if node.startswith("group "):
-            members[int(component)].append(node.removeprefix("group "))
-    return sorted(members.values())
-
-
 def _log_splits(photos: pd.DataFrame, params: SplitParams) -> None:
     blind = is_blind(photos)
     counts = {split: f"{int(rows.sum())} photos, {int((rows & blind).sum())} of them blind, in "
@@ -360,22 +300,6 @@ def _log_imported(photos: pd.DataFrame) -> None:
 def _position(group: str, params: SplitParams) -> float:
     digest = hashlib.sha256(f"{params.salt}\n{group}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _group(row: Mapping[Hashable, object], params: SplitParams) -> str:
-    """Return a photo's group: the one that it was imported with, or that of the catalogue, or the photo alone."""
-    imported = str(row.get(_GROUP_BEFORE, ""))
-    return imported if _is_known(imported) else _catalog_group(row, params) or str(row["sha256"])
-
-
-def _catalog_group(row: Mapping[Hashable, object], params: SplitParams) -> str:
-    """Return the values of `split.group_by`; empty unless all are known."""
-    values = [str(row.get(f"meta_{column}", "")) for column in params.group_by]
-    return " / ".join(values) if all(map(_is_known, values)) else ""
-
-
-def _is_known(value: str) -> bool:
-    return value not in ("", "–", "nan", "None")
 
 
 def main() -> None:

@@ -1,9 +1,15 @@
-"""Describe what changed between two dataset versions in one line, for git, Airflow and MLflow."""
+"""Describe a dataset version: what changed in one line, for git, Airflow and MLflow, and its numbers and hashes."""
 
+import hashlib
 import json
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
+
+from pipelines.dataset.dataset import Dataset
+from pipelines.dataset.files import ANNOTATIONS, MANIFEST, MASKS
+from pipelines.photos.decode import sha256_hex
 
 
 def describe_change(before: pd.DataFrame | None, after: pd.DataFrame) -> str:
@@ -26,3 +32,28 @@ def describe_change(before: pd.DataFrame | None, after: pd.DataFrame) -> str:
 
 def _photos_per_label(table: pd.DataFrame | None) -> Counter[str]:
     return Counter() if table is None else Counter(name for text in table["label_pixels"] for name in json.loads(text))
+
+
+def describe_version(dataset: Dataset, annotations: int) -> str:
+    """Return the text of data/version.json for a dataset with so many annotations: numbers and hashes.
+
+    Equal datasets have equal texts.
+    """
+    splits = dataset.manifest()["split"].value_counts().sort_index()
+    fields = {
+        "annotations": annotations,
+        "photos": int(splits.sum()),
+        "splits": {str(split): int(count) for split, count in splits.items()},
+        "sha256": {str(path): _digest(dataset.path(path)) for path in (ANNOTATIONS, MASKS, MANIFEST)},
+    }
+    return json.dumps(fields, indent=1, sort_keys=True) + "\n"
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's file names and contents."""
+    if path.is_file():
+        return sha256_hex(path.read_bytes())
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        digest.update(f"{file.name} {sha256_hex(file.read_bytes())}\n".encode())
+    return digest.hexdigest()

@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from pipelines.dataset.objects import Objects, Source
-from pipelines.dataset.remote import incomplete_versions, is_photo, photo_addresses, photo_source, tracked_files
+from pipelines.dataset.remote import incomplete_versions, is_photo, photo_addresses, photo_source
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
 
@@ -80,7 +80,7 @@ class _Versions:
         self._addresses: dict[str, dict[str, tuple[str, int]]] = {}
         self._sources: dict[str, Source] = {}
         for tag in track(tags, "reading versions", transient=True, disable=len(tags) < 2):
-            self.files[tag] = tracked_files(workspace, objects, tag, problems=self.lists)
+            self.files[tag] = workspace.tracked(objects, tag, problems=self.lists)
             for path, md5 in self.files[tag].items():
                 self.place.setdefault(md5, (tag, path))
                 known = self.tags.setdefault(md5, [])
@@ -149,7 +149,7 @@ def sample(workspace: Workspace, objects: Objects, count: int = 50) -> tuple[int
     tags = workspace.dataset_tags()
     if not tags:
         return 0, 0, {}
-    files = tracked_files(workspace, objects, tags[-1], problems={})
+    files = workspace.tracked(objects, tags[-1], problems={})
     present = sorted(md5 for md5 in set(files.values()) if objects.path(md5).exists())
     chosen = random.sample(present, min(count, len(present)))
     damaged, _ = objects.unusable(chosen)

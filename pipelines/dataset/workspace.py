@@ -5,6 +5,7 @@ site cache lists what it hashed and pushed, but a kill during `dvc push` leaves 
 silently. DVC writes its small files in place, so a kill can cut them short: the next holder of the lock restores them.
 """
 
+import json
 import logging
 import os
 import sys
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.dataset.commands import GIT_IDENTITY, run, run_stages
+from pipelines.dataset.object_names import FOLDER_LIST, is_object
 from pipelines.dataset.objects import Objects
 from pipelines.errors import ConfigurationError, DatasetError
 from pipelines.fs import held
@@ -76,11 +78,11 @@ class Workspace:
         self.git("fetch", "--quiet", "--tags", "--force", str(source))
         self.git("checkout", "--quiet", "--force", "--detach", tag)
         objects = Objects(self.settings)
-        files = objects.tracked(self.path, self.site_cache, None, *targets)
+        files = self.tracked(objects, None, *targets)
         objects.require(files, tag)
         for path, md5 in files.items():  # DVC would take its word for files that it linked or copied before
             file = self.path / path
-            if file.is_file() and not file.samefile(objects.path(md5)) and not objects.is_object(file, md5):
+            if file.is_file() and not file.samefile(objects.path(md5)) and not is_object(file, md5):
                 file.unlink()
         self.dvc("checkout", "--force", *map(str, targets))
 
@@ -146,6 +148,40 @@ class Workspace:
     def dataset_tags(self) -> list[str]:
         """Return the tags of published datasets, oldest first."""
         return self.git("tag", "--list", "dataset-*", "--sort=version:refname").split()
+
+    def tracked(
+        self, objects: Objects, tag: str | None = None, *targets: Path, problems: dict[str, str] | None = None
+    ) -> dict[str, str]:
+        """Return the MD5 name of every file below data/ that DVC keeps, as it is now or at a tag.
+
+        The keys are paths relative to the workspace. A folder has an entry of its own, whose name ends with `.dir`.
+        With `targets`, only these files and folders are looked for. Raise DatasetError when the list of a folder has no
+        good copy; with `problems`, the reason is added there by the folder's path and its files are left out.
+        """
+        wanted = {target.as_posix() for target in targets}
+        files = {path: md5 for path, md5 in self._outputs(tag) if not wanted or path in wanted}
+        for path, md5 in list(files.items()):
+            if not md5.endswith(FOLDER_LIST):
+                continue
+            try:
+                entries = json.loads(objects.read(md5, f"the list of {path}"))
+            except DatasetError as error:
+                if problems is None:
+                    raise
+                problems[path] = str(error)
+                continue
+            files |= {f"{path}/{entry['relpath']}": str(entry["md5"]) for entry in entries}
+        return files
+
+    def _outputs(self, tag: str | None) -> Iterator[tuple[str, str]]:
+        """Yield path and MD5 name of each file and folder below data/ that DVC keeps, without the files in folders."""
+        from dvc.api import DVCFileSystem
+
+        config = {"core": {"site_cache_dir": str(self.site_cache)}}
+        for output in DVCFileSystem(url=str(self.path), rev=tag, config=config).repo.index.outs:
+            place, key = output.index_key
+            if place == "repo" and key[0] == "data" and output.use_cache and output.hash_info:
+                yield "/".join(key), str(output.hash_info.value)
 
     def show(self, revision: str, path: str) -> str:
         """Return a file's text at a revision; an empty text when there is no such file."""

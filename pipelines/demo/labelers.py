@@ -15,7 +15,9 @@ from pipelines.errors import ServiceError
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.schema import RegionJson
+from pipelines.labelstudio.tasks import parse_image
 from pipelines.params import IGNORE, Params
+from pipelines.photos.copies import resample_mask
 from pipelines.records import RegionMask
 
 
@@ -123,7 +125,9 @@ def label_everything(
         submitted = 0
         while (task := labeler.next_task(project_id)) is not None:
             proposed = task["predictions"][0]["result"] if task["predictions"] else []
-            result, seconds = correct(proposed, truth_of(task["data"]["sha256"]), params, labeler.pace)
+            image = parse_image(task["data"])
+            truth = resample_mask(truth_of(image.sha256), *image.shown_size)
+            result, seconds = correct(proposed, truth, params, labeler.pace)
             labeler.submit(task, result, seconds)
             submitted += 1
             tick()

@@ -22,7 +22,8 @@ from pipelines.forget.ledger import load_forgotten
 from pipelines.fs import held
 from pipelines.gcs.client import put, set_pool_size, stat
 from pipelines.ingest.intake import REMOVED_ON_REQUEST, WHY_NO_TASK
-from pipelines.ingest.pipeline import IngestReport, ingest
+from pipelines.ingest.pipeline import ingest
+from pipelines.ingest.report import IngestReport
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import IMPORTED
@@ -30,6 +31,7 @@ from pipelines.labelstudio.render import region_id, region_json
 from pipelines.labelstudio.schema import RegionJson
 from pipelines.labelstudio.tasks import list_tasks, write_origin
 from pipelines.params import IGNORE, Params
+from pipelines.photos.copies import resample_mask
 from pipelines.photos.decode import examine_image, image_kind, sha256_hex
 from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT, Metadata, RegionMask, Task
 from pipelines.settings import Settings
@@ -101,7 +103,9 @@ def import_labelled(
     folder = f"{settings.source_prefix}{name.strip('/')}/"
     _upload(bucket, settings, source, [photo.name for photo in usable], folder)
     origins = _origins(checked)
-    report = ingest(bucket, labels, settings, params, {sha256: _as_data(origin) for sha256, origin in origins.items()})
+    with_data = {sha256: _as_data(origin) for sha256, origin in origins.items()}
+    full_size = {photo.sha256 for photo in usable}  # masks drawn elsewhere lose no pixel
+    report = ingest(bucket, labels, settings, params, with_data, full_size)
     project = find_project(labels, params)
     tasks = list(list_tasks(labels, project))
     with held(settings.var / "ingest.lock"):  # the other writer of task data
@@ -256,7 +260,7 @@ def _annotate(labels: LabelStudioClient, task: Task, source: LabelledPhotos, pho
         return f"its mask cannot be read: {error}"
     if mask.shape != (task.image.height, task.image.width):
         return _describe_sizes(mask, task.image.height, task.image.width)
-    result = regions_of(mask, params, blind=blind)
+    result = regions_of(resample_mask(mask, *task.image.shown_size), params, blind=blind)
     labels.post(f"/api/tasks/{task.id}/annotations/", {"result": result, "was_cancelled": False, "lead_time": 0})
     return ""
 

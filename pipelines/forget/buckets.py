@@ -8,7 +8,7 @@ from functools import partial
 
 from google.cloud.storage import Client
 
-from pipelines.dataset.objects import REQUESTS, in_threads, listed_md5
+from pipelines.dataset.object_names import listed_md5
 from pipelines.errors import CredentialsError, ModelError, StorageError
 from pipelines.forget.content import LARGEST, is_picture, names_subject
 from pipelines.forget.ledger import LEDGER
@@ -16,8 +16,9 @@ from pipelines.forget.subjects import Photo, Subjects
 from pipelines.forget.traces import Trace
 from pipelines.gcs.client import COPIES, EMBEDDINGS, put, read, set_pool_size, split_uri, stat
 from pipelines.gcs.generations import delete_for_good, list_generations, list_soft_deleted
+from pipelines.gcs.threads import REQUESTS, in_threads
 from pipelines.ingest.catalog import read_catalog
-from pipelines.ingest.pipeline import REPORT
+from pipelines.ingest.report import REPORT
 from pipelines.params import Params
 from pipelines.photos.decode import sha256_hex
 from pipelines.records import ObjectRef, PhotoAddress
@@ -163,15 +164,17 @@ class TargetBucket:
 
 def embedding_names(settings: Settings, subjects: Subjects) -> set[str]:
     """Return the names that the photos' embeddings have, with each official checkpoint and the one in use."""
-    from pipelines.segmentation.sam import CHECKPOINTS, embeddings_name
+    from pipelines.segmentation.clicks import features_name
+    from pipelines.segmentation.sam_checkpoints import OFFICIAL, embeddings_names
 
-    files = [*CHECKPOINTS, settings.sam_checkpoint]
-    files += [path.name for path in (settings.var / "segment-anything" / "checkpoints").glob("*.pth")]
-    checkpoints = set()
-    for file in filter(None, files):
+    folder = settings.var / "segment-anything" / "checkpoints"
+    checkpoints = {path.name for path in folder.glob("*") if path.is_dir()}  # of SAM 2, named as their embeddings are
+    for setting in (*OFFICIAL, settings.sam_checkpoint, *(path.name for path in folder.glob("*.pth"))):
         with suppress(ModelError):  # a file that is no official checkpoint makes no embeddings
-            checkpoints.add(embeddings_name(file))
+            checkpoints.update(embeddings_names(setting))
     keys = {key for photo in subjects.photos for key in _keys(photo, settings)}
+    learned = (settings.var / "clicks" / "features").glob("*")  # a folder for each click model
+    checkpoints.update(features_name(path.name) for path in learned)
     return {embedding_name(checkpoint, key) for checkpoint in checkpoints for key in keys}
 
 

@@ -13,7 +13,8 @@ from google.cloud.storage import Client
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import IMAGES
-from pipelines.dataset.objects import REQUESTS, Objects, in_threads, md5_of
+from pipelines.dataset.object_names import md5_of
+from pipelines.dataset.objects import Objects
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import CredentialsError, DataError, DatasetError, StorageError
@@ -21,6 +22,7 @@ from pipelines.forget.ledger import Forgotten
 from pipelines.forget.subjects import Person, Photo, Subjects
 from pipelines.gcs.client import read, set_pool_size, split_uri
 from pipelines.gcs.generations import list_generations
+from pipelines.gcs.threads import REQUESTS, in_threads
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.people import list_accounts, list_projects
 from pipelines.labelstudio.tasks import list_tasks
@@ -119,7 +121,7 @@ class Catalogue:
             return
         published, objects = Published(workspace), Objects(self._settings, self._client)
         for tag in published.tags():
-            for path, md5 in objects.tracked(workspace.path, workspace.site_cache, tag, problems={}).items():
+            for path, md5 in workspace.tracked(objects, tag, problems={}).items():
                 if Path(path).parent == IMAGES and _SHA256.fullmatch(Path(path).name):
                     self._photos[Path(path).name].md5s.add(md5)
                     if objects.path(md5).exists():

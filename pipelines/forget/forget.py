@@ -21,10 +21,11 @@ from pipelines.forget.find import with_aliases
 from pipelines.forget.ledger import Forgotten, change_forgotten
 from pipelines.forget.local import LocalFiles
 from pipelines.forget.models import ModelsStore, acquainted_models, runs_with_example
+from pipelines.forget.objects import ObjectsStore
 from pipelines.forget.studio import LabelStudioStore
 from pipelines.forget.subjects import PENDING, Subjects
 from pipelines.forget.traces import Store, Trace
-from pipelines.forget.versions import ObjectsStore, VersionsStore, WorkspaceStore
+from pipelines.forget.versions import VersionsStore, WorkspaceStore
 from pipelines.fs import held
 from pipelines.gcs.generations import soft_delete_period
 from pipelines.labelstudio.client import LabelStudioClient

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from pipelines.dataset.objects import md5_of
+from pipelines.dataset.object_names import md5_of
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import StorageError
 from pipelines.forget.buckets import embedding_names
@@ -26,8 +26,8 @@ _SUFFIXES_OF_SQLITE = ("-wal", "-shm", "-journal")
 _BUSY_S = 30  # seconds to wait for other users of a database
 # Caches and pages that are made anew, by their first folder or their name.
 _CACHES = (
-    "ingest.json", "sync.json", "dvc-verified.json", "report.html", "checkouts", "quality", "segment-anything",
-    "training",
+    "ingest.json", "sync.json", "dvc-verified.json", "report.html", "reports", "checkouts", "quality",
+    "segment-anything", "training",
 )  # fmt: skip
 _OTHER_STORES = ("dvc-cache", "buckets", "mlflow")  # searched through their own programs as well
 _SITE_CACHE = "dvc-site"

@@ -1,104 +1,27 @@
-"""The workspace, the published versions, and the objects of both in DVC's cache and on its remote."""
+"""The workspace and the published versions."""
 
 import logging
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import yaml
 from google.cloud.storage import Client
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import VERSION
-from pipelines.dataset.objects import PREFIX, Objects
-from pipelines.dataset.pipeline import describe_version
+from pipelines.dataset.objects import Objects
 from pipelines.dataset.published import Published
-from pipelines.dataset.remote import TRACKED, is_photo
+from pipelines.dataset.remote import TRACKED, upload_missing
+from pipelines.dataset.summary import describe_version
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import CredentialsError, DatasetError, StorageError
-from pipelines.forget.buckets import soft_deleted
-from pipelines.forget.content import is_picture, names_subject
+from pipelines.forget.holders import Holders, Known, size_of
 from pipelines.forget.rows import find_rows, remove_rows
 from pipelines.forget.subjects import Subjects
 from pipelines.forget.traces import Trace
 from pipelines.fs import write_atomically
-from pipelines.gcs.client import read
-from pipelines.gcs.generations import delete_for_good, list_generations
-from pipelines.records import ObjectRef
 
 logger = logging.getLogger(__name__)
-Known = dict[str, bool]
 _REASON = "published versions are changed with --published only"
-
-
-class Holders:
-    """Which objects name the subjects or are a photo, by what needs them: versions, and the workspace as it is now.
-
-    Each object is read once, however many versions need it. `known` caches by MD5 whether an object names the subjects.
-    """
-
-    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects, known: Known) -> None:
-        self._workspace, self._subjects, self._known = workspace, subjects, known
-        self.objects = Objects(workspace.settings, client)
-        self.problems: dict[str, str] = {}
-
-    def by_tag(self) -> dict[str, dict[str, str]]:
-        """Return the paths of each version's objects that name the subjects, with their MD5s; versions without none."""
-        if not (self._workspace.path / ".git").exists():
-            return {}
-        published = Published(self._workspace)
-        versions = {tag: self._holding(self._files(tag)) for tag in published.tags()}
-        return {tag: files for tag, files in versions.items() if files}
-
-    def in_workspace(self) -> dict[str, str]:
-        """Return the same of the workspace, by what its pointers name."""
-        return self._holding(self._files(None)) if (self._workspace.path / ".git").exists() else {}
-
-    def needed(self) -> dict[str, list[str]]:
-        """Return every object that a version or the workspace needs, with the names of what needs it."""
-        needed: dict[str, list[str]] = {}
-        if (self._workspace.path / ".git").exists():
-            for tag in (*Published(self._workspace).tags(), None):
-                for md5 in self._files(tag).values():
-                    needed.setdefault(md5, []).append(tag or "the workspace")
-        return needed
-
-    def names(self, md5: str, data: bytes | None) -> bool:
-        """Return whether an object with these bytes is a photo or names the subjects."""
-        if md5 in self._subjects.md5s:
-            return True
-        if md5 not in self._known and data is not None:
-            self._known[md5] = not is_picture(data) and names_subject(data, self._subjects.pattern)
-        return self._known.get(md5, False)
-
-    def is_known(self, md5: str) -> bool:
-        """Return whether it is known what an object holds."""
-        return md5 in self._known or md5 in self._subjects.md5s
-
-    def _files(self, tag: str | None) -> dict[str, str]:
-        problems: dict[str, str] = {}
-        files = self.objects.tracked(self._workspace.path, self._workspace.site_cache, tag, problems=problems)
-        self.problems |= {f"{path} of {tag or 'the workspace'}": why for path, why in problems.items()}
-        return files
-
-    def _holding(self, files: dict[str, str]) -> dict[str, str]:
-        holding = {}
-        for path, md5 in files.items():
-            if Path(path).name in self._subjects.hashes or Path(path).stem in self._subjects.hashes:
-                holding[path] = md5
-            elif is_photo(path):
-                continue
-            elif self.is_known(md5):
-                if self.names(md5, None):
-                    holding[path] = md5
-            else:
-                try:
-                    if self.names(md5, self.objects.read(md5, path)):
-                        holding[path] = md5
-                except DatasetError as error:
-                    self.problems[path] = str(error)
-        return holding
 
 
 class WorkspaceStore:
@@ -157,7 +80,7 @@ class VersionsStore:
         """Yield a trace per version; without --published none of them can be removed."""
         holders = Holders(self._workspace, self._client, self._subjects, self._known)
         for tag, files in holders.by_tag().items():
-            size = sum(_size(holders.objects.path(md5)) for md5 in set(files.values()))
+            size = sum(size_of(holders.objects.path(md5)) for md5 in set(files.values()))
             remove = partial(self._rewrite, tag) if self._subjects.published else None
             yield Trace(self.name, "version", tag, size, remove, "" if remove else _REASON)
         for place, problem in holders.problems.items():
@@ -189,23 +112,18 @@ class VersionsStore:
 
         The tag keeps its message. What else the version holds stays byte for byte.
         """
-        settings = self._workspace.settings
-        folder = settings.var / "checkouts"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"{tag}-", dir=folder) as scratch:
-            clone = Workspace(Path(scratch) / "clone", settings)
-            clone.ensure(self._workspace.path)
-            clone.git("fetch", "--quiet", "--tags", "--force", str(self._workspace.path))
-            files = Objects(settings, self._client).tracked(self._workspace.path, self._workspace.site_cache, tag)
-            clone.check_out(tag, self._workspace.path, *(path for path in TRACKED if path.as_posix() in files))
-            dataset = Dataset(clone.path)
+        objects, published = Objects(self._workspace.settings, self._client), Published(self._workspace)
+        files = self._workspace.tracked(objects, tag)
+        with published.checked_out(tag, *(path for path in TRACKED if path.as_posix() in files)) as dataset:
+            clone = Workspace(dataset.root, self._workspace.settings)
             remove_rows(dataset, self._subjects)
             record(clone)
             if dataset.path(VERSION).exists():
                 text = describe_version(dataset, len(dataset.annotations.photos()))
                 write_atomically(dataset.path(VERSION), text.encode())
-            publish_objects(clone, self._client, tag)
-            summary = self._workspace.git("tag", "--list", "--format=%(contents:subject)", tag)
+            files = clone.tracked(objects)
+            upload_missing(objects, files, set(files.values()), tag, "the version stays as it was, run again")
+            summary = published.summary(tag)
             clone.git("add", "data", *(["dvc.lock"] if (clone.path / "dvc.lock").exists() else []))
             clone.git("commit", "--quiet", "--allow-empty", "-m", f"{tag} without rows that had to be removed")
             clone.git("tag", "--force", "--annotate", tag, "-m", summary or tag)
@@ -213,56 +131,6 @@ class VersionsStore:
                 ref = f"+refs/tags/{tag}:refs/tags/{tag}"
                 self._workspace.git("fetch", "--quiet", "--no-tags", str(clone.path), ref)
         logger.info("%s was rewritten", tag)
-
-
-class ObjectsStore:
-    """Files of DVC's cache and objects of its remote, in every generation."""
-
-    name = "objects of DVC"
-
-    def __init__(self, workspace: Workspace, client: Client, subjects: Subjects, known: Known) -> None:
-        self._workspace, self._client, self._subjects, self._known = workspace, client, subjects, known
-
-    def traces(self) -> Iterator[Trace]:
-        """Yield what the cache and the remote hold; what a version or the workspace needs cannot be removed."""
-        holders = Holders(self._workspace, self._client, self._subjects, self._known)
-        holders.by_tag()  # so that each needed object is known
-        holders.in_workspace()
-        needed = holders.needed()
-        for path in sorted(_cached(holders.objects.cache)):
-            md5 = _md5_of_cached(path)
-            known = holders.is_known(md5) and path.parent != holders.objects.damaged_folder
-            is_photo_of_others = md5 in needed and not known
-            if not is_photo_of_others and holders.names(md5, None if known else _read(path)):
-                yield self._trace("file of the cache", str(path), _size(path), needed.get(md5), path.unlink)
-        settings = self._workspace.settings
-        for ref in list_generations(self._client, settings.dvc_bucket, PREFIX):
-            md5 = ref.name.removeprefix(PREFIX).replace("/", "")
-            if md5 in needed and not holders.is_known(md5):
-                continue
-            data = None if holders.is_known(md5) else self._read(ref)
-            if holders.names(md5, data):
-                remove = partial(delete_for_good, self._client, ref)
-                place = f"{ref.uri}#{ref.generation}"
-                yield self._trace("object on the remote", place, max(ref.size, 0), needed.get(md5), remove)
-        yield from soft_deleted(
-            self.name, self._client, settings.dvc_bucket,
-            lambda ref: holders.names(ref.name.removeprefix(PREFIX).replace("/", ""), None),
-        )  # fmt: skip
-
-    def _trace(
-        self, what: str, place: str, size: int, holders: Collection[str] | None, remove: Callable[[], None]
-    ) -> Trace:
-        if holders:
-            return Trace(self.name, what, place, size, None, f"{', '.join(sorted(set(holders)))} holds it")
-        return Trace(self.name, what, place, size, remove)
-
-    def _read(self, ref: ObjectRef) -> bytes | None:
-        try:
-            return read(self._client, ref)
-        except (StorageError, CredentialsError) as error:
-            logger.warning("%s cannot be searched: %s", ref.uri, error)
-            return None
 
 
 def record(workspace: Workspace, *, stages: bool = True) -> bool:
@@ -292,45 +160,3 @@ def _stages(workspace: Workspace) -> list[str]:
         return []
     done = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
     return [stage for stage in ("compile", "check", "split") if stage in done]
-
-
-def publish_objects(workspace: Workspace, client: Client, version: str) -> None:
-    """Upload the objects that a version needs, and verify them on the remote; raise DatasetError when some lack."""
-    objects = Objects(workspace.settings, client)
-    files = objects.tracked(workspace.path, workspace.site_cache)
-    missing = objects.missing_on_remote(set(files.values()))
-    reasons = objects.upload(missing)
-    if lacking := objects.missing_on_remote(missing):
-        first = sorted(lacking)[0]
-        raise DatasetError(
-            f"{len(lacking)} objects of {version} are not on the remote, such as {objects.remote_uri(first)}: "
-            f"{reasons.get(first) or 'it was changed meanwhile'}; the version stays as it was, run again"
-        )
-
-
-def _cached(cache: Path) -> Iterator[Path]:
-    for folder in (cache / "files", cache / "damaged", cache / "incoming", cache / "runs"):
-        yield from (path for path in folder.rglob("*") if path.is_file())
-
-
-def _read(path: Path) -> bytes | None:
-    """Return the bytes of a file of the cache; None for a photo, and for a file that cannot be read."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-            return None if is_picture(head) else head + file.read()
-    except OSError:
-        return None
-
-
-def _md5_of_cached(path: Path) -> str:
-    if path.parent.name in ("damaged", "incoming"):
-        return path.name.partition("-")[0]
-    return path.parent.name + path.name
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

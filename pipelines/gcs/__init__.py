@@ -1,4 +1,5 @@
 """Google Cloud Storage, or a local server that emulates it.
 
-`client` reads and writes objects, `buckets` holds the buckets' settings as code, `credentials` finds the account's key.
+`client` reads and writes objects, `threads` several at once; `buckets` holds the buckets' settings as code, and
+`credentials` finds the account's key.
 """

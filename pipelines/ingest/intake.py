@@ -1,7 +1,7 @@
 """Photos of the source bucket: each is read, checked and identified in bounded memory, or set aside with a reason."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.cloud.storage import Client
@@ -16,6 +16,7 @@ from pipelines.errors import (
 )
 from pipelines.forget.ledger import EMPTY_LEDGER, Forgotten
 from pipelines.gcs.client import COPIES, put, read
+from pipelines.photos.copies import copy_size
 from pipelines.photos.decode import (
     BROWSER_FORMATS,
     display_copy,
@@ -64,11 +65,16 @@ class PhotoIntake:
     """Reads and checks photos, from any number of threads.
 
     Files in memory have at most 256 MB together. Decoded photos in memory have at most `max_megapixels` together, so
-    that a photo of that size is decoded alone. Of photos that browsers do not show, copies are stored in `target`.
+    that a photo of that size is decoded alone. Of photos that browsers do not show, copies are stored in `target`, and
+    smaller ones of photos with more than `editor_megapixels` (0: of none), unless their SHA-256 is in `full_size`.
     """
 
-    def __init__(self, bucket: Client, max_megapixels: float, target: str, forgotten: Forgotten = EMPTY_LEDGER) -> None:
+    def __init__(
+        self, bucket: Client, max_megapixels: float, target: str, forgotten: Forgotten = EMPTY_LEDGER, *,
+        editor_megapixels: float = 0, full_size: Collection[str] = (),
+    ) -> None:  # fmt: skip
         self._bucket, self._max_megapixels, self._target = bucket, max_megapixels, target
+        self._editor_megapixels, self._full_size = editor_megapixels, full_size
         self._forgotten = forgotten
         self._files, self._pixels = Budget(_MAX_MB_IN_MEMORY), Budget(max_megapixels)
 
@@ -97,25 +103,29 @@ class PhotoIntake:
             raise ImageError("animated", "the file is an animation; nobody could tell which frame was labelled")
         with self._pixels.reserve(image_megapixels(data, max_megapixels=self._max_megapixels)):
             height, width, phash = examine_image(data, max_megapixels=self._max_megapixels)
-            shown = self._copy(data, sha256, kind, ref)
+            size = copy_size(height, width, 0 if sha256 in self._full_size else self._editor_megapixels)
+            smaller = size if size != (height, width) else None
+            shown = self._copy(data, sha256, kind, ref, smaller)
         remark = None
         if not ref.name.lower().endswith(_SUFFIXES[kind]):
             text = f"the file is {kind}; rename it to end with {_SUFFIXES[kind][0]} and its task follows"
             remark = Problem(ref.uri, "mislabelled", text, ref.generation, set_aside=False)
-        return ImageRef(ref.uri, ref.generation, sha256, height, width, phash, shown), remark
+        return ImageRef(ref.uri, ref.generation, sha256, height, width, phash, shown, *(smaller or (0, 0))), remark
 
-    def _copy(self, data: bytes, sha256: str, kind: str, ref: ObjectRef) -> str:
+    def _copy(self, data: bytes, sha256: str, kind: str, ref: ObjectRef, smaller: tuple[int, int] | None) -> str:
         """Store what browsers show instead of the object; return its address, or an empty text if none is needed.
 
-        An object with a content encoding is decoded by some programs and by others not, so it is copied as well.
+        An object with a content encoding is decoded by some programs and by others not, so it is copied as well. The
+        name of a `smaller` copy holds its size, so that a task never sees its copy change.
         """
-        if kind in BROWSER_FORMATS and not ref.encoding:
+        if kind in BROWSER_FORMATS and not ref.encoding and not smaller:
             return ""
         suffix = ".jpg"
-        if kind in BROWSER_FORMATS:
+        if kind in BROWSER_FORMATS and not smaller:
             suffix = _SUFFIXES[kind][0]
         else:
-            data = display_copy(data, max_megapixels=self._max_megapixels)
+            data = display_copy(data, max_megapixels=self._max_megapixels, size=smaller)
+            sha256 += f".{smaller[1]}x{smaller[0]}" if smaller else ""
         name = f"{COPIES}{sha256}{suffix}"
         put(self._bucket, self._target, name, data, {".jpg": "image/jpeg"}.get(suffix, f"image/{suffix[1:]}"))
         return f"gs://{self._target}/{name}"

@@ -4,11 +4,9 @@ Every run compares what bucket and catalogue hold with the tasks in Label Studio
 what was ingested; a cache of them saves reading again what did not change.
 """
 
-import csv
-import io
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -24,7 +22,9 @@ from pipelines.fs import held
 from pipelines.gcs.client import list_objects, put, read, require_bucket, set_pool_size, stat
 from pipelines.ingest.catalog import Catalog, read_catalog
 from pipelines.ingest.intake import PhotoIntake, Problem, drop_listed_duplicates, problem_of_duplicate
+from pipelines.ingest.large_photos import LargePhotos
 from pipelines.ingest.publish import PhotoTasks
+from pipelines.ingest.report import REPORT, IngestReport
 from pipelines.ingest.task_cache import load_tasks
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import connect_copies, find_project
@@ -34,67 +34,11 @@ from pipelines.records import ImageRef, Metadata, ObjectRef, PhotoTask
 from pipelines.settings import Settings
 
 logger = logging.getLogger(__name__)
-REPORT = "reports/ingest.csv"  # in the target bucket
 _TASK_CACHE = "ingest.json"  # in the folder for state
 _READERS = 16  # threads; most of a small photo's time is spent on the network
 _CHUNK = 500  # photos read between two imports
 _STOP_AFTER = 50  # photos in a row that the bucket server does not deliver
 _SERVER_FAULTS = ("unavailable", "stalled")
-
-
-@dataclass(frozen=True)
-class IngestReport:
-    """What one run did; every listed object is counted exactly once.
-
-    `described` of the `unchanged` photos got other catalogue data; `notes` are problems that set nothing aside.
-    `ignored` counts objects that are no photos by their suffix, in lower case. `unread` objects are left for the next
-    run, because of the error `stopped`.
-    """
-
-    listed: int
-    created: int = 0
-    updated: int = 0
-    moved: int = 0
-    unchanged: int = 0
-    described: int = 0
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    problems: tuple[Problem, ...] = field(default=())
-    notes: tuple[Problem, ...] = field(default=())
-    unread: int = 0
-    stopped: MaskloopError | None = None
-
-    @property
-    def total(self) -> str:
-        """Return the sum of all objects by outcome, as one line."""
-        reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(p.reason for p in self.problems).items())
-        suffixes = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(self.ignored.items()))
-        parts = [f"{self.created} new", f"{self.updated} changed"]
-        if self.moved:
-            parts.append(f"{self.moved} moved")
-        described = f" ({self.described} with new catalogue data)" if self.described else ""
-        parts.append(f"{self.unchanged} unchanged{described}")
-        parts.append(f"{len(self.problems)} set aside{f' ({reasons})' if reasons else ''}")
-        parts.append(f"{sum(self.ignored.values())} not photos{f' ({suffixes})' if suffixes else ''}")
-        if self.unread:
-            parts.append(f"{self.unread} not read")
-        gone = sum(note.reason == "gone" for note in self.notes)
-        return f"{self.listed} listed = {' + '.join(parts)}" + (
-            f"; {gone} tasks show photos that are gone" if gone else ""
-        )
-
-    def __str__(self) -> str:
-        """Return the sum, then a line per problem."""
-        return "\n".join([self.total, *(f"  {p.reason}: {p.uri}: {p.message}" for p in (*self.problems, *self.notes))])
-
-    def as_csv(self) -> bytes:
-        """Return a line per problem, in a fixed order; texts that a spreadsheet would take for formulas are quoted."""
-        file = io.StringIO()
-        lines = csv.writer(file)
-        lines.writerow(["uri", "generation", "reason", "set aside", "message"])
-        for p in sorted((*self.problems, *self.notes), key=lambda p: (p.uri, p.reason, p.message)):
-            cells = (p.uri, p.generation or "", p.reason, "yes" if p.set_aside else "no", p.message)
-            lines.writerow(f"'{cell}" if str(cell).startswith(("=", "+", "-", "@", "\t")) else cell for cell in cells)
-        return file.getvalue().encode("utf-8-sig")
 
 
 def ingest(
@@ -103,10 +47,12 @@ def ingest(
     settings: Settings,
     params: Params,
     more: Mapping[str, Metadata] | None = None,
+    full_size: Collection[str] = (),
 ) -> IngestReport:
     """Reconcile the tasks with source bucket and catalogue, and write the report's CSV to the target bucket.
 
-    By the SHA-256 of a photo, `more` holds what a new task carries from the start beside the catalogue's metadata.
+    By the SHA-256 of a photo, `more` holds what a new task carries from the start beside the catalogue's metadata. New
+    tasks of the photos whose SHA-256 is in `full_size` show them at their own size, however large they are.
 
     A photo that cannot be used is reported and stops nothing. When 50 photos in a row are not delivered, or Label
     Studio fails, what was read until then is kept, and the error is raised after the report was written. A second run
@@ -117,7 +63,7 @@ def ingest(
         require_bucket(bucket, name)
     set_pool_size(bucket, _READERS)
     with held(settings.var / "ingest.lock"):
-        report = _ingest(bucket, labels, settings, params, more)
+        report = _ingest(bucket, labels, settings, params, more, full_size)
     put(bucket, settings.target_bucket, REPORT, report.as_csv(), "text/csv; charset=utf-8")
     if report.stopped:
         logger.error("the run ends early: %s", report.total)
@@ -131,6 +77,7 @@ def _ingest(
     settings: Settings,
     params: Params,
     more: Mapping[str, Metadata] | None,
+    full_size: Collection[str],
 ) -> IngestReport:
     everything = list(list_objects(bucket, settings.source_bucket, settings.source_prefix))
     if not everything and stat(bucket, settings.source_bucket, settings.catalog) is None:
@@ -146,10 +93,17 @@ def _ingest(
     new, duplicates = drop_listed_duplicates(unknown, objects, known)
     logger.info("%d objects, %d of them not seen at this generation", len(everything), len(unknown))
     tasks = PhotoTasks(labels, project, _delete_duplicate_tasks(labels, project, all_tasks), listed, catalog, more)
-    intake = PhotoIntake(bucket, params.ingest.max_megapixels, settings.target_bucket, forgotten)
+    intake = PhotoIntake(
+        bucket, params.ingest.max_megapixels, settings.target_bucket, forgotten,
+        editor_megapixels=params.ingest.editor_megapixels, full_size=full_size,
+    )  # fmt: skip
     imported = _import_photos(intake, labels, project, settings, new, tasks)
     if imported.created:  # the import of an earlier run that was killed may have ended after our listing
         _delete_duplicate_tasks(labels, project, load_tasks(labels, project, cache))
+    if not imported.stopped:
+        limit = params.ingest.editor_megapixels
+        large = LargePhotos(labels, project, limit, full_size, lambda: connect_copies(labels, project, settings))
+        _show_copies(large, tasks, objects, intake, imported)
     problems = imported.problems
     set_aside = {problem.uri: problem for problem in problems}
     problems += [problem_of_duplicate(ref, original, set_aside) for ref, original in duplicates.items()]
@@ -167,6 +121,7 @@ def _ingest(
         moved=imported.moved,
         unchanged=len(listed & known),
         described=described,
+        copied=imported.copied,
         ignored=Counter(PurePosixPath(ref.name).suffix.lower() for ref in set(everything) - set(objects)),
         problems=tuple(problems),
         notes=tuple(notes),
@@ -183,6 +138,7 @@ class _Imported:
     created: int = 0
     updated: int = 0
     moved: int = 0
+    copied: int = 0
     problems: list[Problem] = field(default_factory=list)
     notes: list[Problem] = field(default_factory=list)
     stopped: MaskloopError | None = None
@@ -223,6 +179,22 @@ def _import_photos(
     finally:
         pool.shutdown(cancel_futures=True)
     return imported
+
+
+def _show_copies(
+    large: LargePhotos, tasks: PhotoTasks, objects: Sequence[ObjectRef], intake: PhotoIntake, imported: _Imported
+) -> None:
+    """Make tasks of large photos show smaller copies; what cannot be read stays as it is."""
+    pool = ThreadPoolExecutor(_READERS, "ingest")
+    try:
+        for moved, problems in large.show_copies(tasks.unchanged, objects, intake, pool):
+            tasks.show(moved)
+            imported.copied += len(moved)
+            imported.notes += problems
+    except MaskloopError as error:  # Label Studio's; the report still says what was done
+        imported.stopped = error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _until_server_fails(results: Iterator[Result], imported: _Imported) -> Iterator[Result]:

@@ -7,12 +7,12 @@ with everything that people did on it.
 import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pipelines.ingest.catalog import Catalog
 from pipelines.ingest.intake import Problem, drop_duplicate_photos
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.predictions import delete_predictions
+from pipelines.labelstudio.predictions import delete_predictions, resize_predictions
 from pipelines.labelstudio.tasks import create_tasks, delete_task, list_tasks, update_task
 from pipelines.records import CATALOG_COLUMNS, ImageRef, Metadata, PhotoTask, Task
 
@@ -58,9 +58,9 @@ class PhotoTasks:
     def publish(self, photos: Sequence[ImageRef]) -> Outcome:
         """Make each of these new photos the photo of one task.
 
-        A task whose bytes these are takes the photo's address. Otherwise the address's task takes the photo's bytes,
-        unless somebody worked on it; otherwise there is a new task. Who works on which is read at this moment, because
-        reading the photos may have taken hours.
+        A task whose bytes these are takes the photo's address, and goes on showing what people drew on. Otherwise the
+        address's task takes the photo's bytes, unless somebody worked on it; otherwise there is a new task. Who works
+        on which is read at this moment, because reading the photos may have taken hours.
         """
         outcome = Outcome()
         unique, outcome.duplicates = drop_duplicate_photos(photos, self._owners)
@@ -90,6 +90,7 @@ class PhotoTasks:
                 outcome.moved += 1
             else:
                 outcome.updated += 1
+            photo = self._as_drawn_on(photo, task)
             for left in unopened:  # it would show the same photo as this task
                 logger.warning("task %d shows %s, which is another photo now: it is deleted", left.id, photo.uri)
                 delete_task(self._labels, left.id)
@@ -105,6 +106,24 @@ class PhotoTasks:
         update_task(self._labels, self._project, task.id, photo, self._metadata(photo.uri))
         self._no_longer_stale(task.id, current)
         return True
+
+    def _as_drawn_on(self, photo: ImageRef, task: Task) -> ImageRef:
+        """Return the photo as its task shall show it: drawings and drafts stay at the size at which they were made.
+
+        An unopened task shows the photo's copy, and its predictions are brought to that size.
+        """
+        before = task.image
+        if photo.shown_size == before.shown_size:
+            return photo
+        if task.opened:
+            return replace(photo, shown=before.shown, shown_height=before.shown_height, shown_width=before.shown_width)
+        resize_predictions(self._labels, task.id, *photo.shown_size)
+        return photo
+
+    def show(self, tasks: Sequence[PhotoTask]) -> None:
+        """Take note that these of the unchanged tasks show a copy now."""
+        moved = {task.id: task for task in tasks}
+        self.unchanged = [moved.get(task.id, task) for task in self.unchanged]
 
     def _no_longer_stale(self, task_id: int, current: dict[int, Task]) -> None:
         del current[task_id], self._stale[task_id]

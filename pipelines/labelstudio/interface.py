@@ -1,7 +1,8 @@
 """The labeling interface: its XML for each label of params.yaml, and the check that all sides know the same labels.
 
 The interface has brush, magic wand, smart keypoints and smart boxes. The ignore label stands last in each column, for
-regions that nobody can name.
+regions that nobody can name. A field takes a doubt in words; a hidden one takes the reason of a skip, for which the
+page asks (Label Studio itself does not).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,16 +11,22 @@ from xml.etree import ElementTree as xml  # builds text only; nothing from outsi
 from xml.parsers import expat
 
 from pipelines.errors import ContractError, DataError
-from pipelines.labelstudio.controls import BOX, BRUSH, IMAGE, POINT
+from pipelines.labelstudio.controls import BOX, BRUSH, DOUBT, IMAGE, POINT, SKIP_REASON
 from pipelines.params import IgnoreLabel, Label, Params
+
+DOUBT_FIELD = "I am in doubt: … · Ho un dubbio: …"  # both languages: Label Studio shows every person the same text
 
 
 def labeling_interface(params: Params) -> str:
     """Render the labeling configuration of the project as XML."""
     view = xml.Element("View")
+    top = xml.SubElement(view, "View", style="display: flex; gap: 12px; justify-content: space-between")
     if params.project.metadata:
         text = "  ·  ".join(f"${column}" for column in params.project.metadata)
-        xml.SubElement(view, "Header", value=text, size="5")
+        xml.SubElement(top, "Header", value=text, size="5")
+    doubt = xml.SubElement(top, "View", style="flex: 0 1 420px")
+    _text(doubt, DOUBT, placeholder=DOUBT_FIELD, editable="true")
+    _text(xml.SubElement(top, "View", style="display: none"), SKIP_REASON)
     columns = xml.SubElement(view, "View", style="display: flex; gap: 12px")
     # A column per tool, so that nobody has to scroll to the label they need.
     labels = xml.SubElement(columns, "View", style="display: flex; gap: 8px; flex: 0 0 auto; zoom: 0.85")
@@ -108,6 +115,11 @@ def require_same_labels(
             f"{model} predicts labels that params.yaml does not have: {', '.join(unknown)}. Put them back into "
             "`labels`, or retrain and promote a model for the labels as they are now"
         )
+
+
+def _text(view: xml.Element, name: str, **attributes: str) -> None:
+    """Add a field for one text about the whole photo."""
+    xml.SubElement(view, "TextArea", {"name": name, "toName": IMAGE, "rows": "1", "maxSubmissions": "1", **attributes})
 
 
 def _labels(

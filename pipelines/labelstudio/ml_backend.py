@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from pipelines.errors import AnnotationError, DataError, PromptError
 from pipelines.labelstudio.brush_rle import rle_to_mask
-from pipelines.labelstudio.controls import BRUSH, IMAGE, ORIGINAL
+from pipelines.labelstudio.controls import BRUSH, IMAGE, ORIGINAL, SHOWN_SIZE
 from pipelines.labelstudio.interface import brush_controls, brush_labels, require_same_labels
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.schema import PredictionJson, RegionJson, RegionValue, TaskData, TaskJson
 from pipelines.labelstudio.shapes import ellipse_mask, polygon_mask
 from pipelines.params import Params
+from pipelines.photos.copies import is_copy_size, resample_mask
 from pipelines.records import PhotoAddress, RegionMask
 from pipelines.segmentation.prompts import Prompts, to_pixels
 
@@ -36,6 +37,7 @@ class PredictRequest:
     them; empty when the request does not say.
     `shows_masks`: the person who clicks was shown masks of the (only) task, because a prediction of it proposes some.
     `by_label_studio`: Label Studio itself asks, on behalf of a person, and not the prelabel pipeline.
+    `copies` are the tasks' sizes as (height, width) where they show a smaller copy of the photo, None elsewhere.
     """
 
     photos: tuple[PhotoAddress, ...]
@@ -44,6 +46,17 @@ class PredictRequest:
     shows_masks: bool = False
     by_label_studio: bool = False
     controls: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    copies: tuple[tuple[int, int] | None, ...] = ()
+
+    def mask_size(self, position: int, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) at which a task shows its (height, width) photo, in pixels."""
+        copy = self.copies[position]
+        return copy if copy and is_copy_size(copy, (height, width)) else (height, width)
+
+    def click_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return the (height, width) at which the page of a click shows its (height, width) photo, in pixels."""
+        sizes = [_size_of(region) for region in (*self.edited, *self.context)]
+        return next((size for size in sizes if size and is_copy_size(size, (height, width))), (height, width))
 
     def control_of(self, label: str, known: Collection[str]) -> tuple[str, str] | None:
         """Return the names of the brush control and of its image for a label; None when nothing offers the label.
@@ -76,21 +89,21 @@ def parse_request(body: Any) -> PredictRequest:
         shows_masks=len(tasks) == 1 and _proposes_regions(tasks[0]),
         by_label_studio=bool(body.get("label_config")),
         controls=brush_controls(str(body.get("label_config") or "")),
+        copies=tuple(_copy_size(task["data"]) for task in tasks),
     )
 
 
 def parse_mask(region: RegionJson, height: int, width: int) -> NDArray[np.bool_]:
-    """Read a brush region of the page as a (height, width) bool mask.
+    """Read a brush region of the page, which may show a smaller copy of the photo, as a (height, width) bool mask.
 
-    Raises PromptError when it cannot be read or has another size than the photo.
+    Raises PromptError when it cannot be read or has another size than the photo and its copies.
     """
+    size = _size_of(region)
+    if size is None or not is_copy_size(size, (height, width)):
+        raise PromptError(f"the region {region.get('id')} has another size than the photo; open the photo again")
     try:
-        if (int(region["original_height"]), int(region["original_width"])) != (height, width):
-            raise PromptError(f"the region {region.get('id')} has another size than the photo; open the photo again")
-        return rle_to_mask(region["value"]["rle"], height, width)
+        return resample_mask(rle_to_mask(region["value"]["rle"], *size), height, width)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, PromptError):
-            raise
         raise PromptError(f"the region {region.get('id')} cannot be read ({error}); open the photo again") from error
 
 
@@ -110,14 +123,16 @@ def by_label(regions: Sequence[RegionJson]) -> dict[str, list[RegionJson]]:
 
 
 def parse_prompts(
-    regions: Sequence[RegionJson], height: int, width: int, mask: NDArray[np.bool_] | None = None
-) -> Prompts:
+    regions: Sequence[RegionJson], height: int, width: int, mask: NDArray[np.bool_] | None = None,
+    *, from_clicks: bool = False,
+) -> Prompts:  # fmt: skip
     """Read smart keypoints and the newest smart shape into pixels of the (height, width) upright photo.
 
     A keypoint whose `is_positive` is false (Alt-click) is a negative point; one outside of the photo selects nothing. A
     polygon or an ellipse is the box around it, with its centre as positive point if that is inside. The label is that
-    of the last region. `mask` is what the prompts change, if anything; a shape that comes last redraws it. Raises
-    PromptError for prompts that select nothing or are not numbers.
+    of the last region. `mask` is what the prompts change, if anything; a shape that comes last redraws it. With
+    `from_clicks` the same clicks made it from nothing. Raises PromptError for prompts that select nothing or are not
+    numbers.
     """
     coords, is_positive, box = [], [], None
     inside: list[tuple[float, float]] = []
@@ -141,7 +156,7 @@ def parse_prompts(
     points = np.array([*inside, *coords], np.float32).reshape(-1, 2)  # the newest point stands last
     flags = np.array([*(True for _ in inside), *is_positive], bool)
     redraws = box is not None and regions[-1]["type"] != _KEYPOINT
-    return Prompts(points, flags, box, label, mask, redraws)
+    return Prompts(points, flags, box, label, mask, redraws, from_clicks and mask is not None)
 
 
 _Corners = tuple[NDArray[np.float32], list[tuple[float, float]]]
@@ -207,12 +222,18 @@ def click_region(
     score: float,
     control: tuple[str, str] = (BRUSH, IMAGE),
     edited: RegionJson | None = None,
+    size: tuple[int, int] | None = None,
+    unchanged: bool = False,
 ) -> Iterator[RegionJson]:
     """Yield the brush region that answers a click; none for an empty mask.
 
     `mask` is (height, width) bool, `score` 0..1, `control` the names of the brush control and its image. The answer to
-    a click that edits a region has its id, with which it replaces the region in the editor.
+    a click that edits a region has its id, with which it replaces the region in the editor. `size` is the
+    (height, width) of what the page shows, if that is a smaller copy. The page says so where a click leaves the mask
+    `unchanged`.
     """
+    if size is not None:
+        mask = resample_mask(mask, *size)
     if not mask.any():
         return
     region = region_json(RegionMask(label, mask, score), uuid.uuid4().hex[:10])
@@ -222,6 +243,8 @@ def click_region(
         region["id"] = str(edited.get("id") or region["id"])
         if str(edited.get("origin", "")).startswith("prediction"):
             region["origin"] = "prediction-changed"
+    if unchanged:
+        region["meta"] = {"unchanged": "true"}
     yield region
 
 
@@ -244,6 +267,19 @@ def _proposes_regions(task: TaskJson) -> bool:
     return isinstance(predictions, list) and any(
         isinstance(prediction, Mapping) and bool(prediction.get("result")) for prediction in predictions
     )
+
+
+def _size_of(region: RegionJson) -> tuple[int, int] | None:
+    """Return the (height, width) on which a region was drawn; None when it does not say."""
+    try:
+        return int(region["original_height"]), int(region["original_width"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _copy_size(data: TaskData) -> tuple[int, int] | None:
+    height, width = (str(data.get(key, "")) for key in SHOWN_SIZE)
+    return (int(height), int(width)) if height.isdecimal() and width.isdecimal() else None
 
 
 def _photo_address(data: TaskData) -> PhotoAddress:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 from pipelines.errors import AnnotationError
+from pipelines.labelstudio.predictions import AT_RANDOM, with_reason
 from pipelines.labelstudio.prelabel_diff import compare
 from pipelines.labelstudio.render import prediction_json, region_id, version_of_region
 from pipelines.labelstudio.schema import AnnotationJson, PredictionJson, RegionJson
@@ -19,12 +20,15 @@ _LEFT_ALONE = 0.9  # share of the planted pixels; whoever erases more of them ha
 
 
 def planted_json(prediction: Prediction, planted: str) -> PredictionJson:
-    """Render a prediction whose region of the label `planted` is wrong, and whose other regions are right."""
+    """Render a prediction whose region of the label `planted` is wrong, and whose other regions are right.
+
+    It says that its photo was chosen at random, as many others do.
+    """
     rendered = prediction_json(prediction)
     for region in rendered["result"]:
         label = region["value"]["brushlabels"][0]
         region["id"] = region_id(_PLANTED if label == planted else _GOLD, label)
-    return rendered
+    return with_reason(rendered, AT_RANDOM)
 
 
 def is_planted(regions: Iterable[RegionJson]) -> bool:

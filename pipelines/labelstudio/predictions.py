@@ -3,8 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from pipelines.errors import ServiceError
+from pipelines.labelstudio.brush_rle import mask_to_rle, rle_to_mask
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.schema import PredictionJson
+from pipelines.labelstudio.schema import PredictionJson, RegionJson, RegionValue
+from pipelines.photos.copies import resample_mask
+
+UNCERTAIN, AT_RANDOM = "uncertain", "random"  # what the queue chose a photo for
 
 
 def empty_prediction(model_version: str, score: float) -> PredictionJson:
@@ -14,6 +18,17 @@ def empty_prediction(model_version: str, score: float) -> PredictionJson:
     before others.
     """
     return {"result": [], "score": score, "model_version": model_version}
+
+
+def with_reason(prediction: PredictionJson, why: str) -> PredictionJson:
+    """Return the prediction with what the queue chose its photo for, `UNCERTAIN` or `AT_RANDOM`, in each region.
+
+    The page shows it beside the photo. It travels in the regions, because the editor passes on nothing else of a
+    prediction. The page says of each photo without regions that it was chosen at random; so it cannot tell apart the
+    photos that nobody is to recognize: blind photos, controls and gold photos.
+    """
+    regions: list[RegionJson] = [{**region, "meta": {"why": why}} for region in prediction.get("result", ())]
+    return {**prediction, "result": regions}
 
 
 def push_predictions(client: LabelStudioClient, project_id: int, predictions: Mapping[int, PredictionJson]) -> int:
@@ -46,6 +61,27 @@ def replace_predictions(client: LabelStudioClient, task_id: int, prediction: Pre
         client.delete(f"/api/predictions/{duplicate}/")
     client.patch(f"/api/predictions/{ids[-1]}/", prediction)
     return 1
+
+
+def resize_predictions(client: LabelStudioClient, task_id: int, height: int, width: int) -> None:
+    """Bring the masks of a task's predictions to the size of what the task shows, (height, width) in pixels.
+
+    Ids and model versions stay. A region of which nothing is left at that size is left out.
+    """
+    stored: list[PredictionJson] = client.get("/api/predictions/", task=task_id)
+    for prediction in stored:
+        regions = [_resized(region, height, width) for region in prediction.get("result", [])]
+        result = [region for region in regions if region is not None]
+        client.patch(f"/api/predictions/{prediction['id']}/", {"result": result})
+
+
+def _resized(region: RegionJson, height: int, width: int) -> RegionJson | None:
+    size = int(region["original_height"]), int(region["original_width"])
+    mask = resample_mask(rle_to_mask(region["value"]["rle"], *size), height, width)
+    if not mask.any():
+        return None
+    value: RegionValue = {**region["value"], "rle": mask_to_rle(mask)}
+    return {**region, "original_height": height, "original_width": width, "value": value}
 
 
 def delete_predictions(client: LabelStudioClient, project_id: int, task_ids: Sequence[int]) -> int:

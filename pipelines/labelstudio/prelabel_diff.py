@@ -17,8 +17,9 @@ _MAX_LABELS = 254  # 0 is the background and 255 is IGNORE
 def compare(
     proposed: Sequence[RegionJson], submitted: Sequence[RegionJson], image: ImageRef, ignore_label: str | None
 ) -> Proposal:
-    """Compare the regions of a prediction with those of the annotation that started from it.
+    """Compare the regions of a prediction with those of the annotation that started from it, at the photo's size.
 
+    Both may have been drawn on a smaller copy of the photo: a region that nobody touched is equal at any size.
     Pixels of regions with the label `ignore_label` count for no label and not as background: nobody could say whether
     the prediction was right there. Neither do pixels of which an annotation says that something is there, but not what.
     With None, every label counts. Raises AnnotationError as `compile_regions` does.

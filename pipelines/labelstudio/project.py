@@ -33,6 +33,7 @@ _HIDDEN = [
         "inner_id", "completed_at", "cancelled_annotations", "total_predictions", "annotations_results",
         "annotations_ids", "predictions_results", "file_upload", "storage_filename", "created_at", "updated_by",
         "avg_lead_time", "draft_exists", "data.generation", "data.sha256", "data.phash", "data.height", "data.width",
+        "data.shown_height", "data.shown_width",
     )
 ]  # fmt: skip
 
@@ -144,7 +145,7 @@ def _without_spaces(value: object) -> object:
 
 
 def tabs() -> list[dict[str, Any]]:
-    """Return the Data Manager's tabs: all photos; the queue, the least certain photos first; and photos for review.
+    """Return the Data Manager's tabs: all photos; the queue, in the order of its scores; and photos for review.
 
     Photos for review are those whose masks look wrong; the tab shows the reason, the worst first.
     """

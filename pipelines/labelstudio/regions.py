@@ -17,10 +17,12 @@ from pipelines.labelstudio.controls import BOX, POINT
 from pipelines.labelstudio.schema import RegionJson, RegionValue
 from pipelines.labelstudio.shapes import bitmask_mask, ellipse_mask, polygon_mask, rectangle_mask
 from pipelines.params import IGNORE, Params
+from pipelines.photos.copies import is_copy_size, resample_mask
 from pipelines.records import Annotation
 
 IMPORTED = "import-"  # prefix of the ids of regions that came with externally labelled photos
 POINT_RADIUS = 0.1  # of the photo's long edge: what a click without its mask may have meant
+_OF_PIXELS = ("brush", "bitmask")  # shapes that are stored pixel by pixel, at the size on which they were drawn
 # By shape: value, height, width and alpha threshold → (height, width) bool.
 _READERS: Mapping[str, Callable[[RegionValue, int, int, int], NDArray[np.bool_]]] = {
     "brush": lambda value, height, width, alpha: rle_to_mask(value["rle"], height, width, threshold=alpha),
@@ -69,9 +71,11 @@ def compile_regions(
     `region_ids` maps the labels that regions may carry to pixel values; the ignore label is one of them, painted like
     any other. Brush, polygon, rectangle, ellipse and bitmask regions count. `priority` lists labels from the strongest
     on: an earlier one wins a pixel whatever was drawn last, and labels that it does not name are the weakest.
+    Regions that were drawn on a smaller copy of the photo are read at the photo's size: see `photos.copies`.
     What `uncertain_pixels` returns becomes `IGNORE` where no region is painted.
-    Raises AnnotationError naming the region when its size is not the photo's or it cannot be read, since its place is
-    then unknown; and when nothing but odd parts is there, which does not mean that the photo shows no garment.
+    Raises AnnotationError naming the region when its size is neither the photo's nor that of a copy, or it cannot be
+    read, since its place is then unknown; and when nothing but odd parts is there, which does not mean that the photo
+    shows no garment.
     """
     mask = np.zeros((height, width), np.uint8)
     origins: dict[str, int] = {}
@@ -194,7 +198,7 @@ def _shape(region: RegionJson) -> str:
 
 
 def _check(region: RegionJson, height: int, width: int) -> None:
-    """Raise AnnotationError unless a mask's kind is known and it was drawn on a photo of this size."""
+    """Raise AnnotationError unless a mask's kind is known and it was drawn on a photo of this size, or on a copy."""
     where = f"region {region.get('id')}"
     if _shape(region) not in _READERS:
         kinds = ", ".join(_READERS)
@@ -204,19 +208,25 @@ def _check(region: RegionJson, height: int, width: int) -> None:
     if not isinstance(region.get("value"), Mapping):
         raise AnnotationError(f"{where} lacks its outline; draw it again")
     try:
-        size = int(region["original_height"]), int(region["original_width"])
+        size = _size(region)
     except _MALFORMED as error:
         raise AnnotationError(f"{where} lacks its size ({error!r}); draw it again") from error
-    if size != (height, width):
+    if not is_copy_size(size, (height, width)):
         raise AnnotationError(
             f"{where} was drawn on {size[1]}×{size[0]} pixels, the photo has {width}×{height}: it belongs to another "
             "version of the photo; draw it again"
         )
 
 
+def _size(region: RegionJson) -> tuple[int, int]:
+    return int(region["original_height"]), int(region["original_width"])
+
+
 def _read(region: RegionJson, height: int, width: int, alpha_threshold: int) -> NDArray[np.bool_]:
     try:
-        return _READERS[_shape(region)](region["value"], height, width, alpha_threshold)
+        shape = _shape(region)
+        size = _size(region) if shape in _OF_PIXELS else (height, width)
+        return resample_mask(_READERS[shape](region["value"], *size, alpha_threshold), height, width)
     except AnnotationError as error:
         raise type(error)(f"region {region.get('id')}: {error}") from error
     except _MALFORMED as error:

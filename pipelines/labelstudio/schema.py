@@ -51,6 +51,8 @@ class RegionJson(TypedDict):
     origin: NotRequired[str]  # "prediction" (untouched), "prediction-changed" or "manual"
     score: NotRequired[float]
     is_positive: NotRequired[bool]  # of smart keypoints; false for an Alt-click
+    from_clicks: NotRequired[bool]  # of an edited region in a click's context: the same clicks made it from nothing
+    meta: NotRequired[dict[str, str]]  # kept with a region: `why` of `predictions`, `unchanged` of clicks
 
 
 class PredictionJson(TypedDict):

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipelines.errors import CredentialsError, DataError, ServiceError
 from pipelines.labelstudio.client import LabelStudioClient
-from pipelines.labelstudio.controls import IMAGE, ORIGINAL
+from pipelines.labelstudio.controls import IMAGE, ORIGINAL, SHOWN_SIZE
 from pipelines.labelstudio.schema import TaskData, TaskJson, TaskPage
 from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT, ImageRef, Metadata, Task
 
@@ -103,8 +103,9 @@ def update_task(client: LabelStudioClient, project_id: int, task_id: int, image:
         data = {**current["data"], **task_data(image, metadata)}
         if current["data"].get("sha256") != image.sha256:
             data.pop(REVIEW, None)
-        if not image.shown:
-            data.pop(ORIGINAL, None)
+        for key in (ORIGINAL, *SHOWN_SIZE):
+            if key not in task_data(image, {}):
+                data.pop(key, None)
         client.patch(f"/api/tasks/{task_id}/", {"data": data})
 
 
@@ -159,7 +160,9 @@ def task_data(image: ImageRef, metadata: Metadata) -> dict[str, Any]:
     The generation is text: it exceeds what JavaScript numbers can hold.
     """
     identity = {name: getattr(image, name) for name in _IDENTITY}
-    shown = {IMAGE: image.shown, ORIGINAL: image.uri} if image.shown else {IMAGE: image.uri}
+    shown: dict[str, Any] = {IMAGE: image.shown, ORIGINAL: image.uri} if image.shown else {IMAGE: image.uri}
+    if image.shown_size != (image.height, image.width):
+        shown |= dict(zip(SHOWN_SIZE, image.shown_size, strict=True))
     return {**metadata, **shown, **identity, "generation": str(image.generation), _PHASH: image.phash}
 
 
@@ -174,7 +177,7 @@ def parse_image(data: TaskData) -> ImageRef:
         original, image = str(data.get(ORIGINAL) or ""), str(data[IMAGE])
         return ImageRef(
             original or image, int(data["generation"]), str(data["sha256"]), int(data["height"]), int(data["width"]),
-            str(data.get(_PHASH, "")), image if original else "",
+            str(data.get(_PHASH, "")), image if original else "", *(int(data.get(name) or 0) for name in SHOWN_SIZE),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"task data without a usable photo identity ({error!r}); re-create it with ingest") from error
@@ -182,7 +185,8 @@ def parse_image(data: TaskData) -> ImageRef:
 
 def parse_metadata(data: TaskData) -> Metadata:
     """Read the catalogue's part of task data."""
-    return {key: str(value) for key, value in data.items() if key not in (IMAGE, ORIGINAL, _PHASH, REVIEW, *_IDENTITY)}
+    own = (IMAGE, ORIGINAL, _PHASH, REVIEW, *_IDENTITY, *SHOWN_SIZE)
+    return {key: str(value) for key, value in data.items() if key not in own}
 
 
 def parse_task(raw: TaskJson) -> Task:

@@ -1,14 +1,18 @@
 """Accounts in Label Studio: a program that runs in its environment.
 
 Without arguments it sets the password and token of Maskloop's account to those of the environment, before Label Studio
-starts: Label Studio reads both only when it creates the account, so that changed secrets would have no effect.
-`deactivate ADDRESS` closes the account of somebody who left. `forget ADDRESS PSEUDONYM` closes it and replaces names
-and address by a pseudonym. `delete-exports` deletes the files that exports left, which hold whole tasks.
+starts: Label Studio reads both only when it creates the account, so that changed secrets would have no effect. When the
+token changed, everybody else gets a new one as well.
+`password ADDRESS` gives somebody a new password. `deactivate ADDRESS` closes the account of somebody who left. `forget
+ADDRESS PSEUDONYM` closes it and replaces names and address by a pseudonym. `delete-exports` deletes the files that
+exports left, which hold whole tasks.
 """
 
 import os
+import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 import label_studio
 
@@ -23,6 +27,8 @@ def main() -> None:
     match sys.argv[1:]:
         case []:
             update_account()
+        case ["password", address]:
+            new_password(address)
         case ["deactivate", address]:
             deactivate(address)
         case ["forget", address, pseudonym]:
@@ -30,7 +36,10 @@ def main() -> None:
         case ["delete-exports"]:
             delete_exports()
         case _:
-            sys.exit("usage: maskloop_account.py [deactivate ADDRESS | forget ADDRESS PSEUDONYM | delete-exports]")
+            sys.exit(
+                "usage: maskloop_account.py [password ADDRESS | deactivate ADDRESS | forget ADDRESS PSEUDONYM | "
+                "delete-exports]"
+            )
 
 
 def update_account() -> None:
@@ -52,21 +61,40 @@ def update_account() -> None:
         account.save(update_fields=["password"])
     token = os.environ["LABEL_STUDIO_USER_TOKEN"]
     if not Token.objects.filter(user=account, key=token).exists():
-        Token.objects.filter(user=account).delete()
+        others = list(Token.objects.exclude(user=account).values_list("user_id", flat=True))
+        Token.objects.all().delete()
         Token.objects.create(user=account, key=token)
+        for person in others:  # new secrets for one are new ones for all
+            Token.objects.create(user_id=person)
 
 
-def deactivate(address: str) -> None:
-    """Close an account: its annotations stay, its sessions and tokens end, and the invitation link is renewed."""
+def new_password(address: str) -> None:
+    """Set a new password for somebody, and print it; sessions with the old one end."""
+    account = _account_of(address)
+    password = secrets.token_urlsafe(12)
+    account.set_password(password)
+    account.save(update_fields=["password"])
+    sys.stdout.write(f"{account.email} logs in with {password} from now on\n")
+
+
+def _account_of(address: str) -> Any:
+    """Return a person's account; end the program where there is none, and for Maskloop's own."""
     from django.contrib.auth import get_user_model
-    from organizations.models import Organization
-    from rest_framework.authtoken.models import Token
 
     if address.lower() == os.environ["LABEL_STUDIO_USERNAME"].lower():
         sys.exit(f"{address} is Maskloop's own account; the loop needs it")
     account = get_user_model().objects.filter(email__iexact=address).first()
     if account is None:
         sys.exit(f"nobody has an account with the address {address}; Organization in Label Studio lists them")
+    return account
+
+
+def deactivate(address: str) -> None:
+    """Close an account: its annotations stay, its sessions and tokens end, and the invitation link is renewed."""
+    from organizations.models import Organization
+    from rest_framework.authtoken.models import Token
+
+    account = _account_of(address)
     account.is_active = False
     account.save(update_fields=["is_active"])
     Token.objects.filter(user=account).delete()

@@ -1,10 +1,11 @@
-"""Settings of Label Studio: its own, with middlewares that log requests, limit login attempts, and serve tasks.
+"""Settings of Label Studio: its own, with middlewares for requests, logins, objects, writes, and tasks.
 
 This module runs in Label Studio's environment, not in Maskloop's.
 """
 
 # In two steps, because the second module asks Django for settings of the first while it is read.
 from core.settings import base
+from maskloop_atomic import wait_for_writers
 
 globals().update({name: getattr(base, name) for name in dir(base) if name.isupper()})
 
@@ -14,8 +15,12 @@ globals().update({name: getattr(label_studio, name) for name in dir(label_studio
 MIDDLEWARE = [
     "maskloop_log.RequestLog",
     "maskloop_login_limit.LoginRateLimit",
+    "maskloop_storage.SandboxedObjects",  # before Label Studio's, whose policy it replaces
     *label_studio.MIDDLEWARE,
+    "maskloop_atomic.StoreOnce",
     "maskloop_next_task.SerializeNextTask",
     "maskloop_storage.StoragePrefixes",
+    "maskloop_report.ProgressReport",  # before the next, which answers everything else below /maskloop/
     "maskloop_page.PageAdditions",
 ]
+DATABASES = wait_for_writers(label_studio.DATABASES)

@@ -27,6 +27,7 @@ from pipelines.local_stack.services import Service, get_health, is_healthy, serv
 from pipelines.params import load_params
 from pipelines.prelabel.pipeline import serving_model
 from pipelines.records import NO_MODEL
+from pipelines.segmentation.sam_loader import is_failure
 from pipelines.services import ask_service
 from pipelines.settings import PROJECT_ROOT, Settings
 
@@ -207,7 +208,7 @@ def _champion(settings: Settings) -> Answer:
 
 def _clicks(settings: Settings) -> Answer:
     health = get_health(settings.url(SEGMENT_ANYTHING))
-    if health["fallback"] and settings.sam_checkpoint:
+    if is_failure(health["fallback"]):
         return Failure(
             f"{health['model_version']} answers: {health['fallback']}", "correct MASKLOOP_SAM_CHECKPOINT, then restart"
         )

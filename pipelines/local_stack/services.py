@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +17,7 @@ from pipelines.contract import AIRFLOW, LABEL_STUDIO, MLFLOW, SEGMENT_ANYTHING, 
 from pipelines.errors import ConfigurationError, ServiceError
 from pipelines.gcs.credentials import environment_for_google
 from pipelines.labelstudio_site.maskloop_networks import banned_networks
+from pipelines.labelstudio_site.maskloop_report import FOLDER_VARIABLE
 from pipelines.settings import PROJECT_ROOT, Settings
 
 
@@ -86,7 +87,7 @@ def is_healthy(service: Service, settings: Settings, timeout_s: float = 2.0) -> 
     return True, ""
 
 
-def get_health(url: str) -> dict[str, str]:
+def get_health(url: str) -> dict[str, Any]:
     """Fetch /health of a model service; raise ServiceError when it does not answer."""
     try:
         return dict(httpx.get(f"{url}/health", timeout=5).raise_for_status().json())
@@ -175,6 +176,7 @@ def _label_studio(settings: Settings) -> dict[str, str]:
         "COLLECT_ANALYTICS": "false",
         "LATEST_VERSION_CHECK": "false",
         "DATA_MANAGER_FILTER_ALLOWLIST": "locks__expire_at",  # which tasks people are working on
+        FOLDER_VARIABLE: str(settings.var / "reports"),  # the page that its server shows at /maskloop/report
         # Label Studio bans loopback by default, where both services are. The metadata server stays banned.
         "USE_DEFAULT_BANNED_SUBNETS": "false",
         "USER_ADDITIONAL_BANNED_SUBNETS": ",".join(banned_networks(_reachable(settings))),

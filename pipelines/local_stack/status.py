@@ -1,5 +1,7 @@
 """`maskloop status`: services and the state of the loop on one screen."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
@@ -8,17 +10,19 @@ from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
 from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.remarks import count_remarks
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.local_stack import supervisor
 from pipelines.local_stack.services import get_health, is_healthy, services_in
 from pipelines.params import load_params
 from pipelines.prelabel.embed import count_ready
 from pipelines.prelabel.pipeline import serving_model
+from pipelines.prelabel.strategies import describe as describe_queue
 from pipelines.settings import Settings
 
 
 def show_status(settings: Settings, console: Console) -> None:
-    """Print services with their memory, then the loop: tasks, dataset, blind tasks, model, segmenter."""
+    """Print services with their memory, then the loop: tasks, remarks, dataset, blind tasks, model, segmenter."""
     memory = supervisor.memory_mb(settings)
     states = supervisor.states(settings)
     default = "container" if settings.composed else "not supervised"
@@ -37,11 +41,22 @@ def show_status(settings: Settings, console: Console) -> None:
     console.print(_loop(settings))
 
 
+def who_draws(settings: Settings) -> dict[str, str]:
+    """Return who draws pre-labels and who answers clicks, as `show_status` says it, or why that cannot be told."""
+    texts = {}
+    for name, describe in (("pre-labels by", _model), ("clicks by", _segmenter)):
+        try:
+            texts[name] = describe(settings)
+        except MaskloopError as error:
+            texts[name] = str(error)
+    return texts
+
+
 def _loop(settings: Settings) -> Table:
     table = Table(title="The loop", title_justify="left", show_header=False)
     rows = (
-        ("tasks", _tasks), ("dataset", _dataset), ("blind", _blind), ("pre-labels by", _model),
-        ("clicks by", _segmenter),
+        ("tasks", _tasks), ("queue", _queue), ("remarks", _remarks), ("dataset", _dataset), ("blind", _blind),
+        ("pre-labels by", _model), ("clicks by", _segmenter),
     )  # fmt: skip
     for name, describe in rows:
         try:
@@ -57,6 +72,16 @@ def _tasks(settings: Settings) -> str:
     annotated = sum(task.annotation_count > 0 for task in tasks)
     waiting = sum(not task.opened and not task.prediction_versions for task in tasks)
     return f"{len(tasks)}: {annotated} annotated, {len(tasks) - annotated} open, {waiting} of them not in the queue yet"
+
+
+def _queue(settings: Settings) -> str:
+    return describe_queue(load_params(settings.params_path).prelabel)
+
+
+def _remarks(settings: Settings) -> str:
+    labels, params = connect(settings), load_params(settings.params_path)
+    doubts, skips = count_remarks(labels, find_project(labels, params))
+    return f"{doubts} photos with a doubt, {skips} skipped" + "; see `maskloop remarks`" * bool(doubts + skips)
 
 
 def _dataset(settings: Settings) -> str:
@@ -95,5 +120,14 @@ def _model(settings: Settings) -> str:
 def _segmenter(settings: Settings) -> str:
     answer = get_health(settings.url(SEGMENT_ANYTHING))
     report = count_ready(connect(settings), settings, load_params(settings.params_path))
-    ready = f"{answer['model_version']}; {report.ready} of the next {report.queued} photos are ready for clicks"
+    ready = f"{_who_answers(answer['answers'])}; {report.ready} of the next {report.queued} photos are ready for clicks"
+    if answer["measured"]:
+        ready += f"; {answer['measured']}"
     return f"{ready} ({answer['fallback']})" if answer["fallback"] else ready
+
+
+def _who_answers(by_kind: Mapping[str, str]) -> str:
+    """Return who answers clicks, or who answers what where they are several."""
+    if len(set(by_kind.values())) == 1:
+        return next(iter(by_kind.values()))
+    return ", ".join(f"{kind}: {version}" for kind, version in by_kind.items())

@@ -1,4 +1,4 @@
-"""The champion as the segmentation service runs it: polled from MLflow, cached on disk, replaced without a restart.
+"""The champion of a registered model, as a service runs it: polled, cached on disk, replaced without a restart.
 
 The last good model is cached on disk and serves when MLflow is down; a model that cannot be loaded never replaces one
 that works. While there is no champion a cold-start model may serve; it is loaded once.
@@ -10,14 +10,14 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from pipelines.errors import MaskloopError, ModelError
 from pipelines.fs import write_atomically
 from pipelines.models.reader import RegistryReader
 from pipelines.records import NO_MODEL
-from pipelines.segmentation.model import ClothingModel, load_model
 
 logger = logging.getLogger(__name__)
 _POINTER = "champion.txt"  # names the cached copy that served last
@@ -25,21 +25,46 @@ _COPIES = "v*"  # folders of cached models, such as v3-0123456789ab
 _RETRY_S = 600.0  # a model that cannot be loaded is not downloaded and tried again with every poll
 
 
-class ChampionPoller:
+class Card(Protocol):
+    """What a model's card says: the pixel value of each label."""
+
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Return the pixel value of each label in index masks."""
+
+
+class ServedModel(Protocol):
+    """A model that carries its version, such as `clothing:v3`, and a card."""
+
+    @property
+    def version(self) -> str:
+        """Return the version that answers carry."""
+
+    @property
+    def card(self) -> Card:
+        """Return the model's card."""
+
+
+M = TypeVar("M", bound=ServedModel)
+
+
+class ChampionPoller(Generic[M]):
     """Polls MLflow for the champion and holds it as `model`, which is None while nothing serves.
 
-    `problem` says why the newest champion does not serve; it is empty when it does. Networks are cached in `cache_dir`.
+    `load` makes a model of its folder and its version, and raises ModelError when the files are damaged. `problem` says
+    why the newest champion does not serve; it is empty when it does. Networks are cached in `cache_dir`.
     """
 
     def __init__(
-        self, name: str, tracking_uri: str, cache_dir: Path, min_region_share: float,
-        cold_start: Callable[[], ClothingModel] | None = None,
+        self, name: str, tracking_uri: str, cache_dir: Path, load: Callable[[Path, str], M],
+        cold_start: Callable[[], M] | None = None,
     ) -> None:  # fmt: skip
-        self.model: ClothingModel | None = None
+        self.model: M | None = None
+        self.tags: Mapping[str, str] = {}  # of the champion's version in the registry
         self.problem = ""
-        self._registry, self._cache_dir, self._share = RegistryReader(name, tracking_uri), cache_dir, min_region_share
+        self._registry, self._cache_dir, self._load_folder = RegistryReader(name, tracking_uri), cache_dir, load
         self._cold_start = cold_start
-        self._cold_model: ClothingModel | None = None
+        self._cold_model: M | None = None
         self._failures: dict[str, tuple[MaskloopError, float]] = {}  # by model: its error, and when to try again
         self._lock = threading.Lock()
 
@@ -89,7 +114,7 @@ class ChampionPoller:
             (self._cache_dir / _POINTER).unlink(missing_ok=True)
             self.model = self._cold_model
             return
-        number = int(champion.version)
+        number, self.tags = int(champion.version), dict(champion.tags)
         if self.model is None or self.model.version != self._served_as(number):
             copy = f"v{number}-{str(champion.run_id)[:12]}"  # a version's number alone may be another registry's
             self.model = self._load_or_repeat_error(copy, lambda: self._load(number, copy))
@@ -113,7 +138,7 @@ class ChampionPoller:
         except (MaskloopError, ValueError):
             logger.exception("the cached model cannot be loaded")
 
-    def _load_or_repeat_error(self, name: str, load: Callable[[], ClothingModel]) -> ClothingModel:
+    def _load_or_repeat_error(self, name: str, load: Callable[[], M]) -> M:
         """Load a model; raises the error of the last attempt again until it is time for another one."""
         error, retry_at = self._failures.pop(name, (None, 0.0))
         if error is None or time.monotonic() >= retry_at:
@@ -124,17 +149,17 @@ class ChampionPoller:
         self._failures[name] = error, retry_at
         raise error
 
-    def _load(self, number: int, copy: str) -> ClothingModel:
+    def _load(self, number: int, copy: str) -> M:
         """Load a version from its cached copy, which is downloaded when it is missing or damaged."""
         folder, version = self._cache_dir / copy, self._served_as(number)
         if folder.exists():
             try:
-                return load_model(folder, version=version, min_region_share=self._share)
+                return self._load_folder(folder, version)
             except ModelError as error:
                 logger.warning("the cached copy is damaged and is downloaded again: %s", error)
                 shutil.rmtree(folder)
         self._download(number, folder)
-        return load_model(folder, version=version, min_region_share=self._share)
+        return self._load_folder(folder, version)
 
     def _download(self, number: int, folder: Path) -> None:
         registered = self._registry.version(number)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pipelines.photos.decode import sha256_hex
 
-MODEL_CODE = "pyfunc_model.py"
 PACKAGE = "pipelines"
 _SOURCE = Path(__file__).resolve().parents[1]
 _IMPORT = re.compile(rf"^(\s*(?:from|import)\s+){PACKAGE}(?=[.\s])", re.MULTILINE)
@@ -23,16 +22,16 @@ _REQUIRED = (
 )  # fmt: skip
 
 
-def pack_model_code(folder: Path) -> tuple[Path, Path]:
-    """Write the model's code and the package that it imports into a folder, and return both paths."""
-    entry = _SOURCE / "models" / MODEL_CODE
+def pack_model_code(folder: Path, code: str) -> tuple[Path, Path]:
+    """Write a model's code, a module's file in this package, and what it imports into a folder; return both paths."""
+    entry = _SOURCE / "models" / code
     files = _required_files(entry)
     texts = {str(file.relative_to(_SOURCE)): file.read_text(encoding="utf-8") for file in files}
     content = "\0".join(f"{path}\0{text}" for path, text in sorted(texts.items()))
     name = f"maskloop_model_{sha256_hex(content.encode())[:12]}"
     for path, text in texts.items():
         _write(folder / name / path, text, name)
-    return _write(folder / MODEL_CODE, entry.read_text(encoding="utf-8"), name), folder / name
+    return _write(folder / code, entry.read_text(encoding="utf-8"), name), folder / name
 
 
 def pinned_requirements() -> list[str]:

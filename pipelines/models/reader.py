@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as RegisteredVersion
 
 CHAMPION = "champion"  # alias of the version that serves
+ANSWERS = "maskloop.answers"  # tag of a version of the click model: which segmenter answers which kind of prompts
 NETWORK = "network"  # artifact folder of a version's run: weights.safetensors, model.json, proposals.json
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # MLflow's error codes for what does not exist
 

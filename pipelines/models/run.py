@@ -20,19 +20,33 @@ from mlflow.entities import Dataset as DatasetEntity
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 
 from pipelines.dataset.dataset import Dataset
-from pipelines.dataset.files import CURVES, MANIFEST, METRICS, MODEL, PROPOSALS, REPORT, STEPS
+from pipelines.dataset.files import (
+    CLICK_CURVES,
+    CLICK_METRICS,
+    CLICK_REPORT,
+    CLICK_STEPS,
+    CLICKS,
+    CURVES,
+    MANIFEST,
+    METRICS,
+    MODEL,
+    PROPOSALS,
+    REPORT,
+    STEPS,
+)  # fmt: skip
 from pipelines.models.packing import pack_model_code, pinned_requirements
-from pipelines.models.pyfunc_model import IMAGE, MASK, REGIONS, SCORE
 from pipelines.models.reader import NETWORK
+from pipelines.models.signatures import CLICK_ENTRY, CLOTHING_ENTRY, Entry
 from pipelines.params import Params
-from pipelines.photos.decode import encode_png, sha256_hex
-from pipelines.segmentation.model import CARD, WEIGHTS, load_card
+from pipelines.photos.decode import sha256_hex
+from pipelines.segmentation.model import WEIGHTS
 
 # Tags of runs and versions. People's registries hold them, so their names never change.
 FINGERPRINT, DATASET, REVISION = "maskloop.fingerprint", "maskloop.dataset", "maskloop.dataset_revision"
 STARTED_FROM, STEPS_DONE, MINUTES = "maskloop.started_from", "maskloop.steps", "maskloop.minutes"
 _INTERVAL = ("miou_low", "miou_high")  # of metrics.json; the report has the intervals of the other metrics
-_SECTIONS = ("train", "split", "compile", "evaluate", "promote", "effort")  # of params.yaml
+_CURVES = ("train_loss", "val_miou", "val_iou_2_clicks", "learning_rate")
+_SECTIONS = ("train", "clicks", "split", "compile", "evaluate", "promote", "effort")  # of params.yaml
 _PACKAGES = (
     "torch", "torchvision", "segmentation-models-pytorch", "timm", "openvino", "opencv-python-headless", "numpy",
     "mlflow", "dvc",
@@ -40,11 +54,31 @@ _PACKAGES = (
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """What the stages of a training write, relative to its folder, how MLflow loads it, and which stage comes last."""
+
+    model: Path
+    steps: Path
+    metrics: Path
+    curves: Path
+    report: Path
+    more: tuple[Path, ...]  # that belong to the network's files, where they exist
+    entry: Entry
+    stage: str
+
+
+CLOTHING_MODEL = Outputs(MODEL, STEPS, METRICS, CURVES, REPORT, (PROPOSALS,), CLOTHING_ENTRY, "evaluate")
+CLICK_MODEL = Outputs(
+    CLICKS, CLICK_STEPS, CLICK_METRICS, CLICK_CURVES, CLICK_REPORT, (), CLICK_ENTRY, "evaluate_clicks"
+)
+
+
+@dataclass(frozen=True)
 class Training:
     """A training, begun or finished: the tag and git revision of its dataset, and the folder that it works in.
 
     `summary` says what is new in the dataset; `cache` is the address under which DVC's remote stores files by their
-    hash, or empty.
+    hash, or empty; `outputs` says which kind of model is trained.
     """
 
     folder: Path
@@ -52,6 +86,7 @@ class Training:
     revision: str
     summary: str
     cache: str = ""
+    outputs: Outputs = CLOTHING_MODEL
 
     @property
     def dataset_files(self) -> Dataset:
@@ -61,23 +96,24 @@ class Training:
     @property
     def fingerprint(self) -> str:
         """Return a hash of dataset and weights, once there are any; the same training is registered once."""
-        return sha256_hex((self.folder / MODEL / WEIGHTS).read_bytes() + self.revision.encode())[:16]
+        weights = sorted((self.folder / self.outputs.model).rglob(f"*{Path(WEIGHTS).suffix}"))  # a decoder's as well
+        return sha256_hex(b"".join(path.read_bytes() for path in weights) + self.revision.encode())[:16]
 
     @property
     def is_finished(self) -> bool:
         """Return whether the folder holds a network."""
-        return (self.folder / MODEL / WEIGHTS).exists()
+        return (self.folder / self.outputs.model / WEIGHTS).exists()
 
     @property
     def steps(self) -> dict[str, Any]:
         """Return what the training recorded about its steps; empty where it did not."""
-        path = self.folder / STEPS
+        path = self.folder / self.outputs.steps
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
     @property
     def ended_ms(self) -> int:
         """Return when its metrics were written, in milliseconds since 1970."""
-        return int((self.folder / METRICS).stat().st_mtime * 1000)
+        return int((self.folder / self.outputs.metrics).stat().st_mtime * 1000)
 
 
 def tags_of(training: Training) -> dict[str, str]:
@@ -85,7 +121,7 @@ def tags_of(training: Training) -> dict[str, str]:
     return {
         DATASET: training.dataset,
         REVISION: training.revision,
-        "mlflow.source.name": "dvc repro evaluate",
+        "mlflow.source.name": f"dvc repro {training.outputs.stage}",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": training.revision,
         "mlflow.note.content": f"Trained on {training.dataset} ({training.summary}).",
@@ -116,30 +152,31 @@ def log_result(client: MlflowClient, run: Run, training: Training, photo: np.nda
 
     What an interrupted attempt has already logged is not logged twice. `photo` is a (H, W, 3) uint8 RGB example.
     """
-    folder, run_id = training.folder, run.info.run_id
-    metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+    folder, run_id, outputs = training.folder, run.info.run_id, training.outputs
+    metrics = json.loads((folder / outputs.metrics).read_text(encoding="utf-8"))
     began = run.info.start_time
     ended = training.ended_ms if training.ended_ms >= began else max(began, run.info.end_time or 0)
     steps = training.steps
-    curve = _missing_points(client, run_id, folder / CURVES, began, ended)
+    curve = _missing_points(client, run_id, folder / outputs.curves, began, ended)
     client.log_batch(run_id, [*_shown_metrics(metrics, ended), *curve], tags=_progress(steps, began, ended))
-    for path in (folder / "params.yaml", folder / METRICS, folder / CURVES):
+    for path in (folder / "params.yaml", folder / outputs.metrics, folder / outputs.curves):
         client.log_artifact(run_id, str(path))
-    client.log_artifacts(run_id, str(folder / REPORT), "report")
+    client.log_artifacts(run_id, str(folder / outputs.report), "report")
     with tempfile.TemporaryDirectory() as scratch:
-        network = lay_out_network(folder, Path(scratch) / NETWORK)
+        network = lay_out_network(training, Path(scratch) / NETWORK)
         client.log_artifacts(run_id, str(network), NETWORK)
         if logged_model(client, run_id) is None:
-            code = _log_model(run, network, photo)
+            code = _log_model(run, network, outputs.entry, photo)
             client.log_dict(run_id, environment() | {"model_code": code}, "environment.json")
     client.set_terminated(run_id, "FINISHED", ended)
 
 
-def lay_out_network(folder: Path, target: Path) -> Path:
-    """Copy a training's model into the folder `target` as `load_model` reads it, and return `target`."""
-    shutil.copytree(folder / MODEL, target)
-    if (folder / PROPOSALS).exists():
-        shutil.copy(folder / PROPOSALS, target)
+def lay_out_network(training: Training, target: Path) -> Path:
+    """Copy a training's model into the folder `target` as its service loads it, and return `target`."""
+    shutil.copytree(training.folder / training.outputs.model, target)
+    for more in training.outputs.more:
+        if (training.folder / more).exists():
+            shutil.copy(training.folder / more, target)
     return target
 
 
@@ -152,11 +189,28 @@ def logged_model(client: MlflowClient, run_id: str) -> str | None:
 
 
 def _shown_metrics(metrics: Mapping[str, Any], time_ms: int) -> list[Metric]:
-    """Return the metrics that MLflow's pages show; metrics.json and the report hold all of them."""
+    """Return the metrics that MLflow's pages show; the metrics' file and the report hold all of them."""
+    values = _click_metrics(metrics) if "segmenters" in metrics else _clothing_metrics(metrics)
+    return [Metric(name, value, time_ms, 0) for name, value in values.items()]
+
+
+def _clothing_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     shown = [key for key in metrics if key in _INTERVAL or not key.endswith(("_low", "_high"))]
     values = {f"test_{key}": metrics[key] for key in shown if isinstance(metrics[key], float)}
-    values |= {f"iou/{label}": scores["iou"] for label, scores in metrics["per_class"].items() if "iou" in scores}
-    return [Metric(name, value, time_ms, 0) for name, value in values.items()]
+    return values | {f"iou/{label}": scores["iou"] for label, scores in metrics["per_class"].items() if "iou" in scores}
+
+
+def _click_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name, measured in metrics["segmenters"].items():
+        prefix = "" if name == "clicks" else f"{name}/"
+        values |= {f"{prefix}iou_after_{clicks}": measured["iou_after"][clicks - 1] for clicks in (1, 2, 4)}
+        values |= {
+            f"{prefix}{key}": measured[key] for key in ("noc80", "noc85", "noc90", "box", "harm") if key in measured
+        }
+        if "from_mask" in measured:
+            values[f"{prefix}from_mask_noc85"] = measured["from_mask"]["noc85"]
+    return values
 
 
 def _progress(steps: Mapping[str, Any], began_ms: int, ended_ms: int) -> list[RunTag]:
@@ -175,7 +229,7 @@ def _missing_points(client: MlflowClient, run_id: str, path: Path, began_ms: int
     table = pd.read_csv(path)
     position = table["step"] if "step" in table.columns else table["epoch"]
     points = []
-    for name in ("train_loss", "val_miou", "learning_rate"):
+    for name in _CURVES:
         if name not in table.columns:
             continue
         logged = {point.step: point.timestamp for point in client.get_metric_history(run_id, name)}
@@ -206,30 +260,23 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _log_model(run: Run, network: Path, photo: np.ndarray) -> str:
+def _log_model(run: Run, network: Path, entry: Entry, photo: np.ndarray) -> str:
     """Log the model as code and a few plain files, and return the name of its package of code.
 
     `mlflow.pyfunc.load_model` loads it, and it holds no pickle.
     """
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
-
-    signature = ModelSignature(
-        inputs=Schema([ColSpec("binary", IMAGE)]),
-        outputs=Schema([ColSpec("binary", MASK), ColSpec("string", REGIONS), ColSpec("double", SCORE)]),
-    )
     mlflow.set_experiment(experiment_id=run.info.experiment_id)
     with tempfile.TemporaryDirectory() as scratch:
-        code, package = pack_model_code(Path(scratch))
+        code, package = pack_model_code(Path(scratch), entry.code)
         with mlflow.start_run(run_id=run.info.run_id):
             mlflow.pyfunc.log_model(
                 name="model",
                 python_model=str(code),
                 artifacts={NETWORK: str(network)},
                 code_paths=[str(package)],
-                signature=signature,
-                input_example=pd.DataFrame({IMAGE: [encode_png(photo)]}),
+                signature=entry.signature(),
+                input_example=entry.example(photo),
                 pip_requirements=pinned_requirements(),
-                metadata={"labels": dict(load_card(network).labels), "files": [WEIGHTS, CARD]},
+                metadata={"labels": entry.labels(network), "files": sorted(path.name for path in network.iterdir())},
             )
     return package.name

@@ -75,18 +75,20 @@ def examine_image(data: bytes, *, max_megapixels: float = 100) -> tuple[int, int
         raise _unsupported(picture, error) from error
 
 
-def display_copy(data: bytes, *, max_megapixels: float = 100) -> bytes:
-    """Return a photo as a JPEG that every browser shows: upright, of the same size, with full colour resolution.
+def display_copy(data: bytes, *, max_megapixels: float = 100, size: tuple[int, int] | None = None) -> bytes:
+    """Return a photo as a JPEG that every browser shows: upright, with full colour resolution.
 
-    It keeps the colour profile of RGB photos. Raises ImageError like `decode_image`.
+    It has the photo's size, or the smaller (height, width) of `size`, and keeps the colour profile of RGB photos.
+    Raises ImageError like `decode_image`.
     """
     picture = _open(data, max_megapixels)
     profile = picture.info.get("icc_profile") if picture.mode == "RGB" else None
     file = io.BytesIO()
+    photo = decode_image(data, max_megapixels=max_megapixels)
+    if size and size != photo.shape[:2]:
+        photo = np.asarray(cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     try:
-        Image.fromarray(decode_image(data, max_megapixels=max_megapixels)).save(
-            file, "JPEG", quality=_COPY_QUALITY, subsampling=0, icc_profile=profile
-        )
+        Image.fromarray(photo).save(file, "JPEG", quality=_COPY_QUALITY, subsampling=0, icc_profile=profile)
     except OSError as error:  # a JPEG has at most 65,500 rows and columns
         raise ImageError("too-large", f"no JPEG holds {picture.width}×{picture.height} pixels ({error})") from error
     return file.getvalue()

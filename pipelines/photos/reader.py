@@ -67,10 +67,11 @@ class PhotoReader:
             yield decode_image(data, max_megapixels=self._max_megapixels)
 
     def each(
-        self, addresses: Sequence[PhotoAddress], work: Callable[[NDArray[np.uint8]], Result]
+        self, addresses: Sequence[PhotoAddress], work: Callable[[NDArray[np.uint8], int], Result]
     ) -> tuple[list[Result | None], dict[int, str]]:
         """Work on photos concurrently; returns the results, None for photos that failed, and their errors by position.
 
+        `work` takes a photo and its position.
         A photo that fails never costs the others their results.
         """
         problems: dict[int, str] = {}
@@ -78,7 +79,7 @@ class PhotoReader:
         def work_on(position: int) -> Result | None:
             try:
                 with self.open(addresses[position]) as photo:
-                    return work(photo)
+                    return work(photo, position)
             except MaskloopError as error:
                 problems[position] = str(error)
             except Exception as error:  # a library's own bug must not cost the other photos their results

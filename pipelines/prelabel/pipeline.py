@@ -15,12 +15,12 @@ from pipelines.fs import held
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.interface import require_same_labels
-from pipelines.labelstudio.predictions import empty_prediction, push_predictions, replace_predictions
+from pipelines.labelstudio.predictions import empty_prediction, push_predictions, replace_predictions, with_reason
 from pipelines.labelstudio.project import find_project, project_labels, show_predictions_of
 from pipelines.labelstudio.schema import PredictionJson
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks, task_data, tasks_with_masks
-from pipelines.params import Params
-from pipelines.prelabel.strategies import ScoreCache, ScoreCacheFile, chance, next_tasks, to_score
+from pipelines.params import Params, PrelabelParams
+from pipelines.prelabel.strategies import ScoreCache, ScoreCacheFile, chance, next_tasks, reason_of, to_score
 from pipelines.records import NO_MODEL, ImageRef, Task
 from pipelines.services import ask_service
 from pipelines.settings import Settings
@@ -129,7 +129,11 @@ def prelabel_batch(labels: LabelStudioClient, settings: Settings, params: Params
     if tasks:
         answer = _ask(settings, "/predict", tasks)
         version = str(answer["model_version"])
-        results = {task.id: result for task, result in zip(tasks, answer["results"], strict=True) if "result" in result}
+        results = {
+            task.id: with_reason(_placed(task, result, params.prelabel), reason_of(task, params.prelabel))
+            for task, result in zip(tasks, answer["results"], strict=True)
+            if "result" in result
+        }
         problems = {tasks[int(position)].id: text for position, text in answer.get("problems", {}).items()}
     scores = sorted(float(result["score"]) for result in results.values())
     results |= {task.id: empty_prediction(version, _score_at(chance("score", task), scores)) for task in unmasked}
@@ -140,6 +144,11 @@ def prelabel_batch(labels: LabelStudioClient, settings: Settings, params: Params
         logger.warning("task %d gets no prediction: %s", task_id, text)
     blind = len(done & set(batch["blind"]))
     return PrelabelReport(len(asked), len(done) - blind, blind, problems)
+
+
+def _placed(task: Task, prediction: PredictionJson, params: PrelabelParams) -> PredictionJson:
+    """Return a prediction with the score by which the queue serves it: the model's, or by chance where all is."""
+    return {**prediction, "score": chance("score", task)} if params.by_chance == 1 else prediction
 
 
 def _score_at(position: float, scores: Sequence[float]) -> float:

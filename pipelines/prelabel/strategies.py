@@ -1,9 +1,9 @@
-"""Which photos come next: those of the least confidence first, a random share, and the blind ones at random.
+"""Which photos come next: all by chance, or those of the least confidence first and a share by chance.
 
 Label Studio's label stream serves tasks that hold a prediction of the project's model version ("uncertainty sampling";
 with more than one annotator it picks among them at random). So the queue consists of the tasks that got predictions,
 and it is kept at its length. The tab "Queue" of the Data Manager shows these tasks by score; whoever labels "as
-displayed" from it gets them exactly in that order.
+displayed" from it gets them exactly in that order. Where all are chosen by chance, so is the score.
 
 Photos that are served without masks (`blind`) are in the queue like others, in their share of all open photos.
 """
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from google.cloud.storage import Client
 
 from pipelines.gcs import client as gcs
+from pipelines.labelstudio.predictions import AT_RANDOM, UNCERTAIN
 from pipelines.params import PrelabelParams
 from pipelines.photos.decode import sha256_hex
 from pipelines.records import Task
@@ -25,9 +26,24 @@ _FOLDER = "scores/"
 _RETRY_AFTER_S = 6 * 3600
 
 
+def describe(params: PrelabelParams) -> str:
+    """Say how photos are chosen, and what is known of it, as status and the page of progress show it."""
+    if params.strategy == "chance":
+        return f"{params.ahead} photos ahead, all by chance: no other order was found to save people time"
+    return (
+        f"{params.ahead} photos ahead, least certain first, {params.random_share:.0%} by chance: on real photos this "
+        "order saved no time"
+    )
+
+
 def is_random(task: Task, share: float) -> bool:
     """Return whether a photo is of the random share; that follows from its content, for every model and run."""
     return chance("random", task) < share
+
+
+def reason_of(task: Task, params: PrelabelParams) -> str:
+    """Return what the queue chooses a photo with masks for, as its labeler reads it: chance, or uncertainty."""
+    return AT_RANDOM if is_random(task, params.by_chance) else UNCERTAIN
 
 
 def next_tasks(
@@ -44,8 +60,8 @@ def next_tasks(
     free = [t for t in tasks if not t.prediction_versions and (t.id in blind or not cache.recently_failed(t))]
     free.sort(key=lambda t: chance("order", t))
     unmasked = [t for t in free if t.id in blind]
-    random = [t for t in free if t.id not in blind and is_random(t, params.random_share)]
-    by_score = [t for t in free if t.id not in blind and not is_random(t, params.random_share)]
+    random = [t for t in free if t.id not in blind and is_random(t, params.by_chance)]
+    by_score = [t for t in free if t.id not in blind and not is_random(t, params.by_chance)]
     by_score.sort(key=lambda t: cache.scores.get(t.image.sha256, 1.0))
     missing = max(0, params.ahead - len(waiting))
 
@@ -53,8 +69,8 @@ def next_tasks(
     wanted = max(_rounded(missing * blind_share, waiting), missing - len(random) - len(by_score))
     chosen = unmasked[: min(missing, wanted)]
     missing -= len(chosen)
-    random_waiting = sum(is_random(t, params.random_share) for t in waiting if t.id not in blind)
-    random_target = round(params.ahead * (1 - blind_share) * params.random_share)
+    random_waiting = sum(is_random(t, params.by_chance) for t in waiting if t.id not in blind)
+    random_target = round(params.ahead * (1 - blind_share) * params.by_chance)
     random_missing = min(missing, max(0, random_target - random_waiting))
     random_missing = min(len(random), max(random_missing, missing - len(by_score)))
     return [*chosen, *random[:random_missing], *by_score[: missing - random_missing]]
@@ -70,11 +86,11 @@ def to_score(
 ) -> list[Task]:
     """Choose which tasks to score: those of the pool, which is random but stays the same, that have no score yet.
 
-    Tasks whose id is in `blind` are chosen at random and need no score.
+    What is chosen by chance, such as tasks whose id is in `blind`, needs no score.
     """
     candidates = [
         t for t in tasks
-        if t.id not in blind and not is_random(t, params.random_share) and not cache.recently_failed(t)
+        if t.id not in blind and not is_random(t, params.by_chance) and not cache.recently_failed(t)
     ]  # fmt: skip
     pool = sorted(candidates, key=lambda t: chance("pool", t))[: params.pool]
     return [task for task in pool if task.image.sha256 not in cache.scores]

@@ -1,7 +1,7 @@
 """The results of `maskloop quality`, as tables for a terminal and as metrics in MLflow."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +9,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.labelstudio.remarks import Remark
 from pipelines.models.registry import Registry
 from pipelines.quality.agreement import Agreement
 from pipelines.quality.label_errors import LabelIssue
@@ -23,7 +24,7 @@ class Quality:
 
     `model` is the champion that judged, empty when there is none; `judged` counts photos by the model that judged them.
     `missed` has the planted errors that each person was shown and missed. `odd` says by photo what is odd in its
-    annotations, or why none could be used.
+    annotations, or why none could be used. `remarks` are what people say about photos: doubts, and reasons of skips.
     """
 
     dataset: str
@@ -33,6 +34,7 @@ class Quality:
     agreement: Agreement
     missed: Mapping[str, MissRate]
     odd: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[Remark, ...] = ()
 
     def __str__(self) -> str:
         """Return one line: how many photos look wrong, and to which models."""
@@ -68,7 +70,7 @@ def _metric_name(person: str) -> str:
 
 
 def as_tables(quality: Quality) -> list[Table]:
-    """Return tables of odd and of suspicious photos, of agreement, and of missed planted errors, where there is any."""
+    """Return tables of remarks, odd and suspicious photos, agreement, and missed planted errors, where there is any."""
     worst = _table(str(quality), "score", "photo", "reason")
     for issue in quality.label_issues[:_SHOWN]:
         worst.add_row(f"{issue.score:.3f}", issue.sha256[:12], issue.reason)
@@ -78,6 +80,8 @@ def as_tables(quality: Quality) -> list[Table]:
         for photo, reason in [*quality.odd.items()][:_SHOWN]:
             odd.add_row(photo[:12], escape(reason))
         tables.insert(0, odd)
+    if quality.remarks:
+        tables.insert(0, remarks_table(quality.remarks))
     if quality.agreement.photos:
         tables.append(_agreement_table(quality.agreement))
     if quality.missed:
@@ -87,6 +91,15 @@ def as_tables(quality: Quality) -> list[Table]:
             missed.add_row(person, str(rate.shown), str(rate.missed), f"{rate.share:.0%}", f"{low:.0%} … {high:.0%}")
         tables.append(missed)
     return tables
+
+
+def remarks_table(remarks: Sequence[Remark]) -> Table:
+    """Return a table of what people say about photos, by the number that Label Studio shows."""
+    doubts = sum(remark.is_doubt for remark in remarks)
+    table = _table(f"{doubts} photos with a doubt, {len(remarks) - doubts} skipped", "photo", "reason")
+    for remark in remarks:
+        table.add_row(f"#{remark.task}", escape(str(remark)))
+    return table
 
 
 def _agreement_table(agreement: Agreement) -> Table:

@@ -20,6 +20,7 @@ from pipelines.labelstudio.predictions import empty_prediction, push_predictions
 from pipelines.labelstudio.schema import PredictionJson
 from pipelines.labelstudio.tasks import serve_again
 from pipelines.params import IGNORE, Params
+from pipelines.photos.copies import resample_mask
 from pipelines.prelabel.strategies import chance_of
 from pipelines.records import Prediction, RegionScore
 from pipelines.segmentation.transforms import BACKGROUND, resize_mask
@@ -59,11 +60,15 @@ class MissRate:
 
 @dataclass(frozen=True)
 class GoldPhoto:
-    """A photo whose ground truth is its only mask: its task, and the truth as (H, W) uint8 index mask."""
+    """A photo whose ground truth is its only mask: its task, and the truth as (H, W) uint8 index mask.
+
+    `shown_size` is the (height, width) of what the task shows, if that is a smaller copy of the photo.
+    """
 
     task: int
     sha256: str
     truth: np.ndarray
+    shown_size: tuple[int, int] | None = None
 
 
 Donors = Iterable[tuple[int, np.ndarray]]  # label ids, each with its (h, w) bool region on some photo
@@ -180,10 +185,12 @@ def _prediction_with_error(
         )
         return None
     mask, wrong = planted
+    mask = resample_mask(mask, *(photo.shown_size or mask.shape))
     regions = tuple(
         RegionScore(name, label_id, 0.7 + 0.29 * chance_of(name, photo.sha256))  # in the range of models' scores
         for name, label_id in params.label_ids.items()
         if (mask == label_id).any()
     )
-    score = float(np.mean([region.score for region in regions]))
+    by_chance = params.prelabel.by_chance == 1  # is the order in which the queue serves photos
+    score = chance_of("score", photo.sha256) if by_chance else float(np.mean([region.score for region in regions]))
     return planted_json(Prediction(mask, regions, score, version), params.label_names[wrong])

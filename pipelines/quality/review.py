@@ -26,7 +26,8 @@ from pipelines.fs import held
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.regions import compile_annotation
-from pipelines.labelstudio.tasks import locked_tasks, show_reviews
+from pipelines.labelstudio.remarks import Remark, read_remarks
+from pipelines.labelstudio.tasks import list_tasks, locked_tasks, show_reviews
 from pipelines.models.registry import Registry
 from pipelines.params import Params
 from pipelines.quality.agreement import Drawings, measure_agreement
@@ -48,8 +49,9 @@ def review(
 ) -> Quality:
     """Examine the newest dataset and show photos with probable label errors in Label Studio's tab "Review".
 
-    First come photos with odd annotations, and those whose annotations could not be used. Photos that are not among
-    them any more leave the tab. Gold photos that only their expert drew are served once more.
+    First come photos that somebody is in doubt about, then those with odd annotations or with annotations that could
+    not be used; last those that somebody skipped. Photos that are not among them any more leave the tab. Gold photos
+    that only their expert drew are served once more.
     Raises DatasetError when nothing is published.
     """
     tag, champion = published.newest(), registry.champion()
@@ -66,11 +68,13 @@ def review(
         issues = _without_opinion_on_blind(find_label_issues(counted(), params.quality.review), version.manifest)
         annotated = _read_annotations(dataset)
         odd = _odd_photos(version)
+        remarks = read_remarks(labels, project)
         with held(settings.var / "ingest.lock"):
-            changed = show_reviews(labels, project, _ranked_reasons(odd, issues))
+            changed = show_reviews(labels, project, _ranked_reasons(remarks, odd, issues))
         logger.info(
-            "%d photos have odd annotations, %d look wrong; %d tasks changed in the tab", len(odd), len(issues), changed
-        )
+            "people say something about %d photos, %d have odd annotations, %d look wrong; %d tasks changed in the tab",
+            len(remarks), len(odd), len(issues), changed,
+        )  # fmt: skip
         _serve_gold(labels, project, version, annotated, champion, params)
         return Quality(
             dataset=tag,
@@ -78,6 +82,7 @@ def review(
             judged=judged,
             label_issues=tuple(issues),
             odd=odd,
+            remarks=tuple(remarks),
             agreement=measure_agreement(_drawn_by_several(annotated.people, dataset, params), params.label_ids),
             missed=miss_rates((answer.person, answer.outcome) for answer in annotated.answers),
         )
@@ -108,11 +113,17 @@ def _odd_photos(version: "_Version") -> dict[str, str]:
     return odd | {photo: f"the photo is left out: {text}" for photo, text in texts.items()}
 
 
-def _ranked_reasons(odd: Mapping[str, str], issues: Sequence[LabelIssue]) -> dict[str, str]:
-    """Return by photo the text of its task: the reason behind a number, because the tab orders by text."""
+def _ranked_reasons(remarks: Sequence[Remark], odd: Mapping[str, str], issues: Sequence[LabelIssue]) -> dict[str, str]:
+    """Return by photo the text of its task: remark and reason behind a number, because the tab orders by text."""
     reasons = {**odd} | {issue.sha256: issue.reason for issue in issues if issue.sha256 not in odd}
-    digits = len(str(len(reasons)))
-    return {photo: f"{rank:0{digits}} · {reason}" for rank, (photo, reason) in enumerate(reasons.items(), start=1)}
+    words = {remark.photo: str(remark) for remark in remarks}
+    doubts, skips = ([remark.photo for remark in remarks if remark.is_doubt is doubt] for doubt in (True, False))
+    photos = dict.fromkeys([*doubts, *reasons, *skips])
+    digits = len(str(len(photos)))
+    return {
+        photo: " · ".join(filter(None, [f"{rank:0{digits}}", words.get(photo), reasons.get(photo)]))
+        for rank, photo in enumerate(photos, start=1)
+    }
 
 
 @dataclass(frozen=True)
@@ -223,8 +234,10 @@ def _serve_gold(
     }
     locked = locked_tasks(labels, project)
     free = {photo: {latest.uuid} for photo, latest in gold.items() if latest.task not in locked}
+    tasks = sorted(gold[photo].task for photo in free)
+    sizes = {task.id: task.image.shown_size for task in list_tasks(labels, project, only=tasks)} if tasks else {}
     waiting = [
-        GoldPhoto(gold[photo].task, photo, truth)
+        GoldPhoto(gold[photo].task, photo, truth, sizes.get(gold[photo].task))
         for photo, masks in _masks_of(free, version.dataset, params)
         for truth in masks.values()
     ]

@@ -71,13 +71,13 @@ class Sources:
         versions = DatasetVersions(
             workspace, Objects(settings, self.bucket), rules.versions, models.planned_datasets, models.datasets, now
         )
-        checkpoint, folder = _embeddings_of(settings), settings.var / "segment-anything" / "embeddings"
+        checkpoints, folder = _embeddings_of(settings), settings.var / "segment-anything" / "embeddings"
         return [
             models, versions,
             UnneededObjects(CACHE, versions, rules.cache, now),
             UnneededObjects(REMOTE, versions, rules.remote, now),
             OldGenerations(versions, rules.generations, now),
-            embeddings(self.bucket, target, rules.embeddings, photos, checkpoint, folder, now),
+            embeddings(self.bucket, target, rules.embeddings, photos, checkpoints, folder, now),
             copies(self.bucket, target, rules.copies, photos, settings.var, now),
             local.CheckPages(self.bucket, target, rules.checks, now),
             local.checkouts(settings.var, rules.checkouts, now),
@@ -168,11 +168,11 @@ def _explained(kind: Kind, what: Callable[[], Plan]) -> Plan:
         return Plan(kind.name, "", problem=f"nothing is removed: {error}")
 
 
-def _embeddings_of(settings: Settings) -> str:
-    """Return what the embeddings in use are named after; an empty text when that is not known."""
-    from pipelines.segmentation.sam import embeddings_name
+def _embeddings_of(settings: Settings) -> tuple[str, ...]:
+    """Return what the embeddings in use are named after; nothing when that is not known."""
+    from pipelines.segmentation.sam_checkpoints import embeddings_names
 
     try:
-        return embeddings_name(settings.sam_checkpoint) if settings.sam_checkpoint else ""
+        return embeddings_names(settings.sam_checkpoint)
     except ModelError:
-        return ""
+        return ()

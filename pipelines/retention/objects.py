@@ -18,10 +18,12 @@ from pathlib import Path
 from google.cloud.storage import Client
 
 from pipelines.dataset.commands import run
-from pipelines.dataset.objects import PREFIX, REQUESTS, Objects, in_threads
+from pipelines.dataset.object_names import PREFIX
+from pipelines.dataset.objects import Objects
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import CredentialsError, DatasetError, StorageError
 from pipelines.gcs.client import delete, list_objects, stat
+from pipelines.gcs.threads import REQUESTS, in_threads
 from pipelines.records import ObjectRef
 
 logger = logging.getLogger(__name__)

@@ -144,16 +144,17 @@ class OfPhotos:
 
 
 def embeddings(
-    bucket: Client, target: str, rule: Rule, photos: Photos, checkpoint: str, folder: Path, now: datetime
+    bucket: Client, target: str, rule: Rule, photos: Photos, checkpoints: Sequence[str], folder: Path, now: datetime
 ) -> OfPhotos:
-    """Return the kind "embeddings"; `checkpoint` is what those in use are named after, empty when there is none."""
+    """Return the kind "embeddings"; `checkpoints` is what those in use are named after, empty when there is none."""
 
     def in_use(refs: Mapping[str, ObjectRef]) -> dict[str, str]:
-        return {embedding_name(checkpoint, key): reason for key, reason in photos.addresses().items()}
+        addresses = photos.addresses().items()
+        return {embedding_name(checkpoint, key): reason for checkpoint in checkpoints for key, reason in addresses}
 
     note = _LIFECYCLE
-    if not checkpoint:
-        rule, note = "all", f"MASKLOOP_SAM_CHECKPOINT is not set, so it is not known whose they are; {_LIFECYCLE}"
+    if not checkpoints:
+        rule, note = "all", f"MASKLOOP_SAM_CHECKPOINT names none, so it is not known whose they are; {_LIFECYCLE}"
     return OfPhotos("embeddings", bucket, target, EMBEDDINGS, rule, in_use, now, folder=folder, note=note)
 
 

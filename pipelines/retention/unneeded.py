@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pipelines.dataset.objects import PREFIX, listed_md5
+from pipelines.dataset.object_names import PREFIX, listed_md5
 from pipelines.gcs.generations import delete_generation, list_old_generations
 from pipelines.records import ObjectRef
 from pipelines.retention.objects import (

@@ -20,13 +20,16 @@ def edit_mask(image: np.ndarray, mask: np.ndarray, point: tuple[int, int], *, po
     """Return a (h, w) bool mask after a click at `point`, (x, y) pixels, on an (h, w, 3) uint8 BGR image.
 
     A positive click outside of the mask adds what belongs to it there; inside, it draws the outline again. A negative
-    click inside takes away what does not belong to it there; outside, it changes nothing.
+    click inside takes away what does not belong to it there; just outside it counts as one on the outline, and
+    elsewhere it changes nothing.
     """
+    point = point if positive else _nearby(mask, point)
     x, y = point
     is_inside = bool(mask[y, x])
     if not positive and not is_inside:
         return mask
-    radius = _distance_to_outline(mask, point)
+    long_side = max(mask.shape)
+    radius = float(np.clip(distance_to_outline(mask, point), _MIN_RADIUS * long_side, _MAX_RADIUS * long_side))
     undecided = _border(mask) if positive and is_inside else _disc(mask.shape, point, _UNDECIDED * radius)
     trimap = np.where(mask, cv2.GC_FGD, cv2.GC_BGD).astype(np.uint8)
     trimap[undecided & mask], trimap[undecided & ~mask] = cv2.GC_PR_FGD, cv2.GC_PR_BGD
@@ -37,7 +40,7 @@ def edit_mask(image: np.ndarray, mask: np.ndarray, point: tuple[int, int], *, po
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(image, trimap, (0, 0, 0, 0), *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
         foreground = np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    return parts_of(foreground, mask, [point] if positive else [])
+    return parts_of(foreground if positive else foreground & mask, mask, [point] if positive else [])
 
 
 def parts_of(edited: np.ndarray, before: np.ndarray, points: list[tuple[int, int]]) -> np.ndarray:
@@ -50,15 +53,25 @@ def parts_of(edited: np.ndarray, before: np.ndarray, points: list[tuple[int, int
     return stays[parts]
 
 
-def _distance_to_outline(mask: np.ndarray, point: tuple[int, int]) -> float:
-    """Return how far a point is from the mask's outline in pixels, within the limits of what a click may mean."""
+def _nearby(mask: np.ndarray, point: tuple[int, int]) -> tuple[int, int]:
+    """Return the pixel of the mask that is nearest to a point; the point itself where none is near."""
+    x, y = point
+    reach = round(_MIN_RADIUS * max(mask.shape))
+    top, left = max(0, y - reach), max(0, x - reach)
+    rows, columns = np.nonzero(mask[top : y + reach + 1, left : x + reach + 1])
+    if mask[y, x] or not len(rows):
+        return point
+    nearest = int(((rows + top - y) ** 2 + (columns + left - x) ** 2).argmin())
+    return int(columns[nearest]) + left, int(rows[nearest]) + top
+
+
+def distance_to_outline(mask: np.ndarray, point: tuple[int, int]) -> float:
+    """Return how many pixels a point, (x, y), is from the outline of a (h, w) bool mask."""
     x, y = point
     same = (mask if mask[y, x] else ~mask).astype(np.uint8)
     ends = 0 if mask[y, x] else 1  # beyond the photo there is no garment
     padded = cv2.copyMakeBorder(same, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=ends)
-    distance = float(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[y + 1, x + 1])
-    long_side = max(mask.shape)
-    return float(np.clip(distance, _MIN_RADIUS * long_side, _MAX_RADIUS * long_side))
+    return float(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[y + 1, x + 1])
 
 
 def _disc(shape: tuple[int, ...], point: tuple[int, int], radius: float) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Image embeddings of Segment Anything, cached in three tiers: memory, disk, bucket.
 
 A photo is encoded once per checkpoint, however many people click meanwhile: the first caller computes, and the others
-wait for that photo only. The embedding is written once, atomically, in half precision (256×64×64 values are 2 MiB),
-survives restarts, and is shared with other processes and machines through the bucket.
+wait for that photo only. The embedding is written once, atomically, in half precision (256×64×64 values are 2 MiB; the
+three feature maps of SAM 2 are 8 MiB), survives restarts, and is shared with other processes and machines through the
+bucket.
 """
 
 import io
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
@@ -24,16 +25,23 @@ from pipelines.photos.decode import sha256_hex
 from pipelines.segmentation.single_flight import SingleFlightCache
 
 logger = logging.getLogger(__name__)
+_FINE = "fine"  # and the level: names of arrays in a file
 _PART_S = 3600  # an unfinished file of this age was left by a killed process
 
 
 @dataclass(frozen=True)
 class Embedding:
-    """The encoder's output for one photo: `features` is (channels, h, w) float16; the size is the upright photo's."""
+    """The encoder's output for one photo: `features` is (channels, h, w) float16; the size is the upright photo's.
+
+    `fine` holds the larger feature maps of encoders that have some, such as SAM 2's, the largest first. `photo` is the
+    photo, or a smaller copy, (h, w, 3) uint8 RGB, where parts of it are encoded later.
+    """
 
     features: np.ndarray
     height: int
     width: int
+    fine: tuple[np.ndarray, ...] = ()
+    photo: np.ndarray | None = None
 
 
 class BlobStore(Protocol):
@@ -156,7 +164,11 @@ def _stat(path: Path) -> os.stat_result | None:
 
 def _serialise(embedding: Embedding) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, features=embedding.features.astype(np.float16), size=[embedding.height, embedding.width])
+    arrays: dict[str, Any] = {f"{_FINE}{level}": array.astype(np.float16) for level, array in enumerate(embedding.fine)}
+    arrays |= {"features": embedding.features.astype(np.float16), "size": [embedding.height, embedding.width]}
+    if embedding.photo is not None:
+        arrays["photo"] = embedding.photo
+    np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -165,6 +177,8 @@ def _parse(data: bytes) -> Embedding:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             height, width = (int(value) for value in arrays["size"])
-            return Embedding(arrays["features"], height, width)
+            fine = tuple(arrays[name] for name in sorted(arrays.files) if name.startswith(_FINE))
+            photo = arrays["photo"] if "photo" in arrays.files else None
+            return Embedding(arrays["features"], height, width, fine, photo)
     except (KeyError, OSError, EOFError, BadZipFile) as error:
         raise ValueError(f"no embedding: {error!r}") from error

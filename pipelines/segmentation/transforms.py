@@ -14,7 +14,7 @@ _MAX_MASK_PIXELS = 16_000_000
 
 @dataclass(frozen=True)
 class Area:
-    """Where a photo lies in a network's input: its corner and its size, in pixels of the input."""
+    """A rectangle of pixels, such as where a photo lies in a network's input: its corner and its size."""
 
     top: int
     left: int
@@ -25,6 +25,11 @@ class Area:
     def inside(self) -> tuple[slice, slice]:
         """Return the rows and the columns."""
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+    @property
+    def corner(self) -> np.ndarray:
+        """Return the upper left corner: (2,) as x, y."""
+        return np.array([self.left, self.top])
 
 
 def fitting_area(height: int, width: int, input_height: int, input_width: int) -> Area:

@@ -112,10 +112,11 @@ class Photos(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, draw: int | Draw) -> tuple[torch.Tensor, torch.Tensor]:
         """Return one photo and its mask, moved together when augmented; what changes them follows from the seed."""
         place, seed = draw if isinstance(draw, tuple) else (draw, 0)
-        planes = torch.from_numpy(np.array(self._planes[place]))
+        seen, area = self._seen(place, seed)
+        planes = torch.from_numpy(seen)
         photo, mask = planes[..., :3].permute(2, 0, 1), planes[..., 3]
         if self._augment:
-            inside = slice(None), *self._areas[place].inside
+            inside = slice(None), *area.inside
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed)
                 photo[inside] = self._colors(photo[inside])  # what surrounds photos has one colour in serving as well
@@ -125,6 +126,10 @@ class Photos(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
                 photo = (shifted + self._padding).round().to(torch.uint8)
         pixels = normalize(photo.permute(1, 2, 0).numpy(), self.card.mean, self.card.std)
         return torch.from_numpy(pixels), mask.to(torch.int64)
+
+    def _seen(self, place: int, seed: int) -> tuple[np.ndarray, Area]:  # others need the seed
+        """Return a photo and its mask, (h, w, 4) uint8 that may be changed, and where it lies in them."""
+        return np.array(self._planes[place]), self._areas[place]
 
 
 class RepeatFactorSampler:

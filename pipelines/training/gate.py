@@ -1,137 +1,22 @@
 """The promotion gate: champion and challenger on the same test photos, and a decision with its reasons."""
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from pipelines.params import PromoteParams
 from pipelines.training.bootstrap import by_family
 from pipelines.training.confusion import iou_of_pixels
+from pipelines.training.decision import ClassVerdict, Decision, Steps, cell, detectable
 from pipelines.training.floor import Floor
 from pipelines.training.metrics import ENOUGH_FAMILIES, ENOUGH_PHOTOS, Evaluation
-from pipelines.training.significance import Comparison, families_for, level_of_look
+from pipelines.training.significance import Comparison, level_of_look
 
 ROSE, KEPT, FELL = "rose", "kept", "fell"
 NOT_MEASURED = "not measured"  # on too few test photos
 NOT_COMPARED = "not compared"  # one of the models cannot know it
-
-
-@dataclass(frozen=True)
-class ClassVerdict:
-    """One class at the gate: its test photos, both IoUs, and the 95 % interval of their difference.
-
-    `verdict` is rose or fell (by more than `max_class_drop`, and beyond chance as far as there is an interval), kept,
-    not measured (on too few test photos) or not compared (one of the models cannot know it). What is not known is NaN.
-    """
-
-    name: str
-    photos: int
-    challenger_iou: float
-    champion_iou: float
-    verdict: str
-    low: float = math.nan
-    high: float = math.nan
-
-
-@dataclass(frozen=True)
-class Steps:
-    """Optimizer steps of a training, as in training.json; `ended_by` is schedule, minutes or patience."""
-
-    done: int
-    planned: int
-    ended_by: str = "schedule"
-
-    @property
-    def cut_short(self) -> bool:
-        """Return whether the minutes ended the training before its schedule did."""
-        return self.ended_by == "minutes" and self.done < self.planned
-
-    @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> "Steps":
-        """Read the fields of training.json."""
-        return cls(int(fields["done_steps"]), int(fields["planned_steps"]), str(fields["ended_by"]))
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether the challenger becomes champion, why, and all that was weighed.
-
-    `photos` of `families` are the test photos both were judged on: no model drew any part of their masks, which leaves
-    out `anchored` ones, and neither model trained on them, which leaves out `seen` ones. `looks` counts earlier looks
-    at this test split. `gain` is the difference of mIoU with its 95 % interval, `p` the chance of so large a gain when
-    neither model is better, and `alpha` the level of this look, which p must not exceed; `detectable_gain` is the
-    smallest gain found here four times in five. A first model has no champion to be compared with: these are None and
-    `classes` empty.
-    """
-
-    promote: bool
-    reason: str
-    challenger_miou: float
-    champion_miou: float | None = None
-    gain: tuple[float, float, float] | None = None  # estimate, low, high
-    classes: tuple[ClassVerdict, ...] = ()
-    photos: int = 0
-    families: int = 0
-    anchored: int = 0
-    seen: int = 0
-    looks: int = 0
-    alpha: float = 0.0
-    p: float | None = None
-    detectable_gain: float | None = None
-    floor: Floor | None = None
-    agreement: float = 1.0
-    min_agreement: float = 0.0
-    steps: Steps | None = None
-
-    def facts(self) -> list[tuple[str, str]]:
-        """Return what was weighed besides mIoU and classes, as pairs of a name and a sentence."""
-        left_out = [f"{self.anchored} left out because a model drew part of them"] * bool(self.anchored)
-        left_out += [f"{self.seen} left out because one of the models trained on them"] * bool(self.seen)
-        facts = [("test photos", "; ".join([f"{self.photos} of {_count(self.families)}", *left_out]))]
-        if self.p is not None and self.detectable_gain is not None:
-            facts += [
-                (
-                    "chance of such a gain between equal models",
-                    f"p = {self.p:.2g}; at most {self.alpha:.2g} is allowed at this look",
-                ),
-                ("earlier looks at this test split", str(self.looks)),
-                ("gains detected four times in five", _detectable(self.detectable_gain, self.families, self.alpha)),
-            ]
-        if self.floor:
-            facts.append(("people's time", f"{self.floor}: {'enough' if self.floor.passes else 'not enough'}"))
-        share = f"the same mask on {self.agreement:.2%} of the pixels (at least {self.min_agreement:.0%})"
-        facts.append(("as served, against 32 bits", share))
-        if self.steps:
-            cut = ", cut short" if self.steps.cut_short else ""
-            facts.append(("training", f"{self.steps.done} of {self.steps.planned} steps{cut}"))
-        return facts
-
-    def as_markdown(self) -> str:
-        """Return the decision with tables of what was weighed."""
-        lines = [f"**{'Promoted' if self.promote else 'Not promoted'}**: {self.reason}", "", "| | |", "|---|---|"]
-        lines += [f"| {name} | {text} |" for name, text in self.facts()]
-        if self.gain and self.champion_miou is not None:
-            lines += [
-                "",
-                "| | test photos | champion | challenger | change | 95 % | verdict |",
-                "|---|--:|--:|--:|--:|--:|---|",
-                f"| **mIoU** | {self.photos} | {_cell(self.champion_miou)} | {_cell(self.challenger_miou)} "
-                f"| {_cell(self.gain[0], '+')} | {_range(*self.gain[1:])} | |",
-            ]
-            lines += [
-                f"| {row.name} | {row.photos} | {_cell(row.champion_iou)} | {_cell(row.challenger_iou)} "
-                f"| {_cell(row.challenger_iou - row.champion_iou, '+')} | {_range(row.low, row.high)} | {row.verdict} |"
-                for row in self.classes
-            ]
-        return "\n".join(lines) + "\n"
-
-    def as_json(self) -> str:
-        """Return all of it as the text of gate.json; what is not known or infinite is null."""
-        return json.dumps(_plain(asdict(self)), indent=1) + "\n"
 
 
 def known_to(cards: Sequence[Mapping[str, int]], labels: Mapping[str, int]) -> set[str]:
@@ -175,7 +60,7 @@ def decide(
     )  # fmt: skip
     obstacles = _obstacles(weighed, number)
     if champion is None:
-        verdict = f"first model: test mIoU {_cell(weighed.challenger_miou)}"
+        verdict = f"first model: test mIoU {cell(weighed.challenger_miou)}"
         verdict += f"; {floor}" if floor and floor.passes else ""
         return replace(weighed, promote=not obstacles, reason="; ".join([verdict, *obstacles]))
     if challenger.photos != champion.photos or challenger.families != champion.families:
@@ -225,11 +110,11 @@ def _compared(weighed: Decision, comparison: Comparison, params: PromoteParams) 
 def _verdict(compared: Decision, params: PromoteParams) -> tuple[str, bool]:
     """Return a sentence on whether the challenger is better, and whether it is."""
     assert compared.gain is not None and compared.p is not None and compared.detectable_gain is not None
-    mious = f"test mIoU {_cell(compared.challenger_miou)} against the champion's {_cell(compared.champion_miou)}"
+    mious = f"test mIoU {cell(compared.challenger_miou)} against the champion's {cell(compared.champion_miou)}"
     if not compared.gain[0] > params.min_gain:
         return f"no gain: {mious} (needs more than +{params.min_gain:g})", False
     if compared.p > compared.alpha:
-        detected = _detectable(compared.detectable_gain, compared.families, compared.alpha)
+        detected = detectable(compared.detectable_gain, compared.families, compared.alpha)
         look = f"look {compared.looks + 1} at this test split"
         chance = f"p = {compared.p:.2g}, at most {compared.alpha:.2g} at {look}"
         return f"not beyond chance: {mious} ({chance}); gains detected four times in five: {detected}", False
@@ -275,33 +160,3 @@ def _unmeasured(classes: Sequence[ClassVerdict], params: PromoteParams) -> list[
     )
     notes = [f"not measured (under {params.min_class_photos} photos): {', '.join(rare)}"] if rare else []
     return notes + ([f"not compared (one of the models cannot know them): {', '.join(unknown)}"] if unknown else [])
-
-
-def _detectable(gain: float, families: int, level: float) -> str:
-    """Return which gains this test split can detect, or how many families of photos that would need."""
-    if level <= 0:
-        return "none: promote.total_error is spent on this test split"
-    if families < (needed := max(2, families_for(level))):
-        return f"not known with {_count(families)} (needs {needed}); here all must agree on a large gain"
-    return f"+{gain:.3f} and more" if math.isfinite(gain) else "not known, as both models predict the same"
-
-
-def _count(families: int) -> str:
-    return f"{families} {'family' if families == 1 else 'families'}"
-
-
-def _cell(value: float | None, sign: str = "") -> str:
-    return f"{value:{sign}.3f}" if value is not None and np.isfinite(value) else "–"
-
-
-def _range(low: float, high: float) -> str:
-    return f"{low:+.3f} … {high:+.3f}" if np.isfinite([low, high]).all() else "–"
-
-
-def _plain(value: Any) -> Any:
-    """Return a value with None for NaN and infinity, which JSON cannot hold."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

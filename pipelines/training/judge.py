@@ -24,9 +24,10 @@ from pipelines.segmentation.model import load_model
 from pipelines.training.acceptance import cross_fitted, estimate_seconds, savings_by_photo
 from pipelines.training.changes import changes_since
 from pipelines.training.data import clean_photos, families_of, photos_in
+from pipelines.training.decision import Decision, Steps
 from pipelines.training.evaluate import evaluate_model
 from pipelines.training.floor import Floor, floor_of
-from pipelines.training.gate import Decision, Steps, decide, known_to
+from pipelines.training.gate import decide, known_to
 from pipelines.training.report import Candidate, write_page
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def judge(
     dataset, compared = training.dataset_files, [version, champion] if champion else [version]
     photos = choose_test_photos(registry, published, dataset, compared)
     with tempfile.TemporaryDirectory() as scratch:
-        network = lay_out_network(training.folder, Path(scratch) / "challenger")
+        network = lay_out_network(training, Path(scratch) / "challenger")
         challenger, opponent = _evaluate(version, network, dataset, photos, params), None
         if champion:
             opponent = _evaluate(champion, registry.download(champion, Path(scratch)), dataset, photos, params)

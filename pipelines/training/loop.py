@@ -22,9 +22,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 
 from pipelines.errors import TrainingError
-from pipelines.params import IGNORE
 from pipelines.training.budget import Schedule, lr_scale
-from pipelines.training.confusion import Confusion
 from pipelines.training.data import Batches, Photos, processes
 from pipelines.training.live import LiveLog
 from pipelines.training.module import Batch, Learner
@@ -164,17 +162,17 @@ class Loop:
     def _add_row(self, rate: float, *, validates: bool) -> None:
         """Add to the learning curve what was learned since its last row."""
         schedule = self._schedule
-        miou = self._validate() if validates and len(self._validation) else math.nan
+        measure = self._validate() if validates and len(self._validation) else math.nan
         step = self._steps_before + schedule.done
         row = {
             "epoch": (step - 1) // self._batches.per_epoch, "step": step, "learning_rate": rate,
-            "train_loss": float(np.mean(self._losses)), "val_miou": miou,
+            "train_loss": float(np.mean(self._losses)), self._learner.measure_name: measure,
         }  # fmt: skip
         self.curve.append(row)
         self._losses = []
-        if miou > self._best:
-            self._best, self._best_step = miou, schedule.done
-        elif self._patience and math.isfinite(miou) and schedule.done - self._best_step >= self._patience:
+        if measure > self._best:
+            self._best, self._best_step = measure, schedule.done
+        elif self._patience and math.isfinite(measure) and schedule.done - self._best_step >= self._patience:
             schedule.come_down()
         if self._rank == 0:
             self._log(row)
@@ -183,33 +181,34 @@ class Loop:
         """Log the progress of the training, in MLflow as well."""
         schedule, step = self._schedule, int(row["step"])
         planned = self._steps_before + schedule.planned
-        metrics = {name: row[name] for name in ("train_loss", "val_miou", "learning_rate")}
+        measure = self._learner.measure_name
+        metrics = {name: row[name] for name in ("train_loss", measure, "learning_rate")}
         self._live.log(step, metrics | {"steps_done": step, "steps_planned": planned})
         left = schedule.left() if not schedule.is_over else 0
         logger.info(
-            "%d / %d steps: loss %.3f, val mIoU %.3f, %.0f min left%s", step, planned, row["train_loss"],
-            row["val_miou"], left * (schedule.step_s or 0) / 60,
+            "%d / %d steps: loss %.3f, %s %.3f, %.0f min left%s", step, planned, row["train_loss"], measure,
+            row[measure], left * (schedule.step_s or 0) / 60,
             "" if schedule.done + left >= schedule.planned else f" for {left} more steps",
         )  # fmt: skip
 
     def _validate(self) -> float:
-        """Return the mIoU over all validation photos, at the network's size."""
+        """Return the learner's own measure over all validation photos, such as the mIoU, at the network's size."""
         begun, learner = time.monotonic(), self._final.eval()
-        confusion = Confusion(len(learner.class_weights))
         mine = Subset(self._validation, range(self._rank, len(self._validation), self._together))
+        batches = (
+            (photos.to(self._device, memory_format=torch.channels_last), masks)
+            for photos, masks in DataLoader(mine, self._batches.size)
+        )
         with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):
-            for photos, masks in DataLoader(mine, self._batches.size):
-                photos = photos.to(self._device, memory_format=torch.channels_last)
-                predicted, known = learner.network(photos).argmax(dim=1).cpu(), masks != IGNORE
-                confusion.add(predicted[known].numpy(), masks[known].numpy())
+            tally = learner.tally(batches)
         if self._together > 1:
-            total = torch.from_numpy(confusion.matrix).to(self._device)
+            total = torch.from_numpy(tally).to(self._device)
             torch.distributed.all_reduce(total)
-            confusion.matrix = total.cpu().numpy()
+            tally = total.cpu().numpy()
         if not self._schedule.is_over:
             self._learner.train()
         self._schedule.validated(time.monotonic() - begun)
-        return confusion.miou()
+        return learner.measure(tally)
 
     def _agreed(self, left: int) -> int:
         """Return the fewest steps that any process has time for: all must come to the same end."""

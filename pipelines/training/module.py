@@ -8,6 +8,7 @@ import torch
 from pipelines.params import IGNORE, TrainParams
 from pipelines.segmentation.model import is_plain
 from pipelines.segmentation.runtime import multiplies_bfloat16
+from pipelines.training.confusion import Confusion
 from pipelines.training.freeze import freeze
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # photos (N, 3, h, w) float32, masks (N, h, w) int64
@@ -59,6 +60,7 @@ class Learner(torch.nn.Module):
     """
 
     class_weights: torch.Tensor
+    measure_name = "val_miou"  # of what `measure` returns, in learning curves
 
     def __init__(self, network: torch.nn.Module, params: TrainParams, pixels: np.ndarray) -> None:
         super().__init__()
@@ -95,6 +97,24 @@ class Learner(torch.nn.Module):
         """Return the loss of one batch."""
         return segmentation_loss(logits, masks, self.class_weights, dice=self.params.dice)
 
+    def tally(self, batches: Iterable[Batch]) -> np.ndarray:
+        """Return counts of what the network predicts on batches, which may be summed over processes: (C, C) int64."""
+        confusion = Confusion(len(self.class_weights))
+        for photos, masks in batches:
+            predicted, known = self.network(photos).argmax(dim=1).cpu(), masks != IGNORE
+            confusion.add(predicted[known].numpy(), masks[known].numpy())
+        return confusion.matrix
+
+    def measure(self, tally: np.ndarray) -> float:
+        """Return the measure by which validations are compared, from counts of `tally`: the mIoU."""
+        confusion = Confusion(len(self.class_weights))
+        confusion.matrix = tally
+        return confusion.miou()
+
+    def see(self, photos: torch.Tensor, masks: torch.Tensor) -> None:  # others need the masks
+        """Run the network on a batch, as its normalisations count statistics."""
+        self(photos)
+
     def renew_statistics(self, batches: Iterable[Batch]) -> None:
         """Count anew what batch normalisations expect, as the averaged weights never saw a batch themselves.
 
@@ -109,8 +129,8 @@ class Learner(torch.nn.Module):
                 module.momentum = None  # the plain mean over all batches
                 module.train()
         with torch.no_grad():
-            for photos, _ in batches:
-                self(photos.to(self.class_weights.device, memory_format=torch.channels_last))
+            for photos, masks in batches:
+                self.see(photos.to(self.class_weights.device, memory_format=torch.channels_last), masks)
         self.eval()
 
     def optimizer(self) -> torch.optim.Optimizer:

@@ -4,14 +4,9 @@ Training runs in a clone of its own at the dataset's tag, so that labelling and 
 MLflow is opened before the first step and completed by the registration; while MLflow is down it trains all the same.
 """
 
-import json
 import logging
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.airflow_api import Airflow
@@ -21,8 +16,8 @@ from pipelines.dataset.published import Published
 from pipelines.dataset.summary import describe_change
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import CredentialsError, DatasetError, ModelError, ServiceError
-from pipelines.fs import write_atomically
-from pipelines.params import Params, load_params
+from pipelines.models.trainings import awaits_decision, in_mlflow, lay_out_start
+from pipelines.params import load_params
 from pipelines.records import ModelVersion
 from pipelines.services import ask_service
 from pipelines.settings import Settings
@@ -96,38 +91,40 @@ def retrain(settings: Settings, dataset: str, *, again: bool = False) -> ModelVe
     return version if reason is None else promote_winner(settings, version.version, reason)
 
 
-def train(settings: Settings, dataset: str, *, again: bool = False) -> None:
-    """Run DVC's stage `train` at a dataset's tag; killed and run again it goes on.
+def train(settings: Settings, dataset: str, *, again: bool = False) -> str:
+    """Run DVC's stage `train` at a dataset's tag, and return the tag; killed and run again it goes on.
 
     With `again` the network is fitted anew even if DVC has the result. Nothing is done when the result is a model
     version already, and only its comparison is missing.
     """
     from pipelines.models.registry import Registry
 
-    clone, registry = _training_clone(settings), Registry(settings)
+    clone, registry = training_clone(settings), Registry(settings)
     with clone.locked():
         clone.ensure(settings.workspace_path)
         clone.check_out(dataset, settings.workspace_path, *_DATASET)
-        training = _training(clone, dataset, clone.git("tag", "--list", "--format=%(contents:subject)", dataset))
-        if not again and _awaits_decision(registry, training):
+        training = training_of(clone, dataset, clone.git("tag", "--list", "--format=%(contents:subject)", dataset))
+        if not again and awaits_decision(registry, training):
             logger.info("the training on %s is registered already, and only its comparison is missing", dataset)
-            return
+            return dataset
         params = load_params(clone.path / "params.yaml")
-        _lay_out_start(registry, clone.path, params)
+        lay_out_start(registry, clone.path, params)
         target = ("--force", "--single-item", "train") if again else ("train",)
-        with _run_in_mlflow(registry, training, params) as environment:
+        with in_mlflow(registry, training, params) as environment:
             clone.dvc("repro", *target, show=True, more=environment)
+    return dataset
 
 
-def evaluate(settings: Settings, dataset: str) -> None:
-    """Run DVC's stage `evaluate` on what `train` left for a dataset's tag."""
-    clone = _training_clone(settings)
+def evaluate(settings: Settings, dataset: str) -> str:
+    """Run DVC's stage `evaluate` on what `train` left for a dataset's tag, and return the tag."""
+    clone = training_clone(settings)
     with clone.locked():
-        _require(clone, dataset)
+        require_training(clone, dataset)
         clone.dvc("repro", "--single-item", "evaluate", show=True)
+    return dataset
 
 
-def _require(clone: Workspace, dataset: str) -> str:
+def require_training(clone: Workspace, dataset: str) -> str:
     """Return the commit of a dataset's tag; raise DatasetError unless the clone holds the training on it."""
     revision = clone.git("rev-parse", f"{dataset}^{{commit}}")
     if clone.git("rev-parse", "HEAD") != revision:
@@ -135,89 +132,12 @@ def _require(clone: Workspace, dataset: str) -> str:
     return revision
 
 
-def _training(clone: Workspace, dataset: str, summary: str) -> "Training":
+def training_of(clone: Workspace, dataset: str, summary: str) -> "Training":
+    """Return the training of the clothing model that a clone holds for a dataset's tag."""
     from pipelines.models.run import Training
 
     cache = f"gs://{clone.settings.dvc_bucket}/dvc/files/md5"
     return Training(clone.path, dataset, clone.git("rev-parse", f"{dataset}^{{commit}}"), summary, cache)
-
-
-def _awaits_decision(registry: "Registry", training: "Training") -> bool:
-    try:
-        return registry.awaits_decision(training)
-    except ServiceError as error:
-        logger.warning("whether this training is registered is not known: %s", error)
-        return False
-
-
-@contextmanager
-def _run_in_mlflow(registry: "Registry", training: "Training", params: Params) -> Iterator[dict[str, str]]:
-    """Keep a training's run in MLflow open; gives the environment by which the stage finds it.
-
-    Whatever MLflow does, the training goes on: the registration makes up for what is missing. A run of a training that
-    was killed is marked by the next one.
-    """
-    try:
-        run_id = registry.begin_run(training, params)
-    except ServiceError as error:
-        logger.warning("the training is not seen in MLflow before it is done: %s", error)
-        yield {}
-        return
-    try:
-        yield {"MLFLOW_TRACKING_URI": registry.url, "MLFLOW_RUN_ID": run_id}
-    except Exception:  # whatever it is, the run must not look as if it went on; it is raised again
-        _report(lambda: registry.end_failed_run(run_id))
-        raise
-    _report(lambda: registry.note_result(run_id, training))
-
-
-def _report(mlflow: Callable[[], None]) -> None:
-    """Report to MLflow how a training ended; when it is down the registration does so."""
-    try:
-        mlflow()
-    except ServiceError as error:
-        logger.warning("MLflow does not hear how the training ended: %s", error)
-
-
-def _lay_out_start(registry: "Registry", clone: Path, params: Params) -> None:
-    """Put the network that a training goes on from where it looks for it: an unfinished one, else the champion.
-
-    Nothing is put there for a training that starts from scratch. What the network is called stands in its
-    training.json.
-    """
-    from pipelines.dataset.files import START, STEPS
-    from pipelines.segmentation.model import CARD, WEIGHTS
-
-    folder = clone / START
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("[!.]*"):
-        path.unlink()
-    version = _network_to_start_from(registry, params)
-    if version is None:
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        network = registry.download(version, Path(scratch))
-        for name in (WEIGHTS, CARD):
-            write_atomically(folder / name, (network / name).read_bytes())
-        steps = network / STEPS.name
-        known = json.loads(steps.read_text(encoding="utf-8")) if steps.exists() else {}
-        named = json.dumps(known | {"version": version.served_as}, indent=1)
-        write_atomically(folder / STEPS.name, named.encode())
-    logger.info("the training may go on from %s", version.served_as)
-
-
-def _network_to_start_from(registry: "Registry", params: Params) -> ModelVersion | None:
-    from_champion = params.train.start == "champion"
-    try:
-        newest = registry.newest()
-        if newest and not newest.is_complete:
-            return newest
-        return registry.champion() if from_champion else None
-    except ServiceError as error:
-        if from_champion:
-            raise
-        logger.warning("the training starts from scratch, as MLflow does not say whether one was cut short: %s", error)
-        return None
 
 
 def put_before_gate(settings: Settings, dataset: str) -> tuple[ModelVersion, str | None]:
@@ -230,11 +150,11 @@ def put_before_gate(settings: Settings, dataset: str) -> tuple[ModelVersion, str
     from pipelines.training.data import photos_in
     from pipelines.training.judge import judge
 
-    clone, registry = _training_clone(settings), Registry(settings)
+    clone, registry = training_clone(settings), Registry(settings)
     with clone.locked():
-        _require(clone, dataset)
+        require_training(clone, dataset)
         published = Published(clone)
-        training = _training(clone, dataset, _change_since_last_trained(published, registry, dataset))
+        training = training_of(clone, dataset, _change_since_last_trained(published, registry, dataset))
         params = load_params(clone.path / "params.yaml")
         photo = training.dataset_files.read_image(photos_in(training.dataset_files, "test")[0])
         version = registry.register(training, params, resize_image(photo, 96, 64))
@@ -327,5 +247,5 @@ def reload_service(settings: Settings) -> None:
         logger.warning("%s; it follows by itself within seconds of being back", error)
 
 
-def _training_clone(settings: Settings) -> Workspace:
+def training_clone(settings: Settings) -> Workspace:
     return Workspace(settings.var / "training", settings)

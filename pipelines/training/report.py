@@ -16,8 +16,8 @@ from pipelines.reports.html import inline, render
 from pipelines.segmentation.model import ClothingModel, load_model
 from pipelines.training.changes import Changes
 from pipelines.training.data import clean_photos, metadata_of, photos_in
+from pipelines.training.decision import Decision
 from pipelines.training.evaluate import evaluate_model
-from pipelines.training.gate import Decision
 from pipelines.training.metrics import Evaluation, compute_metrics, metrics_by_slice
 from pipelines.training.plots import draw_calibration, draw_confusion, draw_curves, draw_sheet
 

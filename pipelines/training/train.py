@@ -50,9 +50,9 @@ def train(dataset: Dataset, params: Params) -> None:
     network can be built as params.yaml says, or the training diverges.
     """
     options, begun = params.train, time.monotonic()
-    _prepare_torch(options)
+    prepare_torch(options)
     photos_in(dataset, "test")  # better to hear now than after the training that nothing can be evaluated
-    network, card = _network(options, params.label_ids)
+    network, card = build_for_size(options, params.label_ids)
     start = take_start(dataset, network, card, options.start)
     smaller = replace(card, height=options.image_height, width=options.image_width)
     photos = Photos(dataset, photos_in(dataset, "train"), smaller, augment=True)
@@ -80,12 +80,12 @@ def train(dataset: Dataset, params: Params) -> None:
             learner, photos, batches, validation, schedule, steps_before=start.steps,
             patience=options.patience * batches.per_epoch if decides else 0, live=live,
         )  # fmt: skip
-        loop.run(dataset.path(TRAINING) / _key(dataset, params) / "last.ckpt")
+        loop.run(dataset.path(TRAINING) / training_key(dataset, params, options) / "last.ckpt")
     if processes()[0] == 0:
         _write(dataset, loop, card, start, planned, schedule)
 
 
-def _network(options: TrainParams, label_ids: Mapping[str, int]) -> tuple[torch.nn.Module, ModelCard]:
+def build_for_size(options: TrainParams, label_ids: Mapping[str, int]) -> tuple[torch.nn.Module, ModelCard]:
     """Build the network that params.yaml asks for; raises TrainingError when there is none, or none for the size."""
     height, width = options.image_height, options.image_width
     try:
@@ -136,7 +136,8 @@ def _validation_photos(dataset: Dataset, card: ModelCard) -> tuple[Photos, bool]
     return Photos(dataset, photos, card, augment=False), decides
 
 
-def _prepare_torch(options: TrainParams) -> None:
+def prepare_torch(options: TrainParams) -> None:
+    """Set threads, seed and deterministic algorithms for a training."""
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -161,9 +162,9 @@ def keep_freed_memory() -> None:
             libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _key(dataset: Dataset, params: Params) -> str:
+def training_key(dataset: Dataset, params: Params, options: TrainParams) -> str:
     """Return a hash of all that a training depends on: parameters, photos, masks, start and code."""
-    parts = [training_code(), dataset.path(MANIFEST).read_bytes(), repr(params.train).encode()]
+    parts = [training_code(), dataset.path(MANIFEST).read_bytes(), repr(options).encode()]
     parts.append(repr(params.label_ids).encode())
     parts += [path.read_bytes() for path in sorted(dataset.path(START).glob("[!.]*"))]
     versions = [platform.python_version(), *(f"{name} {version(name)}" for name in _PACKAGES)]

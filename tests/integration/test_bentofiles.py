@@ -30,7 +30,7 @@ BIN = Path(sys.executable).parent
 NEVER_CALLED = {"imagehash"}
 # For `maskloop exec`, which starts the services in the serving image; and torchvision, because segment-anything, which
 # imports it, does not name it.
-BESIDE = {"psutil", "rich", "typer", "torchvision"}
+BESIDE = {"typer", "torchvision"}
 GOOGLE = {"google.cloud": "google-cloud-storage", "google.auth": "google-auth", "google.api_core": "google-api-core"}
 IMPORT_ALL = """
 import importlib, sys

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines.airflow_api import Airflow
+from pipelines.contract import SEGMENT_ANYTHING
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.pipeline import sync
@@ -22,11 +23,13 @@ from pipelines.labelstudio.client import connect
 from pipelines.labelstudio.cursor import read_changes
 from pipelines.labelstudio.project import ensure_project, find_project, list_backends
 from pipelines.labelstudio.tasks import list_tasks
+from pipelines.local_stack.services import get_health
 from pipelines.models.registry import Registry
 from pipelines.params import load_params
 from pipelines.photos.decode import sha256_hex
 from pipelines.prelabel.pipeline import plan_batches, prelabel_batch, serving_model
 from pipelines.quality.review import BLIND_REASON
+from pipelines.training.clicks_pipeline import click_settings
 from pipelines.training.pipeline import dataset_to_train
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -80,6 +83,20 @@ def test_every_dag_ran_and_none_failed(settings):
         states = [run["state"] for run in airflow.runs(dag)]
         assert len(states) >= at_least, dag
         assert "failed" not in states, dag
+
+
+def test_a_click_model_was_trained_judged_and_answers_only_if_it_is_better(settings):
+    registry = Registry(click_settings(settings))
+    version, champion = registry.version_trained_on("dataset-0002"), registry.champion()
+    metrics = registry.client.get_run(version.run_id).data.metrics
+    health = get_health(settings.url(SEGMENT_ANYTHING))
+
+    assert 0 <= metrics["iou_after_1"] <= 1
+    assert 1 <= metrics["noc80"] <= metrics["noc85"] <= 20
+    assert 1 <= metrics["grabcut/noc85"] <= 20
+    assert "clicks per garment than grabcut" in registry.client.get_run(version.run_id).data.tags["maskloop.gate"]
+    assert set(health["answers"]) == {"point", "box", "edit"}
+    assert set(health["answers"].values()) <= {"grabcut", champion.served_as if champion else "grabcut"}
 
 
 def test_what_judges_models_was_drawn_without_them(settings):

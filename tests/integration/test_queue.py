@@ -83,7 +83,7 @@ def squares(number: int) -> bytes:
     return file.getvalue()
 
 
-def test_the_queue_tab_hands_out_the_least_certain_first(settings, labels, project):
+def test_the_queue_tab_hands_out_the_lowest_scores_first(settings, labels, project):
     """Three people, who hold nothing yet, ask as the tab does when somebody labels «as displayed»."""
     password = settings.label_studio_password.get_secret_value()
     people = [Labeler(settings.url("label_studio"), f"tab-{n}@maskloop.local", password) for n in range(3)]

@@ -3,8 +3,10 @@
 A step is the text after a comment `<!-- step: NAME -->`; what it prints in bold is a word that the page must show.
 """
 
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,12 +16,14 @@ from playwright.sync_api import Page
 from pipelines.demo.photos import draw_photo
 from pipelines.gcs import client as gcs
 from pipelines.labelstudio.client import connect
+from pipelines.labelstudio.predictions import UNCERTAIN, with_reason
 from pipelines.labelstudio.project import find_project
+from pipelines.labelstudio.remarks import read_remarks
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.params import load_params
 from pipelines.records import RegionMask
-from pipelines.settings import PROJECT_ROOT
+from pipelines.settings import PROJECT_ROOT, Settings
 from scripts.editor import Editor
 from scripts.screenshots import chromium, log_in_to_label_studio, open_task
 from tests.integration.test_smart_tools import around, garments, inside, jpeg
@@ -28,7 +32,11 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 GUIDES = {"en-GB": "labelers.md", "it-IT": "labelers.it.md"}
 KEYS = "1234567890qrtyuiopasdfgjkl"  # beside the labels, in their order
-STEPS = ("pick point", "add", "take away", "box", "brush", "buttons", "submit")
+STEPS = ("pick point", "add", "take away", "box", "brush", "buttons", "doubt", "submit", "skip")
+IN_THE_STREAM = ("skip",)  # Label Studio has this button only there
+DOUBTS = {"en-GB": "dress or skirt?", "it-IT": "vestito o gonna?"}
+REASONS = {"en-GB": ("Unreadable", "unreadable"), "it-IT": ("Nessun capo", "no garment")}  # as shown, and as stored
+WHY = {"en-GB": "Why this photo: the computer is unsure here", "it-IT": "Perché questa foto: qui il computer è incerto"}
 _STEP = re.compile(r"<!-- step: ([a-z ]+) -->\n(.*?)(?=\n\n|\n<!-- )", re.DOTALL)
 
 
@@ -65,7 +73,8 @@ def test_the_guide_is_followed_word_by_word(stack_after_two_rounds, language: st
     missing, leaked = damage(garment, other)
     before = region_json(RegionMask(label, garment & ~missing | leaked, 0.6), "damaged")
     right = region_json(RegionMask(other_label, other, 0.9), "right")
-    labels.post("/api/predictions/", {"task": task.id, "result": [before, right], "model_version": "clothing:v1"})
+    prediction = with_reason({"result": [before, right], "model_version": "clothing:v1"}, UNCERTAIN)
+    labels.post("/api/predictions/", {"task": task.id, **prediction})
     words = steps_of(GUIDES[language])
 
     with chromium() as browser:
@@ -75,8 +84,9 @@ def test_the_guide_is_followed_word_by_word(stack_after_two_rounds, language: st
         editor = Editor(page, params, drawn.mask.shape)
         page.wait_for_selector(".maskloop-bar")
         for step in STEPS:
-            for word in words[step]:
-                assert page.get_by_text(word, exact=True).first.is_visible(), f"{step}: the page shows no {word!r}"
+            if step not in IN_THE_STREAM:
+                shows(page, step, words[step])
+        assert page.get_by_text(WHY[language]).is_visible()
 
         editor.label("point", label)
         asked(editor, lambda: editor.click(*inside(missing)))
@@ -97,9 +107,53 @@ def test_the_guide_is_followed_word_by_word(stack_after_two_rounds, language: st
         asked(editor, lambda: editor.drag(*around(garment)))
         assert editor.regions() == [label, other_label], "the box redraws the mask that is there"
         buttons(page, editor)
+        page.get_by_placeholder(words["doubt"][0]).fill(DOUBTS[language])
         editor.submit()
-    [stored] = labels.get(f"/api/tasks/{task.id}/annotations/")
-    assert sorted(region["type"] for region in stored["result"]) == ["brushlabels", "brushlabels"]
+        skipped = skip(page, settings, project, words["skip"], REASONS[language][0])
+    assert skipped != task.id, "what was submitted is not served again"
+    annotations = labels.get(f"/api/tasks/{task.id}/annotations/")
+    assert len(annotations) == 1, [{**one, "result": [part["type"] for part in one["result"]]} for one in annotations]
+    [stored] = annotations
+    assert sorted(region["type"] for region in stored["result"]) == ["brushlabels", "brushlabels", "textarea"]
+
+    remarks = {remark.task: str(remark) for remark in read_remarks(labels, project)}
+    assert remarks[task.id] == f"doubt: {DOUBTS[language]}"
+    assert remarks[skipped] == f"skipped: {REASONS[language][1]}"
+    listed = stack_after_two_rounds.run("remarks")
+    assert DOUBTS[language] in listed
+    assert REASONS[language][1] in listed
+    [shown] = labels.get("/api/tasks", project=project, query=json.dumps(only(task.id)))["tasks"]
+    assert f"doubt: {DOUBTS[language]}" in shown["data"]["review"]
+    stack_after_two_rounds.run("remarks", "--again", str(skipped))
+    [waiting] = list_tasks(labels, project, only=[skipped])
+    assert waiting.is_open
+    assert waiting.skipped_count == 0
+
+
+def only(task_id: int) -> dict[str, Any]:
+    """Return the query that selects one task."""
+    return {"selectedItems": {"all": False, "included": [task_id]}}
+
+
+def shows(page: Page, step: str, words: Sequence[str]) -> None:
+    """Check that the page shows each word of a step: as text, or in an empty field."""
+    for word in words:
+        places = page.get_by_text(word, exact=True).or_(page.get_by_placeholder(word))
+        assert places.first.is_visible(), f"{step}: the page shows no {word!r}"
+
+
+def skip(page: Page, settings: Settings, project: int, words: Sequence[str], reason: str) -> int:
+    """Skip the next photo of the label stream for a reason; returns its task's id."""
+    page.goto(f"{settings.url('label_studio')}/projects/{project}/data")
+    with page.expect_response(lambda answer: "id=next_task" in answer.url) as served:
+        page.get_by_text("Label All Tasks", exact=True).click()
+    page.wait_for_selector(".maskloop-bar")
+    page.wait_for_timeout(2500)
+    shows(page, "skip", words)
+    page.get_by_text(words[0], exact=True).click()
+    with page.expect_response(lambda answer: "/annotations" in answer.url and answer.request.method == "POST"):
+        page.get_by_text(reason, exact=True).click()
+    return int(served.value.json()["id"])
 
 
 def damage(garment: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

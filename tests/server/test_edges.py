@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tests.label_studio_routes import WALK, paths_in
 from tests.server.conftest import LABELS, LOOP, Server
 
 pytestmark = pytest.mark.timeout(1800)
@@ -52,28 +53,16 @@ def test_only_caddys_ports_are_open_on_the_host(server: Server) -> None:
         assert dict(zip(expected, pool.map(is_open, expected), strict=True)) == expected
 
 
-LABEL_STUDIO_ROUTES = """
+LABEL_STUDIO_SETTINGS = """
 import os, sys, label_studio
 os.environ.update(BASE_DATA_DIR="/tmp/routes", DJANGO_DB="sqlite", DJANGO_SETTINGS_MODULE="maskloop_settings")
 sys.path[:0] = ["/opt/maskloop/site", os.path.dirname(label_studio.__file__)]
-import django
-django.setup()
-from django.urls import get_resolver
-def walk(patterns, before=""):
-    for one in patterns:
-        if hasattr(one, "url_patterns"):
-            yield from walk(one.url_patterns, before + str(one.pattern))
-        else:
-            yield before + str(one.pattern)
-for one in walk(get_resolver().url_patterns):
-    print("ROUTE", one)
 """
 
 
 def routes_of_label_studio(server: Server) -> set[tuple[str, str]]:
-    found = re.findall(r"^ROUTE (.*)$", server.python("label-studio", LABEL_STUDIO_ROUTES), flags=re.MULTILINE)
-    plain = [re.sub(r"[\^$]|\\Z", "", re.sub(r"<[^>]*>|\(\?P<[^)]*\)|\([^)]*\)", "1", route)) for route in found]
-    return {(method, "/" + path.lstrip("/")) for path in plain for method in METHODS}
+    printed = server.python("label-studio", LABEL_STUDIO_SETTINGS + WALK)
+    return {(method, path) for path in paths_in(printed) for method in METHODS}
 
 
 def routes_of_airflow(server: Server) -> set[tuple[str, str]]:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from google.cloud.storage import Client
+from hypothesis import settings as hypothesis_settings
 from PIL import Image
 
 from pipelines.dataset.workspace import Workspace
@@ -32,6 +33,10 @@ from pipelines.settings import PROJECT_ROOT, Settings
 if TYPE_CHECKING:
     from pipelines.models.registry import Registry
     from pipelines.segmentation.model import ModelCard
+
+# No test depends on how busy the machine is.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 COAT, DRESS = Label(id=3, name="coat", color="#1f77b4"), Label(id=7, name="dress", color="#d62728")
 

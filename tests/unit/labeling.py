@@ -63,7 +63,11 @@ class Studio:
         tasks = []
         for number, raw in self.tasks.items():
             masks = sum(count for _, count in self.of(number))
-            fits = {"filter:tasks:locks__expire_at": number in self.held, "filter:tasks:predictions_results": masks > 0}
+            fits = {
+                "filter:tasks:locks__expire_at": number in self.held, "filter:tasks:predictions_results": masks > 0,
+                "filter:tasks:annotations_results": False, "filter:tasks:cancelled_annotations": False,
+                "filter:tasks:data.review": bool(raw["data"].get("review")),
+            }  # fmt: skip
             if number in included and all(fits[name] for name in asked):
                 versions = {version for version, _ in self.of(number)}
                 told = {"predictions_model_versions": ",".join(versions), "total_predictions": len(self.of(number))}

@@ -104,7 +104,20 @@ def test_every_target_of_the_makefile_says_what_it_does() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md", "docs/datasets.md", "docs/labelers.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/cli.md",
+        "docs/datasets.md",
+        "docs/labelers.md",
+        "docs/labelers.it.md",
+        "docs/labels.md",
+        "docs/labels.it.md",
+        "docs/first-day.md",
+        "docs/first-day.it.md",
+        "docs/lead.md",
+    ],
 )
 def test_links_lead_somewhere(name: str) -> None:
     folder = (PROJECT_ROOT / name).parent

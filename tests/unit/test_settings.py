@@ -126,3 +126,17 @@ def test_people_get_the_address_of_the_proxy_and_services_do_not() -> None:
     assert settings.url("mlflow") == "http://mlflow:5000"
     assert settings.address("mlflow") == "https://loop.example/mlflow"
     assert settings.address("airflow") == settings.url("airflow")
+
+
+def test_an_empty_checkpoint_turns_segment_anything_off(
+    project_without_settings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Settings(_env_file=None).sam_checkpoint == "auto"  # type: ignore[call-arg]  # pydantic-settings' own
+    (project_without_settings / ".env").write_text("MASKLOOP_SAM_CHECKPOINT=\nMASKLOOP_CATALOG=\n", encoding="utf-8")
+    assert (get_settings().sam_checkpoint, get_settings().catalog) == ("none", "catalogue.csv")
+    get_settings.cache_clear()
+    monkeypatch.setenv("MASKLOOP_SAM_CHECKPOINT", "vit_b")
+    assert get_settings().sam_checkpoint == "vit_b"
+    get_settings.cache_clear()
+    monkeypatch.setenv("MASKLOOP_SAM_CHECKPOINT", "")
+    assert get_settings().sam_checkpoint == "none"

@@ -21,7 +21,7 @@ from pipelines.exchange.photo_files import PHOTO_SUFFIXES, PhotoFiles, file_key,
 from pipelines.exchange.readers.json_files import json_files, load_json
 from pipelines.exchange.source_photos import SourcePhotos, upright_size
 from pipelines.labelstudio.annotations import prediction_version_of
-from pipelines.labelstudio.controls import BOX, IMAGE, ORIGINAL, POINT
+from pipelines.labelstudio.controls import BOX, IMAGE, ORIGINAL, POINT, SHOWN_SIZE
 from pipelines.labelstudio.regions import paint_order, region_label, uncertain_pixels
 from pipelines.params import IGNORE
 from pipelines.records import IMPORTED_GROUP, IMPORTED_SPLIT
@@ -62,7 +62,7 @@ def read(path: Path, names: LabelNames) -> SourcePhotos:
             own = origins.get(file_key(name), Origin())
             split = own.split or split_named(str(data.get(IMPORTED_SPLIT) or data.get("split") or ""))
             group = own.group or str(data.get(IMPORTED_GROUP) or "")
-            drawing = partial(_drawing, regions, f"{where}.annotations", partial(files.read, name))
+            drawing = partial(_drawing, regions, f"{where}.annotations", partial(files.read, name), _size(data))
             origin = Origin(split, group, blind=blind)
             photos[name] = SourcePhoto(name, partial(files.read, name), drawing, origin)
     left_out["photos without a task"] += without(list(files), photos)
@@ -180,9 +180,17 @@ def _find(files: PhotoFiles, address: str) -> str:
         return files.find(f"{folder}{slash}{_UPLOADED.sub('', name)}")
 
 
-def _drawing(result: Sequence[Any], where: str, photo: Any) -> _StudioDrawing:
+def _size(data: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the photo's (height, width) where Maskloop's task data has it: people may have drawn on a smaller copy."""
+    height, width = data.get("height"), data.get("width")
+    return (height, width) if type(height) is type(width) is int and SHOWN_SIZE[0] in data else None
+
+
+def _drawing(result: Sequence[Any], where: str, photo: Any, size: tuple[int, int] | None) -> _StudioDrawing:
     regions = [region for region in result if not _is_no_mask(region)]
     sizes = [region.get("original_height") for region in regions], [region.get("original_width") for region in regions]
+    if size:
+        return _StudioDrawing(size, regions, where)
     if regions and type(sizes[0][0]) is type(sizes[1][0]) is int:
         return _StudioDrawing((sizes[0][0], sizes[1][0]), regions, where)
     return _StudioDrawing(upright_size(photo()), regions, where)

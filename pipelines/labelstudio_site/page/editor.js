@@ -10,13 +10,14 @@
 (() => {
   "use strict";
 
-  const IMAGE = "image", BRUSH = "tag", POINT = "point", BOX = "box";
-  const DRAG_PX = 6, SAVE_AFTER_MS = 300, MESSAGE_MS = 4000;
+  const IMAGE = "image", BRUSH = "tag", POINT = "point", BOX = "box", SKIP_REASON = "skip_reason";
+  const DRAG_PX = 6, SAVE_AFTER_MS = 300, MESSAGE_MS = 4000, LARGE_MEGAPIXELS = 4;
   const VIEWS = ["masks", "faint", "outlines", "hidden"];
   const TEXTS = {
     en: {
       nothing: "Nothing was found there. Click well inside the garment, or draw a box around it.",
       noMask: (label) => `There is no mask of "${label}" to take away from.`,
+      unchanged: "This click changes nothing. Click farther inside what is wrong, or use the brush.",
       noAnswer: (why) => `No answer (${why}). Try again, or paint with the brush.`,
       noParts: "Pick a label that has several masks, or select them in the list; then they become one.",
       clear: "Clear all masks", clearTip: "Delete every mask of this photo; Ctrl+Z brings them back (Shift+Backspace)",
@@ -25,10 +26,20 @@
       viewTip: "How masks are shown (n)",
       help: "Click: add · Alt+click: take away · drag: box",
       uncertain: (label, score) => `Least sure: ${label} (${Math.round(100 * score)} %)`,
+      large: (megapixels) => `${megapixels} megapixels: this photo opens and saves slowly`,
+      why: {
+        uncertain: "Why this photo: the computer is unsure here; the least sure come first",
+        random: "Why this photo: chosen at random",
+      },
+      skip: {
+        title: "Why skip this photo?", none: "Skip without a reason", other: "Another reason …",
+        reasons: { unreadable: "Unreadable", "no garment": "No garment", "not allowed": "Not allowed" },
+      },
     },
     it: {
       nothing: "Qui non è stato trovato nulla. Fai clic bene all'interno del capo, o disegna un riquadro intorno.",
       noMask: (label) => `Non c'è una maschera "${label}" da cui togliere.`,
+      unchanged: "Questo clic non cambia nulla. Fai clic più all'interno di ciò che è sbagliato, o usa il pennello.",
       noAnswer: (why) => `Nessuna risposta (${why}). Riprova, o dipingi con il pennello.`,
       noParts: "Scegli un'etichetta con più maschere, o selezionale nell'elenco; diventeranno una sola.",
       clear: "Cancella tutte", clearTip: "Elimina tutte le maschere di questa foto; Ctrl+Z le riporta (Maiusc+Backspace)",
@@ -37,6 +48,15 @@
       viewTip: "Come si vedono le maschere (n)",
       help: "Clic: aggiunge · Alt+clic: toglie · trascina: riquadro",
       uncertain: (label, score) => `Meno sicuro: ${label} (${Math.round(100 * score)} %)`,
+      large: (megapixels) => `${megapixels} megapixel: questa foto si apre e si salva lentamente`,
+      why: {
+        uncertain: "Perché questa foto: qui il computer è incerto; prima vengono le più incerte",
+        random: "Perché questa foto: scelta a caso",
+      },
+      skip: {
+        title: "Perché salti questa foto?", none: "Salta senza motivo", other: "Un altro motivo …",
+        reasons: { unreadable: "Illeggibile", "no garment": "Nessun capo", "not allowed": "Non consentita" },
+      },
     },
   };
   const TEXT = TEXTS[navigator.language?.slice(0, 2)] ?? TEXTS.en;
@@ -50,7 +70,7 @@
   let smart = true;
   let lastControl = POINT; // the column in use
   let watched = null;      // the annotation whose changes are saved
-  const sequences = new Map();  // by region id: masks (by their hash) and the prompts that led to them
+  const sequences = new Map();  // by region id: masks (by their hash), the prompts that led to them, whether from nothing
 
   // --- the editor's state ---------------------------------------------------------------------------------------
 
@@ -231,16 +251,18 @@
     }
     const shown = region?.serialize();
     const before = shown ? hash(shown.value.rle) : 0;
-    const sequence = region ? sequences.get(region.cleanId)?.get(before) ?? [] : [];
-    const prompts = prompt.box ? [prompt] : [...sequence, prompt];
+    const sequence = (region && sequences.get(region.cleanId)?.get(before)) ?? { prompts: [], anew: !region };
+    const prompts = prompt.box ? [prompt] : [...sequence.prompts, prompt];
     const context = prompts.map((one) => promptJson(one, label, state));
-    const [answer] = await post(state, shown ? [regionJson(region, shown, label), ...context] : context);
+    // Clicks that made the mask from nothing may change all of it; others change a mask that was there before.
+    const edited = shown && { ...regionJson(region, shown, label), from_clicks: sequence.anew };
+    const [answer] = await post(state, edited ? [edited, ...context] : context);
     if (editor()?.annotation !== state.annotation) return;  // another photo is open by now
     const made = show(state, region, answer, prompt, event);
     if (made && answer) {
       if (!sequences.has(made.cleanId)) sequences.set(made.cleanId, new Map());
-      sequences.get(made.cleanId).set(hash(made.serialize().value.rle), prompts);
-      sequences.get(made.cleanId).set(hash(answer.value.rle), prompts);
+      sequences.get(made.cleanId).set(hash(made.serialize().value.rle), { prompts, anew: sequence.anew });
+      sequences.get(made.cleanId).set(hash(answer.value.rle), { prompts, anew: sequence.anew });
     }
   }
 
@@ -260,6 +282,10 @@
       } else {
         say(event, TEXT.nothing);
       }
+      return null;
+    }
+    if (region && answer.meta?.unchanged) {
+      say(event, TEXT.unchanged);
       return null;
     }
     if (region) {
@@ -383,7 +409,10 @@
 
   // A click that followed a claimed press is part of it.
   function clicked(event) {
-    if (event.type === "click") chosen(event);
+    if (event.type === "click") {
+      chosen(event);
+      skipping(event);
+    }
     if (!onPhoto(event) || panning(event)) return;
     const state = editor();
     if (state && picked(state) && place(state, event)) claim(event);
@@ -424,6 +453,8 @@
   function keyed(event) {
     held.add(event.key);
     if ((event.ctrlKey || event.metaKey) && /^[zy]$/i.test(event.key)) keepLabel();
+    if (event.ctrlKey && event.key === " " && askWhySkip()) claim(event);
+    if (event.key === "Escape") closeSkipList();
     if (typing(event) || event.ctrlKey || event.metaKey || event.altKey) return;
     const state = editor();
     if (!state) return;
@@ -443,6 +474,75 @@
       document.querySelector(`[aria-label=${TOOL_KEYS[event.key]}]`)?.click();
     } else if (place >= 0 && place < labelNames(state).length) {
       pickLabel(state, place, currentControl(state));
+    }
+  }
+
+  // --- why a photo is skipped -----------------------------------------------------------------------------------
+
+  // Label Studio skips without asking. The reason is the text of a hidden field, so that it is stored with the skip.
+
+  const skipButton = () => document.querySelector("[data-testid=bottombar-skip-button]");
+  let isReasonGiven = false;  // the next press of the button is the skip itself
+
+  function skipping(event) {
+    const button = skipButton();
+    if (!button?.contains(event.target)) {
+      if (!event.target?.closest?.(".maskloop-skip")) closeSkipList();
+    } else if (!isReasonGiven && askWhySkip()) {
+      claim(event);
+    }
+  }
+
+  function closeSkipList() {
+    document.querySelector(".maskloop-skip")?.remove();
+  }
+
+  // Show the list of reasons above the button; false when the photo cannot be skipped, or holds no reason.
+  function askWhySkip() {
+    const button = skipButton(), field = editor()?.annotation.names.get(SKIP_REASON);
+    if (!button || button.disabled || !field?.updateFromResult || !field.updateResult) return false;
+    closeSkipList();
+    const list = element("maskloop-skip");
+    list.setAttribute("role", "dialog");
+    list.setAttribute("aria-label", TEXT.skip.title);
+    const title = document.createElement("strong");
+    title.textContent = TEXT.skip.title;
+    list.append(title);
+    for (const [reason, text] of [...Object.entries(TEXT.skip.reasons), ["", TEXT.skip.none]]) {
+      const choice = document.createElement("button");
+      choice.type = "button";
+      choice.dataset.reason = reason;
+      choice.textContent = text;
+      choice.addEventListener("click", guarded(() => skip(reason)));
+      list.append(choice);
+    }
+    const other = document.createElement("input");
+    other.placeholder = TEXT.skip.other;
+    other.maxLength = 200;
+    other.addEventListener("keydown", guarded((event) => {
+      event.stopPropagation();
+      if (event.key === "Enter") skip(other.value.trim());
+    }));
+    list.insertBefore(other, list.lastChild);
+    const box = button.getBoundingClientRect();
+    list.style.bottom = `${window.innerHeight - box.top + 46}px`;  // above the button's tip
+    list.style.right = `${Math.max(8, window.innerWidth - box.right)}px`;
+    list.querySelector("button").focus();
+    return true;
+  }
+
+  function skip(reason) {
+    closeSkipList();
+    const field = editor()?.annotation.names.get(SKIP_REASON);
+    if (field?.result || reason) {
+      field.updateFromResult(reason ? [reason] : []);
+      field.updateResult();
+    }
+    isReasonGiven = true;
+    try {
+      skipButton()?.click();
+    } finally {
+      isReasonGiven = false;
     }
   }
 
@@ -556,7 +656,7 @@
         }));
         bar.append(button);
       }
-      bar.append(document.createElement("span"));
+      bar.append(document.createElement("span"), document.createElement("span"));
     }
     if (bar.nextElementSibling !== below) below.before(bar);
     // In the label stream, Label Studio's own bar floats above the content, so this one floats above that.
@@ -569,9 +669,22 @@
       view: TEXT.view[VIEWS[view]], merge: TEXT.merge, clear: TEXT.clear,
     };
     for (const button of bar.querySelectorAll("button")) write(button, texts[button.dataset.maskloop]);
-    const why = state.store.task?.dataObj?.review;
+    const isSubmitted = Boolean(state.annotation.pk);
+    const review = isSubmitted ? state.store.task?.dataObj?.review : "";
     const unsure = least && least.score < 0.9 ? TEXT.uncertain(least.labels[0], least.score) : "";
-    write(bar.querySelector("span"), [picked(state) ? TEXT.help : "", why || unsure].filter(Boolean).join("  ·  "));
+    const [why, help] = bar.querySelectorAll("span");
+    write(why, isSubmitted ? "" : TEXT.why[whyThisPhoto(state)] ?? "");
+    const megapixels = Math.round((state.photo.naturalWidth * state.photo.naturalHeight) / 1e6);
+    const large = megapixels >= LARGE_MEGAPIXELS ? TEXT.large(megapixels) : "";
+    write(help, [picked(state) ? TEXT.help : "", review || unsure, large].filter(Boolean).join("  ·  "));
+  }
+
+  // What the queue chose the photo for, as its predicted regions say. A prediction without regions says nothing about
+  // the model; its photo was chosen at random.
+  function whyThisPhoto({ store, annotation }) {
+    const results = [annotation, ...store.annotationStore.predictions].flatMap((one) => [...one.results]);
+    const stated = results.map((result) => result.meta?.why).find(Boolean);
+    return stated ?? (store.annotationStore.predictions.length && !results.length ? "random" : "");
   }
 
   function write(shown, text) {

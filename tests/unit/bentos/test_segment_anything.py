@@ -1,13 +1,17 @@
 """The service behind labelers' clicks, over HTTP as Label Studio speaks it."""
 
 import json
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from starlette.testclient import TestClient
 
 from bentos.segment_anything.service import SegmentAnything
@@ -15,7 +19,12 @@ from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.predictions import empty_prediction
 from pipelines.labelstudio.render import region_json
 from pipelines.records import RegionMask
+from pipelines.segmentation.click_network import ClickCard, ClickNetwork, save_clicks
+from pipelines.segmentation.model import ModelCard
+from pipelines.segmentation.sam import load_sam
+from pipelines.segmentation.sam_decoder import DECODER, save_decoder
 from pipelines.services import pack_probabilities
+from tests.unit.segmentation.small_sam2 import small_sam2
 
 Tasks = dict[str, dict[str, Any]]
 
@@ -49,7 +58,9 @@ def test_it_says_who_answers_and_why(service: TestClient) -> None:
 
     assert (health["status"], health["model_version"]) == ("UP", "grabcut")
     assert "MASKLOOP_SAM_CHECKPOINT" in health["fallback"]
-    assert service.post("/setup", json={"project": "1"}).json() == {"model_version": "grabcut"}
+    assert health["answers"] == {"point": "grabcut", "box": "grabcut", "edit": "grabcut"}
+    setup = service.post("/setup", json={"project": "1"}).json()
+    assert (setup["model_version"], setup["answers"]) == ("grabcut", health["answers"])
     assert service.get("/versions").json() == {"versions": ["grabcut"]}
     assert service.post("/webhook", json={"action": "ANNOTATION_CREATED"}).json() == {"status": "ok"}
     assert service.get("/").json() == health
@@ -299,3 +310,96 @@ def test_the_champion_has_no_say_in_clicks_on_a_photo_that_is_drawn_without_mask
     assert asked_of_the_champion == ["/probabilities"]
     after = service.post("/predict", json=click(tasks["upright"], prompt)).json()
     np.testing.assert_array_equal(mask_of(after), mask_of(alone))
+
+
+HALF = {"original_height": 180, "original_width": 120}
+
+
+class TestSmallerCopies:
+    """The page shows a copy of half the photo's size, and says so in each region."""
+
+    def test_a_click_is_answered_at_the_size_that_the_page_shows(self, service: TestClient, tasks: Tasks) -> None:
+        large = mask_of(service.post("/predict", json=click(tasks["turned"], point(29, 28))).json())
+        small = service.post("/predict", json=click(tasks["turned"], {**point(29, 28), **HALF})).json()
+
+        [[region]] = [item["result"] for item in small["results"]]
+        assert (region["original_height"], region["original_width"]) == (180, 120)
+        np.testing.assert_array_equal(mask_of(small), large[1::2, 1::2])
+
+    def test_the_part_of_a_mask_that_a_click_does_not_change_stays_as_it_is(
+        self, service: TestClient, tasks: Tasks
+    ) -> None:
+        mask = np.zeros((180, 120), bool)
+        mask[20:79, 10:30], mask[150:153, 100:107] = True, True  # a part of the coat, and a speck far away
+        before = region_json(RegionMask("coat", mask, 0.5), "mine")
+
+        answer = service.post("/predict", json=click(tasks["upright"], before, {**point(40, 28), **HALF})).json()
+
+        after = mask_of(answer)
+        assert after.shape == mask.shape
+        assert after[20:79, 10:59].mean() > 0.9, "the coat is there"
+        np.testing.assert_array_equal(after[120:], mask[120:])
+
+
+class TestTunedDecoders:
+    """A decoder of Segment Anything comes and goes with the click model that it was registered with."""
+
+    @pytest.fixture
+    def checkpoints(self, tmp_path: Path) -> list[Path]:
+        folders = [tmp_path / "sam", tmp_path / "other"]
+        for seed, folder in enumerate(folders):
+            small_sam2(seed=seed).save_pretrained(folder)
+        return folders
+
+    @pytest.fixture
+    def promote(self, empty_mlflow: str, tiny_card: ModelCard, tmp_path: Path) -> Callable[..., None]:
+        """Register a click model, with a decoder that was tuned for a checkpoint, and let it serve."""
+        client, card = MlflowClient(empty_mlflow), ClickCard(replace(tiny_card, height=64, width=64))
+        experiment = client.create_experiment("clicks", artifact_location=str(tmp_path / "artifacts"))
+        client.create_registered_model("clicks")
+
+        def promote(answers: Mapping[str, str], checkpoint: Path | None = None) -> None:
+            folder, run = tmp_path / "clicks", client.create_run(experiment).info.run_id
+            save_clicks(ClickNetwork(card), card, folder)
+            if checkpoint:
+                save_decoder(load_sam(str(checkpoint), tmp_path / "base"), folder / DECODER, {})
+            client.log_artifacts(run, str(folder), "network")
+            tags = {"maskloop.answers": json.dumps({**answers, "measured": {"tuned_sam": 2.0}})}
+            version = client.create_model_version("clicks", f"runs:/{run}/network", run, tags=tags)
+            client.set_registered_model_alias("clicks", "champion", str(version.version))
+
+        return promote
+
+    def test_it_follows_the_champion_and_fits_its_checkpoint_only(
+        self, start: Callable[[Any], TestClient], checkpoints: list[Path], promote: Callable[..., None], tasks: Tasks,
+        empty_mlflow: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    ) -> None:  # fmt: skip
+        own, other = checkpoints
+        monkeypatch.setenv("MASKLOOP_SAM_CHECKPOINT", str(own))
+        promote({"point": "sam", "box": "clicks", "edit": "clicks"})
+        service = start(SegmentAnything)
+        while service.get("/health").json()["fallback"]:
+            time.sleep(0.05)
+
+        def answers() -> dict[str, str]:
+            service.post("/reload", json={})
+            return dict(service.post("/setup", json={"project": "1"}).json()["answers"])
+
+        plain = answers()["point"]
+        assert plain.startswith("sam:sam-")
+        promote({"point": "tuned_sam", "box": "clicks", "edit": "tuned_sam"}, own)
+        tuned = answers()
+        assert tuned["point"] == tuned["edit"]
+        assert tuned["point"].startswith(f"{plain}+tuned-")
+        assert tuned["box"] == "clicks:v2"
+        health = service.get("/health").json()
+        assert (health["answers"], health["measured"]) == (tuned, "clicks to an IoU of 0.85: tuned_sam 2.0")
+        assert service.post("/predict", json=click(tasks["upright"], point(29, 28))).status_code == 200
+
+        promote({"point": "tuned_sam"}, other)
+        assert answers()["point"] == plain
+        assert f"{plain} answers without the tuned decoder" in caplog.text
+        assert "was tuned for sam:other-" in caplog.text
+
+        MlflowClient(empty_mlflow).set_registered_model_alias("clicks", "champion", "2")
+        assert answers() == tuned

@@ -198,3 +198,16 @@ def test_each_service_counts_its_own_requests(tmp_path: Path) -> None:
     commands = [command for command in read_procfile().values() if "bentoml serve" in command]
     homes = [subprocess.check_output(["sh", "-c", command], env=environment, text=True) for command in commands]
     assert homes == ["/var/a folder/bentoml/segmentation\n", "/var/a folder/bentoml/segment-anything\n"]
+
+
+def test_masks_have_the_size_of_the_copy_that_the_task_shows(service: TestClient, tasks: Tasks) -> None:
+    data = tasks["turned"]["data"]
+    shown = [{"shown_height": 180, "shown_width": 120}, {"shown_height": 120, "shown_width": 180}, {}]
+    asked = [{"id": 1, "data": {**data, "original": data["image"], **sizes}} for sizes in shown]
+
+    answer = service.post("/predict", json={"tasks": asked}).json()
+
+    regions = [region for item in answer["results"] for region in item["result"]]
+    sizes = [(region["original_height"], region["original_width"]) for region in regions]
+    assert sizes == [(180, 120), (360, 240), (360, 240)], "another shape is no copy of this photo"
+    assert rle_to_mask(regions[0]["value"]["rle"], 180, 120).all()

@@ -4,8 +4,10 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, IMAGES, MANIFEST, MASKS
 from pipelines.dataset.objects import Objects
 from pipelines.dataset.published import Published
-from pipelines.dataset.remote import push_and_audit, restore_workspace, tracked_files
+from pipelines.dataset.remote import push_and_audit, restore_workspace
 from pipelines.dataset.verify import verify
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError, StorageError
@@ -62,7 +64,7 @@ def checked_out(versions: Versions, tag: str) -> dict[str, bytes]:
 def test_a_damaged_manifest_comes_from_the_remote(versions: Versions, silently: bool) -> None:
     published = Published(versions.workspace)
     good = published.manifest_file("dataset-0001")
-    md5 = tracked_files(versions.workspace, versions.objects, "dataset-0001")[str(MANIFEST)]
+    md5 = versions.workspace.tracked(versions.objects, "dataset-0001")[str(MANIFEST)]
     damage(versions.objects.path(md5), silently=silently)
 
     assert published.manifest_file("dataset-0001") == good
@@ -73,7 +75,7 @@ def test_a_damaged_manifest_comes_from_the_remote(versions: Versions, silently: 
 @pytest.mark.parametrize("spoiled", [b"", b"x" * 9, None], ids=["emptied", "other", "a folder"])
 def test_whatever_stands_in_an_objects_place_is_replaced(versions: Versions, spoiled: bytes | None) -> None:
     good = checked_out(versions, "dataset-0002")
-    path = versions.objects.path(tracked_files(versions.workspace, versions.objects)[str(MANIFEST)])
+    path = versions.objects.path(versions.workspace.tracked(versions.objects)[str(MANIFEST)])
     path.unlink()
     if spoiled is None:
         path.mkdir()
@@ -83,7 +85,7 @@ def test_whatever_stands_in_an_objects_place_is_replaced(versions: Versions, spo
 
 
 def test_without_a_good_copy_the_file_is_named(versions: Versions) -> None:
-    files = tracked_files(versions.workspace, versions.objects, "dataset-0002")
+    files = versions.workspace.tracked(versions.objects, "dataset-0002")
     photo = next(path for path in files if path.startswith("data/images/"))
     damage(versions.objects.path(files[photo]))
     versions.delete_remote(files[photo])
@@ -106,6 +108,24 @@ def test_a_hundred_flipped_bits_hand_on_nothing(versions: Versions) -> None:
     assert {tag: checked_out(versions, tag) for tag in good} == good
     assert verify(versions.workspace, versions.objects, versions.workspace.dataset_tags()).unrepaired == 0
     assert versions.damaged_in_cache() == []
+
+
+def test_a_damaged_object_that_many_threads_restore_is_replaced_once(versions: Versions) -> None:
+    objects = versions.objects
+    md5 = versions.workspace.tracked(objects)[str(MANIFEST)]
+    good = objects.path(md5).read_bytes()
+    at_once = threading.Barrier(8)
+
+    def brought_by_all_at_once(_: str) -> bytes:
+        at_once.wait(timeout=60)
+        return good
+
+    for round_number in range(20):
+        damage(objects.path(md5), silently=bool(round_number % 2))
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(lambda _: objects.restore([md5], brought_by_all_at_once), range(8))) == [{}] * 8
+        assert objects.path(md5).read_bytes() == good
+    assert len(list(objects.damaged_folder.iterdir())) == 20, "each damaged file is kept, and no good one with them"
 
 
 def test_a_hundred_flipped_bits_between_reading_and_pushing(versions: Versions) -> None:
@@ -135,8 +155,8 @@ def test_a_new_photo_that_is_damaged_before_the_push_is_read_from_its_bucket_aga
 ) -> None:
     versions.write(dict.fromkeys(range(10), COAT))
     versions.add()
-    files = tracked_files(versions.workspace, versions.objects)
-    new = set(files.values()) - set(tracked_files(versions.workspace, versions.objects, "dataset-0002").values())
+    files = versions.workspace.tracked(versions.objects)
+    new = set(files.values()) - set(versions.workspace.tracked(versions.objects, "dataset-0002").values())
     [photo] = [path for path, md5 in files.items() if md5 in new and path.startswith("data/images/")]
     damage(versions.objects.path(files[photo]), silently=silently)
 
@@ -150,8 +170,8 @@ def test_a_new_photo_that_is_damaged_before_the_push_is_read_from_its_bucket_aga
 def test_a_new_photo_that_is_damaged_everywhere_is_named_and_nothing_is_pushed(versions: Versions) -> None:
     versions.write(dict.fromkeys(range(10), COAT))
     versions.add()
-    files = tracked_files(versions.workspace, versions.objects)
-    new = set(files.values()) - set(tracked_files(versions.workspace, versions.objects, "dataset-0002").values())
+    files = versions.workspace.tracked(versions.objects)
+    new = set(files.values()) - set(versions.workspace.tracked(versions.objects, "dataset-0002").values())
     [photo] = [path for path, md5 in files.items() if md5 in new and path.startswith("data/images/")]
     damage(versions.objects.path(files[photo]))
     gcs.put(versions.bucket, versions.archive, "photos/9.png", b"another picture", "image/png")
@@ -181,7 +201,7 @@ def test_a_photo_that_was_damaged_before_dvc_hashed_it_is_not_published(versions
 
 
 def test_what_has_no_good_copy_is_set_aside_before_everything_is_read_again(versions: Versions) -> None:
-    files = tracked_files(versions.workspace, versions.objects)
+    files = versions.workspace.tracked(versions.objects)
     shard = next(path for path in files if path.startswith("data/annotations/"))
     damage(versions.objects.path(files[shard]))
     versions.delete_remote(files[shard])
@@ -194,7 +214,7 @@ def test_what_has_no_good_copy_is_set_aside_before_everything_is_read_again(vers
 
 
 def test_a_damaged_object_of_the_remote_is_overwritten_and_good_ones_are_not_touched(versions: Versions) -> None:
-    files = tracked_files(versions.workspace, versions.objects)
+    files = versions.workspace.tracked(versions.objects)
     photo = next(path for path in files if path.startswith("data/images/"))
     good = versions.remote(files[photo])
     bucket = versions.workspace.settings.dvc_bucket
@@ -215,7 +235,7 @@ def test_a_flipped_bit_of_a_training_clone_is_not_trusted(versions: Versions, tm
         clone.check_out("dataset-0002", versions.workspace.path, ANNOTATIONS, IMAGES, MASKS, MANIFEST)
         assert contents(Dataset(clone.path)) == contents(versions.dataset)
         flip_some(versions.cached(), 20, seed=3)
-        versions.objects.require(tracked_files(versions.workspace, versions.objects), "it")
+        versions.objects.require(versions.workspace.tracked(versions.objects), "it")
         versions.objects.relink(versions.workspace.path)
 
 

@@ -16,7 +16,6 @@ from pipelines.dataset.diff import compare_masks, compare_versions
 from pipelines.dataset.files import IMAGES, MASKS
 from pipelines.dataset.published import Published
 from pipelines.dataset.records import encode_mask
-from pipelines.dataset.remote import tracked_files
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DataError, DatasetError
 from pipelines.records import Annotation
@@ -91,7 +90,7 @@ def test_photos_that_came_went_and_changed(versions: Versions, tmp_path: Path) -
 
 
 def test_a_photo_that_cannot_be_compared_is_said_and_the_others_are(versions: Versions, tmp_path: Path) -> None:
-    files = tracked_files(versions.workspace, versions.objects)
+    files = versions.workspace.tracked(versions.objects)
     sha256 = next(
         p.sha256 for p in compare_versions(Published(versions.workspace), "dataset-0001", "dataset-0002").photos
     )

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.dataset.split import BLIND_SPLITS, is_blind, near_duplicates, split_of_group, split_photos, splits_of
+from pipelines.dataset.families import near_duplicates
+from pipelines.dataset.split import BLIND_SPLITS, is_blind, split_of_group, split_photos, splits_of
 from pipelines.params import SplitParams
 from pipelines.records import ImageRef, PhotoTask
 

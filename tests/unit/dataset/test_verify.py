@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipelines.cli.app import app
 from pipelines.dataset.files import IMAGES, MANIFEST
 from pipelines.dataset.objects import Objects
-from pipelines.dataset.remote import incomplete_versions, push_and_audit, tracked_files
+from pipelines.dataset.remote import incomplete_versions, push_and_audit
 from pipelines.dataset.verify import sample, verify
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
@@ -39,14 +39,14 @@ def versions(
 
 
 def photos_of(versions: Versions) -> list[tuple[str, str]]:
-    files = tracked_files(versions.workspace, versions.objects, "dataset-0001")
+    files = versions.workspace.tracked(versions.objects, "dataset-0001")
     return sorted((path, md5) for path, md5 in files.items() if path.startswith("data/images/"))
 
 
 def test_what_is_whole_and_what_is_repaired_is_said(versions: Versions) -> None:
     assert not verify(versions.workspace, versions.objects, TAGS).damages
     (in_cache, _), (on_remote, lost_there), (everywhere, lost) = photos_of(versions)
-    files = tracked_files(versions.workspace, versions.objects, "dataset-0001")
+    files = versions.workspace.tracked(versions.objects, "dataset-0001")
     flip(versions.objects.path(files[in_cache]), random.Random(1), silently=True)
     versions.delete_remote(lost_there)
     flip(versions.objects.path(lost), random.Random(2), silently=False)
@@ -92,7 +92,7 @@ def test_what_has_no_good_copy_is_named_and_stops_nothing_else(versions: Version
 
 
 def test_a_lost_list_of_a_folder_is_named(versions: Versions) -> None:
-    files = tracked_files(versions.workspace, versions.objects, "dataset-0001")
+    files = versions.workspace.tracked(versions.objects, "dataset-0001")
     md5 = files[str(IMAGES)]
     versions.objects.path(md5).unlink()
     versions.delete_remote(md5)
@@ -101,7 +101,7 @@ def test_a_lost_list_of_a_folder_is_named(versions: Versions) -> None:
 
 
 def test_a_bit_that_only_a_download_shows_is_found_deep(versions: Versions, monkeypatch: pytest.MonkeyPatch) -> None:
-    md5 = tracked_files(versions.workspace, versions.objects)[str(MANIFEST)]
+    md5 = versions.workspace.tracked(versions.objects)[str(MANIFEST)]
     good = versions.remote(md5)
     versions.put_remote(md5, b"damaged")
     objects = versions.objects
@@ -140,7 +140,7 @@ def test_after_a_move_of_the_bucket_older_versions_are_named_and_copied(
     push_and_audit(moved, versions.bucket)
 
     assert "dataset-0001, dataset-0002: copy them with `gcloud storage cp" in caplog.text
-    assert objects.missing_on_remote(set(tracked_files(moved, objects).values())) == set(), "the newest is complete"
+    assert objects.missing_on_remote(set(moved.tracked(objects).values())) == set(), "the newest is complete"
     assert set(incomplete_versions(moved, objects, TAGS)) == set(TAGS)
     assert verify(moved, objects, TAGS).unrepaired == 0
     assert incomplete_versions(moved, objects, TAGS) == {}

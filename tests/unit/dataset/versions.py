@@ -13,6 +13,7 @@ from PIL import Image
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MANIFEST, MASKS, PHOTOS, VERSION
+from pipelines.dataset.object_names import is_named, is_object
 from pipelines.dataset.objects import Objects
 from pipelines.dataset.records import encode_mask
 from pipelines.dataset.remote import needed_objects, push_and_audit
@@ -114,13 +115,13 @@ class Versions:
 
     def damaged_in_cache(self) -> list[Path]:
         """Return the files of the cache whose bytes are not those of their names."""
-        return [path for path in self.cached() if not Objects.is_object(path, name_of(path))]
+        return [path for path in self.cached() if not is_object(path, name_of(path))]
 
     def damaged_on_remote(self) -> list[str]:
         """Return the objects of the remote whose bytes are not those of their names."""
         refs = list(gcs.list_objects(self.bucket, self.workspace.settings.dvc_bucket, "dvc/files/md5/"))
         names = {ref.name: ref.name.removeprefix("dvc/files/md5/").replace("/", "") for ref in refs}
-        return [ref.name for ref in refs if not Objects.is_named(gcs.read(self.bucket, ref), names[ref.name])]
+        return [ref.name for ref in refs if not is_named(gcs.read(self.bucket, ref), names[ref.name])]
 
     def remote(self, md5: str) -> bytes | None:
         """Return what the remote holds under an object's name."""

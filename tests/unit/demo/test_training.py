@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipelines.dataset.workspace import Workspace
-from pipelines.demo.training import STEPS, TRAINING, use_small_training
+from pipelines.demo.training import CLICKS, STEPS, TRAINING, use_small_training
 from pipelines.params import TrainParams, load_params
 from pipelines.settings import PROJECT_ROOT
 
@@ -22,8 +22,10 @@ def test_the_training_is_committed_once(project_workspace: Workspace) -> None:
     assert use_small_training(project_workspace)
     assert not use_small_training(project_workspace)
 
-    assert train_section(project_workspace) == whole.train.model_copy(update=TRAINING)
-    assert load_params(params_file(project_workspace)).model_copy(update={"train": whole.train}) == whole
+    small = load_params(params_file(project_workspace))
+    assert small.train == whole.train.model_copy(update=TRAINING)
+    assert small.clicks == whole.clicks.model_copy(update=CLICKS)
+    assert small.model_copy(update={"train": whole.train, "clicks": whole.clicks}) == whole
     assert project_workspace.git("status", "--porcelain") == ""
 
 
@@ -42,7 +44,7 @@ def test_only_its_own_keys_change(project_workspace: Workspace) -> None:
     changed = project_workspace.git("diff", "--unified=0", "HEAD~").splitlines()
 
     keys = [line[1:].split(":")[0].strip() for line in changed if line.startswith("+ ")]
-    assert set(keys) <= set(TRAINING)
+    assert set(keys) <= set(TRAINING) | set(CLICKS)
 
 
 def test_a_training_that_somebody_changed_stays(project_workspace: Workspace) -> None:

@@ -296,7 +296,7 @@ class TestIgnored:
         np.testing.assert_array_equal(again.truth("turned.png"), unclear_in_part())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(mask=arrays(bool, (9, 11)))
 def test_any_mask_is_its_outlines_filled(mask: np.ndarray) -> None:
     together = np.zeros(mask.shape, int)

@@ -4,7 +4,7 @@ import random
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.exchange.file_names import file_stems, portable
@@ -70,7 +70,6 @@ def test_the_same_bytes_under_one_name_are_still_two_files() -> None:
     assert len(set(names)) == 3
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(min_size=1, max_size=90), min_size=1, max_size=8, unique=True), st.randoms())
 def test_any_names_are_files_of_their_own_whatever_their_order(objects: list[str], chance: random.Random) -> None:
     objects = [text.encode(errors="ignore").decode() for text in objects]

@@ -250,3 +250,16 @@ def test_suffixes_that_ingest_does_not_take_are_named(two_labels: Params, folder
     params = two_labels.model_copy(update={"ingest": ingest})
     source = read_labelled_photos(folder, LabelNames(params))
     assert "a.tif: it has none of the suffixes .png; convert it" in dry_run(source, params).problems
+
+
+def test_masks_of_large_photos_keep_every_pixel(
+    bucket_client: Client, studio: Studio, settings: Settings, two_labels: Params, source: LabelledPhotos
+) -> None:
+    ingest = two_labels.ingest.model_copy(update={"editor_megapixels": 6e-6})
+
+    report = run(bucket_client, studio, settings, two_labels.model_copy(update={"ingest": ingest}), source)
+
+    assert report.annotated == 3
+    assert all("original" not in task["data"] for task in studio.tasks)
+    sizes = {(r["original_height"], r["original_width"]) for _, result in studio.annotations for r in result}
+    assert sizes == {(4, 6)}

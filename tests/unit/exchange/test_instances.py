@@ -128,7 +128,7 @@ def test_without_regions_connected_parts_are_instances(two_labels: Params) -> No
     assert [label_id for label_id, _ in parts_as_instances(mask)] == [COAT, COAT]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(regions=arrays(bool, (4, 30, 20)), merged=arrays(np.uint8, (30, 20), elements={"max_value": 3}))
 def test_instances_are_the_mask_whatever_was_merged(
     regions: np.ndarray, merged: np.ndarray, draw: Draw, two_labels: Params

@@ -32,7 +32,7 @@ def ring_with_holes() -> np.ndarray:
     return mask
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(mask=arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=14)))
 def test_any_mask_is_its_borders_filled(mask: np.ndarray) -> None:
     count, parts = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
@@ -44,7 +44,6 @@ def test_any_mask_is_its_borders_filled(mask: np.ndarray) -> None:
         np.testing.assert_array_equal(filled([ring], mask.shape), parts == parts[y, x])
 
 
-@settings(deadline=None)
 @given(size=st.integers(1, 9))
 def test_small_shapes_have_three_corners(size: int) -> None:
     for mask in (np.ones((1, size), bool), np.ones((size, 1), bool), np.eye(size, dtype=bool)):

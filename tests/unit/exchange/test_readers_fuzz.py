@@ -19,7 +19,7 @@ from pipelines.exchange.readers import FORMATS, read_labelled_photos
 from pipelines.params import Params, load_params
 from pipelines.settings import PROJECT_ROOT
 
-FUZZED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZED = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SIZE = (6, 5)
 PARAMS = load_params(PROJECT_ROOT / "params.yaml")
 

@@ -89,7 +89,7 @@ def imported(folder: Path, params: Params) -> tuple[dict[str, CheckedPhoto], dic
 @pytest.mark.parametrize("form", FORMATS)
 def test_an_export_is_imported_again(form: str, two_labels: Params, tmp_path: Path) -> None:
     version = Version()
-    export(version, "dataset-0001", form, tmp_path / "out", two_labels)  # type: ignore[arg-type]  # a stand-in  # a stand-in
+    export(version, "dataset-0001", form, tmp_path / "out", two_labels)  # type: ignore[arg-type]  # a stand-in
     assert recognise(tmp_path / "out") == form
     checked, masks = imported(tmp_path / "out", two_labels)
     rows = [row for row in version.rows if form != "yolo" or row["split"] != "excluded"]

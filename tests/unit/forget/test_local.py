@@ -31,6 +31,7 @@ def remove_all(settings: Settings, subjects: Subjects = SUBJECTS) -> list[str]:
 def test_caches_go_logs_are_overwritten_and_other_files_are_named(settings: Settings) -> None:
     files = {
         "ingest.json": URI, f"quality/lite/{SHA256}": "features", "notes.txt": SHA256, "airflow/logs/a/1.log": URI,
+        "reports/people/ab.json": '{"person": "ada@example.org"}',
         "label-studio/export/p.json": SHA256, "bench/results.json": "nothing", "alerts/x.json": "{}",
     }  # fmt: skip
     for name, text in files.items():

@@ -13,7 +13,8 @@ from google.cloud.storage import Client
 from PIL import Image
 
 from pipelines.gcs import client as gcs
-from pipelines.ingest.pipeline import IngestReport, ingest
+from pipelines.ingest.pipeline import ingest
+from pipelines.ingest.report import IngestReport
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Params
 from pipelines.records import CATALOG_COLUMNS

@@ -14,7 +14,8 @@ from PIL import Image
 from pipelines.errors import ServiceError, StorageError
 from pipelines.gcs import client as gcs
 from pipelines.ingest import pipeline
-from pipelines.ingest.pipeline import REPORT, IngestReport, ingest
+from pipelines.ingest.pipeline import ingest
+from pipelines.ingest.report import REPORT, IngestReport
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Params
 from pipelines.photos.decode import decode_image

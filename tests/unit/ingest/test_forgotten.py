@@ -8,7 +8,7 @@ from google.cloud.storage import Client
 from pipelines.errors import DataError
 from pipelines.forget.ledger import LEDGER, change_forgotten
 from pipelines.gcs import client as gcs
-from pipelines.ingest.pipeline import REPORT, IngestReport
+from pipelines.ingest.report import REPORT, IngestReport
 from pipelines.photos.decode import sha256_hex
 from pipelines.settings import Settings
 from tests.unit.ingest.conftest import counts, png, put

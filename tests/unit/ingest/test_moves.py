@@ -8,7 +8,8 @@ import pytest
 from google.cloud.storage import Client
 
 from pipelines.gcs import client as gcs
-from pipelines.ingest.pipeline import IngestReport, ingest
+from pipelines.ingest.pipeline import ingest
+from pipelines.ingest.report import IngestReport
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Params
 from pipelines.records import ObjectRef

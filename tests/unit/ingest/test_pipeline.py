@@ -13,7 +13,8 @@ from PIL import Image
 from pipelines.errors import CatalogError, StorageError
 from pipelines.gcs import client as gcs
 from pipelines.ingest.intake import Problem, drop_duplicate_photos
-from pipelines.ingest.pipeline import REPORT, IngestReport, ingest
+from pipelines.ingest.pipeline import ingest
+from pipelines.ingest.report import REPORT, IngestReport
 from pipelines.labelstudio.client import LabelStudioClient
 from pipelines.params import Params
 from pipelines.records import CATALOG_COLUMNS, ImageRef, ObjectRef

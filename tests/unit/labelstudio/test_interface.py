@@ -5,8 +5,8 @@ from xml.etree import ElementTree as xml
 import pytest
 
 from pipelines.errors import ContractError, DataError
-from pipelines.labelstudio.controls import BOX, BRUSH, IMAGE, POINT
-from pipelines.labelstudio.interface import brush_labels, labeling_interface, require_same_labels
+from pipelines.labelstudio.controls import BOX, BRUSH, DOUBT, IMAGE, POINT, SKIP_REASON
+from pipelines.labelstudio.interface import DOUBT_FIELD, brush_labels, labeling_interface, require_same_labels
 from pipelines.params import Params
 
 
@@ -40,7 +40,7 @@ def test_every_tool_draws_on_the_image_that_task_data_names(view: xml.Element) -
     tools = [tool for tool in view.iter() if tool.get("toName")]
 
     assert view.find(".//Image").get("value") == f"${IMAGE}"
-    assert {tool.tag for tool in tools} == {"BrushLabels", "MagicWand", "KeyPointLabels", "RectangleLabels"}
+    assert {tool.tag for tool in tools} == {"BrushLabels", "MagicWand", "KeyPointLabels", "RectangleLabels", "TextArea"}
     assert {tool.get("toName") for tool in tools} == {view.find(".//Image").get("name")}
 
 
@@ -50,7 +50,7 @@ def test_the_magic_wand_may_read_the_pixels(view: xml.Element) -> None:
 
 
 def test_catalogue_columns_stand_above_the_photo(view: xml.Element, two_labels: Params) -> None:
-    header = view.find("Header")
+    header = view.find("View/Header")
 
     assert all(f"${column}" in header.get("value") for column in two_labels.project.metadata)
 
@@ -58,7 +58,21 @@ def test_catalogue_columns_stand_above_the_photo(view: xml.Element, two_labels: 
 def test_without_columns_there_is_no_header(two_labels: Params) -> None:
     bare = two_labels.model_copy(update={"project": two_labels.project.model_copy(update={"metadata": ()})})
 
-    assert xml.fromstring(labeling_interface(bare)).find("Header") is None
+    assert xml.fromstring(labeling_interface(bare)).find("View/Header") is None
+
+
+def test_a_doubt_can_be_written_in_words_and_need_not_be(view: xml.Element) -> None:
+    field = view.find(f".//TextArea[@name='{DOUBT}']")
+
+    assert field.get("placeholder") == DOUBT_FIELD
+    assert field.get("maxSubmissions") == "1"
+    assert field.get("required") is None
+
+
+def test_the_reason_of_a_skip_has_a_field_that_nobody_sees(view: xml.Element) -> None:
+    [hidden] = [part for part in view.iter("View") if part.find(f"TextArea[@name='{SKIP_REASON}']") is not None]
+
+    assert hidden.get("style") == "display: none"
 
 
 def test_labels_with_signs_of_xml_survive(two_labels: Params) -> None:

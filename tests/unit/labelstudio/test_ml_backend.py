@@ -292,6 +292,13 @@ class TestEdits:
 
         assert (region["id"], region["origin"]) == ("clothing-v1--coat", expected)
 
+    def test_the_page_hears_that_a_click_changed_nothing(self) -> None:
+        [changed] = click_region(self.MASK, "coat", 0.9, edited=self.region())
+        [unchanged] = click_region(self.MASK, "coat", 0.9, edited=self.region(), unchanged=True)
+
+        assert "meta" not in changed
+        assert unchanged["meta"] == {"unchanged": "true"}
+
     def test_a_region_without_an_id_gets_one(self) -> None:
         [region] = click_region(self.MASK, "coat", 0.9, edited=self.region(id=None))
 

@@ -1,14 +1,19 @@
 """Predictions: each task has one at most, and each one that Label Studio drops is noticed."""
 
+import numpy as np
 import pytest
 
 from pipelines.errors import ServiceError
+from pipelines.labelstudio.brush_rle import rle_to_mask
 from pipelines.labelstudio.predictions import (
     delete_predictions,
     empty_prediction,
     push_predictions,
     replace_predictions,
+    resize_predictions,
 )
+from pipelines.labelstudio.render import region_json
+from pipelines.records import RegionMask
 
 IMPORT = "POST /api/projects/7/import/predictions"
 BODY = {"result": [], "score": 0.5, "model_version": "clothing:v3"}
@@ -60,3 +65,19 @@ def test_only_the_given_tasks_lose_their_predictions(label_studio) -> None:
 
 def test_an_empty_prediction_proposes_nothing_and_has_a_place() -> None:
     assert empty_prediction("clothing:v3", 0.5) == BODY
+
+
+def test_masks_of_predictions_are_brought_to_the_size_of_what_the_task_shows(label_studio) -> None:
+    mask, speck = np.zeros((8, 6), bool), np.zeros((8, 6), bool)
+    mask[2:6, :3], speck[0, 0] = True, True
+    regions = [region_json(RegionMask("coat", mask, 0.9), "a"), region_json(RegionMask("hat", speck, 0.9), "b")]
+    update = "PATCH /api/predictions/9/"
+    client, server = label_studio({"GET /api/predictions/": [[{"id": 9, "result": regions}]], update: [{}]})
+
+    resize_predictions(client, 1, 4, 3)
+
+    _, (where, _, body) = server.asked
+    [coat] = body["result"]
+    assert (where, coat["id"], coat["score"]) == (update, "a", 0.9)
+    assert (coat["original_height"], coat["original_width"]) == (4, 3)
+    np.testing.assert_array_equal(rle_to_mask(coat["value"]["rle"], 4, 3), mask[1::2, 1::2])

@@ -87,3 +87,13 @@ def test_pixels_of_a_mask_without_a_label_are_not_compared(ignore_label: str | N
     proposal = compare([region("coat", slice(2), "a")], submitted, PHOTO, ignore_label)
 
     assert proposal.pixels == {"": (0, 4, 0), "coat": (8, 4, 4)}
+
+
+def test_what_nobody_touched_on_a_smaller_copy_is_equal_at_the_photos_size() -> None:
+    photo = ImageRef("gs://archive/a.jpg", 1, "ab" * 32, 10, 10, shown_height=4, shown_width=4)
+    proposed = [region("coat", slice(3), "a")]
+
+    pixels = compare(proposed, proposed, photo, "unclear").pixels
+
+    assert pixels["coat"] == (70, 70, 70), "rows whose centres lie in the first three quarters"
+    assert pixels[""] == (30, 30, 30)

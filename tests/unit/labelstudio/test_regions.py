@@ -365,3 +365,49 @@ def test_any_mix_of_odd_parts_leaves_the_pixels_of_good_masks(items: list[Any]) 
     assert mixed.overlap_pixels == alone.overlap_pixels
     assert list(mixed.odd) == sorted(set(mixed.odd))
     assert bool((mixed.mask != alone.mask).any()) <= bool(mixed.odd)
+
+
+class TestSmallerCopies:
+    """Regions that were drawn on a copy of half the photo's size."""
+
+    PHOTO = (2 * SIZE[0], 2 * SIZE[1])
+
+    def at_photo_size(self, *regions: dict[str, Any]) -> np.ndarray:
+        return compile_regions(list(regions), IDS, *self.PHOTO, alpha_threshold=128).mask
+
+    def test_the_mask_has_the_photos_size_and_each_pixel_of_the_copy_is_a_block(self) -> None:
+        np.testing.assert_array_equal(
+            self.at_photo_size(COAT, DRESS), compiled(COAT, DRESS).mask.repeat(2, axis=0).repeat(2, axis=1)
+        )
+
+    def test_regions_of_both_sizes_belong_to_one_mask(self) -> None:
+        large = np.zeros(self.PHOTO, bool)
+        large[7, 11] = True
+        spot = region_json(RegionMask("dress", large, 1.0), "spot")
+
+        mask = self.at_photo_size(COAT, spot)
+
+        assert (mask == IDS["dress"]).nonzero() == (7, 11)
+        assert np.count_nonzero(mask == IDS["coat"]) == 4 * 12
+
+    def test_outlines_are_filled_at_the_photos_size(self) -> None:
+        corner = shape("polygon", points=[[0, 0], [100, 0], [0, 100]])
+
+        np.testing.assert_array_equal(
+            self.at_photo_size(corner),
+            self.at_photo_size({**corner, "original_height": self.PHOTO[0], "original_width": self.PHOTO[1]}),
+        )
+
+    def test_a_bitmask_is_read_at_its_own_size(self) -> None:
+        pixels = np.zeros((*SIZE, 4), np.uint8)
+        pixels[0, 1] = 255
+        bitmask = shape("bitmask", imageDataURL=png("RGBA", (0, 0), pixels))
+
+        assert self.at_photo_size(bitmask).nonzero()[1].tolist() == [2, 3, 2, 3]
+
+    @pytest.mark.parametrize("size", [(6, 4), (5, 12), (16, 24)])
+    def test_another_shape_or_a_larger_size_is_another_photo(self, size: tuple[int, int]) -> None:
+        region = region_json(RegionMask("coat", np.ones(size, bool), 1.0), "r")
+
+        with pytest.raises(AnnotationError, match=f"{size[1]}×{size[0]} pixels, the photo has 12×8"):
+            self.at_photo_size(region)

@@ -61,11 +61,15 @@ def unreachable(free_port: int, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"http://127.0.0.1:{free_port}"
 
 
-def champion_of(address: str, cache_dir: Path) -> ChampionPoller:
-    return ChampionPoller(NAME, address, cache_dir, min_region_share=0)
+def load(folder: Path, version: str) -> ClothingModel:
+    return load_model(folder, version=version)
 
 
-def served(champion: ChampionPoller) -> str:
+def champion_of(address: str, cache_dir: Path) -> ChampionPoller[ClothingModel]:
+    return ChampionPoller(NAME, address, cache_dir, load)
+
+
+def served(champion: ChampionPoller[ClothingModel]) -> str:
     return champion.model.version if champion.model else ""
 
 
@@ -215,7 +219,7 @@ def test_the_cold_start_serves_until_there_is_a_champion_and_again_without_it(
     registry: RegistryWithModels, model_that_sees_coats: Path, tmp_path: Path
 ) -> None:
     cold = cold_start_from(model_that_sees_coats)
-    champion = ChampionPoller(NAME, registry.address, tmp_path / "cache", 0, cold)
+    champion = ChampionPoller(NAME, registry.address, tmp_path / "cache", load, cold)
 
     assert champion.refresh()
     assert served(champion) == "cold-start:b2@0a1b2c3d"
@@ -230,7 +234,7 @@ def test_the_cold_start_serves_until_there_is_a_champion_and_again_without_it(
 def test_the_cold_start_serves_when_the_registry_is_down_and_nothing_is_kept(
     unreachable: str, model_that_sees_coats: Path, tmp_path: Path
 ) -> None:
-    champion = ChampionPoller(NAME, unreachable, tmp_path / "cache", 0, cold_start_from(model_that_sees_coats))
+    champion = ChampionPoller(NAME, unreachable, tmp_path / "cache", load, cold_start_from(model_that_sees_coats))
 
     assert champion.refresh()
     assert served(champion).startswith("cold-start")
@@ -244,7 +248,7 @@ def test_a_cold_start_that_cannot_be_had_goes_on_being_named(empty_mlflow: str, 
         tries.append(1)
         raise ModelError("no line to the hub")
 
-    champion = ChampionPoller(NAME, empty_mlflow, tmp_path / "cache", 0, nothing)
+    champion = ChampionPoller(NAME, empty_mlflow, tmp_path / "cache", load, nothing)
     for _ in range(3):
         champion.refresh()
         assert champion.problem == "no line to the hub"

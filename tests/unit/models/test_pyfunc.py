@@ -178,7 +178,7 @@ def wait_for(address: str, server: "subprocess.Popen[bytes]") -> None:
 
 
 def test_only_what_it_needs_is_packed_and_all_of_that_is_required(tmp_path: Path) -> None:
-    code, package = pack_model_code(tmp_path)
+    code, package = pack_model_code(tmp_path, "pyfunc_model.py")
 
     files = {str(path.relative_to(package)) for path in package.rglob("*.py")}
     assert "segmentation/model.py" in files
@@ -206,7 +206,7 @@ def imports_of(path: Path) -> set[str]:
 
 
 def test_its_name_follows_from_the_code(tmp_path: Path) -> None:
-    names = [pack_model_code(tmp_path / str(number))[1].name for number in range(2)]
+    names = [pack_model_code(tmp_path / str(number), "pyfunc_model.py")[1].name for number in range(2)]
 
     assert names[0] == names[1]
     assert all("==" in requirement and "+" not in requirement for requirement in pinned_requirements())

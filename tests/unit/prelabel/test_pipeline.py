@@ -19,10 +19,12 @@ from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ContractError, ServiceError
 from pipelines.fs import write_atomically
 from pipelines.gcs.client import ensure_bucket
+from pipelines.labelstudio.predictions import with_reason
+from pipelines.labelstudio.schema import PredictionJson
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import Params
 from pipelines.prelabel.pipeline import Batch, PrelabelReport, plan_batches, prelabel_batch
-from pipelines.prelabel.strategies import chance
+from pipelines.prelabel.strategies import chance, reason_of
 from pipelines.records import ImageRef, Task
 from pipelines.settings import Settings
 from tests.unit.labeling import Studio, photo_in, prediction
@@ -231,13 +233,30 @@ def test_older_predictions_are_updated_in_their_place_and_problems_are_reported(
 
     report = prelabel_batch(studio.client, serve("clothing:v2", predict=answer), two_labels, masks_of(1, 2, 3))
 
+    def stated(task_id: int) -> PredictionJson:
+        task = Task(task_id, photo_in("train", task_id, two_labels))
+        return with_reason({**prediction(), "score": chance("score", task)}, reason_of(task, two_labels.prelabel))
+
     assert report == PrelabelReport(3, 2, 0, {3: "the photo is gone"})
     assert studio.written == [
         ("DELETE /api/predictions/30/", None),
-        ("PATCH /api/predictions/31/", prediction()),
-        ("POST /api/projects/7/import/predictions", [{"task": 1, **prediction()}]),
+        ("PATCH /api/predictions/31/", stated(2)),
+        ("POST /api/projects/7/import/predictions", [{"task": 1, **stated(1)}]),
         ("PATCH /api/projects/7/", {"model_version": "clothing:v2"}),
     ], "of task 2, in the place of the newest; task 3 keeps what it has"
+
+
+def test_the_order_by_uncertainty_is_that_of_the_models_scores(
+    serve: Serve, studio: Studio, two_labels: Params
+) -> None:
+    prelabel = two_labels.prelabel.model_copy(update={"strategy": "uncertainty"})
+    by_uncertainty = two_labels.model_copy(update={"prelabel": prelabel})
+    studio.add(1)
+
+    prelabel_batch(studio.client, serve("clothing:v2"), by_uncertainty, masks_of(1))
+
+    [stored] = studio.predictions.values()
+    assert stored["score"] == 0.5
 
 
 def test_tasks_that_were_opened_meanwhile_are_left_as_they_are(

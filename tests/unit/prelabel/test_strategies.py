@@ -11,13 +11,22 @@ from hypothesis import strategies as st
 from pipelines.gcs.client import ensure_bucket
 from pipelines.params import Params, PrelabelParams
 from pipelines.photos.decode import sha256_hex
-from pipelines.prelabel.strategies import ScoreCache, ScoreCacheFile, chance, is_random, next_tasks, to_score
+from pipelines.prelabel.strategies import (
+    ScoreCache,
+    ScoreCacheFile,
+    chance,
+    describe,
+    is_random,
+    next_tasks,
+    reason_of,
+    to_score,
+)
 from pipelines.records import ImageRef, Task
 
 
 @pytest.fixture
 def ten_ahead(params: Params) -> PrelabelParams:
-    return params.prelabel.model_copy(update={"ahead": 10, "random_share": 0.2, "pool": 100})
+    return params.prelabel.model_copy(update={"strategy": "uncertainty", "ahead": 10, "random_share": 0.2, "pool": 100})
 
 
 def task(number: int, *versions: str, generation: int = 1) -> Task:
@@ -66,7 +75,7 @@ def test_a_full_queue_stays_as_it_is_after_a_promotion(ten_ahead: PrelabelParams
 @given(st.integers(0, 40), st.floats(0, 1))
 def test_the_queue_is_as_long_as_it_can_be(count: int, share: float) -> None:
     params = PrelabelParams(
-        ahead=10, random_share=share, pool=100, batch_size=1, min_region_share=0, cold_start={}
+        strategy="uncertainty", ahead=10, random_share=share, pool=100, batch_size=1, min_region_share=0, cold_start={}
     )  # fmt: skip
     everything = tasks(count)
 
@@ -159,10 +168,36 @@ def test_people_are_given_blind_photos_in_their_share_whatever_comes_first(
 @given(st.integers(0, 40), st.floats(0, 1), st.floats(0, 1))
 def test_the_queue_is_as_long_as_it_can_be_with_blind_photos_too(count: int, share: float, blind_share: float) -> None:
     params = PrelabelParams(
-        ahead=10, random_share=share, pool=100, batch_size=1, min_region_share=0, cold_start={}
+        strategy="uncertainty", ahead=10, random_share=share, pool=100, batch_size=1, min_region_share=0, cold_start={}
     )  # fmt: skip
     everything = tasks(count)
 
     chosen = next_tasks(everything, ScoreCache(), params, {t.id for t in everything if t.id < count * blind_share})
 
     assert len(chosen) == len({t.id for t in chosen}) == min(10, count)
+
+
+def test_a_photo_says_what_it_was_chosen_for(ten_ahead: PrelabelParams) -> None:
+    for photo in tasks(40):
+        assert reason_of(photo, ten_ahead) == ("random" if is_random(photo, 0.2) else "uncertain")
+
+
+def test_by_chance_the_model_has_no_say(ten_ahead: PrelabelParams) -> None:
+    by_chance = ten_ahead.model_copy(update={"strategy": "chance"})
+    everything = tasks(200)
+
+    chosen = next_tasks(everything, scored(everything), by_chance)
+
+    assert [t.id for t in chosen] == [t.id for t in sorted(everything, key=lambda t: chance("order", t))[:10]]
+    assert to_score(everything, ScoreCache(), by_chance) == [], "so nothing is predicted for the choice"
+    assert {reason_of(t, by_chance) for t in everything} == {"random"}
+    waiting = [task(t.id, "v1") if t in chosen[3:] else t for t in everything if t not in chosen[:3]]
+    assert len(next_tasks(waiting, ScoreCache(), by_chance)) == 3
+
+
+def test_each_strategy_says_what_is_known_of_it(ten_ahead: PrelabelParams) -> None:
+    assert describe(ten_ahead) == (
+        "10 photos ahead, least certain first, 20% by chance: on real photos this order saved no time"
+    )
+    by_chance = ten_ahead.model_copy(update={"strategy": "chance"})
+    assert describe(by_chance) == "10 photos ahead, all by chance: no other order was found to save people time"

@@ -20,6 +20,7 @@ from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import task_data
 from pipelines.params import IGNORE, Params
+from pipelines.photos.copies import resample_mask
 from pipelines.quality.planted import (
     GoldPhoto,
     MissRate,
@@ -178,6 +179,18 @@ class TestServing:
         drawn = compile_regions(prediction["result"], two_labels.label_ids, 60, 40, 128).mask
         np.testing.assert_array_equal(np.where(drawn == DRESS.id, 0, drawn), truth())
         assert studio.tasks[4] == {"overlap": 2, "is_labeled": False}
+
+    def test_on_a_smaller_copy_the_regions_have_its_size(self, two_labels: Params) -> None:
+        studio, shown = Studio({}), replace(GOLD, shown_size=(30, 20))
+
+        assert serve_gold_photos(client_of(studio), 7, [shown], donors, two_labels, version="clothing:v4", plants=True)
+
+        [prediction] = studio.predictions[4]
+        assert {(r["original_height"], r["original_width"]) for r in prediction["result"]} == {(30, 20)}
+        drawn = compile_regions(prediction["result"], two_labels.label_ids, 60, 40, 128).mask
+        wrong = drawn == DRESS.id
+        assert wrong.any()
+        np.testing.assert_array_equal(drawn[~wrong], resample_mask(resample_mask(truth(), 30, 20), 60, 40)[~wrong])
 
     def test_what_an_expert_began_with_gives_way_in_its_place(self, two_labels: Params) -> None:
         """Its id stays, because the expert's annotation names it."""

@@ -28,7 +28,8 @@ def tasks() -> list[Task]:
 def sources(
     versions: Versions, registry: Registry, rules: RetentionParams, read: Callable[[], list[Task]] = tasks
 ) -> Sources:
-    settings = versions.workspace.settings.model_copy(update={"target_bucket": f"{versions.archive}-labels"})
+    changes = {"target_bucket": f"{versions.archive}-labels", "sam_checkpoint": "none"}
+    settings = versions.workspace.settings.model_copy(update=changes)
     ensure_bucket(versions.bucket, settings.target_bucket)
     return Sources(settings, rules, versions.bucket, registry, read)
 

@@ -19,11 +19,11 @@ from pipelines.retention import local
 from pipelines.retention.photos import Photos, copies, embeddings
 from pipelines.retention.rule import Rule
 from pipelines.segmentation.embeddings import embedding_name
-from pipelines.segmentation.sam import embeddings_name
+from pipelines.segmentation.sam_checkpoints import embeddings_names
 
 NOW = datetime.now(UTC)
 LATER = NOW + timedelta(days=400)
-SAM = embeddings_name("vit_b")
+[SAM] = embeddings_names("vit_b")
 DAYS = RetentionRule(keep_days=30)
 
 
@@ -70,7 +70,7 @@ def test_embeddings_of_photos_with_a_task_or_in_a_version_stay(
     for name in names.values():
         put(bucket_client, empty_bucket, f"embeddings/{name}", b"12345", "application/octet-stream")
         (tmp_path / name).write_bytes(b"1234567")
-    kind = embeddings(bucket_client, empty_bucket, DAYS, photos_of([TASK_A]), SAM, tmp_path, LATER)
+    kind = embeddings(bucket_client, empty_bucket, DAYS, photos_of([TASK_A]), [SAM], tmp_path, LATER)
     plan = kind.plan()
     assert (list(plan.go), plan.freed) == ([names["d"]], {"bucket": 5, "local": 7})
     assert plan.spared == {names["a"]: "task 1", names["b"]: "dataset-0001", names["c"]: "dataset-0002"}
@@ -80,27 +80,31 @@ def test_embeddings_of_photos_with_a_task_or_in_a_version_stay(
         names["d"]
     }  # fmt: skip
     gone = photos_of([TASK_A], removed=["dataset-0001"])
-    assert list(embeddings(bucket_client, empty_bucket, DAYS, gone, SAM, tmp_path, LATER).plan().go) == [names["b"]]
+    assert list(embeddings(bucket_client, empty_bucket, DAYS, gone, [SAM], tmp_path, LATER).plan().go) == [names["b"]]
 
 
 def test_without_a_checkpoint_no_embedding_goes(bucket_client: Client, empty_bucket: str, tmp_path: Path) -> None:
     put(bucket_client, empty_bucket, "embeddings/x.npz", b"12345", "application/octet-stream")
-    plan = embeddings(bucket_client, empty_bucket, DAYS, photos_of([TASK_A]), "", tmp_path, LATER).plan()
+    plan = embeddings(bucket_client, empty_bucket, DAYS, photos_of([TASK_A]), [], tmp_path, LATER).plan()
     assert dict(plan.go) == {}
-    assert plan.note.startswith("MASKLOOP_SAM_CHECKPOINT is not set")
+    assert plan.note.startswith("MASKLOOP_SAM_CHECKPOINT names none")
 
 
 def test_copies_of_photos_with_a_task_or_in_a_version_stay(
     bucket_client: Client, empty_bucket: str, tmp_path: Path
 ) -> None:
-    for name in (*(name * 64 for name in "abcd"), "shown"):
+    for name in (*(name * 64 for name in "abcd"), "shown", f"{'a' * 64}.1000x1500"):
         put(bucket_client, empty_bucket, f"copies/{name}.jpg", b"12345", "image/jpeg")
     kind = copies(bucket_client, empty_bucket, DAYS, photos_of([TASK_A]), tmp_path, LATER)
     plan = kind.plan()
-    assert (list(plan.go), plan.stay, plan.freed["bucket"]) == (["d" * 64 + ".jpg"], 4, 5)
+    assert (list(plan.go), plan.stay, plan.freed["bucket"]) == (["d" * 64 + ".jpg"], 5, 5)
     assert plan.spared["shown.jpg"] == "task 1"
     assert kind.remove(plan) == plan
-    assert left(bucket_client, empty_bucket) == {"shown.jpg", *(f"{name * 64}.jpg" for name in "abc")}
+    assert left(bucket_client, empty_bucket) == {
+        "shown.jpg",
+        f"{'a' * 64}.1000x1500.jpg",
+        *(f"{name * 64}.jpg" for name in "abc"),
+    }
 
 
 @pytest.mark.parametrize("rule", [RetentionRule(keep_days=0), RetentionRule(keep_newest=1)])

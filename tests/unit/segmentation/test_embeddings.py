@@ -154,3 +154,16 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path, enco
     EmbeddingCache("w", tmp_path).get("photo", encoder)
 
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_a_file_of_one_feature_map_is_read_and_more_are_kept(tmp_path: Path) -> None:
+    cache, features = EmbeddingCache("w", tmp_path), np.full((4, 2, 2), 0.5, np.float16)
+    with (tmp_path / cache.name_of("old")).open("wb") as file:
+        np.savez(file, features=features, size=[30, 20])
+    old = cache.get("old", lambda: pytest.fail("it is on the disk"))
+    assert (old.height, old.width, old.fine) == (30, 20, ())
+    fine = np.full((1, 8, 8), 0.25, np.float16), np.full((2, 4, 4), 0.75, np.float16)
+    cache.get("new", lambda: Embedding(features, 30, 20, fine))
+    again = EmbeddingCache("w", tmp_path).get("new", lambda: pytest.fail("it is on the disk"))
+    for kept, given in zip(again.fine, fine, strict=True):
+        np.testing.assert_array_equal(kept, given)

@@ -1,29 +1,12 @@
-"""Which segmenter answers clicks, and that it says why."""
+"""GrabCut as an interactive segmenter."""
 
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from pipelines.records import PhotoAddress
-from pipelines.segmentation.interactive import GrabCutSegmenter, choose_segmenter
+from pipelines.segmentation.interactive import GrabCutSegmenter
 from pipelines.segmentation.prompts import Prompts
-
-
-def test_without_a_checkpoint_grabcut_answers_and_names_the_setting(tmp_path: Path) -> None:
-    segmenter, reason = choose_segmenter("", tmp_path)
-
-    assert segmenter.version == "grabcut"
-    assert "MASKLOOP_SAM_CHECKPOINT is not set" in reason
-
-
-@pytest.mark.parametrize("name", ["sam_vit_b_01ec64.pth", "my-model.pth"])
-def test_a_checkpoint_that_cannot_be_used_falls_back_with_the_reason(name: str, tmp_path: Path) -> None:
-    segmenter, reason = choose_segmenter(str(tmp_path / name), tmp_path)
-
-    assert segmenter.version == "grabcut"
-    assert name in reason
 
 
 def test_grabcut_answers_behind_the_same_interface() -> None:

@@ -14,11 +14,11 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 
 from pipelines.errors import ModelError
 from pipelines.records import PhotoAddress
-from pipelines.segmentation import sam
 from pipelines.segmentation.embeddings import EmbeddingCache
 from pipelines.segmentation.postprocess import clean_region
 from pipelines.segmentation.prompts import Prompts
 from pipelines.segmentation.sam import SegmentAnythingModel, load_sam
+from pipelines.segmentation.sam_checkpoints import OFFICIAL
 
 HEIGHT, WIDTH = 40, 30
 POINT = Prompts(np.array([[8, 9]], np.float32), np.array([True]), None, "coat")
@@ -190,7 +190,7 @@ def test_a_damaged_file_is_told_by_its_hash(checkpoint: Callable[[bytes], Path],
 
 def test_a_file_in_the_cache_is_checked_as_well(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / sam.CHECKPOINTS["vit_b"]).write_bytes(b"half a download")
+    (tmp_path / "checkpoints" / OFFICIAL["vit_b"][0].name).write_bytes(b"half a download")
 
     with pytest.raises(ModelError, match="it is damaged; download it again"):
         load_sam("vit_b", tmp_path)
@@ -237,10 +237,6 @@ def test_an_official_file_is_served_under_its_name_and_hash(
     assert load_sam(str(path), tmp_path).version == f"sam:vit_b-{digest}"
 
 
-def test_a_download_that_fails_says_how_to_do_it_by_hand(
-    monkeypatch: pytest.MonkeyPatch, free_port: int, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(sam, "_ADDRESS", f"http://127.0.0.1:{free_port}/")
-
-    with pytest.raises(ModelError, match=r"cannot download .*fetch it by hand and set MASKLOOP_SAM_CHECKPOINT"):
-        load_sam("vit_b", tmp_path / "checkpoints")
+def test_a_checkpoint_that_is_not_downloaded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no file .*checkpoints/sam_vit_b_01ec64.pth"):
+        load_sam("vit_b", tmp_path)

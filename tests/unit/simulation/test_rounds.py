@@ -9,9 +9,10 @@ import pytest
 from pipelines.errors import ConfigurationError
 from pipelines.exchange.masked_photos import MaskedPhotos, masked_photos
 from pipelines.params import Params
+from pipelines.segmentation.proposals import PROPOSALS_FILE
 from pipelines.simulation import rounds
-from pipelines.simulation.results import as_table, draw_curve
-from pipelines.simulation.rounds import as_curve, simulate
+from pipelines.simulation.results import as_table, draw_curve, gains_table
+from pipelines.simulation.rounds import Step, against_chance, as_curve, simulate
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def small(two_labels: Params) -> Params:
     return two_labels.model_copy(update={"train": two_labels.train.model_copy(update=fields)})
 
 
-def test_both_orders_start_alike_and_label_what_is_asked(
+def test_all_orders_start_alike_and_label_what_is_asked(
     photos: MaskedPhotos,
     small: Params,
     tmp_path: Path,
@@ -50,7 +51,7 @@ def test_both_orders_start_alike_and_label_what_is_asked(
     steps = list(simulate(photos, small, tmp_path / "out", [2, 5], [0], steps=2))
 
     assert [(step.order, step.seed, len(step.labelled)) for step in steps] == [
-        (order, 0, size) for order in ("random", "queue") for size in (2, 5)
+        (order, 0, size) for order in ("chance", "uncertainty") for size in (2, 5)
     ]
     assert steps[0].labelled == steps[2].labelled
     assert steps[0].miou == steps[2].miou
@@ -64,9 +65,15 @@ def test_both_orders_start_alike_and_label_what_is_asked(
 
     curve = as_curve(steps)
     assert list(zip(curve["order"], curve["photos"], strict=True)) == [
-        ("queue", 2), ("queue", 5), ("random", 2), ("random", 5)
+        ("chance", 2), ("chance", 5), ("uncertainty", 2), ("uncertainty", 5)
     ]  # fmt: skip
     assert as_table(curve).row_count == 4
+    [gain] = against_chance(steps)[lambda rows: rows["photos"] == 5].to_dict("records")
+    assert gain["seconds"] == steps[3].seconds_per_photo - steps[1].seconds_per_photo
+    assert np.isnan(gain["seconds_low"]), "one seed proves nothing"
+    assert gains_table(against_chance(steps)).row_count == 2
+    assert all(step.seconds <= step.by_hand for step in steps), "masks of such models do not pay, and none is shown"
+    assert len(list((tmp_path / "out").rglob(PROPOSALS_FILE))) == 3, "each model's folder says what pays"
     draw_curve(curve, tmp_path / "curve.png")
     assert cv2.imread(str(tmp_path / "curve.png")) is not None
 
@@ -74,3 +81,20 @@ def test_both_orders_start_alike_and_label_what_is_asked(
 def test_more_photos_than_there_are_is_said(photos: MaskedPhotos, small: Params, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="photos are in the train split"):
         list(simulate(photos, small, tmp_path / "out", [500], [0], steps=1))
+
+
+def test_orders_are_compared_in_pairs_of_a_seed_each() -> None:
+    def step(order: str, seed: int, seconds: float) -> Step:
+        return Step(order, seed, ("a", "b"), 2, 0.1 * seed, 2 * seconds, 200)
+
+    easy, hard = 10.0, 90.0  # batches of two seeds
+    steps = [
+        step("chance", 1, easy), step("chance", 2, hard),
+        step("uncertainty", 1, easy - 2), step("uncertainty", 2, hard - 1),
+    ]  # fmt: skip
+
+    [gain] = against_chance(steps).to_dict("records")
+
+    assert (gain["seconds"], gain["miou"], gain["seeds"]) == (-1.5, 0, 2)
+    assert gain["seconds_low"] == pytest.approx(-1.5 - 12.706 * 0.5, abs=0.01), "Student's t with one degree of freedom"
+    assert gain["seconds_high"] == pytest.approx(-1.5 + 12.706 * 0.5, abs=0.01)

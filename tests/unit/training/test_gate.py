@@ -15,9 +15,10 @@ from benchmarks.gate import anchoring, gate_of, masks_of, share_of_histories, sh
 from pipelines.params import Params, PromoteParams, load_params
 from pipelines.settings import PROJECT_ROOT
 from pipelines.training.confusion import pixels_of
+from pipelines.training.decision import Decision, Steps
 from pipelines.training.floor import Floor
-from pipelines.training.gate import Decision, Steps, known_to
 from pipelines.training.gate import decide as decide_in
+from pipelines.training.gate import known_to
 from pipelines.training.metrics import Evaluation, gain_of_pixels
 from pipelines.training.significance import Comparison, level_of_look
 

@@ -21,12 +21,12 @@ from pipelines.gcs.client import ensure_bucket
 from pipelines.labelstudio.cursor import Changes, TaskCursor
 from pipelines.models.reader import NETWORK
 from pipelines.models.registry import Registry
+from pipelines.models.trainings import lay_out_start
 from pipelines.params import Params
 from pipelines.records import Annotation, ModelVersion
 from pipelines.segmentation.model import WEIGHTS
 from pipelines.settings import Settings
 from pipelines.training.pipeline import (
-    _lay_out_start,
     dataset_to_train,
     evaluate,
     outcome,
@@ -213,7 +213,7 @@ def test_a_training_that_was_cut_short_goes_on(
 
     with caplog.at_level(logging.INFO):
         assert dataset_to_train(settings) == "dataset-0002"
-    _lay_out_start(registry, project_workspace.path, params)
+    lay_out_start(registry, project_workspace.path, params)
 
     assert "clothing:v1 was cut short after 23 of 160 steps and goes on" in caplog.text
     steps = json.loads((folder / "training.json").read_text())
@@ -222,7 +222,7 @@ def test_a_training_that_was_cut_short_goes_on(
     assert outcome(settings, cut_short) == "clothing:v1 cut short 23/160 steps, goes on next time"
 
     registry.tag(cut_short, {"maskloop.steps": "160/160"})
-    _lay_out_start(registry, project_workspace.path, params)
+    lay_out_start(registry, project_workspace.path, params)
     assert not list(folder.glob("[!.]*")), "a training that starts from scratch finds nothing"
 
 
@@ -233,9 +233,9 @@ def test_a_training_that_starts_from_the_champion_needs_mlflow(
     down = Registry(Settings(mlflow_url=f"http://127.0.0.1:{free_port}"))
     from_champion = params.model_copy(update={"train": params.train.model_copy(update={"start": "champion"})})
 
-    _lay_out_start(down, tmp_path, params)
+    lay_out_start(down, tmp_path, params)
     with pytest.raises(ServiceError, match="MASKLOOP_MLFLOW_URL"):
-        _lay_out_start(down, tmp_path, from_champion)
+        lay_out_start(down, tmp_path, from_champion)
 
 
 def test_a_paused_champion_is_told_with_what_became_of_a_challenger(

@@ -11,9 +11,10 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, MODEL
 from pipelines.params import Params
 from pipelines.segmentation.model import load_model
+from pipelines.training.decision import Steps
 from pipelines.training.evaluate import evaluate, evaluate_model
 from pipelines.training.floor import Floor
-from pipelines.training.gate import Steps, decide
+from pipelines.training.gate import decide
 from pipelines.training.report import Candidate, choose, write_folder_page, write_page
 
 Splits = dict[str, list[str]]
