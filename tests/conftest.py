@@ -27,9 +27,14 @@ from pipelines.settings import PROJECT_ROOT, Settings
 # Small enough for two cores, real in every part; an epoch of twenty photos is a step or two.
 SMALL_CLICKS = {
     "image_height": 96, "image_width": 64, "predict_scale": 1.0, "min_steps": 20, "max_steps": 20, "max_minutes": 0,
-    "judged": 6,
+    "judged": 4,
 }  # fmt: skip
-SMALL_TRAINING = {"epochs": 18, "min_steps": 0, "image_height": 192, "image_width": 128}
+SMALL_TRAINING = {
+    "architecture": "FPN", "decoder": {}, "encoder": "timm-tf_efficientnet_lite0", "epochs": 20, "min_steps": 0,
+    "max_steps": 40,
+    "image_height": 192, "image_width": 128, "predict_scale": 1.0, "predict_mirrored": False,
+}  # fmt: skip
+LONGEST_S = 900  # of one command; that the stack starts and makes its rounds is no part of any test's own limit
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +87,7 @@ class Stack:
         done = subprocess.run(
             [str(Path(sys.executable).parent / "maskloop"), *arguments],
             env={**self.environment, **extra}, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False,
+            timeout=LONGEST_S,
         )  # fmt: skip
         assert (done.returncode == 0) == ok, (
             f"maskloop {' '.join(arguments)}: {done.stdout[-6000:]}{done.stderr[-3000:]}"
