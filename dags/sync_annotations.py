@@ -1,4 +1,4 @@
-"""Sync: what people submitted becomes a dataset version; every half hour, or when an event says they did.
+"""Sync: what people submitted becomes a dataset version; every half hour, or as soon as enough is new.
 
 Steps: read → compile → check → publish. Each is safe to kill and to run again.
 """

@@ -5,8 +5,8 @@ Airflow reads this module whenever it parses a DAG file, so that it imports noth
 
 from typing import Final, Literal
 
-# An event on an asset starts the DAGs that are scheduled on it. Maskloop itself emits none on the bucket and the
-# annotations: those are for a bucket's notification or a webhook, by a POST to Airflow's /api/v2/assets/events.
+# An event on an asset starts the DAGs that are scheduled on it. Maskloop itself emits none on the bucket: that is for a
+# bucket's notification, by a POST to Airflow's /api/v2/assets/events.
 BUCKET_ASSET: Final = "maskloop://bucket"
 TASKS_ASSET: Final = "maskloop://tasks"
 PREDICTIONS_ASSET: Final = "maskloop://predictions"

@@ -232,6 +232,18 @@ class RetrainParams(Section):
 DecoderOption = bool | int | float | str | list[int]
 
 
+class FewPhotosParams(Section):
+    """What replaces options of `train` while fewer than `photos` photos are learned from (0: never).
+
+    A pretrained encoder is left as it is, and a small decoder learns from its features, which takes minutes.
+    """
+
+    photos: Annotated[int, Field(ge=0)] = 0
+    architecture: str = "FPN"
+    decoder: dict[str, DecoderOption] = Field(default_factory=dict)
+    min_steps: Annotated[int, Field(ge=1)] = 300
+
+
 class TrainParams(Section):
     """Network, input size in pixels, and optimisation.
 
@@ -275,6 +287,14 @@ class TrainParams(Section):
     repeat_threshold: Share
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     seed: Annotated[int, Field(ge=0)]
+    few: FewPhotosParams = FewPhotosParams()
+
+    def for_photos(self, count: int) -> "TrainParams":
+        """Return the options for so many photos: those of `few` while they are few and the encoder is pretrained."""
+        if count >= self.few.photos or self.encoder_weights == "none":
+            return self
+        changes = {name: getattr(self.few, name) for name in ("architecture", "decoder", "min_steps")}
+        return self.model_copy(update={"frozen_stride": 32, **changes})
 
     @property
     def predict_size(self) -> tuple[int, int]:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Subset
 from pipelines.errors import TrainingError
 from pipelines.training.budget import Schedule, lr_scale
 from pipelines.training.data import Batches, Photos, processes
+from pipelines.training.features import Views
 from pipelines.training.live import LiveLog
 from pipelines.training.module import Batch, Learner
 
@@ -45,9 +46,9 @@ class Loop:
     def __init__(
         self,
         learner: Learner,
-        photos: Photos,
+        photos: Photos | Views,
         batches: Batches,
-        validation: Photos,
+        validation: Photos | Views,
         schedule: Schedule,
         *,
         steps_before: int = 0,

@@ -101,7 +101,7 @@ class Learner(torch.nn.Module):
         """Return counts of what the network predicts on batches, which may be summed over processes: (C, C) int64."""
         confusion = Confusion(len(self.class_weights))
         for photos, masks in batches:
-            predicted, known = self.network(photos).argmax(dim=1).cpu(), masks != IGNORE
+            predicted, known = self.logits(photos).argmax(dim=1).cpu(), masks != IGNORE
             confusion.add(predicted[known].numpy(), masks[known].numpy())
         return confusion.matrix
 
@@ -114,6 +114,10 @@ class Learner(torch.nn.Module):
     def see(self, photos: torch.Tensor, masks: torch.Tensor) -> None:  # others need the masks
         """Run the network on a batch, as its normalisations count statistics."""
         self(photos)
+
+    def logits(self, photos: torch.Tensor) -> torch.Tensor:
+        """Return the network's (N, C, h, w) logits of photos, in its own precision, as validations compute them."""
+        return self.network(photos)
 
     def renew_statistics(self, batches: Iterable[Batch]) -> None:
         """Count anew what batch normalisations expect, as the averaged weights never saw a batch themselves.

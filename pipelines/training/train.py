@@ -32,6 +32,7 @@ from pipelines.photos.decode import sha256_hex
 from pipelines.segmentation.model import ModelCard, new_network, save_model
 from pipelines.training.budget import Schedule
 from pipelines.training.data import Batches, Photos, RepeatFactorSampler, clean_photos, photos_in, processes
+from pipelines.training.features import VIEWS, HeadLearner, Views, can_be_kept
 from pipelines.training.live import LiveLog
 from pipelines.training.loop import COUNTED_BATCHES, VALIDATIONS, Loop
 from pipelines.training.module import Learner
@@ -49,13 +50,14 @@ def train(dataset: Dataset, params: Params) -> None:
     Raise DatasetError when the train split has fewer than two photos, or the test split none, and TrainingError when no
     network can be built as params.yaml says, or the training diverges.
     """
-    options, begun = params.train, time.monotonic()
+    begun, learned_from = time.monotonic(), photos_in(dataset, "train")
+    options = params.train.for_photos(len(learned_from))
     prepare_torch(options)
     photos_in(dataset, "test")  # better to hear now than after the training that nothing can be evaluated
     network, card = build_for_size(options, params.label_ids)
     start = take_start(dataset, network, card, options.start)
     smaller = replace(card, height=options.image_height, width=options.image_width)
-    photos = Photos(dataset, photos_in(dataset, "train"), smaller, augment=True)
+    photos = Photos(dataset, learned_from, smaller, augment=True)
     if len(photos) < 2:
         raise DatasetError(
             "training needs at least two photos in the train split; label more, then run `maskloop sync`"
@@ -74,15 +76,30 @@ def train(dataset: Dataset, params: Params) -> None:
         validating=pixels * len(validation) / (size * processes()[1]),
         closing=min(COUNTED_BATCHES, batches.per_epoch),
     )  # fmt: skip
-    learner = Learner(network.to(memory_format=torch.channels_last), options, photos.pixels.sum(0))
+    learner, learned, validated = _learner(dataset, network, options, photos, validation)
     with LiveLog() as live:
         loop = Loop(
-            learner, photos, batches, validation, schedule, steps_before=start.steps,
+            learner, learned, batches, validated, schedule, steps_before=start.steps,
             patience=options.patience * batches.per_epoch if decides else 0, live=live,
         )  # fmt: skip
         loop.run(dataset.path(TRAINING) / training_key(dataset, params, options) / "last.ckpt")
     if processes()[0] == 0:
         _write(dataset, loop, card, start, planned, schedule)
+
+
+def _learner(
+    dataset: Dataset, network: torch.nn.Module, options: TrainParams, photos: Photos, validation: Photos
+) -> tuple[Learner, Photos | Views, Photos | Views]:
+    """Return the network as it learns, and what it learns from and is validated on: features where they can be kept."""
+    network = network.to(memory_format=torch.channels_last)
+    pixels = photos.pixels.sum(0)
+    if not can_be_kept(network, options, len(photos)):
+        return Learner(network, options, pixels), photos, validation
+    logger.info("the encoder is frozen: its features are computed once, for %d views of each photo", VIEWS)
+    learned = Views(dataset, photos, network, views=VIEWS, seed=options.seed)
+    validated = Views(dataset, validation, network, views=1, seed=options.seed)
+    sizes = [(part.card.height, part.card.width) for part in (photos, validation)]
+    return HeadLearner(network, options, pixels, sizes), learned, validated
 
 
 def build_for_size(options: TrainParams, label_ids: Mapping[str, int]) -> tuple[torch.nn.Module, ModelCard]:

@@ -3,6 +3,7 @@
 import io
 import json
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from pipelines.airflow_api import Airflow
-from pipelines.contract import SEGMENT_ANYTHING
+from pipelines.contract import SEGMENT_ANYTHING, SYNC_DAG
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.pipeline import sync
@@ -63,6 +64,15 @@ def bucket(settings):
 @pytest.fixture
 def project(labels, workspace_params):
     return find_project(labels, workspace_params)
+
+
+def test_enough_annotations_start_a_sync_without_anybody_asking(settings):
+    airflow = Airflow(settings)
+    until = time.monotonic() + 120  # the triggerer looks every 20 seconds
+    while not (own := [run for run in airflow.runs(SYNC_DAG) if run["run_type"] == "asset_triggered"]):
+        assert time.monotonic() < until, "no sync began by itself though two rounds were labelled"
+        time.sleep(2)
+    assert own[0]["dag_id"] == SYNC_DAG
 
 
 def test_two_rounds_give_two_datasets_and_two_models(settings):

@@ -12,7 +12,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.records import encode_mask
 from pipelines.dataset.shards import shard_of
-from pipelines.params import Params
+from pipelines.params import FewPhotosParams, Params
 
 COAT, DRESS = 3, 7
 SPLITS = {"train": 5, "val": 2, "test": 3}
@@ -59,5 +59,6 @@ def small_training(two_labels: Params) -> Params:
     """Two epochs of the smallest network, from random weights."""
     fields = {
         "encoder_weights": "none", "image_height": 32, "image_width": 32, "epochs": 2, "min_steps": 0, "batch_size": 2,
+        "few": FewPhotosParams(photos=0),
     }  # fmt: skip
     return two_labels.model_copy(update={"train": two_labels.train.model_copy(update=fields)})
