@@ -105,7 +105,7 @@ class HeadLearner(Learner):
         return torch.nn.Sequential(*enlarging)(self._small(photos))
 
     def loss(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        """Return the loss of one batch; of masks, the pixels count that lie where small logits have theirs."""
+        """Return the loss of one batch; of the masks, those pixels count that lie at the centres of small logits."""
         step = masks.shape[1] // logits.shape[2]
         return super().loss(logits, masks[:, step // 2 :: step, step // 2 :: step])
 
