@@ -5,9 +5,10 @@ minute. A pretrained encoder's features with a trained head come close to a fine
 ("Fine-tuning can distort pretrained features and underperform out-of-distribution", Kumar et al., ICLR 2022).
 """
 
-import logging
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,10 +21,33 @@ from pipelines.segmentation.model import is_plain
 from pipelines.training.data import Draw, Photos, processes
 from pipelines.training.module import Learner
 
-logger = logging.getLogger(__name__)
 VIEWS = 6  # of each training photo: so many augmentations are enough for a head
 _MOST_BYTES = 4 << 30
-Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The shapes of an encoder's features of photos of one size, the photo itself first, and which the decoder uses."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    used: tuple[int, ...]
+
+    @classmethod
+    def of(cls, network: torch.nn.Module, height: int, width: int) -> "Layout":
+        """Return the layout for photos of (height, width) pixels; encoder and decoder are left in evaluation mode."""
+        encoder, decoder = (network.get_submodule(part).eval() for part in ("encoder", "decoder"))
+        with torch.inference_mode():
+            shapes = tuple(tuple(feature.shape[1:]) for feature in encoder(torch.zeros(1, 3, height, width)))
+        features = [torch.zeros(1, *shape, requires_grad=True) for shape in shapes]
+        gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(
+            decoder(features).sum(), features, allow_unused=True
+        )
+        return cls(shapes, tuple(level for level, gradient in enumerate(gradients) if gradient is not None))
+
+    @property
+    def length(self) -> int:
+        """Count the values of a photo's features that the decoder uses."""
+        return sum(math.prod(self.shapes[level]) for level in self.used)
 
 
 def can_be_kept(network: torch.nn.Module, options: TrainParams, photos: int) -> bool:
@@ -31,15 +55,8 @@ def can_be_kept(network: torch.nn.Module, options: TrainParams, photos: int) -> 
     frozen = options.frozen_stride == 32 and options.encoder_weights != "none"
     if not frozen or not is_plain(network) or processes()[1] > 1:
         return False
-    shapes = shapes_of(network, options.image_height, options.image_width)
-    return photos * VIEWS * 2 * sum(int(np.prod(shape)) for shape in _kept(network, shapes)) <= _MOST_BYTES
-
-
-def shapes_of(network: torch.nn.Module, height: int, width: int) -> Shapes:
-    """Return the shapes of an encoder's features of a photo of (height, width) pixels, the photo itself first."""
-    encoder = network.get_submodule("encoder").eval()
-    with torch.inference_mode():
-        return tuple(tuple(feature.shape[1:]) for feature in encoder(torch.zeros(1, 3, height, width)))
+    layout = Layout.of(network, options.image_height, options.image_width)
+    return photos * VIEWS * 2 * layout.length <= _MOST_BYTES
 
 
 class Views(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -52,11 +69,9 @@ class Views(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
     def __init__(self, dataset: Dataset, photos: Photos, network: torch.nn.Module, *, views: int, seed: int) -> None:
         height, width = photos.card.height, photos.card.width
         encoder, self._views = network.get_submodule("encoder").eval(), views
-        used = _used_by_decoder(network, shapes_of(network, height, width))
-        length = sum(int(np.prod(shape)) for shape in _kept(network, shapes_of(network, height, width)))
-        count = len(photos) * views
+        layout, count = Layout.of(network, height, width), len(photos) * views
         with tempfile.TemporaryFile(dir=dataset.root) as file:  # mapped, it stays after it is closed
-            self._features = _mapped(file, (count, length), np.float16)
+            self._features = _mapped(file, (count, layout.length), np.float16)
         with tempfile.TemporaryFile(dir=dataset.root) as file:
             self._masks = _mapped(file, (count, height, width), np.uint8)
         seeds = np.random.default_rng(seed).integers(2**63, size=count).tolist()
@@ -64,7 +79,7 @@ class Views(TorchDataset[tuple[torch.Tensor, torch.Tensor]]):
             for number in track(range(count), "encoding", transient=True):
                 photo, mask = photos[number // views, seeds[number]]
                 features = encoder(photo[None].to(memory_format=torch.channels_last))
-                packed = torch.cat([features[level].flatten() for level in used])
+                packed = torch.cat([features[level].flatten() for level in layout.used])
                 self._features[number], self._masks[number] = packed.half().numpy(), mask.numpy()
 
     def __len__(self) -> int:
@@ -86,12 +101,8 @@ class HeadLearner(Learner):
         self, network: torch.nn.Module, params: TrainParams, pixels: np.ndarray, sizes: Iterable[tuple[int, int]]
     ) -> None:
         super().__init__(network, params, pixels)
-        self._used: tuple[int, ...] = ()
-        self._shapes: dict[int, Shapes] = {}  # by the number of packed values
-        for size in sizes:
-            shapes = shapes_of(network, *size)
-            self._used = _used_by_decoder(network, shapes)
-            self._shapes[sum(int(np.prod(shapes[level])) for level in self._used)] = shapes
+        layouts = [Layout.of(network, *size) for size in sizes]
+        self._layouts = {layout.length: layout for layout in layouts}
         self.train()
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
@@ -116,26 +127,13 @@ class HeadLearner(Learner):
 
     def _unpacked(self, packed: torch.Tensor) -> list[torch.Tensor]:
         """Return a feature for each level of the encoder; those that the decoder does not use are zeros."""
-        shapes, begin = self._shapes[packed.shape[1]], 0
-        features = [packed.new_zeros(1, dtype=torch.float32).expand(len(packed), *shape) for shape in shapes]
-        for level in self._used:
-            end = begin + int(np.prod(shapes[level]))
-            values = packed[:, begin:end, 0, 0].float().reshape(len(packed), *shapes[level])
+        layout, begin = self._layouts[packed.shape[1]], 0
+        features = [packed.new_zeros(1, dtype=torch.float32).expand(len(packed), *shape) for shape in layout.shapes]
+        for level in layout.used:
+            end = begin + math.prod(layout.shapes[level])
+            values = packed[:, begin:end, 0, 0].float().reshape(len(packed), *layout.shapes[level])
             features[level], begin = values.contiguous(memory_format=torch.channels_last), end
         return features
-
-
-def _kept(network: torch.nn.Module, shapes: Shapes) -> list[tuple[int, ...]]:
-    return [shapes[level] for level in _used_by_decoder(network, shapes)]
-
-
-def _used_by_decoder(network: torch.nn.Module, shapes: Shapes) -> tuple[int, ...]:
-    """Return the levels of an encoder's features that the decoder's output depends on."""
-    features = [torch.zeros(1, *shape, requires_grad=True) for shape in shapes]
-    decoder = network.get_submodule("decoder").eval()
-    answer = decoder(features).sum()
-    gradients: Sequence[torch.Tensor | None] = torch.autograd.grad(answer, features, allow_unused=True)
-    return tuple(level for level, gradient in enumerate(gradients) if gradient is not None)
 
 
 def _mapped(file: object, shape: tuple[int, ...], kind: type[np.generic]) -> np.ndarray:

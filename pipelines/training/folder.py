@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CURVES, METRICS, MODEL, PROPOSALS, REPORT, START
@@ -17,12 +17,16 @@ from pipelines.errors import ConfigurationError, ModelError
 from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import MaskedPhotos
 from pipelines.params import Params
+from pipelines.records import ModelVersion
 from pipelines.segmentation.model import CARD, ClothingModel, load_model
 from pipelines.settings import Settings
 from pipelines.training.evaluate import evaluate, evaluate_model
 from pipelines.training.metrics import compute_metrics
 from pipelines.training.report import write_folder_page
 from pipelines.training.train import train
+
+if TYPE_CHECKING:
+    from pipelines.models.registry import Registry
 
 logger = logging.getLogger(__name__)
 _WITH_INTERVAL = ("miou", "miou_foreground", "pixel_accuracy", "mean_class_accuracy", "boundary_iou")
@@ -85,6 +89,16 @@ def load_named_model(settings: Settings, name: str) -> ClothingModel:
     """
     if not name.startswith("models:/"):
         return load_model(Path(name).expanduser(), reduced_precision=False)
+    registry, version = registered(settings, name)
+    with tempfile.TemporaryDirectory() as scratch:
+        return load_model(registry.download(version, Path(scratch)), version=version.served_as, reduced_precision=False)
+
+
+def registered(settings: Settings, name: str) -> "tuple[Registry, ModelVersion]":
+    """Return the version of MLflow's registry that `models:/NAME@champion` or `models:/NAME/3` names, and the registry.
+
+    Raise ModelError when there is no such version.
+    """
     from pipelines.models.registry import Registry
 
     model, at, alias = name.removeprefix("models:/").partition("@")
@@ -95,8 +109,7 @@ def load_named_model(settings: Settings, name: str) -> ClothingModel:
     version = registry.champion() if at else registry.version(number)
     if version is None:
         raise ModelError(f"{registry.url} has no {name}; give models:/{model}/NUMBER of those it lists, or a folder")
-    with tempfile.TemporaryDirectory() as scratch:
-        return load_model(registry.download(version, Path(scratch)), version=version.served_as, reduced_precision=False)
+    return registry, version
 
 
 def _with_interval(values: Mapping[str, float], key: str) -> dict[str, float]:

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import CLICK_CURVES, CLICK_METRICS, CLICK_REPORT, CLICKS, MODEL
-from pipelines.errors import ConfigurationError, MaskloopError, ModelError
+from pipelines.errors import ConfigurationError, MaskloopError
 from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import MaskedPhotos
 from pipelines.params import Params
@@ -118,16 +118,9 @@ def segmenter_named(settings: Settings, name: str, scratch: Path) -> Interactive
         if (decoder := Path(name).expanduser() / DECODER.name).exists():
             return tuned(load_sam(settings.sam_checkpoint, settings.var / "segment-anything"), decoder)
         return load_click_model(Path(name).expanduser(), features, Path(name).name)
-    from pipelines.models.registry import Registry
+    from pipelines.training.folder import registered
 
-    model, at, alias = name.removeprefix("models:/").partition("@")
-    model, _, number = model.partition("/")
-    registry = Registry(settings.model_copy(update={"model_name": model}))
-    if at and alias != "champion":
-        raise ModelError(f"{name}: the only alias is champion; give models:/{model}@champion or models:/{model}/NUMBER")
-    version = registry.champion() if at else registry.version(number)
-    if version is None:
-        raise ModelError(f"{registry.url} has no {name}; give models:/{model}/NUMBER of those it lists, or a folder")
+    registry, version = registered(settings, name)
     return load_click_model(registry.download(version, scratch / "network"), features, version.served_as)
 
 
