@@ -2,7 +2,8 @@
 # Make the server's secrets in /secrets, each in a file that one account can read; runs as root in a container without a
 # network (see `deploy/maskloop`). Those that are there stay, unless the argument is `anew`: then the file of that name
 # stays as well, until all services have the new ones. On standard input come a line for the webhook of alerts, one for the
-# mail server, and a Google key in base64: an empty one keeps what is there, and `none` takes it away.
+# mail server, one for the git remote, and a Google key in base64: an empty one keeps what is there, and `none` takes it
+# away.
 set -euo pipefail
 cd /secrets
 umask 077
@@ -26,7 +27,7 @@ done
 keep_or_make maskloop_label_studio_token hex
 keep_or_make "$keys" fernet
 given() { [ -z "$2" ] && [ -e "$1" ] || case "$2" in none) : > "$1" ;; *) printf %s "$2" > "$1" ;; esac; }
-for name in maskloop_alert_webhook maskloop_smtp_url; do
+for name in maskloop_alert_webhook maskloop_smtp_url maskloop_git_remote; do
   IFS= read -r line || line=
   given "$name" "$line"
 done

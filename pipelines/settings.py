@@ -124,7 +124,11 @@ class Settings(BaseSettings):
         description="Mail server for these, such as smtp://user:password@host:587 (smtps: TLS from the start)",
     )
 
-    git_remote: str = Field("", description="Git remote that dataset commits and tags are pushed to; none if empty")
+    git_remote: SecretStr = Field(
+        SecretStr(""),
+        description="Git remote that dataset commits and tags are pushed to, with a token if it needs one; none if "
+        "empty. Machines that publish the same datasets have the same",
+    )
 
     @classmethod
     def settings_customise_sources(

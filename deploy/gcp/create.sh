@@ -2,7 +2,10 @@
 # From nothing to a running server on Google Cloud. Run again it changes what differs from settings.sh: names, buckets,
 # rights. A larger machine or disk, and newer code, are for people: see docs/deploy.md.
 # Needs gcloud, logged in with an account that owns the project (Cloud Shell has both). See docs/deploy.md.
+# A source bucket that exists gets two permissions and nothing else, unless --harden says otherwise.
 set -euo pipefail
+harden=no
+case ${1:-} in '') ;; --harden) harden=yes ;; *) echo "usage: $0 [--harden]" >&2; exit 2 ;; esac
 cd "$(dirname "$0")"
 [ -f settings.sh ] || { echo "copy settings.sh.example to settings.sh and fill it in first" >&2; exit 1; }
 # shellcheck source=settings.sh.example
@@ -17,7 +20,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 there() { g "$@" >/dev/null 2>&1; }
 
 say "Services of the project"
-g services enable compute.googleapis.com storage.googleapis.com iam.googleapis.com
+g services enable compute.googleapis.com storage.googleapis.com iam.googleapis.com iap.googleapis.com
 
 say "An identity for the server; it owns nothing and has no key"
 there iam service-accounts describe "$account" ||
@@ -30,9 +33,6 @@ labels=${LABELS_HOST:-labels.${address//./-}.sslip.io}
 loop=${LOOP_HOST:-loop.${address//./-}.sslip.io}
 
 say "Buckets: versions and deleted objects are kept for a while, nothing is public"
-cat > "$work/cors.json" <<JSON
-[{"origin": ["https://$labels"], "method": ["GET", "HEAD"], "responseHeader": ["Content-Type", "Content-Range", "ETag"], "maxAgeSeconds": 3600}]
-JSON
 cat > "$work/lifecycle.json" <<JSON
 {"rule": [
   {"action": {"type": "Delete"}, "condition": {"age": 60, "matchesPrefix": ["embeddings/"]}},
@@ -41,11 +41,17 @@ cat > "$work/lifecycle.json" <<JSON
 ]}
 JSON
 for bucket in "$SOURCE_BUCKET" "$TARGET_BUCKET" "$DVC_BUCKET"; do
-  there storage buckets describe "gs://$bucket" || g storage buckets create "gs://$bucket" --location "$region"
+  if ! there storage buckets describe "gs://$bucket"; then
+    g storage buckets create "gs://$bucket" --location "$region"
+  elif [ "$bucket" = "$SOURCE_BUCKET" ] && [ "$harden" = no ]; then
+    echo "gs://$bucket exists and may serve others, so it stays as it is. --harden turns on versions, 7 days of deleted
+objects and rights by bucket alone, and ends public access: who reads it by another way then no longer can. It is now:"
+    g storage buckets describe "gs://$bucket" --format 'yaml(versioning_enabled,uniform_bucket_level_access,public_access_prevention,soft_delete_policy)'
+    continue
+  fi
   g storage buckets update "gs://$bucket" --versioning --uniform-bucket-level-access --public-access-prevention \
     --soft-delete-duration 7d
 done
-g storage buckets update "gs://$SOURCE_BUCKET" --cors-file "$work/cors.json"
 g storage buckets update "gs://$TARGET_BUCKET" --lifecycle-file "$work/lifecycle.json"
 
 say "What the server may do: read photos; read and write labels and datasets; no more"
@@ -54,8 +60,6 @@ may "$SOURCE_BUCKET" roles/storage.objectViewer
 may "$TARGET_BUCKET" roles/storage.objectUser
 may "$DVC_BUCKET" roles/storage.objectUser
 for bucket in "$SOURCE_BUCKET" "$TARGET_BUCKET" "$DVC_BUCKET"; do may "$bucket" roles/storage.legacyBucketReader; done
-g projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$account" --role roles/logging.logWriter \
-  --condition None >/dev/null
 
 say "Firewall: 443, and 80 which only redirects; to log in by SSH through Google's own tunnel"
 there compute networks describe maskloop || g compute networks create maskloop --subnet-mode auto
@@ -64,18 +68,19 @@ rule maskloop-web --allow tcp:443,tcp:80 --target-tags maskloop
 rule maskloop-ssh --allow tcp:22 --source-ranges 35.235.240.0/20 --target-tags maskloop
 
 say "The server"
-cat > "$work/settings.env" <<ENV
-MASKLOOP_STORAGE_EMULATOR=false
-MASKLOOP_LABELS_HOST=$labels
-MASKLOOP_LOOP_HOST=$loop
-MASKLOOP_TLS="email $EMAIL"
-MASKLOOP_SOURCE_BUCKET=$SOURCE_BUCKET
-MASKLOOP_SOURCE_PREFIX=$SOURCE_PREFIX
-MASKLOOP_CATALOG=$CATALOG
-MASKLOOP_TARGET_BUCKET=$TARGET_BUCKET
-MASKLOOP_DVC_BUCKET=$DVC_BUCKET
-${MORE:-}
-ENV
+setting() { printf '%s=%q\n' "$1" "$2"; } # as bash reads it, whatever is in it
+{
+  setting MASKLOOP_STORAGE_EMULATOR false
+  setting MASKLOOP_LABELS_HOST "$labels"
+  setting MASKLOOP_LOOP_HOST "$loop"
+  setting MASKLOOP_TLS "email $EMAIL"
+  setting MASKLOOP_SOURCE_BUCKET "$SOURCE_BUCKET"
+  setting MASKLOOP_SOURCE_PREFIX "$SOURCE_PREFIX"
+  setting MASKLOOP_CATALOG "$CATALOG"
+  setting MASKLOOP_TARGET_BUCKET "$TARGET_BUCKET"
+  setting MASKLOOP_DVC_BUCKET "$DVC_BUCKET"
+  printf '%s\n' "${MORE:-}"
+} > "$work/settings.env"
 sed -e "s|@REPOSITORY@|$REPOSITORY|" -e "s|@REVISION@|$REVISION|" cloud-init.yaml > "$work/cloud-init.yaml"
 from_files="user-data=$work/cloud-init.yaml,maskloop-settings=$work/settings.env"
 was_there=$(there compute instances describe maskloop --zone "$ZONE" && echo yes || echo no)
@@ -104,8 +109,9 @@ fi
 
 cat <<TEXT
 
-The server installs itself now, which takes about a quarter of an hour. Meanwhile let these two names point to $address
-(nothing to do for names below sslip.io):
+The server installs itself now, which takes about a quarter of an hour. To watch it, or when nothing opens after that:
+  gcloud compute ssh maskloop --project $PROJECT --zone $ZONE --tunnel-through-iap -- sudo tail -f /var/log/cloud-init-output.log
+Meanwhile let these two names point to $address (nothing to do for names below sslip.io):
 
   $labels   for everybody who labels
   $loop     for engineers: Airflow, and MLflow below /mlflow

@@ -14,8 +14,9 @@ export LABEL_STUDIO_BASE_DATA_DIR=/label-studio/data LABEL_STUDIO_REPORTS=/opt/m
 export PYTHONPATH=/opt/maskloop/site DJANGO_SETTINGS_MODULE=maskloop_settings
 
 # Behind the proxy: the name people use, cookies over TLS alone, and nobody else's pages.
-export LABEL_STUDIO_HOST="https://$MASKLOOP_LABELS_HOST" CSRF_TRUSTED_ORIGINS="https://$MASKLOOP_LABELS_HOST"
-export ALLOWED_HOSTS="$MASKLOOP_LABELS_HOST,label-studio,127.0.0.1" CORS_ALLOWED_ORIGINS="https://$MASKLOOP_LABELS_HOST"
+export LABEL_STUDIO_HOST="https://$MASKLOOP_LABELS_HOST${MASKLOOP_HTTPS_SUFFIX:-}"
+export CSRF_TRUSTED_ORIGINS="$LABEL_STUDIO_HOST" CORS_ALLOWED_ORIGINS="$LABEL_STUDIO_HOST"
+export ALLOWED_HOSTS="$MASKLOOP_LABELS_HOST,label-studio,127.0.0.1"
 export SESSION_COOKIE_SECURE=1 CSRF_COOKIE_SECURE=1 LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK=true
 
 # Addresses that people write down are fetched from nowhere private but the network of the model services.

@@ -80,15 +80,23 @@ app.add_typer(buckets, name="buckets")
 @buckets.command("setup")
 def buckets_setup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the difference and change nothing")] = False,
+    harden: Annotated[
+        bool, typer.Option("--harden", help="Change a source bucket that exists as well, whoever else reads it")
+    ] = False,
 ) -> None:
     """Create or correct source, target and dataset bucket; shows what differs first."""
     from pipelines.gcs import client as gcs
-    from pipelines.gcs.buckets import as_table, differences, reconcile, require_applied
+    from pipelines.gcs.buckets import as_table, differences, left_alone, reconcile, require_applied
 
     settings = get_settings()
     client = gcs.connect(settings)
     different = differences(client, settings)
     console.print(as_table(different) if different else "all buckets are as they must be")
+    if not harden and (others := left_alone(different, settings)):
+        console.print(
+            f"gs://{settings.source_bucket} exists and may serve others, so it stays as it is; --harden changes it"
+        )
+        different = [difference for difference in different if difference not in others]
     if dry_run or not different:
         return
     left = reconcile(client, settings, different)

@@ -1,7 +1,8 @@
 """The sync pipeline: submitted annotations become a dataset version, in steps that are safe to kill and run again.
 
 The steps are read → compile → check → publish. Publishing has one order: files → DVC → verified remote → commit → push
-→ tag, so nothing refers to what is not verified yet. DVC runs the stages that are out of date.
+→ announce → tag, so nothing refers to what is not verified yet, and no two machines publish different versions of one
+name (`pipelines.dataset.history`). DVC runs the stages that are out of date.
 """
 
 import io
@@ -17,6 +18,7 @@ from google.cloud.storage import Client
 from pipelines.dataset.checks import PAGE
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, NO_PHOTOS, VERSION
+from pipelines.dataset.history import announce, follow_git_remote, push_git, require_newest
 from pipelines.dataset.mirror import SyncState, load_state, reconcile, state_to_continue
 from pipelines.dataset.published import Published
 from pipelines.dataset.records import annotation_json
@@ -81,7 +83,10 @@ def read_annotations(
         if not workspace.is_on_branch():
             _state_path(settings).unlink(missing_ok=True)  # the annotations in the workspace may be of an older dataset
             workspace.checkout_branch()
+        if follow_git_remote(workspace):
+            _state_path(settings).unlink(missing_ok=True)  # the annotations in the workspace are older than its commit
         workspace.merge_source()
+        require_newest(workspace, bucket)
         if restore_workspace(workspace, bucket):
             _state_path(settings).unlink(missing_ok=True)  # what has no good copy is read again
         forgotten = load_forgotten(bucket, settings.target_bucket)
@@ -95,8 +100,10 @@ def read_annotations(
         if state.unpublished or state.scanned or state.built_at != workspace.git("rev-parse", "HEAD"):
             lay_out_version_before(workspace, detectable_gain, forgotten)
             return True
-        logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
-        _push_git(workspace)  # in case the last run was killed just before
+        newest = workspace.dataset_tags()[-1]
+        logger.info("nothing changed since %s", newest)
+        push_git(workspace)  # in case the last run was killed just before
+        announce(workspace, bucket, newest)  # versions of before there was such an object
         return False
 
 
@@ -132,11 +139,11 @@ def publish_dataset(bucket: Client, settings: Settings) -> DatasetVersion | None
             _copy_annotations(bucket, settings.target_bucket, dataset, state)
             verified = push_and_audit(workspace, bucket, everything=state.scanned)
             logger.info("%d objects verified on the remote", verified)
-        version = _tag(workspace, dataset, text, len(state.known)) if new else None
+        version = _tag(workspace, bucket, dataset, text, len(state.known)) if new else None
         if not new:
             logger.info("nothing changed since %s", workspace.dataset_tags()[-1])
             _commit(workspace, "Stages of newer code made the same dataset")
-            _push_git(workspace)
+            push_git(workspace)
         state.published(workspace.git("rev-parse", "HEAD")).write(_state_path(settings))
         return version
 
@@ -248,7 +255,7 @@ def _published_text(workspace: Workspace) -> str:
     return workspace.show(tags[-1], str(VERSION)) + "\n" if tags else ""
 
 
-def _tag(workspace: Workspace, dataset: Dataset, text: str, annotations: int) -> DatasetVersion:
+def _tag(workspace: Workspace, bucket: Client, dataset: Dataset, text: str, annotations: int) -> DatasetVersion:
     table = dataset.manifest()
     logger.info("%d of %d photos are blind: no model drew any of their masks", is_blind(table).sum(), len(table))
     tags, before = workspace.dataset_tags(), dataset.before()
@@ -256,9 +263,10 @@ def _tag(workspace: Workspace, dataset: Dataset, text: str, annotations: int) ->
     tag = f"dataset-{int(tags[-1].removeprefix('dataset-')) + 1 if tags else 1:04d}"
     write_atomically(dataset.path(VERSION), text.encode())
     _commit(workspace, f"{tag}: {summary}")
-    _push_git(workspace)
+    push_git(workspace)
+    announce(workspace, bucket, tag)
     workspace.git("tag", "--annotate", tag, "-m", summary)
-    _push_git(workspace)
+    push_git(workspace)
     return DatasetVersion(tag, workspace.git("rev-parse", "HEAD"), len(table), annotations, summary)
 
 
@@ -267,9 +275,3 @@ def _commit(workspace: Workspace, message: str) -> None:
     workspace.git("add", "data", "dvc.lock", ".dvc/config")
     if workspace.git("diff", "--cached", "--name-only"):
         workspace.git("commit", "--quiet", "-m", message)
-
-
-def _push_git(workspace: Workspace) -> None:
-    """Push commits and tags to the settings' git remote, if there is one; never by force."""
-    if remote := workspace.settings.git_remote:
-        workspace.git("push", "--quiet", "--follow-tags", remote, "HEAD")

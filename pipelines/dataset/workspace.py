@@ -8,6 +8,7 @@ silently. DVC writes its small files in place, so a kill can cut them short: the
 import json
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from pipelines.settings import PROJECT_ROOT, Settings
 logger = logging.getLogger(__name__)
 BRANCH = "datasets"
 _REMOTE = "bucket"  # its name in DVC's configuration
+_CREDENTIALS = re.compile(r"(\w+://)[^/@\s]+@")  # of addresses in git's messages
 _LOCKS = (".dvc/tmp/rwlock", ".git/*.lock", ".git/refs/**/*.lock")  # of git and DVC, which run here only under the lock
 
 
@@ -61,10 +63,11 @@ class Workspace:
 
     def checkout_branch(self) -> None:
         """Check out the branch of the datasets; what a person changed in files that git tracks is stashed."""
-        self._stash()
+        self.stash()
         self.git("checkout", "--quiet", BRANCH)
 
-    def _stash(self) -> None:
+    def stash(self) -> None:
+        """Stash what a person changed in files that git tracks."""
         if self.git("status", "--porcelain", "--untracked-files=no"):
             self.git("stash", "push", "--quiet", "--message", "stashed by Maskloop")
             logger.warning("changes in %s were stashed; `git stash pop` there brings them back", self.path)
@@ -117,7 +120,15 @@ class Workspace:
 
     def git(self, *arguments: str) -> str:
         """Run git in the workspace and return its output; raise DatasetError with git's message when it fails."""
-        return run(["git", *GIT_IDENTITY, *arguments], self.path, keep_open=self._lock)
+        try:
+            return run(["git", *GIT_IDENTITY, *arguments], self.path, keep_open=self._lock)
+        except DatasetError as error:
+            raise DatasetError(_CREDENTIALS.sub(r"\1…@", str(error))) from None  # whose message has them as well
+
+    @property
+    def git_remote(self) -> str:
+        """Return the address of the settings' git remote, which may hold a token; empty if there is none."""
+        return self.settings.git_remote.get_secret_value()
 
     def dvc(
         self, *arguments: str, show: bool = False, use_site_cache: bool = True, more: Mapping[str, str] | None = None
@@ -141,8 +152,9 @@ class Workspace:
             "PYTHONPATH": str(self.path),
             "DVC_NO_ANALYTICS": "1",
             **environment_for_google(self.settings),
-            # gcsfs otherwise asks the emulator for a gRPC service and waits a minute for it to fail
-            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "true" if not self.settings.storage_emulator else "false",
+            # gcsfs would ask what kind of bucket it is, with an experimental gRPC service that no bucket here needs and
+            # that the emulator answers after a minute, with an error.
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         }
 
     def dataset_tags(self) -> list[str]:
@@ -222,7 +234,7 @@ class Workspace:
                 else:
                     path.unlink(missing_ok=True)
             self.git("reset", "--quiet")
-            self._stash()  # files of a merge that was cut short
+            self.stash()  # files of a merge that was cut short
 
     def recorded_remote(self) -> dict[str, str]:
         """Return the remote that .dvc/config names, with the keys `url` and `endpointurl`; empty when it names none."""

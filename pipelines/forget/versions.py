@@ -102,7 +102,7 @@ class VersionsStore:
 
     def push(self) -> None:
         """Push the tags of the rewritten versions over the old ones; doing it again changes nothing."""
-        remote = self._workspace.settings.git_remote
+        remote = self._workspace.git_remote
         if remote and self._subjects.tags:
             refs = [f"+refs/tags/{tag}:refs/tags/{tag}" for tag in self._subjects.tags]
             self._workspace.git("push", "--quiet", remote, "HEAD", *refs)

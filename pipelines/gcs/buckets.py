@@ -1,7 +1,8 @@
 """The buckets' settings as code: what they must be, what differs, and how to apply the differences.
 
-Source: the archive's photos; older generations stay readable, and only pages of the labelling host may load photos.
-Target: annotations, reports, and embeddings, which expire. DVC: the datasets; no rule ever deletes anything in it.
+Source: the archive's photos; older generations stay readable. It is often older than Maskloop and serves others as
+well, so one that exists is not changed unless somebody asks for it. Target: annotations, reports, and embeddings, which
+expire. DVC: the datasets; no rule ever deletes anything in it.
 """
 
 import json
@@ -13,7 +14,6 @@ from google.cloud.storage import Bucket, Client
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.contract import LABEL_STUDIO
 from pipelines.errors import StorageError
 from pipelines.gcs.client import EMBEDDINGS, ensure_bucket, find_bucket
 from pipelines.gcs.faults import explained
@@ -46,7 +46,7 @@ def expected_settings(settings: Settings) -> dict[str, dict[str, Any]]:
     }
     old = {"action": {"type": "Delete"}, "condition": {"daysSinceNoncurrentTime": _NONCURRENT_DAYS, "isLive": False}}
     return {
-        settings.source_bucket: {**always, "cors": [_cors(settings)], "lifecycle": []},
+        settings.source_bucket: {**always, "lifecycle": []},  # Label Studio reads photos: browsers need no CORS here
         settings.target_bucket: {
             **always, "cors": [],
             "lifecycle": [_delete(EMBEDDINGS, _EMBEDDINGS_DAYS), _delete("checks/", _CHECKS_DAYS), old],
@@ -74,8 +74,14 @@ def differences(client: Client, settings: Settings) -> list[Difference]:
     return different
 
 
+def left_alone(different: list[Difference], settings: Settings) -> list[Difference]:
+    """Return the differences of a source bucket that exists: changing it may cut off others who use it."""
+    source = [difference for difference in different if difference.bucket == settings.source_bucket]
+    return [] if any(difference.setting == "exists" for difference in source) else source
+
+
 def reconcile(client: Client, settings: Settings, different: list[Difference]) -> list[Difference]:
-    """Create and change buckets as `differences` says; returns the differences that the server did not apply.
+    """Create and change buckets as these differences say; returns those of them that the server did not apply.
 
     Google Cloud Storage applies all of them; bucket servers for tests know some settings only.
     """
@@ -87,7 +93,9 @@ def reconcile(client: Client, settings: Settings, different: list[Difference]) -
             if not settings.storage_emulator:
                 raise
             ensure_bucket(client, name)  # the server refuses what it does not know; a plain bucket will do
-    return differences(client, settings)
+    asked = {(difference.bucket, difference.setting) for difference in different}
+    left = differences(client, settings)
+    return [difference for difference in left if (difference.bucket, difference.setting) in asked]
 
 
 def _apply(client: Client, name: str, must_be: Mapping[str, Any], settings: Settings) -> None:
@@ -119,15 +127,6 @@ def as_table(different: list[Difference]) -> Table:
         )
         table.add_row(f"gs://{difference.bucket}", difference.setting, *values)
     return table
-
-
-def _cors(settings: Settings) -> dict[str, Any]:
-    return {
-        "origin": [settings.address(LABEL_STUDIO)],
-        "method": ["GET", "HEAD"],
-        "responseHeader": ["Content-Type", "Content-Range", "ETag"],
-        "maxAgeSeconds": 3600,
-    }
 
 
 def _delete(prefix: str, days: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings of Label Studio: its own, with middlewares for requests, logins, objects, writes, and tasks.
+"""Settings of Label Studio: its own, with middlewares for requests, logins, objects, writes, exports, and tasks.
 
 This module runs in Label Studio's environment, not in Maskloop's.
 """
@@ -20,6 +20,7 @@ MIDDLEWARE = [
     "maskloop_atomic.StoreOnce",
     "maskloop_next_task.SerializeNextTask",
     "maskloop_storage.StoragePrefixes",
+    "maskloop_exports.NoExportCopies",
     "maskloop_report.ProgressReport",  # before the next, which answers everything else below /maskloop/
     "maskloop_page.PageAdditions",
 ]

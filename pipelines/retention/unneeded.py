@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from pipelines.dataset.history import fetch_git_remote
 from pipelines.dataset.object_names import PREFIX, listed_md5
 from pipelines.gcs.generations import delete_generation, list_old_generations
 from pipelines.records import ObjectRef
@@ -16,7 +17,7 @@ from pipelines.retention.objects import (
 )
 from pipelines.retention.plan import CACHE, REMOTE, Plan, first_of
 from pipelines.retention.rule import Item, Rule, choose, describe
-from pipelines.retention.use import ObjectUse, fetch_git_remote
+from pipelines.retention.use import ObjectUse
 from pipelines.retention.versions import DatasetVersions
 
 _ACTIVE_DAYS = 1  # what is younger may be of a process that is still at work

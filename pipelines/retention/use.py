@@ -5,6 +5,7 @@ from functools import cached_property
 
 from rich.progress import track
 
+from pipelines.dataset.history import MIRROR, TAG
 from pipelines.dataset.objects import Objects
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import DatasetError
@@ -21,8 +22,6 @@ from pipelines.retention.objects import (
 from pipelines.retention.plan import CACHE, REMOTE
 
 REMOVED = "refs/maskloop/removed/"  # tags whose objects are not all deleted yet
-MIRROR = "refs/maskloop/remote/"  # what the settings' git remote holds
-TAG = "refs/tags/"
 
 
 class ObjectUse:
@@ -88,13 +87,6 @@ def is_commit(workspace: Workspace, name: str) -> bool:
         return bool(name) and not workspace.git("cat-file", "-e", f"{name}^{{commit}}")
     except DatasetError:
         return False
-
-
-def fetch_git_remote(workspace: Workspace) -> None:
-    """Fetch the branches and versions of the settings' git remote, if there is one: what they need is needed."""
-    if remote := workspace.settings.git_remote:
-        specs = [f"+refs/heads/*:{MIRROR}heads/*", f"+{TAG}dataset-*:{MIRROR}tags/dataset-*"]
-        workspace.git("fetch", "--quiet", "--prune", "--no-tags", remote, *specs)
 
 
 def references(workspace: Workspace) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from pipelines.dataset.history import MIRROR, TAG, fetch_git_remote
 from pipelines.dataset.objects import Objects
 from pipelines.dataset.workspace import Workspace
 from pipelines.errors import MaskloopError
@@ -24,7 +25,7 @@ from pipelines.retention.objects import (
 )
 from pipelines.retention.plan import CACHE, REMOTE, Plan, first_of
 from pipelines.retention.rule import Choice, Item, Rule, choose, describe
-from pipelines.retention.use import MIRROR, REMOVED, TAG, ObjectUse, fetch_git_remote, interrupted, references
+from pipelines.retention.use import REMOVED, ObjectUse, interrupted, references
 
 logger = logging.getLogger(__name__)
 _GENERATIONS = "the dataset bucket keeps what is deleted as older generations, until their own rule lets them go"
@@ -160,7 +161,7 @@ class DatasetVersions:
 
     def _remove_tag(self, tag: str) -> None:
         """Move a tag to the removed ones; the git remote's goes first, so that nobody fetches it again."""
-        workspace, remote = self.workspace, self.workspace.settings.git_remote
+        workspace, remote = self.workspace, self.workspace.git_remote
         workspace.git("update-ref", f"{REMOVED}{tag}", f"{TAG}{tag}")
         mirrored = f"{MIRROR}tags/{tag}"
         if remote and mirrored in references(workspace):

@@ -18,6 +18,7 @@ from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import MANIFEST
 from pipelines.dataset.pipeline import sync
 from pipelines.dataset.workspace import Workspace
+from pipelines.errors import DatasetError
 from pipelines.gcs import client as gcs
 from pipelines.ingest.pipeline import ingest
 from pipelines.labelstudio.client import connect
@@ -299,6 +300,17 @@ def test_prelabel_again_has_nothing_to_do(settings, labels, workspace_params):
 
 def test_sync_again_makes_no_version(settings, bucket, labels):
     assert sync(bucket, labels, settings) is None
+
+
+def test_a_second_machine_without_the_history_publishes_nothing(settings, bucket, labels, tmp_path):
+    elsewhere = settings.model_copy(update={"var": tmp_path / "var"})
+    with pytest.raises(DatasetError, match=r"dataset-\d+ \(commit \w+\) was published by another machine"):
+        sync(bucket, labels, elsewhere)
+    assert Workspace(elsewhere.workspace_path, elsewhere).dataset_tags() == []
+
+
+def test_reading_everything_leaves_no_export_in_label_studio(settings):
+    assert not [path for path in (settings.var / "label-studio" / "export").iterdir() if path.is_file()]
 
 
 def test_a_bad_photo_is_reported_and_the_rest_goes_on(settings, bucket, labels, workspace_params, project):

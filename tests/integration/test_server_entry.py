@@ -169,6 +169,15 @@ def test_nobody_is_told_anything_without_a_login(entry: Entry, stack_after_two_r
     assert answered(ask(entry.loop, asked)) == {}
 
 
+@pytest.mark.parametrize("path", ["/projects/1/data?tab=3&task=12", "/projects/1/data?q=a%26b+c&r=%C3%A9"])
+def test_a_link_leads_where_it_points_to_after_the_login(entry: Entry, path: str) -> None:
+    page = httpx.get(entry.labels + path, headers={"Accept": "text/html"})
+    assert (page.status_code, dict(page.next_request.url.params)) == (302, {"next": path})  # type: ignore[union-attr]  # of a redirect
+    page = httpx.get(entry.loop + path, headers={"Accept": "text/html"})
+    host = entry.loop.removeprefix("http://")
+    assert (page.status_code, dict(page.next_request.url.params)) == (302, {"next": f"https://{host}{path}"})  # type: ignore[union-attr]  # of a redirect
+
+
 def test_a_labeler_writes_what_labelling_needs_and_nothing_else(entry: Entry, labeler: Labeler) -> None:
     asked = [
         (method, other) for path in sorted(routes_of_label_studio()) for method in WRITES

@@ -15,6 +15,7 @@ from google.cloud.storage import Client
 from pipelines.dataset import pipeline
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import ANNOTATIONS, BEFORE, IMAGES, MASKS, VERSION
+from pipelines.dataset.history import follow_git_remote, require_newest
 from pipelines.dataset.mirror import SyncState, reconcile, state_to_continue
 from pipelines.dataset.pipeline import build_dataset, lay_out_version_before, publish_dataset, sync
 from pipelines.dataset.published import Published
@@ -104,7 +105,7 @@ def test_a_version_is_built_pushed_and_published_once(
     assert version.revision == workspace.git("rev-parse", "dataset-0001^{commit}")
     assert workspace.git("log", "-1", "--format=%s") == f"dataset-0001: {version.summary}"
     assert workspace.git("status", "--porcelain") == ""
-    remote = workspace.git("ls-remote", workspace.settings.git_remote)
+    remote = workspace.git("ls-remote", workspace.git_remote)
     assert {line.split("\t")[1] for line in remote.splitlines()} >= {"refs/heads/datasets", "refs/tags/dataset-0001"}
     assert project.copies() == {
         f"{annotation.uuid}.json": gcs.md5_base64(annotation_json(annotation)) for annotation in drawn
@@ -117,6 +118,36 @@ def test_a_version_is_built_pushed_and_published_once(
     shutil.rmtree(workspace.settings.var / "dvc-cache")
     pd.testing.assert_frame_equal(published.manifest("dataset-0001"), manifest)  # from the remote
     assert set(manifest["split"]) <= {"train", "val", "test"}
+
+
+def test_two_machines_with_one_git_remote_continue_one_history(
+    project: Project, bucket_client: Client, annotated_photo: Annotate, tmp_path: Path
+) -> None:
+    settings = project.settings.model_copy(update={"var": tmp_path / "second"})
+    second = Project(Workspace(settings.workspace_path, settings), bucket_client)
+    second.settings = second.workspace.settings = settings
+    second.workspace.ensure(tmp_path / "project")
+    assert follow_git_remote(second.workspace)
+    require_newest(second.workspace, bucket_client)
+    drawn = [annotated_photo(name, 10 * task, task_id=task) for task, name in enumerate("abcd", start=1)]
+    second.read(*drawn)
+    version = second.publish()
+    assert version is not None
+    assert (version.tag, version.summary.partition(";")[0]) == ("dataset-0002", "+1 photos")
+
+    with pytest.raises(DatasetError, match=r"dataset-0002 .* was published by another machine"):
+        require_newest(project.workspace, bucket_client)
+    assert follow_git_remote(project.workspace)
+    project.state = SyncState("p")  # as `read_annotations` begins then
+    project.read(*drawn, annotated_photo("e", 50, task_id=5))
+    version = project.publish()
+    assert version is not None
+    assert (version.tag, version.photos) == ("dataset-0003", 5)
+    tags = ["dataset-0001", "dataset-0002", "dataset-0003"]
+    assert project.workspace.dataset_tags() == tags
+    splits = [Published(project.workspace).manifest(tag).set_index("sha256")["split"] for tag in tags]
+    assert splits[0].eq(splits[2].reindex(splits[0].index)).all()
+    assert splits[1].eq(splits[2].reindex(splits[1].index)).all()
 
 
 def test_a_step_is_what_dvc_alone_would_make_and_comes_back_from_the_remote(

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipelines.local_stack.services import read_procfile
-from pipelines.settings import PROJECT_ROOT
+from pipelines.settings import PROJECT_ROOT, Settings
 
 DOCUMENT = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = DOCUMENT["services"]
@@ -64,6 +64,17 @@ def test_airflow_can_tell_people_what_failed(name: str) -> None:
     assert {"maskloop_alert_webhook", "maskloop_smtp_url"} <= set(service["secrets"])
     assert "MASKLOOP_ALERT_EMAIL" in service["environment"]
     assert any(not (DOCUMENT["networks"][network] or {}).get("internal") for network in service["networks"])
+
+
+def test_every_setting_reaches_the_services() -> None:
+    """As a variable, or as a secret; the others are those of containers, and the login that Prometheus has as well."""
+    fixed = {
+        "var", "workspace", "storage_port", "label_studio_port", "mlflow_port", "segmentation_port",
+        "segment_anything_port", "airflow_port", "service_user",
+    }  # fmt: skip
+    passed = {name.removeprefix("MASKLOOP_").lower() for name in DOCUMENT["x-settings"]}
+    secrets = {name.removeprefix("maskloop_") for name in DOCUMENT["secrets"]}
+    assert set(Settings.model_fields) - passed - secrets == fixed
 
 
 def test_every_secret_is_made(tmp_path: Any) -> None:

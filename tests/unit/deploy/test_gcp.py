@@ -73,15 +73,44 @@ def test_everything_is_made_once(cloud: Path) -> None:
 def test_the_server_may_do_little(cloud: Path) -> None:
     _, calls = run(cloud, "create.sh")
     roles = {call.split("--role ")[1].split()[0] for call in calls if "--role" in call}
-    assert roles == {
-        "roles/storage.objectViewer", "roles/storage.objectUser", "roles/storage.legacyBucketReader",
-        "roles/logging.logWriter",
-    }  # fmt: skip
-    of_project = [call for call in calls if "projects add-iam-policy-binding" in call]
-    assert all("logging" in call for call in of_project)
+    assert roles == {"roles/storage.objectViewer", "roles/storage.objectUser", "roles/storage.legacyBucketReader"}
+    assert not [call for call in calls if "projects add-iam-policy-binding" in call]
     of_source = [call for call in calls if "gs://photos" in call and "--role" in call]
     assert not any("objectUser" in call for call in of_source)
     assert [call for call in calls if "firewall-rules create" in call and "0.0.0.0/0" in call] == []
+
+
+def test_photos_that_are_there_stay_as_they_are_for_others(cloud: Path) -> None:
+    run(cloud, "create.sh")
+    for path in (cloud / "state").iterdir():
+        if "photos" not in path.name:
+            path.unlink()
+    said, calls = run(cloud, "create.sh")
+    assert "--harden" in said
+    changed = {call.split("gs://")[1].split()[0] for call in calls if "buckets update" in call}
+    assert changed == {"labels", "datasets"}
+    bound = [call for call in calls if "add-iam-policy-binding gs://photos" in call]
+    assert len(bound) == 2
+    _, calls = run(cloud, "create.sh", "--harden")
+    assert [call for call in calls if "buckets update gs://photos" in call]
+    assert run(cloud, "create.sh", "--hard", ok=False)[1] == []
+
+
+@pytest.mark.parametrize("prefix", ["Summer 2024/", "l'été/", "a$b;c/", ""])
+def test_settings_reach_the_server_as_they_were_written(cloud: Path, prefix: str) -> None:
+    quoted = prefix.replace("'", "'\\''")
+    (cloud / "gcp" / "settings.sh").write_text(f"{SETTINGS}\nSOURCE_PREFIX='{quoted}'\n", encoding="utf-8")
+    program = cloud / "bin" / "gcloud"
+    keep = 'for word; do case $word in *maskloop-settings=*) cp "${word##*maskloop-settings=}" "$STATE/env"; esac; done'
+    program.write_text(
+        program.read_text(encoding="utf-8").replace("words=()", f"{keep}\nwords=()", 1), encoding="utf-8"
+    )
+    run(cloud, "create.sh")
+    done = subprocess.run(
+        ["bash", "-euc", 'set -a; . "$0"; printf %s "$MASKLOOP_SOURCE_PREFIX"', cloud / "state" / "env"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == prefix
 
 
 def test_settings_of_a_server_follow(cloud: Path) -> None:

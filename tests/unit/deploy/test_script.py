@@ -20,6 +20,8 @@ case "$*" in
   *"-e /secrets/anew"*) if [ -e "$STATE/anew" ]; then echo yes; else echo no; fi ;;
   *"rm /secrets/anew"*) rm "$STATE/anew" ;;
   *"secrets.sh anew"*) touch "$STATE/anew" ;;
+  *Config.Image*) echo "postgres:16 sha256:before" ;;
+  *"compose up -d") if [ -e "$STATE/sick" ]; then rm "$STATE/sick"; exit 7; fi ;;
 esac
 """
 
@@ -37,14 +39,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, *arguments: str, failing: str = "", ok: bool = True) -> list[str]:
+def run(folder: Path, *arguments: str, failing: str = "", ok: bool = True, cwd: Path | None = None) -> list[str]:
     """Run the script and return what it asked of Docker."""
     calls = folder / "calls"
     calls.unlink(missing_ok=True)
     environment = {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}", "STATE": str(folder), "FAILING": failing}
     done = subprocess.run(
         [folder / "deploy" / "maskloop", *arguments],
-        env=environment, capture_output=True, text=True, check=False, timeout=60,
+        env=environment, cwd=cwd, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
@@ -95,6 +97,80 @@ def test_a_rotation_that_was_cut_short_is_ended_by_the_next_start(folder: Path, 
     assert not (folder / "anew").exists()
 
 
+@pytest.fixture
+def repository(folder: Path) -> Path:
+    """The folder as a git repository whose first commit was healthy, and which has a second one now."""
+    (folder / ".gitignore").write_text("*\n!deploy/maskloop\n", encoding="utf-8")
+    git(folder, "init", "--quiet")
+    for message in ("healthy", "newer"):
+        git(folder, "add", "--force", "deploy/maskloop")
+        git(folder, "commit", "--quiet", "--allow-empty", "-m", message)
+        if message == "healthy":
+            run(folder, "up")
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=Ada", "-c", "user.email=ada@example.org", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_an_update_begins_with_a_backup_and_leaves_no_old_images(repository: Path) -> None:
+    calls = run(repository, "update")
+    order = [next(i for i, call in enumerate(calls) if part in call) for part in (
+        "pg_dump", "build --pull", "compose pull", "compose stop airflow-scheduler", "compose up -d", "image prune",
+    )]  # fmt: skip
+    assert order == sorted(order)
+    assert (repository / "before-update.tar").exists()
+    assert not [call for call in calls if call.startswith("tag ")]
+    assert git(repository, "log", "-1", "--format=%s") == "newer"
+
+
+def test_an_update_that_fails_goes_back_by_itself(repository: Path) -> None:
+    (repository / "sick").touch()
+    calls = run(repository, "update", ok=False)
+    assert "tag sha256:before postgres:16" in calls
+    assert [call for call in calls if "pg_restore" in call]
+    assert git(repository, "log", "-1", "--format=%s") == "healthy"
+
+
+@pytest.mark.parametrize("failing", ["pg_dump", "--pull", "compose pull"])
+def test_an_update_that_cannot_begin_stops_nothing(repository: Path, failing: str) -> None:
+    calls = run(repository, "update", failing=failing, ok=False)
+    assert not [call for call in calls if "compose stop" in call or call.startswith("tag ")]
+    assert git(repository, "log", "-1", "--format=%s") == "newer"
+
+
+def test_a_backup_is_where_its_name_says_from_the_callers_folder(folder: Path) -> None:
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    run(folder, "backup", "mine.tar", cwd=elsewhere)
+    assert (elsewhere / "mine.tar").exists()
+
+
+@pytest.mark.parametrize(("port", "suffix"), [("", ""), ("443", ""), ("8443", ":8443")])
+def test_another_port_is_in_all_addresses(folder: Path, port: str, suffix: str) -> None:
+    docker = (folder / "bin" / "docker").read_text(encoding="utf-8")
+    note = 'echo "${MASKLOOP_HTTPS_SUFFIX-unset}" > "$STATE/suffix"\ncase "$*" in'
+    (folder / "bin" / "docker").write_text(docker.replace('case "$*" in', note), encoding="utf-8")
+    (folder / ".env").write_text(f"MASKLOOP_HTTPS_PORT={port}\n", encoding="utf-8")
+    run(folder, "up")
+    assert (folder / "suffix").read_text(encoding="utf-8").strip() == suffix
+
+
+def test_a_clone_that_others_cannot_read_is_opened_but_for_secrets(folder: Path) -> None:
+    for name in ("deploy/caddy/Caddyfile", "deploy/secrets/password", ".env", "before-update.tar"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("", encoding="utf-8")
+        (folder / name).chmod(0o600)
+    (folder / "deploy" / "caddy").chmod(0o700)
+    run(folder, "up")
+    assert (folder / "deploy" / "caddy").stat().st_mode & 0o777 == 0o755
+    assert (folder / "deploy" / "caddy" / "Caddyfile").stat().st_mode & 0o777 == 0o644
+    for name in ("deploy/secrets/password", ".env", "before-update.tar"):
+        assert (folder / name).stat().st_mode & 0o077 == 0, name
+
+
 def test_a_stop_takes_nothing_away(folder: Path) -> None:
     assert [call for call in run(folder, "down") if "compose" in call and "version" not in call] == ["compose stop"]
 
@@ -112,31 +188,34 @@ def given(folder: Path, *lines: str) -> dict[str, str]:
     environment = {"PATH": os.environ["PATH"], "SCRIPT": str(PROJECT_ROOT / "deploy" / "secrets.sh")}
     text = "".join(f"{line}\n" for line in lines)
     subprocess.run(["bash", "-c", SECRETS], cwd=folder, env=environment, input=text, text=True, check=True)
-    names = ("maskloop_alert_webhook", "maskloop_smtp_url", "maskloop_google_key")
+    names = ("maskloop_alert_webhook", "maskloop_smtp_url", "maskloop_git_remote", "maskloop_google_key")
     for path in folder.iterdir():
         path.chmod(0o600)  # as root, for whom that makes no difference
     return {name: (folder / name).read_text(encoding="utf-8") for name in names}
 
 
 def test_secrets_that_are_given_stay_until_others_or_none_are(tmp_path: Path) -> None:
-    def told(webhook: str, server: str, key: str) -> list[str]:
-        return list(given(tmp_path, webhook, server, key).values())
+    def told(webhook: str, server: str, remote: str, key: str) -> list[str]:
+        return list(given(tmp_path, webhook, server, remote, key).values())
 
-    assert told("", "", "") == ["", "", ""]
-    assert told("https://chat/hook?a=%20b", "", "a2V5\na2V5") == ["https://chat/hook?a=%20b", "", "a2V5\na2V5"]
+    assert told("", "", "", "") == ["", "", "", ""]
+    assert told("https://chat/hook?a=%20b", "", "", "a2V5\na2V5") == ["https://chat/hook?a=%20b", "", "", "a2V5\na2V5"]
     password = (tmp_path / "postgres_password").read_text(encoding="utf-8")
-    assert told("", "smtp://me:p%40ss@host", "") == ["https://chat/hook?a=%20b", "smtp://me:p%40ss@host", "a2V5\na2V5"]
-    assert told("none", "", "none") == ["", "smtp://me:p%40ss@host", ""]
+    server, remote = "smtp://me:p%40ss@host", "https://token@host/datasets.git"
+    assert told("", server, remote, "") == ["https://chat/hook?a=%20b", server, remote, "a2V5\na2V5"]
+    assert told("none", "", "", "none") == ["", server, remote, ""]
     assert (tmp_path / "postgres_password").read_text(encoding="utf-8") == password
 
 
 def test_the_script_hands_on_what_it_is_given(folder: Path) -> None:
     (folder / ".env").write_text(
-        "MASKLOOP_ALERT_WEBHOOK=https://chat/hook\nMASKLOOP_GOOGLE_KEY=a2V5\n", encoding="utf-8"
+        "MASKLOOP_ALERT_WEBHOOK=https://chat/hook\nMASKLOOP_GIT_REMOTE=https://token@host/d.git\n"
+        "MASKLOOP_GOOGLE_KEY=a2V5\n",
+        encoding="utf-8",
     )
     docker = (folder / "bin" / "docker").read_text(encoding="utf-8")
     (folder / "bin" / "docker").write_text(
         docker.replace('case "$*" in', 'case "$*" in\n  *secrets.sh*) cat > "$STATE/given" ;;'), encoding="utf-8"
     )
     run(folder, "up")
-    assert (folder / "given").read_text(encoding="utf-8") == "https://chat/hook\n\na2V5\n"
+    assert (folder / "given").read_text(encoding="utf-8") == "https://chat/hook\n\nhttps://token@host/d.git\na2V5\n"

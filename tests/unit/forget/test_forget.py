@@ -126,7 +126,7 @@ def test_published_versions_are_rewritten_and_everything_else_stays(archive: Arc
     result = forget(archive.stores, subjects)
 
     assert (result.problems, result.left) == ((), ()), [(t.store, t.what, t.place, t.reason) for t in result.left]
-    remote = archive.workspace.git("ls-remote", archive.settings.git_remote)
+    remote = archive.workspace.git("ls-remote", archive.workspace.git_remote)
     for tag, (manifest, masks) in before.items():
         revision = archive.published.revision(tag)
         assert f"{revision}\trefs/tags/{tag}^{{}}" in remote

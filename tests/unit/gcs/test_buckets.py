@@ -11,7 +11,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Bucket, Client
 
 from pipelines.errors import StorageError
-from pipelines.gcs.buckets import as_table, differences, expected_settings, reconcile, require_applied
+from pipelines.gcs.buckets import as_table, differences, expected_settings, left_alone, reconcile, require_applied
 from pipelines.settings import Settings
 
 
@@ -83,7 +83,7 @@ def test_missing_buckets_are_made_with_every_setting(client: Client, google: Goo
         assert bucket["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"] is True
         assert bucket["iamConfiguration"]["publicAccessPrevention"] == "enforced"
         assert int(bucket["softDeletePolicy"]["retentionDurationSeconds"]) == 7 * 24 * 3600
-    assert [rule["origin"] for rule in source["cors"]] == [["https://label.example.org"]]
+    assert "cors" not in source, "photos come through Label Studio"
     assert {"action": {"type": "Delete"}, "condition": {"age": 60, "matchesPrefix": ["embeddings/"]}} in (
         target["lifecycle"]["rule"]
     )
@@ -94,20 +94,38 @@ def test_an_open_bucket_is_corrected_and_other_rules_stay(client: Client, google
     reconcile(client, settings, differences(client, settings))
     theirs = {"action": {"type": "SetStorageClass", "storageClass": "NEARLINE"}, "condition": {"age": 9}}
     source, target = google.buckets[settings.source_bucket], google.buckets[settings.target_bucket]
-    source["cors"] = [{"origin": ["*"], "method": ["GET"]}]
+    source["cors"] = [{"origin": ["*"], "method": ["GET"]}]  # of another page, which needs it
+    target["cors"] = [{"origin": ["*"], "method": ["GET"]}]
     target["versioning"], target["lifecycle"] = {"enabled": False}, {"rule": [theirs]}
 
     different = differences(client, settings)
 
     assert [(difference.bucket, difference.setting) for difference in different] == [
-        (settings.source_bucket, "cors"), (settings.target_bucket, "versioning"), (settings.target_bucket, "lifecycle"),
+        (settings.target_bucket, "versioning"), (settings.target_bucket, "cors"), (settings.target_bucket, "lifecycle"),
     ]  # fmt: skip
     assert len(as_table(different).rows) == 3
     assert reconcile(client, settings, different) == []
     assert theirs in target["lifecycle"]["rule"]
+    assert source["cors"], "nobody asked for that"
     google.asked.clear()
     assert differences(client, settings) == []
     assert {method for method, _ in google.asked} == {"GET"}
+
+
+def test_a_source_bucket_that_exists_is_left_alone(client: Client, google: Google, settings: Settings) -> None:
+    assert left_alone(differences(client, settings), settings) == [], "it is made, as it must be"
+    google.buckets[settings.source_bucket] = {"name": settings.source_bucket}
+    different = differences(client, settings)
+    others = left_alone(different, settings)
+    assert {difference.setting for difference in others} == {
+        "versioning", "uniform access", "public access", "soft delete (s)",
+    }  # fmt: skip
+    rest = [difference for difference in different if difference not in others]
+    assert reconcile(client, settings, rest) == []
+    assert google.buckets[settings.source_bucket] == {"name": settings.source_bucket}
+    assert google.buckets[settings.dvc_bucket]["versioning"] == {"enabled": True}
+    assert reconcile(client, settings, different) == []
+    assert google.buckets[settings.source_bucket]["versioning"] == {"enabled": True}
 
 
 def test_the_bucket_server_in_memory_keeps_versions(bucket_client: Client, settings: Settings) -> None:

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from pipelines.dataset.published import Published
 from pipelines.dataset.verify import verify
@@ -271,7 +272,7 @@ def test_after_a_kill_at_any_point_the_next_run_completes_it(
 def test_the_git_remote_loses_the_tag_as_well_and_its_own_versions_stay(versions: Versions, tmp_path: Path) -> None:
     remote = tmp_path / "remote.git"
     subprocess.run(["git", "init", "--quiet", "--bare", remote], check=True)
-    settings = versions.workspace.settings.model_copy(update={"git_remote": str(remote)})
+    settings = versions.workspace.settings.model_copy(update={"git_remote": SecretStr(str(remote))})
     workspace = Workspace(versions.workspace.path, settings)
     workspace.git("push", "--quiet", str(remote), "HEAD:main", "dataset-0001", "dataset-0003")
     workspace.git("push", "--quiet", str(remote), "dataset-0002:refs/tags/dataset-0009")  # of another workspace
