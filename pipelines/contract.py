@@ -20,7 +20,8 @@ PRELABEL_DAG: Final = "prelabel_images"
 SYNC_DAG: Final = "sync_annotations"
 RETRAIN_DAG: Final = "retrain_model"
 REVIEW_DAG: Final = "review_labels"
-DAG_IDS: Final = frozenset({INGEST_DAG, PRELABEL_DAG, SYNC_DAG, RETRAIN_DAG, REVIEW_DAG})
+SPACE_DAG: Final = "free_space"
+DAG_IDS: Final = frozenset({INGEST_DAG, PRELABEL_DAG, SYNC_DAG, RETRAIN_DAG, REVIEW_DAG, SPACE_DAG})
 
 # Every pool has one slot; `maskloop setup` creates them with these descriptions.
 WORKSPACE_POOL: Final = "workspace"

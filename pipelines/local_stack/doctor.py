@@ -23,6 +23,7 @@ from pipelines.labelstudio.project import (
     read_project,
 )
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks, tasks_with_masks
+from pipelines.local_stack.disk import measure
 from pipelines.local_stack.services import Service, get_health, is_healthy, services_in
 from pipelines.params import load_params
 from pipelines.prelabel.pipeline import serving_model
@@ -175,6 +176,14 @@ def _buckets(settings: Settings) -> Answer:
     return ", ".join(f"gs://{name}" for name in names)
 
 
+def _disk(settings: Settings) -> Answer:
+    disk = measure(settings)
+    if disk.is_low:
+        remedy = "`maskloop gc` shows what may go, `retention` in params.yaml lets more go; or a larger disk"
+        return Failure(f"{settings.var}: {disk}", remedy)
+    return str(disk)
+
+
 def _airflow(settings: Settings) -> Answer:
     airflow = Airflow(settings)
     if errors := airflow.import_errors():
@@ -262,6 +271,7 @@ CHECKS: dict[str, Check] = {
     "ML backends": _backends,
     "queue": _queue,
     "buckets": _buckets,
+    "disk": _disk,
     "Airflow": _airflow,
     "champion": _champion,
     "clicks": _clicks,

@@ -13,6 +13,7 @@ from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.remarks import count_remarks
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.local_stack import supervisor
+from pipelines.local_stack.disk import measure
 from pipelines.local_stack.services import get_health, is_healthy, services_in
 from pipelines.params import load_params
 from pipelines.prelabel.embed import count_ready
@@ -56,7 +57,7 @@ def _loop(settings: Settings) -> Table:
     table = Table(title="The loop", title_justify="left", show_header=False)
     rows = (
         ("tasks", _tasks), ("queue", _queue), ("remarks", _remarks), ("dataset", _dataset), ("blind", _blind),
-        ("pre-labels by", _model), ("clicks by", _segmenter),
+        ("pre-labels by", _model), ("clicks by", _segmenter), ("disk", _disk),
     )  # fmt: skip
     for name, describe in rows:
         try:
@@ -105,6 +106,11 @@ def _blind(settings: Settings) -> str:
     if dirty := len(blindness.drawn_from_masks):
         text += f"; {dirty} test photos were drawn from masks and are served once more without"
     return text
+
+
+def _disk(settings: Settings) -> str:
+    disk = measure(settings)
+    return f"[red]{disk}" if disk.is_low else str(disk)
 
 
 def _model(settings: Settings) -> str:

@@ -19,7 +19,7 @@ from rich.table import Table
 from pipelines.dataset.objects import Objects
 from pipelines.dataset.published import Published
 from pipelines.dataset.workspace import Workspace
-from pipelines.errors import MaskloopError, ModelError
+from pipelines.errors import MaskloopError, ModelError, ServiceError
 from pipelines.gcs.client import connect
 from pipelines.labelstudio.client import connect as connect_label_studio
 from pipelines.labelstudio.project import find_project
@@ -101,6 +101,18 @@ def remove(kinds: Sequence[Kind], shown: Sequence[Plan]) -> list[Plan]:
         before if before.problem else _explained(kind, partial(kind.remove, before))
         for kind, before in track(pairs, "removing", transient=True)
     ]
+
+
+def collect(sources: Sources) -> list[Plan]:
+    """Plan and remove in one go; return what was done, by kind."""
+    plans = plan(sources.kinds())
+    return plans if is_empty(plans) else remove(sources.kinds(), plans)
+
+
+def require_all(plans: Sequence[Plan]) -> None:
+    """Raise ServiceError, which names them, when kinds could not be planned or removed."""
+    if problems := [f"{kind.kind}: {kind.problem}" for kind in plans if kind.problem]:
+        raise ServiceError("; ".join(problems))
 
 
 def is_empty(plans: Sequence[Plan]) -> bool:

@@ -22,15 +22,20 @@ def _as_list(callbacks: object) -> list[Any]:
     return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
 
 
+def woken_by(timetable: Any) -> list[str]:
+    """Return the assets that start a DAG; none for one that only the clock starts."""
+    return sorted(asset.name for asset in getattr(timetable.asset_condition, "objects", ()))
+
+
 def main() -> None:
     sys.path.insert(0, str(FOLDER))  # Airflow does the same
     bag = DagBag(dag_folder=str(FOLDER))
     dags = {
         dag.dag_id: {
             "file": Path(dag.fileloc).name,
-            "needs": type(dag.timetable.asset_condition).__name__,
-            "woken_by": sorted(asset.name for asset in dag.timetable.asset_condition.objects),
-            "cron": getattr(getattr(dag.timetable, "timetable", None), "expression", None),
+            "needs": type(dag.timetable.asset_condition).__name__ if woken_by(dag.timetable) else None,
+            "woken_by": woken_by(dag.timetable),
+            "cron": getattr(getattr(dag.timetable, "timetable", dag.timetable), "expression", None),
             "told_of_failure": [callback.__name__ for callback in _as_list(dag.on_failure_callback)],
             "catchup": dag.catchup,
             "max_active_runs": dag.max_active_runs,

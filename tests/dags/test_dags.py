@@ -66,10 +66,11 @@ def test_reading_takes_no_time_and_loads_nothing_heavy(parsed: dict[str, Any]) -
         ("sync_annotations", "AssetAll", ["annotations"], "*/30 * * * *"),
         ("retrain_model", "AssetAll", ["dataset"], "20 * * * *"),
         ("review_labels", "AssetAll", ["model"], "40 5 * * 1"),
+        ("free_space", None, [], "10 4 * * *"),
     ],
 )
 def test_dags_are_woken_by_assets_and_by_the_clock_as_well(
-    dags: dict[str, Any], dag_id: str, needs: str, woken_by: list[str], cron: str
+    dags: dict[str, Any], dag_id: str, needs: str | None, woken_by: list[str], cron: str
 ) -> None:
     dag = dags[dag_id]
     assert dag["woken_by"] == [f"maskloop://{name}" for name in woken_by]
