@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from pipelines.demo.savings import PhotoTime
 from pipelines.errors import ServiceError
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.render import region_json
@@ -115,26 +116,32 @@ def correct(
 def label_everything(
     labelers: list[Labeler], project_id: int, truth_of: Callable[[str], np.ndarray], params: Params,
     tick: Callable[[], None],
-) -> int:  # fmt: skip
-    """Let all labelers work at the same time until the stream is empty; return the number of annotations.
+) -> list[PhotoTime]:  # fmt: skip
+    """Let all labelers work at the same time until the stream is empty; return the time of each photo, in any order.
 
     `truth_of` maps a photo's sha256 to its (H, W) uint8 true index mask.
     """
 
-    def work(labeler: Labeler) -> int:
-        submitted = 0
+    def work(labeler: Labeler) -> list[PhotoTime]:
+        times = []
         while (task := labeler.next_task(project_id)) is not None:
             proposed = task["predictions"][0]["result"] if task["predictions"] else []
             image = parse_image(task["data"])
             truth = resample_mask(truth_of(image.sha256), *image.shown_size)
             result, seconds = correct(proposed, truth, params, labeler.pace)
             labeler.submit(task, result, seconds)
-            submitted += 1
+            times.append(PhotoTime(seconds, labeler.pace * seconds_by_hand(truth, params), bool(proposed)))
             tick()
-        return submitted
+        return times
 
     with ThreadPoolExecutor(len(labelers)) as pool:
-        return sum(pool.map(work, labelers))
+        return [time for times in pool.map(work, labelers) for time in times]
+
+
+def seconds_by_hand(truth: np.ndarray, params: Params) -> float:
+    """Return the seconds in which a person draws all labels of a (H, W) uint8 index mask; see `correct`."""
+    labels = np.isin(list(params.label_ids.values()), truth)
+    return params.effort.look + params.effort.draw * int(labels.sum())
 
 
 def _draw(label: str, mask: np.ndarray, region_id: str, origin: str) -> RegionJson:
