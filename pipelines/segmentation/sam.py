@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
+from zipfile import is_zipfile
 
 import cv2
 import numpy as np
@@ -164,7 +165,8 @@ def _load_sam_1(chosen: Checkpoint, folder: Path, blob_store: BlobStore | None) 
     digest = checked_sha256(path, expected_sha256(chosen))
     network = sam_model_registry[kind]()
     try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        mapped = is_zipfile(path)  # not read as a whole beside the network; files of before PyTorch 1.6 cannot be
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mapped))
     except (UnpicklingError, EOFError, RuntimeError, TypeError) as error:
         raise ModelError(f"{path} holds no weights of {kind} ({error}); use an official checkpoint") from error
     network.to("cuda" if torch.cuda.is_available() else "cpu").eval()

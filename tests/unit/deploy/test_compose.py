@@ -77,6 +77,21 @@ def test_every_setting_reaches_the_services() -> None:
     assert set(Settings.model_fields) - passed - secrets == fixed
 
 
+GPU = yaml.safe_load((PROJECT_ROOT / "docker-compose.gpu.yml").read_text(encoding="utf-8"))["services"]
+
+
+def test_a_gpu_goes_to_what_computes_and_changes_nothing_else() -> None:
+    assert set(GPU) == {"airflow-worker", "segmentation", "segment-anything"}
+    for name, service in GPU.items():
+        [device] = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+        assert int(service["mem_limit"][:-1]) > int(SERVICES[name]["mem_limit"][:-1])
+        assert set(service) <= {"deploy", "mem_limit", "image", "build"}
+    assert GPU["segmentation"]["image"] == GPU["segment-anything"]["image"] != SERVICES["segmentation"]["image"]
+    assert GPU["segmentation"]["build"] == {"args": {"TORCH": "cuda"}}
+    assert "cuda) sync locked ;;" in (PROJECT_ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+
+
 def test_every_secret_is_made(tmp_path: Any) -> None:
     made = (PROJECT_ROOT / "deploy" / "secrets.sh").read_text(encoding="utf-8")
     assert all(name in made for name in DOCUMENT["secrets"])

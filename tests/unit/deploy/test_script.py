@@ -171,6 +171,20 @@ def test_a_clone_that_others_cannot_read_is_opened_but_for_secrets(folder: Path)
         assert (folder / name).stat().st_mode & 0o077 == 0, name
 
 
+@pytest.mark.parametrize(
+    ("setting", "files", "image"),
+    [("true", "docker-compose.yml:docker-compose.gpu.yml", "maskloop/serving-gpu"), ("false", "", "maskloop/serving")],
+)
+def test_a_gpu_adds_a_file_and_an_image(folder: Path, setting: str, files: str, image: str) -> None:
+    docker = (folder / "bin" / "docker").read_text(encoding="utf-8")
+    note = 'echo "${COMPOSE_FILE-}" > "$STATE/files"\ncase "$*" in'
+    (folder / "bin" / "docker").write_text(docker.replace('case "$*" in', note), encoding="utf-8")
+    (folder / ".env").write_text(f"MASKLOOP_GPU={setting}\n", encoding="utf-8")
+    calls = run(folder, "up")
+    assert (folder / "files").read_text(encoding="utf-8").strip() == files
+    assert f"image inspect maskloop/airflow {image}" in calls
+
+
 def test_a_stop_takes_nothing_away(folder: Path) -> None:
     assert [call for call in run(folder, "down") if "compose" in call and "version" not in call] == ["compose stop"]
 
