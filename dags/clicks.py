@@ -15,7 +15,8 @@ def train_clicks(dataset: str) -> str:
     from pipelines.settings import get_settings
     from pipelines.training.clicks_pipeline import train
 
-    return dataset if train(get_settings(), dataset) else skip("clicks.enabled of params.yaml is false")
+    why = train(get_settings(), dataset)
+    return skip(f"no click model is trained: {why}") if why else dataset
 
 
 @task(execution_timeout=timedelta(hours=4), **RETRIES)

@@ -311,10 +311,12 @@ class ClicksParams(Section):
     It learns from up to `garments` garments of each photo in a batch. Sizes are in pixels, and `epochs`, `min_steps`,
     `max_steps`, `max_minutes` and `predict_scale` mean what they mean in `train`. `tune_sam` tunes Segment Anything's
     mask decoder as well. Segmenters are measured on so many garments (`judged`), none of which is a smaller share of
-    its photo than `smallest`. Without `enabled` no click model is trained.
+    its photo than `smallest`. Without `enabled` no click model is trained. The next one is trained when photos to learn
+    from are `min_growth` times those of the last one, or after `retrain.max_days`.
     """
 
     enabled: bool = True
+    min_growth: Annotated[float, Field(ge=1)] = 1.5
     architecture: str = "FPN"
     decoder: dict[str, DecoderOption] = {}
     image_height: Annotated[int, Field(ge=32, multiple_of=32)] = 384
@@ -334,7 +336,7 @@ class ClicksParams(Section):
 
     def as_train(self, train: TrainParams) -> TrainParams:
         """Return the parameters of the training, those of the clothing model with these in their place."""
-        own = self.model_dump(exclude={"enabled", "garments", "tune_sam", "judged", "smallest"})
+        own = self.model_dump(exclude={"enabled", "min_growth", "garments", "tune_sam", "judged", "smallest"})
         return train.model_copy(update={**own, "predict_mirrored": False, "patience": 0, "start": "scratch"})
 
 

@@ -77,7 +77,7 @@ def retrain(
         return
     version = retrain(settings, dataset, again=again)
     console.print(outcome(settings, version), highlight=False)
-    if clicks := retrain_clicks(settings, dataset):
+    if clicks := retrain_clicks(settings, dataset, again=again):
         console.print(
             f"{clicks.served_as} {'promoted' if clicks.promoted else 'stays challenger'}: {clicks.reason}",
             highlight=False,

@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ import pandas as pd
 
 from pipelines.contract import SEGMENT_ANYTHING
 from pipelines.dataset.files import CLICK_REPORT
+from pipelines.dataset.published import Published
+from pipelines.dataset.workspace import Workspace
 from pipelines.errors import ModelError, ServiceError
 from pipelines.models.reader import ANSWERS
 from pipelines.params import Params, load_params
@@ -23,6 +26,7 @@ from pipelines.segmentation.choice import LEARNED, SAM, TUNED_SAM
 from pipelines.services import ask_service
 from pipelines.settings import Settings
 from pipelines.training.pipeline import in_mlflow, require_training, training_clone, training_of
+from pipelines.training.policy import why_no_clicks
 
 if TYPE_CHECKING:
     from pipelines.models.registry import Registry
@@ -38,19 +42,20 @@ def click_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"model_name": settings.clicks_model_name})
 
 
-def retrain_clicks(settings: Settings, dataset: str) -> ModelVersion | None:
+def retrain_clicks(settings: Settings, dataset: str, *, again: bool = False) -> ModelVersion | None:
     """Run all steps of the click model on a dataset's tag; return the version, or None where none is trained."""
-    if not train(settings, dataset):
+    if why := train(settings, dataset, again=again):
+        logger.info("no click model is trained: %s", why)
         return None
     evaluate(settings, dataset)
     version, reason = put_before_gate(settings, dataset)
     return version if reason is None else promote_winner(settings, version.version, reason)
 
 
-def train(settings: Settings, dataset: str) -> bool:
+def train(settings: Settings, dataset: str, *, again: bool = False) -> str:
     """Run DVC's stage `train_clicks` on what the clothing model's training left; killed and run again it goes on.
 
-    Return False, and say so in the log, when the dataset's params.yaml asks for no click model.
+    Return why no click model is trained; an empty text when one is. With `again` it does not matter how little is new.
     """
     from pipelines.models.registry import Registry
 
@@ -59,13 +64,31 @@ def train(settings: Settings, dataset: str) -> bool:
         require_training(clone, dataset)
         params = load_params(clone.path / "params.yaml")
         if not params.clicks.enabled:
-            logger.info("clicks.enabled of params.yaml is false: no click model is trained")
-            return False
+            return "clicks.enabled of params.yaml is false"
+        if not again and (why := why_not_yet(settings, dataset, params)):
+            return why
         # The stage runs with the code of the clone, which has no .env and no var/ of its own.
         sam = {"MASKLOOP_VAR": str(settings.var), "MASKLOOP_SAM_CHECKPOINT": settings.sam_checkpoint}
         with in_mlflow(Registry(click_settings(settings)), _training(settings, dataset), params) as environment:
             clone.dvc("repro", "--single-item", "train_clicks", show=True, more=environment | sam)
-    return True
+    return ""
+
+
+def why_not_yet(settings: Settings, dataset: str, params: Params) -> str | None:
+    """Return why the newest click model is not old enough for another; None when there is none, or its dataset's."""
+    from pipelines.models.registry import Registry
+
+    newest = Registry(click_settings(settings)).newest()
+    workspace = Workspace(settings.workspace_path, settings)
+    published = Published(workspace)
+    if newest is None or newest.dataset == dataset or newest.dataset not in published.tags():
+        return None
+    now, before = (int((published.manifest(tag)["split"] == "train").sum()) for tag in (dataset, newest.dataset))
+    dates = (
+        datetime.fromisoformat(workspace.git("log", "-1", "--format=%cI", tag)) for tag in (dataset, newest.dataset)
+    )
+    published_at, published_before = dates
+    return why_no_clicks(params, now, before, published_at - published_before)
 
 
 def evaluate(settings: Settings, dataset: str) -> None:

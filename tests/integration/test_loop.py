@@ -31,7 +31,7 @@ from pipelines.params import load_params
 from pipelines.photos.decode import sha256_hex
 from pipelines.prelabel.pipeline import plan_batches, prelabel_batch, serving_model
 from pipelines.quality.review import BLIND_REASON
-from pipelines.training.clicks_pipeline import click_settings
+from pipelines.training.clicks_pipeline import click_settings, why_not_yet
 from pipelines.training.pipeline import dataset_to_train
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
@@ -115,6 +115,12 @@ def test_a_click_model_was_trained_judged_and_answers_only_if_it_is_better(setti
     assert "clicks per garment than grabcut" in registry.client.get_run(version.run_id).data.tags["maskloop.gate"]
     assert set(health["answers"]) == {"point", "box", "edit"}
     assert set(health["answers"].values()) <= {"grabcut", champion.served_as if champion else "grabcut"}
+
+
+def test_the_next_click_model_waits_until_there_is_more_to_learn_from(settings, workspace_params):
+    assert Registry(click_settings(settings)).newest().dataset == "dataset-0002"
+    assert why_not_yet(settings, "dataset-0002", workspace_params) is None, "killed and run again it goes on"
+    assert "(clicks.min_growth)" in why_not_yet(settings, "dataset-0001", workspace_params)
 
 
 def test_what_judges_models_was_drawn_without_them(settings):
