@@ -36,11 +36,15 @@ def simulate(
     photos: Annotated[Path, typer.Argument(help="Folder of photos")],
     masks: Annotated[Path, typer.Argument(help="Folder of index masks, PNG, named like the photos")],
     labels: Annotated[Path, typer.Argument(help="CSV with columns index and label: mask value → label of params.yaml")],
-    sizes: Annotated[str, typer.Option(help="Photos labelled after each batch")] = "50,100,200",
+    sizes: Annotated[str, typer.Option(help="Photos labelled after each batch")] = "25,75,200,300",
     seeds: Annotated[int, typer.Option(min=1, help="Random orders to try")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each training")] = 200,
-    height: Annotated[int, typer.Option(help="Height of photos in training, in pixels")] = 192,
-    width: Annotated[int, typer.Option(help="Their width")] = 128,
+    orders: Annotated[str, typer.Option(help="Orders of the queue to compare with chance")] = "uncertainty",
+    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps of each training")] = 300,
+    height: Annotated[int, typer.Option(help="Height of photos in training, in pixels; 0: that of params.yaml")] = 0,
+    width: Annotated[int, typer.Option(help="Their width; 0: that of params.yaml")] = 0,
+    learning: Annotated[
+        bool, typer.Option("--learning", help="Let encoders learn, as they do with many photos: far slower")
+    ] = False,
 ) -> None:
     """Measure how much more labels help, in each order that the queue can have, on photos whose masks are known."""
     import time
@@ -51,28 +55,30 @@ def simulate(
     from pipelines.exchange.masked_photos import masked_photos
     from pipelines.params import load_params
     from pipelines.simulation.results import as_table, draw_curve, gains_table, write_results
-    from pipelines.simulation.rounds import ORDERS, against_chance, as_curve, version_of
+    from pipelines.simulation.rounds import CHANCE, against_chance, as_curve, chosen_orders, for_simulation, version_of
     from pipelines.simulation.rounds import simulate as run
 
     settings, started = get_settings(), time.monotonic()
     params = load_params(settings.params_path)
-    smaller = params.train.model_copy(update={"image_height": height, "image_width": width})
-    params = params.model_copy(update={"train": smaller})
+    params, compared = for_simulation(params, height, width, steps, learning=learning), chosen_orders(orders)
     source = masked_photos(photos, masks, labels, params)
     counts = sorted({int(size) for size in sizes.split(",")})
     folder = settings.var / "simulation" / f"{photos.resolve().parent.name}-{steps}-{version_of(params, source)}"
     torch.set_num_threads(os.cpu_count() or 1)
-    rounds = run(source, params, folder, counts, range(seeds), steps)
-    done = list(track(rounds, "simulating", total=len(ORDERS) * seeds * len(counts), console=console))
+    rounds = run(source, params, folder, counts, range(seeds), steps, compared)
+    done = list(track(rounds, "simulating", total=len(compared) * seeds * len(counts), console=console))
     curve = as_curve(done)
     draw_curve(curve, folder / "curve.png")
     names = " ".join(f"…/{path.parent.name}/{path.name}" for path in (photos, masks, labels))
+    size = params.train.image_height, params.train.image_width
     command = (
-        f"maskloop simulate {names} --sizes {sizes} --seeds {seeds} --steps {steps} --height {height} --width {width}"
+        f"maskloop simulate {names} --sizes {sizes} --seeds {seeds} --orders {','.join(compared[1:]) or CHANCE} "
+        f"--steps {steps} --height {size[0]} --width {size[1]}{' --learning' if learning else ''}"
     )
     write_results(settings.var / "bench" / "simulate.json", done, command, time.monotonic() - started)
     console.print(as_table(curve))
-    console.print(gains_table(against_chance(done)))
+    if len(compared) > 1:
+        console.print(gains_table(against_chance(done)))
     console.print(f"plot: {folder / 'curve.png'}", highlight=False)
 
 

@@ -9,6 +9,7 @@ they are compared in pairs. Each step has a folder of its own, so a simulation t
 
 import json
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -72,9 +73,10 @@ class Step:
 
 
 def simulate(
-    source: MaskedPhotos, params: Params, folder: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int
-) -> Iterator[Step]:
-    """Yield the steps of all orders for each seed, as they are done; `steps` is the optimizer's, of every training.
+    source: MaskedPhotos, params: Params, folder: Path, sizes: Sequence[int], seeds: Sequence[int], steps: int,
+    orders: Sequence[str] = ORDERS,
+) -> Iterator[Step]:  # fmt: skip
+    """Yield the steps of the orders for each seed, as they are done; `steps` is the optimizer's, of every training.
 
     Raise ConfigurationError when there are fewer photos to train on than the largest size.
     """
@@ -87,7 +89,7 @@ def simulate(
     for seed in seeds:
         shuffled = np.random.default_rng(seed).permutation(pool).tolist()
         blind = np.random.default_rng((seed, 1)).permutation(photos_in(dataset, "val")).tolist()
-        for order in ORDERS:
+        for order in orders:
             step, model = None, None
             for size in sizes:
                 before = step.labelled if step else ()
@@ -107,6 +109,30 @@ def simulate(
                 step, model = _read(scratch), _load(scratch, params)
                 logger.info("%s, seed %d, %d photos: mIoU %.3f", order, seed, size, step.miou)
                 yield replace(step, order=order)
+
+
+def for_simulation(params: Params, height: int, width: int, steps: int, *, learning: bool) -> Params:
+    """Return parameters whose trainings are small: `few` of params.yaml for any number of photos, unless `learning`.
+
+    Photos are trained on at (height, width) pixels; 0 leaves what is not given as it is.
+    """
+    train = params.train
+    changes: dict[str, Any] = {"image_height": height or train.image_height, "image_width": width or train.image_width}
+    few = {"photos": 0} if learning else {"photos": sys.maxsize, "min_steps": steps}
+    return params.model_copy(
+        update={"train": train.model_copy(update=changes | {"few": train.few.model_copy(update=few)})}
+    )
+
+
+def chosen_orders(names: str) -> tuple[str, ...]:
+    """Return the orders that a text names, separated by commas, after chance, which is always one of them.
+
+    Raise ConfigurationError for one that the queue does not know.
+    """
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in ORDERS]:
+        raise ConfigurationError(f"there is no order {unknown[0]!r}; choose among {', '.join(ORDERS)}")
+    return tuple(dict.fromkeys([CHANCE, *wanted]))
 
 
 def version_of(params: Params, source: MaskedPhotos) -> str:

@@ -12,7 +12,7 @@ from pipelines.params import Params
 from pipelines.segmentation.proposals import PROPOSALS_FILE
 from pipelines.simulation import rounds
 from pipelines.simulation.results import as_table, draw_curve, gains_table
-from pipelines.simulation.rounds import Step, against_chance, as_curve, simulate
+from pipelines.simulation.rounds import Step, against_chance, as_curve, chosen_orders, for_simulation, simulate
 
 
 @pytest.fixture
@@ -98,3 +98,20 @@ def test_orders_are_compared_in_pairs_of_a_seed_each() -> None:
     assert (gain["seconds"], gain["miou"], gain["seeds"]) == (-1.5, 0, 2)
     assert gain["seconds_low"] == pytest.approx(-1.5 - 12.706 * 0.5, abs=0.01), "Student's t with one degree of freedom"
     assert gain["seconds_high"] == pytest.approx(-1.5 + 12.706 * 0.5, abs=0.01)
+
+
+def test_trainings_are_small_whatever_the_number_of_photos_unless_encoders_are_to_learn(params: Params) -> None:
+    small = for_simulation(params, 0, 0, 120, learning=False).train
+    assert (small.image_height, small.image_width) == (params.train.image_height, params.train.image_width)
+    options = small.for_photos(100_000)
+    assert (options.frozen_stride, options.architecture, options.min_steps) == (32, params.train.few.architecture, 120)
+    large = for_simulation(params, 96, 64, 120, learning=True).train
+    assert (large.image_height, large.image_width) == (96, 64)
+    assert large.for_photos(2) == large
+
+
+def test_chance_is_always_compared_with_and_orders_are_known() -> None:
+    assert chosen_orders("") == ("chance",)
+    assert chosen_orders("uncertainty, chance") == ("chance", "uncertainty")
+    with pytest.raises(ConfigurationError, match="no order 'newest'; choose among chance, uncertainty"):
+        chosen_orders("newest")
