@@ -210,5 +210,7 @@ def test_secrets_are_changed_and_everything_goes_on(server_after_a_round: Server
     server.maskloop("rotate")
     now = server.secrets()
     kept = {name for name in secrets if now[name] == secrets[name]}
-    assert kept == {"maskloop_google_key", "maskloop_alert_webhook", "maskloop_smtp_url"}  # issued by others
+    assert kept == {  # issued by others
+        "maskloop_google_key", "maskloop_alert_webhook", "maskloop_smtp_url", "maskloop_git_remote",
+    }  # fmt: skip
     assert state(server) == before
