@@ -95,7 +95,7 @@ def draw_savings(rounds: Sequence[tuple[int, float, Saving]], path: Path) -> Non
         seconds.annotate(
             f"mIoU then {miou:.2f}",
             (place, saving.seconds),
-            (0, 8),
+            (0, -14),
             textcoords="offset points",
             ha="center",
             fontsize=8,
