@@ -28,7 +28,7 @@ down: ## End the local stack
 	@maskloop down
 
 test: setup chromium caddy ## Run all tests: the quick ones side by side, then those with real servers and a real browser
-	@pytest --numprocesses=auto --dist=loadfile --durations=15 tests/unit tests/dags
+	@pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --durations=15 tests/unit tests/dags
 	@pytest --durations=25 tests/integration tests/e2e tests/server
 
 server-test: setup ## Build the containers, start them, and test the server for real (Docker, half an hour, 60 GB)

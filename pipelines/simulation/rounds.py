@@ -22,7 +22,7 @@ from scipy import stats
 
 from pipelines.dataset.dataset import Dataset
 from pipelines.dataset.files import IMAGES, MANIFEST, MASKS, MODEL
-from pipelines.demo.labelers import correct
+from pipelines.demo.labelers import correct, seconds_by_hand
 from pipelines.errors import ConfigurationError
 from pipelines.exchange.as_dataset import write_dataset
 from pipelines.exchange.masked_photos import MaskedPhotos
@@ -218,7 +218,7 @@ def _seconds(dataset: Dataset, sha256: str, model: ClothingModel | None, params:
     """Return the seconds a simulated labeler takes from the model's pre-label, and from nothing."""
     photo, truth = dataset.read_image(sha256), dataset.read_mask(sha256)
     proposed = prediction_json(model.predict(photo))["result"] if model else []
-    return correct(proposed, truth, params)[1], correct([], truth, params)[1]
+    return correct(proposed, truth, params)[1], seconds_by_hand(truth, params)
 
 
 def _train(dataset: Dataset, scratch: Dataset, labelled: Sequence[str], params: Params, steps: int, seed: int) -> None:

@@ -83,12 +83,10 @@ def why_not_yet(settings: Settings, dataset: str, params: Params) -> str | None:
     published = Published(workspace)
     if newest is None or newest.dataset == dataset or newest.dataset not in published.tags():
         return None
-    now, before = (int((published.manifest(tag)["split"] == "train").sum()) for tag in (dataset, newest.dataset))
-    dates = (
-        datetime.fromisoformat(workspace.git("log", "-1", "--format=%cI", tag)) for tag in (dataset, newest.dataset)
-    )
-    published_at, published_before = dates
-    return why_no_clicks(params, now, before, published_at - published_before)
+    tags = dataset, newest.dataset
+    now, before = (int((published.manifest(tag)["split"] == "train").sum()) for tag in tags)
+    now_at, before_at = (datetime.fromisoformat(workspace.git("log", "-1", "--format=%cI", tag)) for tag in tags)
+    return why_no_clicks(params, now, before, now_at - before_at)
 
 
 def evaluate(settings: Settings, dataset: str) -> None:

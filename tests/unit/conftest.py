@@ -41,6 +41,20 @@ hypothesis_settings.load_profile("untimed")
 COAT, DRESS = Label(id=3, name="coat", color="#1f77b4"), Label(id=7, name="dress", color="#d62728")
 
 
+# Packages whose few tests take minutes: begun early, so that no worker is left with them at the end.
+LONG = ("forget", "training", "dataset", "simulation", "models", "quality")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put quick tests of the whole project first, then the long ones, then the rest."""
+
+    def turn(item: pytest.Item) -> int:
+        package = item.path.parent.name
+        return 0 if package == "unit" else 1 + LONG.index(package) if package in LONG else 1 + len(LONG)
+
+    items.sort(key=turn)
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> None:
     """Tiny networks: threads that wait for each other, and for busy processors, make them several times slower."""
