@@ -18,6 +18,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from google.cloud.storage import Client
 from hypothesis import settings as hypothesis_settings
 from PIL import Image
@@ -111,7 +112,7 @@ def tiny_card() -> "ModelCard":
 
     half = (0.5, 0.5, 0.5)
     return ModelCard(
-        "FPN", "timm-tf_efficientnet_lite0", 32, 32, half, half, {COAT.name: COAT.id, DRESS.name: DRESS.id}
+        "FPN", "timm-mobilenetv3_small_minimal_100", 32, 32, half, half, {COAT.name: COAT.id, DRESS.name: DRESS.id}
     )
 
 
@@ -254,6 +255,17 @@ def project_workspace(tmp_path: Path, bucket_server: str, bucket_client: Client)
     workspace = Workspace(settings.workspace_path, settings)
     workspace.ensure(project)
     return workspace
+
+
+@pytest.fixture
+def unchecked_workspace(project_workspace: Workspace) -> Workspace:
+    """A workspace whose datasets are not checked, for tests of something else: a check takes as long as all the rest."""
+    path = project_workspace.path / "params.yaml"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    document["check"]["severity"] = dict.fromkeys(document["check"]["severity"], "off")
+    path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    project_workspace.git("commit", "--quiet", "--all", "-m", "No checks")
+    return project_workspace
 
 
 @pytest.fixture

@@ -71,9 +71,9 @@ class Project:
 
 
 @pytest.fixture
-def project(project_workspace: Workspace, bucket_client: Client, annotated_photo: Annotate) -> Project:
+def project(unchecked_workspace: Workspace, bucket_client: Client, annotated_photo: Annotate) -> Project:
     """A project with a published version of three photos."""
-    project = Project(project_workspace, bucket_client)
+    project = Project(unchecked_workspace, bucket_client)
     project.read(*(annotated_photo(name, 10 * task, task_id=task) for task, name in enumerate("abc", start=1)))
     assert project.publish() is not None
     return project
@@ -208,13 +208,17 @@ def test_a_version_that_the_checks_stop_is_not_published_and_its_page_is_shown(
     project: Project, annotated_photo: Annotate
 ) -> None:
     project.read(*(annotated_photo(name, 10 * task, {}, task_id=task) for task, name in enumerate("abc", start=1)))
+    params = project.workspace.path / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text.replace("empty_masks: 'off'", "empty_masks: critical"), encoding="utf-8")
+    project.workspace.git("commit", "--quiet", "--all", "-m", "Photos without garments stop a version")
 
     lay_out_version_before(project.workspace)
     with pytest.raises(ChecksError, match="the photos have no garment"):
         build_dataset(project.bucket, project.settings, "check")
 
     pages = list(gcs.list_objects(project.bucket, project.settings.target_bucket, "checks/"))
-    assert len(pages) == 2, "of the version before, and of this one"
+    assert len(pages) == 1, "of this version, and none of the one before, which nothing was asked of"
     assert project.workspace.dataset_tags() == ["dataset-0001"]
 
 

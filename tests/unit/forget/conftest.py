@@ -140,10 +140,10 @@ class Archive:
 
 @pytest.fixture
 def archive(
-    project_workspace: Workspace, bucket_client: Client, archive_bucket: str, params: Params, empty_mlflow: str
+    unchecked_workspace: Workspace, bucket_client: Client, archive_bucket: str, params: Params, empty_mlflow: str
 ) -> Archive:
     """An archive without photos."""
-    archive = Archive(project_workspace, bucket_client, archive_bucket, params, empty_mlflow)
+    archive = Archive(unchecked_workspace, bucket_client, archive_bucket, params, empty_mlflow)
     header = ",".join(CATALOG_COLUMNS) + "\n" + "c,1999,Autumn,,,,,,,\n"
     gcs.put(bucket_client, archive_bucket, archive.settings.catalog, header.encode(), "text/csv")
     return archive

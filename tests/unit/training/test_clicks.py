@@ -33,6 +33,7 @@ from pipelines.training.evaluate_clicks import evaluate_clicks, known_photo, mea
 from pipelines.training.train_clicks import train_clicks
 
 SIZE = 96, 64
+PRETRAINED = "timm-tf_efficientnet_lite0"
 LABELS = {"coat": 3, "dress": 7}
 ALL = load_params(PROJECT_ROOT / "params.yaml").label_ids
 NAMES = {index: name for name, index in ALL.items()}
@@ -53,7 +54,7 @@ def inside(garment: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def card() -> ClickCard:
     return ClickCard(
-        ModelCard("FPN", "timm-tf_efficientnet_lite0", *SIZE, (0.5,) * 3, (0.5,) * 3, LABELS, keeps_aspect=True)
+        ModelCard("FPN", "timm-mobilenetv3_small_minimal_100", *SIZE, (0.5,) * 3, (0.5,) * 3, LABELS, keeps_aspect=True)
     )
 
 
@@ -173,12 +174,11 @@ def learned(tmp_path_factory: pytest.TempPathFactory, card: ClickCard) -> ClickM
     channels[list(ALL.values())] = np.arange(1, len(ALL) + 1)
     masks = torch.from_numpy(np.stack([channels[mask] for _, mask in views]))
     options = params.train.model_copy(
-        update={"architecture": "FPN", "encoder": "timm-tf_efficientnet_lite0", "decoder": {}, "image_height": 96,
-                "image_width": 64}
-    )  # fmt: skip
+        update={"architecture": "FPN", "encoder": PRETRAINED, "decoder": {}, "image_height": 96, "image_width": 64}
+    )
     torch.manual_seed(0)
     trunk, _ = new_network(options, ALL)
-    card = replace(card, network=replace(card.network, labels=ALL))
+    card = replace(card, network=replace(card.network, encoder=PRETRAINED, labels=ALL))
     network = ClickNetwork(card)
     network.take_trunk(trunk)
     learner = ClickLearner(network, options, np.bincount(masks.flatten().numpy(), minlength=20), 3)

@@ -22,7 +22,7 @@ from pipelines.training.evaluate import evaluate, evaluate_model
 Splits = dict[str, list[str]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def coats_everywhere(model_that_sees_coats: Path) -> ClothingModel:
     return load_model(model_that_sees_coats)
 

@@ -15,9 +15,10 @@ from pipelines.params import Params, load_params
 from pipelines.segmentation.model import CARD, WEIGHTS, load_model
 from pipelines.settings import PROJECT_ROOT, Settings
 from pipelines.training.folder import load_named_model, train_on_folder
+from tests.unit.training.conftest import SMALLEST
 
 SMALL = {
-    "architecture": "FPN", "decoder": {}, "encoder": "timm-tf_efficientnet_lite0", "encoder_weights": "none",
+    **SMALLEST, "encoder_weights": "none",
     "image_height": 64, "image_width": 32, "min_steps": 4, "max_steps": 4, "max_minutes": 0, "batch_size": 4,
 }  # fmt: skip
 

