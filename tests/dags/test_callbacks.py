@@ -1,4 +1,4 @@
-"""How errors end a task: what a person must mend fails at once, everything else is left to Airflow's retries; and
+"""How errors end a task: what a person must fix fails at once, everything else is left to Airflow's retries; and
 people are told of what failed.
 """
 
@@ -41,7 +41,7 @@ def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AbstractContextMan
         errors.TrainingError("no such architecture"),
     ],
 )
-def test_what_people_must_mend_is_not_retried(guard: AbstractContextManager[Any], error: Exception) -> None:
+def test_what_people_must_fix_is_not_retried(guard: AbstractContextManager[Any], error: Exception) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
     with pytest.raises(AirflowFailException, match=f"{type(error).__name__}: {error}"), guard:

@@ -63,7 +63,7 @@ def _review(archive, registry=None):
     return review(archive.settings, published, registry or Registry(archive.settings), archive.labels, params)
 
 
-def test_the_gold_photo_is_handed_out_once_more_and_no_other(gold) -> None:
+def test_the_gold_photo_is_assigned_once_more_and_no_other(gold) -> None:
     _, drawn, handed, _ = gold
     assert handed == drawn[:1]
 
@@ -121,7 +121,7 @@ def planted(make_archive):
         shown[task["id"]] = prediction["result"]
         kept = [one for one in prediction["result"] if person is careless or not one["id"].startswith("planted")]
         person.submit(task, [{**one, "origin": "prediction"} for one in kept], 5.0)
-    assert careless.next_task(archive.project) is None, "each gold photo is handed out once more"
+    assert careless.next_task(archive.project) is None, "each gold photo is assigned once more"
     sync(archive.bucket, archive.labels, archive.settings)
     return archive, drawn[:2], shown
 

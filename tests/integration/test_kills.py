@@ -60,14 +60,14 @@ sync(gcs.connect(settings), connect(settings), settings)
 
 @pytest.fixture(scope="module")
 def start() -> Callable[..., Any]:
-    """Start a station in a process of its own, in which what it imports is there at once."""
+    """Start a pipeline in a process of its own, in which what it imports is there at once."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["great_expectations.expectations", "pipelines.ingest.pipeline", "pipelines.dataset.pipeline"]
     )
 
-    def begin(station: str, settings: Settings) -> Any:
-        process = context.Process(target=exec, args=(station, {"settings": settings}))
+    def begin(pipeline: str, settings: Settings) -> Any:
+        process = context.Process(target=exec, args=(pipeline, {"settings": settings}))
         process.start()
         return process
 
@@ -75,9 +75,9 @@ def start() -> Callable[..., Any]:
     return begin
 
 
-def seconds(start: Callable[..., Any], station: str, settings: Settings) -> float:
+def seconds(start: Callable[..., Any], pipeline: str, settings: Settings) -> float:
     begin = time.monotonic()
-    process = start(station, settings)
+    process = start(pipeline, settings)
     process.join()
     assert process.exitcode == 0
     return time.monotonic() - begin

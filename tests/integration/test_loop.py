@@ -1,4 +1,4 @@
-"""The whole loop on real servers: what two rounds leave behind, and what happens when stations run again."""
+"""The whole loop on real servers: what two rounds leave behind, and what happens when its pipelines run again."""
 
 import io
 import json

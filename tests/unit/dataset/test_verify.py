@@ -73,7 +73,7 @@ def _aside(versions: Versions) -> Path:
 
 
 def test_what_has_no_good_copy_is_named_and_stops_nothing_else(versions: Versions) -> None:
-    (hopeless, md5), (other, lost_there), _ = photos_of(versions)
+    (unrepaired, md5), (other, lost_there), _ = photos_of(versions)
     flip(versions.objects.path(md5), random.Random(1), silently=True)
     versions.delete_remote(md5)
     versions.delete_remote(lost_there)
@@ -82,7 +82,7 @@ def test_what_has_no_good_copy_is_named_and_stops_nothing_else(versions: Version
 
     verification = verify(versions.workspace, versions.objects, TAGS)
 
-    assert [damage.path for damage in verification.damages if damage.problem] == [hopeless]
+    assert [damage.path for damage in verification.damages if damage.problem] == [unrepaired]
     assert [damage.path for damage in verification.damages if not damage.problem] == [other]
     console = Console(record=True, width=160)
     console.print(verification.as_table())

@@ -59,7 +59,7 @@ class Studio:
             return httpx.Response(200, json={})
         if task_id and path.endswith("/annotations/"):
             if len(self.annotations) + 1 == self.dies_at:
-                return httpx.Response(400, json={"detail": "no room"})
+                return httpx.Response(400, json={"detail": "no space"})
             self.annotations.append((task_id, body["result"]))
             return httpx.Response(201, json={"id": 1})
         return httpx.Response(404, json={"detail": path})
@@ -211,7 +211,7 @@ def test_an_import_that_ended_early_is_continued(
     bucket_client: Client, studio: Studio, settings: Settings, two_labels: Params, source: LabelledPhotos, at: int
 ) -> None:
     studio.dies_at = at
-    with pytest.raises(Exception, match="no room"):
+    with pytest.raises(Exception, match="no space"):
         run(bucket_client, studio, settings, two_labels, source)
     assert {split for split, _ in studio.origins().values()} == {"val", "test", ""}
     studio.dies_at = 0
