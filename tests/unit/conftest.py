@@ -99,7 +99,7 @@ def no_settings_of_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def two_labels() -> Params:
     """The project's parameters with two labels whose ids have gaps, as after some labels were removed."""
     return load_params(PROJECT_ROOT / "params.yaml").model_copy(update={"labels": (COAT, DRESS)})

@@ -34,10 +34,9 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return colors[mask], mask
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    """A dataset of drawn photos, as many in each split as `SPLITS` says."""
-    dataset, rows = Dataset(tmp_path), []
+def draw_dataset(folder: Path) -> Dataset:
+    """Draw a dataset into a folder, with as many photos in each split as `SPLITS` says."""
+    dataset, rows = Dataset(folder), []
     masks: dict[str, dict[str, bytes]] = {}
     for seed, split in enumerate(split for split, count in SPLITS.items() for _ in range(count)):
         photo, mask = draw(seed)
@@ -52,11 +51,22 @@ def dataset(tmp_path: Path) -> Dataset:
     return dataset
 
 
+def splits_of(dataset: Dataset) -> dict[str, list[str]]:
+    """Return a dataset's photos by split, sorted."""
+    table = dataset.manifest()
+    return {split: sorted(table.loc[table["split"] == split, "sha256"]) for split in SPLITS}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """A drawn dataset of the test's own."""
+    return draw_dataset(tmp_path)
+
+
 @pytest.fixture
 def splits(dataset: Dataset) -> dict[str, list[str]]:
     """The dataset's photos by split."""
-    table = dataset.manifest()
-    return {split: sorted(table.loc[table["split"] == split, "sha256"]) for split in SPLITS}
+    return splits_of(dataset)
 
 
 @pytest.fixture

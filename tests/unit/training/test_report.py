@@ -16,11 +16,23 @@ from pipelines.training.evaluate import evaluate, evaluate_model
 from pipelines.training.floor import Floor
 from pipelines.training.gate import decide
 from pipelines.training.report import Candidate, choose, write_folder_page, write_page
+from tests.unit.training.conftest import draw_dataset, splits_of
 
 Splits = dict[str, list[str]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """A dataset that all tests here share: they only add a page."""
+    return draw_dataset(tmp_path_factory.mktemp("dataset"))
+
+
+@pytest.fixture(scope="module")
+def splits(dataset: Dataset) -> Splits:
+    return splits_of(dataset)
+
+
+@pytest.fixture(scope="module")
 def challenger(dataset: Dataset, splits: Splits, model_that_sees_coats: Path, two_labels: Params) -> Candidate:
     """A model with everything that a training writes beside its dataset."""
     copytree(model_that_sees_coats, dataset.path(MODEL))
