@@ -1,4 +1,4 @@
-"""Free space: what `retention` in params.yaml lets go, old rows of Airflow's database, and how full the disk is."""
+"""Free space: what `retention` in params.yaml lets go, old rows of Airflow's database; then disk and last backup."""
 
 from datetime import timedelta
 
@@ -54,7 +54,17 @@ def free_space() -> None:
         if disk.is_low:
             tell_people_that(f"the disk is nearly full: {disk}")
 
-    collect_garbage() >> clean_airflow() >> measure_disk()
+    @task(execution_timeout=timedelta(minutes=10), trigger_rule="all_done", **RETRIES)
+    @no_retry_on_user_error()
+    def check_backup() -> None:
+        from pipelines.local_stack.backup_age import is_bucket, newest_backup
+        from pipelines.settings import get_settings
+
+        settings = get_settings()
+        if is_bucket(settings.backup) and (age := newest_backup(settings)).is_too_old:
+            tell_people_that(f"the newest backup is too old: {age}")
+
+    collect_garbage() >> clean_airflow() >> [measure_disk(), check_backup()]
 
 
 free_space()

@@ -124,6 +124,12 @@ class Settings(BaseSettings):
         description="Mail server for these, such as smtp://user:password@host:587 (smtps: TLS from the start)",
     )
 
+    backup: str = Field(
+        "",
+        description="Where `deploy/maskloop backup` writes: a file, or gs://bucket/prefix, whose newest backup status, "
+        "doctor and an alert watch; nowhere by itself if empty",
+    )
+
     git_remote: SecretStr = Field(
         SecretStr(""),
         description="Git remote that dataset commits and tags are pushed to, with a token if it needs one; none if "

@@ -34,7 +34,30 @@ SMALL_TRAINING = {
     "max_steps": 40,
     "image_height": 192, "image_width": 128, "predict_scale": 1.0, "predict_mirrored": False,
 }  # fmt: skip
+UNIT = PROJECT_ROOT / "tests" / "unit"
 LONGEST_S = 900  # of one command; that the stack starts and makes its rounds is no part of any test's own limit
+
+
+# Packages whose few tests take minutes: begun early, so that no process is left with them at the end.
+LONG = ("forget", "training", "dataset", "simulation", "models", "quality")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order tests and say which stay in one process, where pytest-xdist runs several.
+
+    All tests with servers share one stack and wait much: they begin first and run one after the other, while others
+    take a file of the remaining tests each: those of the project as a whole, the long ones, the rest.
+    """
+
+    def turn(item: pytest.Item) -> int:
+        package = item.path.parent.name
+        if not item.path.is_relative_to(UNIT):
+            return 0 if package != "dags" else len(LONG) + 2
+        return 1 if package == "unit" else 2 + LONG.index(package) if package in LONG else 2 + len(LONG)
+
+    items.sort(key=turn)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("servers" if turn(item) == 0 else str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -54,12 +54,24 @@ objects and rights by bucket alone, and ends public access: who reads it by anot
 done
 g storage buckets update "gs://$TARGET_BUCKET" --lifecycle-file "$work/lifecycle.json"
 
-say "What the server may do: read photos; read and write labels and datasets; no more"
+backup=/var/backups/maskloop.tar
+if [ -n "${BACKUP_BUCKET:-}" ]; then
+  backup=gs://$BACKUP_BUCKET/maskloop
+  there storage buckets describe "gs://$BACKUP_BUCKET" || g storage buckets create "gs://$BACKUP_BUCKET" --location "$region"
+  # What somebody deletes, on the server or in its name, can be had again for a month.
+  g storage buckets update "gs://$BACKUP_BUCKET" --uniform-bucket-level-access --public-access-prevention \
+    --soft-delete-duration 30d
+fi
+
+say "What the server may do: read photos; read and write labels, datasets and backups; no more"
 may() { g storage buckets add-iam-policy-binding "gs://$1" --member "serviceAccount:$account" --role "$2" >/dev/null; }
 may "$SOURCE_BUCKET" roles/storage.objectViewer
 may "$TARGET_BUCKET" roles/storage.objectUser
 may "$DVC_BUCKET" roles/storage.objectUser
-for bucket in "$SOURCE_BUCKET" "$TARGET_BUCKET" "$DVC_BUCKET"; do may "$bucket" roles/storage.legacyBucketReader; done
+[ -z "${BACKUP_BUCKET:-}" ] || may "$BACKUP_BUCKET" roles/storage.objectUser
+for bucket in "$SOURCE_BUCKET" "$TARGET_BUCKET" "$DVC_BUCKET" ${BACKUP_BUCKET:-}; do
+  may "$bucket" roles/storage.legacyBucketReader
+done
 
 say "Firewall: 443, and 80 which only redirects; to log in by SSH through Google's own tunnel"
 there compute networks describe maskloop || g compute networks create maskloop --subnet-mode auto
@@ -79,6 +91,7 @@ setting() { printf '%s=%q\n' "$1" "$2"; } # as bash reads it, whatever is in it
   setting MASKLOOP_CATALOG "$CATALOG"
   setting MASKLOOP_TARGET_BUCKET "$TARGET_BUCKET"
   setting MASKLOOP_DVC_BUCKET "$DVC_BUCKET"
+  setting MASKLOOP_BACKUP "$backup"
   printf '%s\n' "${MORE:-}"
 } > "$work/settings.env"
 sed -e "s|@REPOSITORY@|$REPOSITORY|" -e "s|@REVISION@|$REVISION|" cloud-init.yaml > "$work/cloud-init.yaml"

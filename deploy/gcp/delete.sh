@@ -18,12 +18,12 @@ gone compute addresses delete maskloop --region "$region"
 gone iam service-accounts delete "maskloop@$PROJECT.iam.gserviceaccount.com"
 snapshots=$(g compute snapshots list --filter "sourceDisk ~ /disks/maskloop$" --format "value(name)")
 if [ "${1:-}" = --with-data ]; then
-  read -r -p "This deletes every label and dataset in gs://$TARGET_BUCKET and gs://$DVC_BUCKET, and all snapshots of the server. Type the project's name to go on: " answer
+  read -r -p "This deletes every label and dataset in gs://$TARGET_BUCKET and gs://$DVC_BUCKET, and all snapshots${BACKUP_BUCKET:+ and backups} of the server. Type the project's name to go on: " answer
   [ "$answer" = "$PROJECT" ] || { echo "nothing in the buckets was deleted, and no snapshot"; exit 1; }
-  for bucket in "$TARGET_BUCKET" "$DVC_BUCKET"; do gone storage rm --recursive "gs://$bucket"; done
+  for bucket in "$TARGET_BUCKET" "$DVC_BUCKET" ${BACKUP_BUCKET:-}; do gone storage rm --recursive "gs://$bucket"; done
   for snapshot in $snapshots; do gone compute snapshots delete "$snapshot"; done
   echo "Kept: gs://$SOURCE_BUCKET with the photos."
 else
-  echo "Kept: gs://$SOURCE_BUCKET, gs://$TARGET_BUCKET, gs://$DVC_BUCKET."
+  echo "Kept: gs://$SOURCE_BUCKET, gs://$TARGET_BUCKET, gs://$DVC_BUCKET${BACKUP_BUCKET:+, gs://$BACKUP_BUCKET}."
   [ ! "$snapshots" ] || printf 'Kept as well, they cost money and hold every password until you delete them (or say --with-data):\n%s\n' "$snapshots"
 fi

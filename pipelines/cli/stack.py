@@ -1,5 +1,6 @@
 """Commands for the local stack and its buckets."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -71,6 +72,72 @@ def setup() -> None:
 
     for line in set_up(get_settings()) or ["nothing to change"]:
         console.print(line)
+
+
+backups = typer.Typer(help="A server's backups in a bucket.", no_args_is_help=True)
+app.add_typer(backups, name="backups")
+
+
+@backups.command("list")
+def backups_list(
+    place: Annotated[str, typer.Argument(help="gs://bucket/prefix; MASKLOOP_BACKUP if none is given")] = "",
+) -> None:
+    """Show the backups in a bucket, with their sizes, and which can be restored."""
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from pipelines.gcs.backups import list_backups
+    from pipelines.gcs.client import connect
+
+    settings = get_settings()
+    table = Table("backup", "begun at", "size", "")
+    for backup in list_backups(connect(settings), place or settings.backup):
+        note = "" if backup.is_complete else "interrupted, cannot be restored"
+        table.add_row(backup.folder, f"{backup.begun_at:%Y-%m-%d %H:%M} UTC", decimal(backup.size), note)
+    console.print(table)
+
+
+@backups.command("store")
+def backups_store(
+    folder: Annotated[str, typer.Argument(help="The backup's folder, gs://bucket/prefix/20261130T020000Z")],
+    name: Annotated[str, typer.Argument(help="Name of the part")],
+) -> None:
+    """Stream a part of a backup from standard input to its folder; `deploy/maskloop backup` does it."""
+    from pipelines.gcs.backups import store_part
+    from pipelines.gcs.client import connect
+
+    store_part(connect(get_settings()), folder, name, sys.stdin.buffer)
+
+
+@backups.command("complete")
+def backups_complete(
+    folder: Annotated[str, typer.Argument(help="The backup's folder")],
+    names: Annotated[list[str], typer.Argument(help="Its parts")],
+    keep: Annotated[int, typer.Option("--keep", min=1, help="Complete backups that stay; older ones go")] = 14,
+) -> None:
+    """List the parts of a backup, which makes it one that can be restored, and delete old ones."""
+    from rich.filesize import decimal
+
+    from pipelines.gcs.backups import complete, drop_old
+    from pipelines.gcs.client import connect
+
+    client = connect(get_settings())
+    size = decimal(sum(part.size for part in complete(client, folder, names)))
+    old = drop_old(client, folder.rstrip("/").rpartition("/")[0], keep)
+    gone = f"; {len(old)} older ones are deleted" if old else ""
+    console.print(f"{folder}: {size}. It holds every password: few may read that bucket{gone}", highlight=False)
+
+
+@backups.command("fetch")
+def backups_fetch(
+    place: Annotated[str, typer.Argument(help="A backup's folder, or where the newest is to be taken from")],
+) -> None:
+    """Write a backup to standard output, as a tar archive; `deploy/maskloop restore` reads it."""
+    from pipelines.gcs.backups import find_backup, write_tar
+    from pipelines.gcs.client import connect
+
+    client = connect(get_settings())
+    write_tar(client, find_backup(client, place), sys.stdout.buffer)
 
 
 buckets = typer.Typer(help="The buckets' settings as code.", no_args_is_help=True)

@@ -23,6 +23,7 @@ from pipelines.labelstudio.project import (
     read_project,
 )
 from pipelines.labelstudio.tasks import list_tasks, locked_tasks, tasks_with_masks
+from pipelines.local_stack.backup_age import is_bucket, newest_backup
 from pipelines.local_stack.disk import measure
 from pipelines.local_stack.services import Service, get_health, is_healthy, services_in
 from pipelines.params import load_params
@@ -176,6 +177,20 @@ def _buckets(settings: Settings) -> Answer:
     return ", ".join(f"gs://{name}" for name in names)
 
 
+def _backup(settings: Settings) -> Answer:
+    if not is_bucket(settings.backup):
+        if not settings.composed:
+            return "this machine is no server, and MASKLOOP_BACKUP names no bucket"
+        return Notice("no backup leaves this machine", "name a bucket in MASKLOOP_BACKUP: docs/deploy.md")
+    age = newest_backup(settings)
+    if age.is_too_old:
+        remedy = (
+            "`deploy/maskloop backup` makes one, and says what stops it; `journalctl -u maskloop-backup` has the last"
+        )
+        return Failure(str(age), remedy)
+    return str(age)
+
+
 def _disk(settings: Settings) -> Answer:
     disk = measure(settings)
     if disk.is_low:
@@ -272,6 +287,7 @@ CHECKS: dict[str, Check] = {
     "queue": _queue,
     "buckets": _buckets,
     "disk": _disk,
+    "backup": _backup,
     "Airflow": _airflow,
     "champion": _champion,
     "clicks": _clicks,

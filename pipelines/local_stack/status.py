@@ -13,6 +13,7 @@ from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.remarks import count_remarks
 from pipelines.labelstudio.tasks import list_tasks
 from pipelines.local_stack import supervisor
+from pipelines.local_stack.backup_age import is_bucket, newest_backup
 from pipelines.local_stack.disk import measure
 from pipelines.local_stack.services import get_health, is_healthy, services_in
 from pipelines.params import load_params
@@ -58,6 +59,7 @@ def _loop(settings: Settings) -> Table:
     rows = (
         ("tasks", _tasks), ("queue", _queue), ("remarks", _remarks), ("dataset", _dataset), ("blind", _blind),
         ("pre-labels by", _model), ("clicks by", _segmenter), ("disk", _disk),
+        ("backup", _backup),
     )  # fmt: skip
     for name, describe in rows:
         try:
@@ -106,6 +108,13 @@ def _blind(settings: Settings) -> str:
     if dirty := len(blindness.drawn_from_masks):
         text += f"; {dirty} test photos were drawn from masks and are served once more without"
     return text
+
+
+def _backup(settings: Settings) -> str:
+    if not is_bucket(settings.backup):
+        return "none in a bucket; MASKLOOP_BACKUP names one"
+    age = newest_backup(settings)
+    return f"[red]{age}" if age.is_too_old else str(age)
 
 
 def _disk(settings: Settings) -> str:

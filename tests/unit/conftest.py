@@ -42,20 +42,6 @@ hypothesis_settings.load_profile("untimed")
 COAT, DRESS = Label(id=3, name="coat", color="#1f77b4"), Label(id=7, name="dress", color="#d62728")
 
 
-# Packages whose few tests take minutes: begun early, so that no worker is left with them at the end.
-LONG = ("forget", "training", "dataset", "simulation", "models", "quality")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put quick tests of the whole project first, then the long ones, then the rest."""
-
-    def turn(item: pytest.Item) -> int:
-        package = item.path.parent.name
-        return 0 if package == "unit" else 1 + LONG.index(package) if package in LONG else 1 + len(LONG)
-
-    items.sort(key=turn)
-
-
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> None:
     """Tiny networks: threads that wait for each other, and for busy processors, make them several times slower."""
@@ -259,7 +245,7 @@ def project_workspace(tmp_path: Path, bucket_server: str, bucket_client: Client)
 
 @pytest.fixture
 def unchecked_workspace(project_workspace: Workspace) -> Workspace:
-    """A workspace whose datasets are not checked, for tests of something else: a check takes as long as all the rest."""
+    """A workspace whose datasets are not checked, for tests of something else: a check is half of a sync's time."""
     path = project_workspace.path / "params.yaml"
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     document["check"]["severity"] = dict.fromkeys(document["check"]["severity"], "off")

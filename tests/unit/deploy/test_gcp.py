@@ -163,3 +163,41 @@ def test_the_first_start_is_yaml_that_names_no_secret(cloud: Path) -> None:
     assert service.index("ExecStartPre=/usr/local/bin/maskloop-settings") < service.index("ExecStart=/opt")
     assert not [path for path, content in files.items() if "PASSWORD" in content]
     assert {"curl", "docker.io", "docker-compose-v2", "unattended-upgrades"} <= set(document["packages"])
+
+
+def test_backups_have_a_bucket_of_their_own_where_one_is_named(cloud: Path) -> None:
+    """It is nobody's but the server's, and `delete.sh --with-data` deletes it as well."""
+    settings = cloud / "gcp" / "settings.sh"
+    settings.write_text(SETTINGS + "BACKUP_BUCKET=backups\n", encoding="utf-8")
+
+    _, calls = run(cloud, "create.sh")
+
+    [update] = [call for call in calls if "buckets update gs://backups" in call]
+    assert "--public-access-prevention" in update
+    assert "--soft-delete-duration 30d" in update
+    rights = [call.split("--role ")[1] for call in calls if "add-iam-policy-binding gs://backups" in call]
+    assert rights == ["roles/storage.objectUser", "roles/storage.legacyBucketReader"]
+    _, calls = run(cloud, "delete.sh", "--with-data", typed="my-project\n")
+    assert [call for call in calls if "storage rm --recursive gs://backups" in call]
+
+
+@pytest.mark.parametrize("bucket", ["", "backups"])
+def test_the_server_knows_where_its_backups_go(cloud: Path, bucket: str) -> None:
+    (cloud / "gcp" / "settings.sh").write_text(SETTINGS + f"BACKUP_BUCKET={bucket}\n", encoding="utf-8")
+    gcloud = cloud / "bin" / "gcloud"
+    copy = """for word in "$@"; do
+  case $word in *maskloop-settings=*) cp "${word##*maskloop-settings=}" "$STATE/env" ;; esac
+done
+"""
+    gcloud.write_text(GCLOUD.replace("words=()", copy + "words=()", 1), encoding="utf-8")
+
+    run(cloud, "create.sh")
+
+    place = f"gs://{bucket}/maskloop" if bucket else "/var/backups/maskloop.tar"
+    assert f"MASKLOOP_BACKUP={place}" in (cloud / "state" / "env").read_text(encoding="utf-8").splitlines()
+    service = next(
+        f
+        for f in yaml.safe_load((cloud / "gcp" / "cloud-init.yaml").read_text())["write_files"]
+        if "backup.service" in f["path"]
+    )
+    assert service["content"].rstrip().endswith("/opt/maskloop/deploy/maskloop backup")

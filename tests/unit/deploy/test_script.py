@@ -3,11 +3,14 @@
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+from google.cloud.storage import Client
 
+from pipelines.gcs import client as gcs
 from pipelines.settings import PROJECT_ROOT
 
 DOCKER = """#!/usr/bin/env bash
@@ -139,6 +142,78 @@ def test_an_update_that_cannot_begin_stops_nothing(repository: Path, failing: st
     calls = run(repository, "update", failing=failing, ok=False)
     assert not [call for call in calls if "compose stop" in call or call.startswith("tag ")]
     assert git(repository, "log", "-1", "--format=%s") == "newer"
+
+
+@pytest.fixture
+def bucket(folder: Path, bucket_server: str, empty_bucket: str, bucket_client: Client) -> str:
+    """An empty bucket; `maskloop backups` of the stand-in for Docker is the real one."""
+    program, port = folder / "bin" / "docker", bucket_server.rpartition(":")[2]
+    maskloop = Path(sys.executable).with_name("maskloop")
+    inside = f"""
+words=" $* "
+[[ $words != *" setup backups "* ]] || \\
+  MASKLOOP_STORAGE_PORT={port} MASKLOOP_VAR="$STATE/var" exec {maskloop} ${{words##* setup }}
+"""
+    text = program.read_text(encoding="utf-8")
+    program.write_text(text.replace('\ncase "$*" in', f'\n{inside}case "$*" in', 1), encoding="utf-8")
+    return empty_bucket
+
+
+def objects(client: Client, bucket: str) -> list[str]:
+    return [ref.name.partition("/")[2] for ref in gcs.list_objects(client, bucket)]
+
+
+def test_a_backup_in_a_bucket_leaves_nothing_here_and_is_restored(
+    folder: Path, bucket: str, bucket_client: Client
+) -> None:
+    place, before = f"gs://{bucket}/maskloop", {path.name for path in folder.iterdir()}
+    run(folder, "backup", place)
+    assert {path.name for path in folder.iterdir()} - {"calls", "var"} == before
+    assert {Path(name).name for name in objects(bucket_client, bucket)} >= {
+        "secrets.tar",
+        "volumes.tar",
+        "complete.json",
+    }
+
+    calls = run(folder, "restore", place)
+
+    restored = [
+        call for call in calls if "pg_restore" in call or "tar -C /volumes -xf" in call or "rm -f /secrets" in call
+    ]
+    assert len(restored) == 5
+    assert not list(folder.glob("restore.*"))
+
+
+def test_where_backups_go_may_be_a_setting(folder: Path, bucket: str, bucket_client: Client) -> None:
+    (folder / ".env").write_text(f"MASKLOOP_BACKUP=gs://{bucket}/nightly\n", encoding="utf-8")
+    run(folder, "backup")
+    assert objects(bucket_client, bucket)
+    (folder / ".env").unlink()
+    assert run(folder, "backup", ok=False) == []
+
+
+@pytest.mark.parametrize("failing", ["pg_dump", "flock", "/secrets", "complete"])
+def test_a_backup_in_a_bucket_that_fails_is_never_restored(
+    folder: Path, bucket: str, bucket_client: Client, failing: str
+) -> None:
+    place = f"gs://{bucket}/maskloop"
+    run(folder, "backup", place, failing=failing, ok=False)
+    assert not [name for name in objects(bucket_client, bucket) if name.endswith("complete.json")]
+
+    calls = run(folder, "restore", place, ok=False)
+
+    assert not [call for call in calls if "compose rm" in call or "-delete" in call], "nothing was changed"
+
+
+def test_a_damaged_backup_changes_nothing(folder: Path, bucket: str, bucket_client: Client) -> None:
+    place = f"gs://{bucket}/maskloop"
+    run(folder, "backup", place)
+    [dump] = [ref for ref in gcs.list_objects(bucket_client, bucket) if ref.name.endswith("mlflow.dump")]
+    gcs.put(bucket_client, bucket, dump.name, b"x" * dump.size, "application/octet-stream")
+
+    calls = run(folder, "restore", place, ok=False)
+
+    assert not [call for call in calls if "compose rm" in call or "-delete" in call]
 
 
 def test_a_backup_is_where_its_name_says_from_the_callers_folder(folder: Path) -> None:

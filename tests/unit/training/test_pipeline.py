@@ -57,7 +57,10 @@ def registry(settings: Settings) -> Registry:
 
 @pytest.fixture
 def dataset(
-    unchecked_workspace: Workspace, settings: Settings, bucket_client: Client, annotated_photo: Callable[..., Annotation]
+    unchecked_workspace: Workspace,
+    settings: Settings,
+    bucket_client: Client,
+    annotated_photo: Callable[..., Annotation],
 ) -> str:
     """A published version of fourteen photos, each a group of its own, with a training of two steps."""
     workspace = unchecked_workspace
@@ -173,7 +176,11 @@ def test_while_mlflow_is_down_it_trains_and_the_registration_makes_up_for_it(
 
 
 def test_a_training_that_fails_is_marked_in_mlflow(
-    unchecked_workspace: Workspace, settings: Settings, registry: Registry, dataset: str, monkeypatch: pytest.MonkeyPatch
+    unchecked_workspace: Workspace,
+    settings: Settings,
+    registry: Registry,
+    dataset: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run_dvc = Workspace.dvc
 
