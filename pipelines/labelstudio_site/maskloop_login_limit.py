@@ -13,7 +13,7 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-AUTH_PATHS = ("/user/login", "/user/signup", "/api/token", "/admin/login", "/api-auth/login")
+AUTH_PATHS = ("/user/login", "/user/signup", "/api/token", "/admin/login", "/api-auth/login", "/maskloop/account")
 _MAX_ATTEMPTS, _WINDOW_S = 10, 300.0
 _MAX_CLIENTS = 10_000  # stored at a time
 

@@ -21,7 +21,8 @@ MIDDLEWARE = [
     "maskloop_next_task.SerializeNextTask",
     "maskloop_storage.StoragePrefixes",
     "maskloop_exports.NoExportCopies",
-    "maskloop_report.ProgressReport",  # before the next, which answers everything else below /maskloop/
+    "maskloop_report.ProgressReport",  # before the last, which answers everything else below /maskloop/
+    "maskloop_own_account.OwnAccount",
     "maskloop_page.PageAdditions",
 ]
 DATABASES = wait_for_writers(label_studio.DATABASES)

@@ -257,6 +257,42 @@ def test_the_work_of_a_labeler_goes_on(entry: Entry, labeler: Labeler, stack_aft
     labels.delete(f"/api/dm/views/{tab['id']}/")
 
 
+def test_people_change_their_own_name_and_password(
+    entry: Entry, labeler: Labeler, stack_after_two_rounds: Stack
+) -> None:
+    labels, http = connect(stack_after_two_rounds.settings), labeler._http
+    other = Labeler(entry.labels, labeler.email, "long-enough-1")
+    token = http.get("/api/current-user/token").json()["token"]
+    before = {user["email"]: user["first_name"] for user in labels.get("/api/users/")}
+    page = http.get("/maskloop/account")
+    assert labeler.email in page.text
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    form = {"first_name": "Ada <b>", "last_name": "Lovelace", "new": "a better one 2", "again": "a better one 2"}
+
+    def send(present: str, **headers: str) -> httpx.Response:
+        return http.post("/maskloop/account", data=form | {"present": present}, headers=headers)
+
+    assert send("long-enough-1").status_code == 400, "no page says that it sent this"
+    assert send("long-enough-1", Origin="https://evil.example.org").status_code == 400
+    assert "Present password" in send("a guess", Origin=entry.labels).text
+    assert {user["email"]: user["first_name"] for user in labels.get("/api/users/")} == before, "nothing was changed"
+
+    saved = send("long-enough-1", Origin=entry.labels)
+
+    assert saved.status_code == 200
+    assert "Ada &lt;b&gt;" in saved.text
+    after = {user["email"]: user["first_name"] for user in labels.get("/api/users/")}
+    assert after == before | {labeler.email: "Ada <b>"}
+    assert http.get("/api/current-user/whoami").is_success, "this session goes on"
+    assert other._http.get("/api/current-user/whoami").status_code == 401, "another one is over"
+    assert http.get("/api/current-user/token").json()["token"] != token
+    assert Labeler(entry.labels, labeler.email, "a better one 2").email == labeler.email
+    settings = stack_after_two_rounds.settings
+    owner = Labeler(entry.labels, settings.label_studio_email, settings.label_studio_password.get_secret_value())
+    refused = owner._http.post("/maskloop/account", data=form, headers={"Origin": entry.labels})
+    assert "own account" in refused.text
+
+
 def test_a_forgotten_password_is_replaced(entry: Entry, labeler: Labeler, stack_after_two_rounds: Stack) -> None:
     settings = stack_after_two_rounds.settings
     site = PROJECT_ROOT / "pipelines" / "labelstudio_site"
