@@ -42,6 +42,7 @@ LONGEST_S = 900  # of one command; that the stack starts and makes its rounds is
 LONG = ("forget", "training", "dataset", "simulation", "models", "quality")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order tests and say which stay in one process, where pytest-xdist runs several.
 
