@@ -29,7 +29,7 @@ down: ## End the local stack
 
 # Tests with servers wait much, so there is a process more than processors.
 test: setup chromium caddy ## Run all tests: those with real servers and a real browser, and beside them all others
-	@pytest --numprocesses=$$(($$(nproc) + 1)) --dist=loadgroup --no-loadscope-reorder --durations=25
+	@pytest --numprocesses=$$(($$(nproc) + 1)) --no-loadscope-reorder --durations=25
 
 server-test: setup ## Build the containers, start them, and test the server for real (Docker, half an hour, 60 GB)
 	@MASKLOOP_SERVER=$(or $(MASKLOOP_SERVER),new) pytest tests/server

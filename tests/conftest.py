@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
+from xdist.scheduler import LoadFileScheduling
 
 from pipelines.dataset.workspace import Workspace
 from pipelines.local_stack.services import SERVICES
@@ -34,7 +36,7 @@ SMALL_TRAINING = {
     "max_steps": 40,
     "image_height": 192, "image_width": 128, "predict_scale": 1.0, "predict_mirrored": False,
 }  # fmt: skip
-UNIT = PROJECT_ROOT / "tests" / "unit"
+WITH_SERVERS = ("integration", "e2e", "server")
 LONGEST_S = 900  # of one command; that the stack starts and makes its rounds is no part of any test's own limit
 
 
@@ -42,23 +44,29 @@ LONGEST_S = 900  # of one command; that the stack starts and makes its rounds is
 LONG = ("forget", "training", "dataset", "simulation", "models", "quality")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order tests and say which stay in one process, where pytest-xdist runs several.
-
-    All tests with servers share one stack and wait much: they begin first and run one after the other, while others
-    take a file of the remaining tests each: those of the project as a whole, the long ones, the rest.
-    """
+    """Put tests with servers first, then quick ones of the project as a whole, then the long ones, then the rest."""
 
     def turn(item: pytest.Item) -> int:
         package = item.path.parent.name
-        if not item.path.is_relative_to(UNIT):
-            return 0 if package != "dags" else len(LONG) + 2
+        if package in WITH_SERVERS:
+            return 0
         return 1 if package == "unit" else 2 + LONG.index(package) if package in LONG else 2 + len(LONG)
 
     items.sort(key=turn)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("servers" if turn(item) == 0 else str(item.path)))
+
+
+class SideBySide(LoadFileScheduling):
+    """Several processes: all tests with servers share one stack and one process, others take a file each."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = PurePosixPath(super()._split_scope(nodeid))
+        return "servers" if file.parent.name in WITH_SERVERS else str(file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    """Let pytest-xdist hand tests to its processes like this, whatever --dist says."""
+    return SideBySide(config, log)
 
 
 @pytest.fixture(scope="session")
