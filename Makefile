@@ -27,9 +27,9 @@ up: setup ## Start the local stack
 down: ## End the local stack
 	@maskloop down
 
-# Tests with servers wait much, so there is a process more than processors.
-test: setup chromium caddy ## Run all tests: those with real servers and a real browser, and beside them all others
-	@pytest --numprocesses=$$(($$(nproc) + 1)) --no-loadscope-reorder --durations=25
+test: setup chromium caddy ## Run all tests: the quick ones side by side, then those with real servers and a real browser
+	@pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder --durations=15 tests/unit tests/dags
+	@pytest --durations=25 tests/integration tests/e2e tests/server
 
 server-test: setup ## Build the containers, start them, and test the server for real (Docker, half an hour, 60 GB)
 	@MASKLOOP_SERVER=$(or $(MASKLOOP_SERVER),new) pytest tests/server

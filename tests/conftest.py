@@ -10,15 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 import httpx
 import pytest
 import yaml
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
-from xdist.scheduler import LoadFileScheduling
 
 from pipelines.dataset.workspace import Workspace
 from pipelines.local_stack.services import SERVICES
@@ -36,7 +34,6 @@ SMALL_TRAINING = {
     "max_steps": 40,
     "image_height": 192, "image_width": 128, "predict_scale": 1.0, "predict_mirrored": False,
 }  # fmt: skip
-WITH_SERVERS = ("integration", "e2e", "server")
 LONGEST_S = 900  # of one command; that the stack starts and makes its rounds is no part of any test's own limit
 
 
@@ -45,28 +42,13 @@ LONG = ("forget", "training", "dataset", "simulation", "models", "quality")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests with servers first, then quick ones of the project as a whole, then the long ones, then the rest."""
+    """Put quick tests of the project as a whole first, then the long ones, then the rest."""
 
     def turn(item: pytest.Item) -> int:
         package = item.path.parent.name
-        if package in WITH_SERVERS:
-            return 0
-        return 1 if package == "unit" else 2 + LONG.index(package) if package in LONG else 2 + len(LONG)
+        return 0 if package == "unit" else 1 + LONG.index(package) if package in LONG else 1 + len(LONG)
 
     items.sort(key=turn)
-
-
-class SideBySide(LoadFileScheduling):
-    """Several processes: all tests with servers share one stack and one process, others take a file each."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = PurePosixPath(super()._split_scope(nodeid))
-        return "servers" if file.parent.name in WITH_SERVERS else str(file)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
-    """Let pytest-xdist hand tests to its processes like this, whatever --dist says."""
-    return SideBySide(config, log)
 
 
 @pytest.fixture(scope="session")
