@@ -183,7 +183,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory, card: ClickCard) -> ClickM
     network.take_trunk(trunk)
     learner = ClickLearner(network, options, np.bincount(masks.flatten().numpy(), minlength=20), 3)
     optimizer = torch.optim.AdamW(learner.parameters(), 1e-3)
-    for step in range(320):
+    for step in range(192):
         chosen = torch.arange(4) + 4 * (step % (len(views) // 4))
         loss = learner.loss(learner(photos[chosen]), masks[chosen])
         optimizer.zero_grad()
