@@ -272,7 +272,7 @@ def test_people_change_their_own_name_and_password(
     def send(present: str, **headers: str) -> httpx.Response:
         return http.post("/maskloop/account", data=form | {"present": present}, headers=headers)
 
-    assert send("long-enough-1").status_code == 400, "no page says that it sent this"
+    # Attempts are few: ten in five minutes, with the logins of this module.
     assert send("long-enough-1", Origin="https://evil.example.org").status_code == 400
     assert "Present password" in send("a guess", Origin=entry.labels).text
     assert {user["email"]: user["first_name"] for user in labels.get("/api/users/")} == before, "nothing was changed"
@@ -287,10 +287,6 @@ def test_people_change_their_own_name_and_password(
     assert other._http.get("/api/current-user/whoami").status_code == 401, "another one is over"
     assert http.get("/api/current-user/token").json()["token"] != token
     assert Labeler(entry.labels, labeler.email, "a better one 2").email == labeler.email
-    settings = stack_after_two_rounds.settings
-    owner = Labeler(entry.labels, settings.label_studio_email, settings.label_studio_password.get_secret_value())
-    refused = owner._http.post("/maskloop/account", data=form, headers={"Origin": entry.labels})
-    assert "own account" in refused.text
 
 
 def test_a_forgotten_password_is_replaced(entry: Entry, labeler: Labeler, stack_after_two_rounds: Stack) -> None:
