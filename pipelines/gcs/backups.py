@@ -50,12 +50,6 @@ class Backup:
         return sum(ref.size for ref in self.objects)
 
 
-def new_folder(root: str, now: datetime | None = None) -> str:
-    """Return the address of a backup that begins now, below `root` (gs://bucket/prefix)."""
-    gcs.split_uri(root)
-    return f"{root.rstrip('/')}/{now or datetime.now(UTC):{_STAMP}}"
-
-
 def store_part(client: Client, folder: str, name: str, stream: IO[bytes]) -> Part:
     """Stream a part to the bucket as it arrives, then its size and hash; what exists is never overwritten.
 

@@ -18,7 +18,6 @@ from pipelines.gcs.backups import (
     drop_old,
     find_backup,
     list_backups,
-    new_folder,
     newest_complete,
     store_part,
     write_tar,
@@ -26,6 +25,11 @@ from pipelines.gcs.backups import (
 
 BEGIN = datetime(2026, 11, 30, 2, tzinfo=UTC)
 PARTS = {"secrets.tar": b"secret", "mlflow.dump": Random(3).randbytes(3 << 20), "volumes.tar": b"files"}
+
+
+def new_folder(root: str, begun_at: datetime) -> str:
+    """Return the folder of a backup that began at this time, as `deploy/maskloop backup` names it."""
+    return f"{root}/{begun_at:%Y%m%dT%H%M%SZ}"
 
 
 @pytest.fixture
@@ -166,6 +170,6 @@ def test_other_objects_are_none_of_its_business(bucket_client: Client, root: str
     assert len([ref for ref in gcs.list_objects(bucket_client, bucket) if ref.size == 4]) == 3
 
 
-def test_an_address_that_is_none_is_said() -> None:
+def test_an_address_that_is_none_is_said(bucket_client: Client) -> None:
     with pytest.raises(ConfigurationError, match="gs://bucket/name"):
-        new_folder("/var/backups")
+        list_backups(bucket_client, "/var/backups")

@@ -7,7 +7,7 @@ import pytest
 from google.cloud.storage import Client
 
 from pipelines.errors import StorageError
-from pipelines.gcs.backups import complete, new_folder, store_part
+from pipelines.gcs.backups import complete, store_part
 from pipelines.local_stack.backup_age import is_bucket, newest_backup
 from pipelines.local_stack.doctor import CHECKS, Failure, Notice
 from pipelines.local_stack.status import _backup
@@ -23,7 +23,7 @@ def settings(bucket_server: str, empty_bucket: str) -> Settings:
 
 
 def store(client: Client, settings: Settings, begun_at: datetime) -> None:
-    folder = new_folder(settings.backup, begun_at)
+    folder = f"{settings.backup}/{begun_at:%Y%m%dT%H%M%SZ}"
     store_part(client, folder, "secrets.tar", io.BytesIO(b"secret"))
     complete(client, folder, ["secrets.tar"])
 
