@@ -3,7 +3,6 @@
 The environment cannot override these values; a dataset version and a model therefore always name their parameters.
 """
 
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -469,17 +468,17 @@ class Params(Section):
             raise ValueError(f"compile.priority names labels that are none: {', '.join(unknown)}")
         return self
 
-    @cached_property
+    @property
     def label_ids(self) -> dict[str, int]:
         """Map label name to pixel value."""
         return {label.name: label.id for label in self.labels}
 
-    @cached_property
+    @property
     def region_ids(self) -> dict[str, int]:
         """Map the names that regions may carry to pixel values: the labels, and the ignore label to `IGNORE`."""
         return {**self.label_ids, self.ignore.name: IGNORE}
 
-    @cached_property
+    @property
     def label_names(self) -> dict[int, str]:
         """Map pixel value to label name."""
         return {label.id: label.name for label in self.labels}

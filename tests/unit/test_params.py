@@ -118,3 +118,13 @@ def test_the_environment_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_params_are_frozen(params: Params) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         params.train.epochs = 1  # type: ignore[misc]  # frozen: that is what is tested
+
+
+def test_a_copy_with_other_labels_knows_its_own(params: Params) -> None:
+    before = params.label_ids, params.region_ids, params.label_names
+    first = params.labels[0]
+    copy = params.model_copy(update={"labels": (first,)})
+    assert copy.label_ids == {first.name: first.id}
+    assert copy.region_ids == {first.name: first.id, params.ignore.name: IGNORE}
+    assert copy.label_names == {first.id: first.name}
+    assert before == (params.label_ids, params.region_ids, params.label_names)
