@@ -2,7 +2,7 @@
 
 Label Studio 1.23 lets anybody guess passwords as fast as it answers. Behind a proxy, the client's address is the last
 one in the X-Forwarded-For header, because the proxy appends it. Requests from inside have no such header and are not
-counted.
+counted. Neither are attempts that succeed: people of one office share an address, and log in at the same time.
 """
 
 import math
@@ -14,12 +14,13 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 AUTH_PATHS = ("/user/login", "/user/signup", "/api/token", "/admin/login", "/api-auth/login", "/maskloop/account")
+_FORMS = ("/user/", "/admin/", "/api-auth/")  # answer 200 with the form again to a wrong password, else 302
 _MAX_ATTEMPTS, _WINDOW_S = 10, 300.0
 _MAX_CLIENTS = 10_000  # stored at a time
 
 
 class LoginRateLimit:
-    """Django middleware: after ten attempts in five minutes, a client gets HTTP 429 until the oldest is that old."""
+    """Django middleware: after ten failed attempts in five minutes, a client gets HTTP 429 until one is that old."""
 
     def __init__(self, get_response: Callable[[Any], Any], now: Callable[[], float] = time.monotonic) -> None:
         self._get_response, self._now = get_response, now
@@ -31,17 +32,20 @@ class LoginRateLimit:
         forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "")
         if request.method != "POST" or not forwarded or not request.path.startswith(AUTH_PATHS):
             return self._get_response(request)
-        wait = self.seconds_to_wait(client_prefix(forwarded.rpartition(",")[2].strip()))
+        client, began = client_prefix(forwarded.rpartition(",")[2].strip()), self._now()
+        wait = self._seconds_to_wait(client, began)
         if not wait:
-            return self._get_response(request)
+            answer = self._get_response(request)
+            if succeeded(request.path, answer.status_code):
+                self._forget(client, began)
+            return answer
         from django.http import HttpResponse
 
         text = f"Too many tries. Wait {math.ceil(wait / 60)} minutes, then try again."
         return HttpResponse(text, status=429, headers={"Retry-After": str(math.ceil(wait))}, content_type="text/plain")
 
-    def seconds_to_wait(self, client: str) -> float:
-        """Count an attempt; returns how long the client must wait, or 0 when it may try."""
-        now = self._now()
+    def _seconds_to_wait(self, client: str, now: float) -> float:
+        """Count an attempt; return how long the client must wait, or 0 when it may try."""
         with self._lock:
             if len(self._attempts) > _MAX_CLIENTS:
                 self._drop_old(now)
@@ -51,9 +55,21 @@ class LoginRateLimit:
             times.append(now)
             return 0.0
 
+    def _forget(self, client: str, began: float) -> None:
+        with self._lock:
+            times = self._attempts.get(client)
+            if times and began in times:
+                times.remove(began)
+
     def _drop_old(self, now: float) -> None:
-        newest = sorted(self._attempts.items(), key=lambda item: item[1][-1])[-_MAX_CLIENTS // 2 :]
+        waiting = [(client, times) for client, times in self._attempts.items() if times]
+        newest = sorted(waiting, key=lambda item: item[1][-1])[-_MAX_CLIENTS // 2 :]
         self._attempts = {client: times for client, times in newest if now - times[-1] < _WINDOW_S}
+
+
+def succeeded(path: str, status: int) -> bool:
+    """Return whether an answer's HTTP status says that an attempt succeeded."""
+    return status == 302 or (status < 400 and not path.startswith(_FORMS))
 
 
 def client_prefix(address: str) -> str:
