@@ -249,7 +249,8 @@ class TrainParams(Section):
     `decoder` holds the architecture's options by their names in segmentation-models-pytorch. With `start: champion` a
     training goes on from the champion's weights, with `scratch` from the encoder's alone. What a pretrained encoder
     makes of photos down to 1/`frozen_stride` of their size stays as it is (0: everything learns). The model sees photos
-    `predict_scale` times as large as training does, and with `predict_mirrored` mirrored as well.
+    `predict_scale` times as large as training does, and with `predict_mirrored` mirrored as well. With
+    `predict_refined` its probabilities follow the photo's edges.
 
     A training is planned in optimizer steps: those of `epochs`, but at least `min_steps` and at most `max_steps` (0: no
     such limit). `max_minutes` is a safety net (0: none): what it cuts short is marked and goes on with the next
@@ -269,6 +270,7 @@ class TrainParams(Section):
     image_width: Annotated[int, Field(ge=32, multiple_of=32)]
     predict_scale: Annotated[float, Field(ge=0.5, le=4)] = 1.0
     predict_mirrored: bool = False
+    predict_refined: bool = True
     frozen_stride: Literal[0, 2, 4, 8, 16, 32] = 0
     epochs: Annotated[int, Field(ge=1)]
     min_steps: Annotated[int, Field(ge=0)] = 0
@@ -336,7 +338,9 @@ class ClicksParams(Section):
     def as_train(self, train: TrainParams) -> TrainParams:
         """Return the parameters of the training, those of the clothing model with these in their place."""
         own = self.model_dump(exclude={"enabled", "min_growth", "garments", "tune_sam", "judged", "smallest"})
-        return train.model_copy(update={**own, "predict_mirrored": False, "patience": 0, "start": "scratch"})
+        return train.model_copy(
+            update={**own, "predict_mirrored": False, "predict_refined": False, "patience": 0, "start": "scratch"}
+        )
 
 
 class EvaluateParams(Section):

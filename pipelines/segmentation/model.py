@@ -21,6 +21,7 @@ from pipelines.errors import ModelError
 from pipelines.params import IGNORE, DecoderOption, TrainParams
 from pipelines.records import Prediction
 from pipelines.segmentation.batching import per_item
+from pipelines.segmentation.guided_filter import follow_edges
 from pipelines.segmentation.postprocess import classes_of_photo, only_regions, score_regions, without_specks
 from pipelines.segmentation.pretrained import load_pretrained, mean_and_std
 from pipelines.segmentation.proposals import Proposals, load_proposals
@@ -37,7 +38,7 @@ class ModelCard:
     `decoder` holds the architecture's own options, as segmentation-models-pytorch names them. With `mirrored` the
     network runs on each photo and on its mirror image, and the mean of both counts. With `keeps_aspect` a photo lies in
     the middle of the input and the rest has the mean colour; without, as in models older than the option, the photo is
-    stretched to the input.
+    stretched to the input. With `refined` the probabilities follow the photo's edges.
     """
 
     architecture: str
@@ -50,6 +51,7 @@ class ModelCard:
     decoder: Mapping[str, DecoderOption] = field(default_factory=dict)
     mirrored: bool = False
     keeps_aspect: bool = False
+    refined: bool = False
 
     __pydantic_config__ = ConfigDict(extra="forbid")  # `load_card` checks types, because a card may come from anywhere
 
@@ -105,10 +107,9 @@ class ClothingModel:
         (h, w) is the photo's size in the network's input, without the padding.
         """
         card = self.card
-        probs = self._forward(normalize(card.input_photo(image), card.mean, card.std))
-        if not card.keeps_aspect:
-            return probs
-        return np.ascontiguousarray(probs[:, *card.area_of(*image.shape[:2]).inside])
+        photo, inside = card.input_photo(image), card.area_of(*image.shape[:2]).inside
+        probs = np.ascontiguousarray(self._forward(normalize(photo, card.mean, card.std))[:, *inside])
+        return follow_edges(probs, photo[inside]) if card.refined else probs
 
     def score(self, image: np.ndarray) -> float:
         """Return the photo's score, as in `Prediction`, computed at the network's size and without masks."""
@@ -179,7 +180,7 @@ def new_network(params: TrainParams, labels: Mapping[str, int]) -> tuple[torch.n
     """Build the network and the card that params.yaml asks for, with a pretrained encoder where it asks for one."""
     card = ModelCard(
         params.architecture, params.encoder, *params.predict_size, *mean_and_std(params), dict(labels),
-        dict(params.decoder), params.predict_mirrored, keeps_aspect=True,
+        dict(params.decoder), params.predict_mirrored, keeps_aspect=True, refined=params.predict_refined,
     )  # fmt: skip
     network = build_network(card)
     load_pretrained(network.get_submodule("encoder"), params)
