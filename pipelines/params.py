@@ -234,13 +234,15 @@ DecoderOption = bool | int | float | str | list[int]
 class FewPhotosParams(Section):
     """What replaces options of `train` while fewer than `photos` photos are learned from (0: never).
 
-    A pretrained encoder is left as it is, and a small decoder learns from its features, which takes minutes.
+    A pretrained encoder is left as it is, and a small decoder learns from its features, which takes minutes. Without a
+    `predict_scale` that of `train` counts.
     """
 
     photos: Annotated[int, Field(ge=0)] = 0
     architecture: str = "FPN"
     decoder: dict[str, DecoderOption] = Field(default_factory=dict)
     min_steps: Annotated[int, Field(ge=1)] = 300
+    predict_scale: Annotated[float, Field(ge=0.5, le=4)] | None = None
 
 
 class TrainParams(Section):
@@ -294,7 +296,7 @@ class TrainParams(Section):
         """Return the options for so many photos: those of `few` while they are few and the encoder is pretrained."""
         if count >= self.few.photos or self.encoder_weights == "none":
             return self
-        changes = {name: getattr(self.few, name) for name in ("architecture", "decoder", "min_steps")}
+        changes = self.few.model_dump(exclude={"photos"}, exclude_none=True)
         return self.model_copy(update={"frozen_stride": 32, **changes})
 
     @property

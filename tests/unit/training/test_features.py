@@ -49,6 +49,10 @@ def test_options_of_few_photos_end_where_photos_are_enough(params: Params) -> No
 
     assert (few.architecture, few.decoder, few.min_steps, few.frozen_stride) == ("FPN", FEW.decoder, 12, 32)
     assert many == params.train
+    assert few.predict_scale == params.train.predict_scale
+    enlarged = FEW.model_copy(update={"predict_scale": 2.0})
+    few = params.train.model_copy(update={"few": enlarged}).for_photos(99)
+    assert (few.predict_size, many.predict_size) == ((128, 128), (64, 64))
     random = params.train.model_copy(update={"encoder_weights": "none"})
     assert random.for_photos(1) == random, "an encoder that knows nothing has to learn"
 
