@@ -36,10 +36,11 @@ from pipelines.training.pipeline import (
 )
 from tests.unit.training.conftest import SMALLEST
 
+# Outlines that follow a drawing's edges would be worth showing even of two steps.
 TINY = {
     **SMALLEST, "encoder_weights": "none",
     "epochs": 1, "min_steps": 0, "max_steps": 2, "image_height": 32, "image_width": 32, "batch_size": 2,
-    "predict_mirrored": False,
+    "predict_mirrored": False, "predict_refined": False,
 }  # fmt: skip
 
 
