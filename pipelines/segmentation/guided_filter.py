@@ -42,11 +42,11 @@ class GuidedFilter:
         mean = self._mean(small)
         pairs = zip(self._colours, self._means, strict=True)
         covariance = np.stack([self._mean(colour * small) - average * mean for colour, average in pairs], axis=-1)
-        slopes = np.einsum("hwij,hwj->hwi", self._inverse, covariance)
+        slopes = (self._inverse @ covariance[..., None])[..., 0]
         offset = mean - (slopes * np.stack(self._means, axis=-1)).sum(axis=-1)
         size = plane.shape[::-1]
         enlarged = cv2.resize(self._mean(slopes), size, interpolation=cv2.INTER_LINEAR)
-        values = np.einsum("hwi,hwi->hw", enlarged, self._photo)
+        values = (enlarged * self._photo).sum(axis=-1)
         return np.asarray(values + cv2.resize(self._mean(offset), size, interpolation=cv2.INTER_LINEAR))
 
     def _mean(self, values: np.ndarray) -> np.ndarray:
