@@ -18,10 +18,11 @@ import torch
 
 from pipelines.photos.decode import sha256_hex
 from pipelines.records import PhotoAddress
-from pipelines.segmentation.click_network import ClickCard, ClickNetwork, load_clicks
+from pipelines.segmentation.click_network import FINE_STRIDE, ClickCard, ClickNetwork, load_clicks
 from pipelines.segmentation.click_prompts import prompt_planes
 from pipelines.segmentation.click_view import View
 from pipelines.segmentation.editing import distance_to_outline
+from pipelines.segmentation.guided_filter import mask_that_follows_edges
 from pipelines.segmentation.model import WEIGHTS
 from pipelines.segmentation.postprocess import clean_likelihood
 from pipelines.segmentation.prompts import PhotoOpener, Prompts, pixels_at
@@ -43,7 +44,7 @@ _REACH = 8.0  # size of the window for a click on a mask, in distances from the 
 _LEAST_SHOWN = 0.4  # … but at least this share of the mask's
 _SURE = 4.0  # logit of a pixel whose class the person said
 _SLACK = 0.5  # logits by which a pixel may be less likely than the clicked one that it changes with
-_LEAST_REACH, _MOST_REACH = 2, 0.06  # of that part: pixels of the network's answer, and a share of its long side
+_LEAST_REACH, _MOST_REACH = 2, 0.06  # of that part: pixels that the network sees, and a share of its long side
 
 
 class ClickModel:
@@ -105,13 +106,7 @@ class ClickModel:
         return self._windows.get(f"{key} {window}", lambda: self._encode_window(embedding, window))
 
     def _encode_window(self, embedding: "Embedding", window: Area) -> np.ndarray:
-        assert embedding.photo is not None, "what this class embeds holds the photo"
-        height, width = embedding.photo.shape[:2]
-        down, across = height / embedding.height, width / embedding.width
-        top, left = int(window.top * down), int(window.left * across)
-        bottom = max(top + 1, round((window.top + window.height) * down))
-        right = max(left + 1, round((window.left + window.width) * across))
-        return self._encode(embedding.photo[top:bottom, left:right])
+        return self._encode(_photo_in(embedding, window))
 
     def _embedding(self, open_photo: PhotoOpener) -> "Embedding":
         with open_photo() as photo:
@@ -202,14 +197,20 @@ class ClickPredictor:
         return self._window(None, corners.clip(0, [self.width - 1, self.height - 1]))
 
     def _likelihood(self, prompts: Prompts, mask: np.ndarray | None, view: View) -> np.ndarray:
-        """Return the (h, w) float32 logits of a window; `mask` is the (H, W) bool mask of it that is there already."""
+        """Return the (h, w) float32 logits of a window; `mask` is the (H, W) bool mask of it that is there already.
+
+        They have the size at which the network sees the window, and follow the edges that the photo shows there.
+        """
         card = self.model.card
         planes = prompt_planes(
             view.input_size, view.clicks(prompts), view.box(prompts), None if mask is None else view.shares(mask)
         )
         features = self.model.features_of(self.key, self.embedding, view.window)
         label = card.channel_of(prompts.label) if self.use_prior else 0
-        return np.ascontiguousarray(self.model.logits(features, planes, label)[view.answer])
+        logits = np.ascontiguousarray(self.model.logits(features, planes, label)[view.answer])
+        height, width = logits.shape
+        guide = resize_image(_photo_in(self.embedding, view.window), FINE_STRIDE * height, FINE_STRIDE * width)
+        return mask_that_follows_edges(logits, guide)
 
     def _new(self, prompts: Prompts, rough: np.ndarray | None, window: Area) -> tuple[np.ndarray, float]:
         """Draw a mask in a window; `rough` is what was seen from farther away."""
@@ -244,6 +245,17 @@ class ClickPredictor:
         mask = before.copy()
         mask[window.inside] = np.where(changes, drawn, shown)
         return mask, _confidence(likelihood)
+
+
+def _photo_in(embedding: "Embedding", window: Area) -> np.ndarray:
+    """Return a window of the copy of a photo that its embedding holds, (h, w, 3) uint8 RGB."""
+    assert embedding.photo is not None, "what a click model embeds holds the photo"
+    height, width = embedding.photo.shape[:2]
+    down, across = height / embedding.height, width / embedding.width
+    top, left = int(window.top * down), int(window.left * across)
+    bottom = max(top + 1, round((window.top + window.height) * down))
+    right = max(left + 1, round((window.left + window.width) * across))
+    return embedding.photo[top:bottom, left:right]
 
 
 def _near_box(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:

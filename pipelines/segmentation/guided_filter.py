@@ -12,20 +12,22 @@ import cv2
 import numpy as np
 
 SHRINK: Final = 4  # windows are fitted on a copy of the photo that is so many times smaller, the size of the features
+MASK_SHRINK: Final = 2  # … and of a single mask's network, whose features are larger
 WINDOWS: Final = 32  # the radius of a window is the photo's longer edge divided by this
 SMOOTHNESS: Final = 1e-4  # colours, 0..1, whose variance in a window is far below this are one colour
 _LEAST: Final = 0.05  # classes that are nowhere more probable stay as they are
+_SUREST: Final = 1e-3  # distance of a mask's probabilities from 0 and 1, for their logits
 
 
 class GuidedFilter:
-    """Filters planes of values by one photo: (h, w, 3) uint8 RGB."""
+    """Filters planes of values by one (h, w, 3) uint8 RGB photo; windows are fitted on one `shrink` times smaller."""
 
-    def __init__(self, photo: np.ndarray) -> None:
+    def __init__(self, photo: np.ndarray, shrink: int = SHRINK) -> None:
         height, width = photo.shape[:2]
         self._photo = photo.astype(np.float32) / 255
-        self._small_size = max(1, width // SHRINK), max(1, height // SHRINK)  # as OpenCV has it: width first
+        self._small_size = max(1, width // shrink), max(1, height // shrink)  # as OpenCV has it: width first
         small = cv2.resize(self._photo, self._small_size, interpolation=cv2.INTER_AREA)
-        radius = max(1, round(max(height, width) / SHRINK / WINDOWS))
+        radius = max(1, round(max(height, width) / shrink / WINDOWS))
         self._window = 2 * radius + 1, 2 * radius + 1
         self._colours = list(cv2.split(small))
         self._means = [self._mean(colour) for colour in self._colours]
@@ -64,3 +66,12 @@ def follow_edges(probabilities: np.ndarray, photo: np.ndarray) -> np.ndarray:
     np.maximum(filtered, 0, out=filtered)
     total = filtered.sum(axis=0)
     return np.divide(filtered, total, out=probabilities.copy(), where=total > 0)
+
+
+def mask_that_follows_edges(logits: np.ndarray, photo: np.ndarray) -> np.ndarray:
+    """Return the (h, w) float32 logits of one mask, of any size, that change where a (h, w, 3) uint8 RGB photo does."""
+    height, width = photo.shape[:2]
+    probabilities = (1 + np.tanh(logits / 2)) / 2  # the logistic function, which overflows nowhere in this form
+    enlarged = cv2.resize(probabilities, (width, height), interpolation=cv2.INTER_LINEAR)
+    filtered = GuidedFilter(photo, MASK_SHRINK)(enlarged).clip(_SUREST, 1 - _SUREST)
+    return np.asarray(np.log(filtered / (1 - filtered)), dtype=np.float32)

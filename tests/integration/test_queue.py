@@ -102,10 +102,14 @@ def test_the_queue_tab_hands_out_the_lowest_scores_first(settings, labels, proje
 
 
 @contextmanager
-def as_if_older(labels, prediction):
-    """Let a task's prediction be of the model before, and put it back at the end."""
-    result = [{**region, "id": region_id("clothing:v1", str(n))} for n, region in enumerate(prediction["result"])]
-    older = {"result": result, "model_version": "clothing:v1"}
+def as_if_of_the_other_model(labels, prediction):
+    """Let a task's prediction be of the other of the two models, and put it back at the end.
+
+    Which of them serves is the gate's decision.
+    """
+    version = "clothing:v2" if prediction["model_version"] == "clothing:v1" else "clothing:v1"
+    result = [{**region, "id": region_id(version, str(n))} for n, region in enumerate(prediction["result"])]
+    older = {"result": result, "model_version": version}
     labels.patch(f"/api/predictions/{prediction['id']}/", older)
     yield {**prediction, **older}
     now = {name: prediction[name] for name in older}
@@ -117,11 +121,15 @@ def test_a_task_in_somebodys_hands_keeps_its_masks_after_a_promotion(
 ):
     task = people[0].next_task(project)
     assert task["id"] in locked_tasks(labels, project)
-    with as_if_older(labels, task["predictions"][0]) as shown:
+    with as_if_of_the_other_model(labels, task["predictions"][0]) as shown:
         stack_after_two_rounds.run("prelabel")
 
         [kept] = labels.get("/api/predictions/", task=task["id"])
-        assert (kept["id"], kept["model_version"], kept["result"]) == (shown["id"], "clothing:v1", shown["result"])
+        assert (kept["id"], kept["model_version"], kept["result"]) == (
+            shown["id"],
+            shown["model_version"],
+            shown["result"],
+        )
         again = people[0].next_task(project)
         assert (again["id"], [p["id"] for p in again["predictions"]]) == (task["id"], [shown["id"]]), "nothing vanishes"
 
@@ -133,7 +141,7 @@ def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after
     masks = tasks_with_masks(labels, project, [t.id for t in free])
     looked_at = next(t for t in free if t.id in masks)
     [shown] = labels.get("/api/predictions/", task=looked_at.id)
-    with as_if_older(labels, shown) as older:
+    with as_if_of_the_other_model(labels, shown) as older:
         stack_after_two_rounds.run("prelabel")
 
         [updated] = labels.get("/api/predictions/", task=looked_at.id)
@@ -141,7 +149,7 @@ def test_work_on_a_photo_that_nobody_was_handed_survives_a_promotion(stack_after
     people[0].submit({"id": looked_at.id, "project": project, "predictions": [older]}, older["result"], 5.0)
     [annotated] = export_tasks(labels, project, [looked_at.id])
     [raw] = annotated["annotations"]
-    assert prediction_version_of(raw) == "clothing:v1"
+    assert prediction_version_of(raw) == older["model_version"]
     assert not started_from_its_prediction(raw)
 
 

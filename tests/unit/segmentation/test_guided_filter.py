@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.segmentation.guided_filter import GuidedFilter, follow_edges
+from pipelines.segmentation.guided_filter import GuidedFilter, follow_edges, mask_that_follows_edges
 
 HEIGHT, WIDTH = 256, 192
 
@@ -54,7 +54,6 @@ def test_what_is_the_same_everywhere_stays_so(scene: tuple[np.ndarray, np.ndarra
 
 def test_the_filter_is_that_of_its_authors_where_nothing_is_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     """One pixel by the formula: the mean, over windows that hold it, of each window's best linear function."""
-    monkeypatch.setattr("pipelines.segmentation.guided_filter.SHRINK", 1)
     monkeypatch.setattr("pipelines.segmentation.guided_filter.WINDOWS", 16)
     random = np.random.default_rng(1)
     photo, plane = random.integers(0, 256, (32, 32, 3), np.uint8), random.random((32, 32), np.float32)
@@ -68,7 +67,7 @@ def test_the_filter_is_that_of_its_authors_where_nothing_is_made_smaller(monkeyp
             joint = ((colours - colours.mean(0)) * (values - values.mean())[:, None]).mean(0)
             slope = np.linalg.solve(spread, joint)
             answers.append(slope @ (photo[row, column] / 255) + values.mean() - slope @ colours.mean(0))
-    assert GuidedFilter(photo)(plane)[row, column] == pytest.approx(np.mean(answers), abs=1e-3)
+    assert GuidedFilter(photo, shrink=1)(plane)[row, column] == pytest.approx(np.mean(answers), abs=1e-3)
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 5), st.integers(0, 2**32 - 1))
@@ -83,3 +82,24 @@ def test_probabilities_stay_probabilities_at_every_size(height: int, width: int,
     assert np.isfinite(after).all() and after.min() >= 0
     np.testing.assert_allclose(after.sum(0), 1, atol=1e-3)
     np.testing.assert_array_equal(shares, before)
+
+
+def test_a_mask_whose_answer_is_coarse_follows_the_photo(scene: tuple[np.ndarray, np.ndarray]) -> None:
+    photo, truth = scene
+    shares = cv2.resize(blurred(truth)[1], (WIDTH // 2, HEIGHT // 2), interpolation=cv2.INTER_AREA)
+    shares = shares.clip(0.01, 0.99)
+    coarse = np.log(shares / (1 - shares))
+    enlarged = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    fine = mask_that_follows_edges(coarse, photo)
+    assert (fine.shape, fine.dtype) == ((HEIGHT, WIDTH), np.float32)
+    assert iou(enlarged > 0, truth) < 0.93
+    assert iou(fine > 0, truth) > 0.97
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_logits_stay_finite_however_sure_the_network_is(height: int, width: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 60, (-(-height // 2), -(-width // 2))).astype(np.float32)
+    photo = random.integers(0, 256, (height, width, 3), np.uint8)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        assert np.isfinite(mask_that_follows_edges(logits, photo)).all()
