@@ -128,13 +128,15 @@ class EffortParams(Section):
 
     A photo costs `look`, and each region `accept` (left as it is), `correct`, `delete` or `draw` (from nothing). A
     proposed region is left as it is from an IoU of `accept_iou` with the garment on, and worth correcting from
-    `correct_iou` on. Lead times above `longest_s` are breaks and do not count. From `min_photos` timed photos on,
-    people's own times replace the seconds given here, step by step.
+    `correct_iou` on. One that fits a garment of another label so well gets that label, which takes `relabel` more.
+    Lead times above `longest_s` are breaks and do not count. From `min_photos` timed photos on, people's own times
+    replace the seconds given here, step by step.
     """
 
     look: Annotated[float, Field(ge=0)] = 6.0
     accept: Annotated[float, Field(ge=0)] = 1.0
     correct: Annotated[float, Field(ge=0)] = 9.0
+    relabel: Annotated[float, Field(ge=0)] = 4.0
     delete: Annotated[float, Field(ge=0)] = 1.5
     draw: Annotated[float, Field(gt=0)] = 22.0
     accept_iou: Annotated[float, Field(gt=0, le=1)] = 0.85

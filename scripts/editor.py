@@ -88,6 +88,13 @@ class Editor:
         if negative:
             self.page.keyboard.up("Alt")
 
+    def relabel(self, x: float, y: float) -> None:
+        """Click on a mask with Shift, which gives it the label that is picked."""
+        self.page.keyboard.down("Shift")
+        self.page.mouse.click(*self.at(x, y))
+        self.page.keyboard.up("Shift")
+        self.page.wait_for_timeout(500)
+
     def pick(self, label: str) -> None:
         """Select a label by its key, in the list that was used last."""
         self.page.keyboard.press(LABEL_KEYS[list(self._params.region_ids).index(label)])

@@ -4,7 +4,7 @@ They use only what Label Studio's API offers a person in the labeling stream, an
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,7 +15,7 @@ from pipelines.demo.savings import PhotoTime
 from pipelines.errors import ServiceError
 from pipelines.labelstudio.regions import compile_regions
 from pipelines.labelstudio.render import region_json
-from pipelines.labelstudio.schema import RegionJson
+from pipelines.labelstudio.schema import RegionJson, RegionValue
 from pipelines.labelstudio.tasks import parse_image
 from pipelines.params import IGNORE, Params
 from pipelines.photos.copies import resample_mask
@@ -84,33 +84,52 @@ def correct(
     """Correct a pre-label as a careful person does; return regions with their origins, and the seconds it took.
 
     `truth` is the true (H, W) uint8 index mask; pixels that are `IGNORE` in it count neither for nor against a region.
-    `params.effort` decides what a person does with a region and how long it takes; `pace` multiplies the time.
+    `params.effort` decides what a person does with a region and how long it takes; `pace` multiplies the time. A region
+    that fits no garment of its label gets the label of the garment that it fits best, if no better region shows that.
     """
-    height, width = truth.shape
-    effort, known = params.effort, truth != IGNORE
+    effort, seconds = params.effort, params.effort.look
+    garments = {label: truth == label_id for label, label_id in params.label_ids.items()}
+    missing = {label for label, garment in garments.items() if garment.any()}
+    fits = _fits(proposed, garments, truth, params)
     result: list[RegionJson] = []
-    seconds, done = effort.look, set()
-    for region in proposed:
-        label = region["value"]["brushlabels"][0]
-        mask = compile_regions([region], params.label_ids, height, width, params.compile.alpha_threshold).mask > 0
-        wanted, mask = truth == params.label_ids[label], mask & known
-        overlap = np.count_nonzero(mask & wanted) / max(1, np.count_nonzero(mask | wanted))
-        if overlap >= effort.accept_iou:
+    kept: set[int] = set()
+    for overlap, is_other, number, label in sorted(fits, key=lambda fit: (fit[1], -fit[0], fit[2])):
+        if number in kept or label not in missing:
+            continue
+        kept.add(number)
+        missing.remove(label)
+        region = proposed[number]
+        seconds += effort.relabel if is_other else 0.0
+        if overlap < effort.accept_iou:
+            result.append(_draw(label, garments[label], region["id"], "prediction-changed"))
+            seconds += effort.correct
+        elif is_other:
+            value: RegionValue = {**region["value"], "brushlabels": [label]}
+            result.append({**region, "value": value, "origin": "prediction-changed"})
+        else:
             result.append({**region, "origin": "prediction"})
             seconds += effort.accept
-        elif overlap >= effort.correct_iou:
-            result.append(_draw(label, wanted, region["id"], "prediction-changed"))
-            seconds += effort.correct
-        else:
-            seconds += effort.delete
-            continue
-        done.add(label)
+    seconds += effort.delete * (len(proposed) - len(kept))
     for label, label_id in params.label_ids.items():
-        wanted = truth == label_id
-        if label not in done and wanted.any():
-            result.append(_draw(label, wanted, f"hand-{label_id}", "manual"))
+        if label in missing:
+            result.append(_draw(label, garments[label], f"hand-{label_id}", "manual"))
             seconds += effort.draw
     return result, pace * seconds
+
+
+def _fits(
+    proposed: Sequence[RegionJson], garments: Mapping[str, np.ndarray], truth: np.ndarray, params: Params
+) -> list[tuple[float, bool, int, str]]:
+    """Return which region fits which garment well enough to be kept: IoU, other label?, the region's place, label."""
+    fits, (height, width) = [], truth.shape
+    for number, region in enumerate(proposed):
+        compiled = compile_regions([region], params.label_ids, height, width, params.compile.alpha_threshold)
+        mask = (compiled.mask > 0) & (truth != IGNORE)
+        for label, garment in garments.items():
+            overlap = np.count_nonzero(mask & garment) / max(1, np.count_nonzero(mask | garment))
+            if overlap >= params.effort.correct_iou:
+                fits.append((overlap, label != region["value"]["brushlabels"][0], number, label))
+    return fits
 
 
 def label_everything(

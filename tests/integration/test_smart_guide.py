@@ -21,7 +21,7 @@ from pipelines.labelstudio.project import find_project
 from pipelines.labelstudio.remarks import read_remarks
 from pipelines.labelstudio.render import region_json
 from pipelines.labelstudio.tasks import list_tasks
-from pipelines.params import load_params
+from pipelines.params import Params, load_params
 from pipelines.records import RegionMask
 from pipelines.settings import PROJECT_ROOT, Settings
 from scripts.editor import Editor
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
 GUIDES = {"en-GB": "labelers.md", "it-IT": "labelers.it.md"}
 KEYS = "1234567890qrtyuiopasdfgjkl"  # beside the labels, in their order
-STEPS = ("pick point", "add", "take away", "box", "brush", "buttons", "doubt", "submit", "skip")
+STEPS = ("pick point", "add", "take away", "relabel", "box", "brush", "buttons", "doubt", "submit", "skip")
 IN_THE_STREAM = ("skip",)  # Label Studio has this button only there
 DOUBTS = {"en-GB": "dress or skirt?", "it-IT": "vestito o gonna?"}
 REASONS = {"en-GB": ("Unreadable", "unreadable"), "it-IT": ("Nessun capo", "no garment")}  # as shown, and as stored
@@ -101,6 +101,7 @@ def test_the_guide_is_followed_word_by_word(stack_after_two_rounds, language: st
         page.keyboard.press("Control+z")
         page.wait_for_timeout(500)
         assert editor.masks()["damaged"]["rle"] == grown["rle"], "one undo takes back one click"
+        relabel(editor, params, garment & ~missing & ~leaked, label)
         for key in "zxch":  # h takes the hand; none of them picks a label
             page.keyboard.press(key)
         page.keyboard.press(KEYS[list(params.region_ids).index(label)])
@@ -140,6 +141,22 @@ def shows(page: Page, step: str, words: Sequence[str]) -> None:
     for word in words:
         places = page.get_by_text(word, exact=True).or_(page.get_by_placeholder(word))
         assert places.first.is_visible(), f"{step}: the page shows no {word!r}"
+
+
+def relabel(editor: Editor, params: Params, garment: np.ndarray, label: str) -> None:
+    """Give the damaged mask another label by a click with Shift, which asks no model, and take that back."""
+    before, names = editor.masks()["damaged"], editor.regions()
+    another = next(name for name in params.label_ids if name not in names)
+    editor.label("point", another)
+    editor.relabel(*inside(garment))
+    assert editor.regions() == [another, *names[1:]]
+    assert editor.masks()["damaged"]["rle"] == before["rle"], "its outline stays"
+    editor.undo()
+    assert editor.regions() == names, "one undo takes it back"
+    editor.label("point", label)
+    editor.relabel(*inside(garment))
+    assert editor.regions() == names, "it has this label"
+    assert editor.page.locator(".maskloop-message").count() == 1, "which the page says"
 
 
 def skip(page: Page, settings: Settings, project: int, words: Sequence[str], reason: str) -> int:

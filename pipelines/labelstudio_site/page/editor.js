@@ -3,7 +3,7 @@
 // While a label of "Smart point" or "Smart box" is picked, the photo belongs to this script: a click, an Alt-click or a
 // drawn box changes the mask of that label, wherever other masks lie, and is one step of undo. The answer comes from the
 // same backend and by the same request as Label Studio's own smart tools; the request also holds the mask as the person
-// sees it, and the answer replaces that region.
+// sees it, and the answer replaces that region. A Shift-click on a mask of another label gives it the label that is picked.
 //
 // The editor's state is used as Label Studio 1.23 keeps it (`window.Htx`). Where something needed is missing, nothing is
 // done at all, and the stock editor works as it always did.
@@ -19,12 +19,13 @@
       noMask: (label) => `There is no mask of "${label}" to take away from.`,
       unchanged: "This click changes nothing. Click farther inside what is wrong, or use the brush.",
       noAnswer: (why) => `No answer (${why}). Try again, or paint with the brush.`,
+      notAnother: (label) => `No mask of another label is here. Shift+click makes a mask "${label}".`,
       noParts: "Pick a label that has several masks, or select them in the list; then they become one.",
       clear: "Clear all masks", clearTip: "Delete every mask of this photo; Ctrl+Z brings them back (Shift+Backspace)",
       merge: "Merge", mergeTip: "Make the selected masks, or all of the picked label, one mask (m)",
       view: { masks: "Masks", faint: "Faint", outlines: "Outlines", hidden: "Hidden" },
       viewTip: "How masks are shown (n)",
-      help: "Click: add · Alt+click: take away · drag: box",
+      help: "Click: add · Alt: take away · drag: box · Shift: change label",
       uncertain: (label, score) => `Least sure: ${label} (${Math.round(100 * score)} %)`,
       large: (megapixels) => `${megapixels} megapixels: this photo opens and saves slowly`,
       why: {
@@ -41,12 +42,13 @@
       noMask: (label) => `Non c'è una maschera "${label}" da cui togliere.`,
       unchanged: "Questo clic non cambia nulla. Fai clic più all'interno di ciò che è sbagliato, o usa il pennello.",
       noAnswer: (why) => `Nessuna risposta (${why}). Riprova, o dipingi con il pennello.`,
+      notAnother: (label) => `Qui non c'è una maschera di un'altra etichetta. Maiusc+clic la rende "${label}".`,
       noParts: "Scegli un'etichetta con più maschere, o selezionale nell'elenco; diventeranno una sola.",
       clear: "Cancella tutte", clearTip: "Elimina tutte le maschere di questa foto; Ctrl+Z le riporta (Maiusc+Backspace)",
       merge: "Unisci", mergeTip: "Unisci le maschere selezionate, o tutte quelle dell'etichetta scelta (m)",
       view: { masks: "Maschere", faint: "Tenui", outlines: "Contorni", hidden: "Nascoste" },
       viewTip: "Come si vedono le maschere (n)",
-      help: "Clic: aggiunge · Alt+clic: toglie · trascina: riquadro",
+      help: "Clic: aggiunge · Alt: toglie · trascina: riquadro · Maiusc: cambia etichetta",
       uncertain: (label, score) => `Meno sicuro: ${label} (${Math.round(100 * score)} %)`,
       large: (megapixels) => `${megapixels} megapixel: questa foto si apre e si salva lentamente`,
       why: {
@@ -307,6 +309,24 @@
     region.$treenode.applyPatches(patches);
   }
 
+  // Give the mask at a place the label that is picked. It stays the same region, and this is one step of undo.
+  function relabel(state, label, event) {
+    const others = masks(state).filter((one) => !one.locked && !one.labels?.includes(label) && covers(one, event));
+    const region = others.find((one) => one.inSelection) ?? others[others.length - 1];
+    const place = region?.results.findIndex((result) => result.type === "brushlabels") ?? -1;
+    if (place < 0) {
+      say(event, TEXT.notAnother(label));
+      return;
+    }
+    const patches = [{ op: "replace", path: `/results/${place}/value/brushlabels`, value: [label] }];
+    if (region.origin === "prediction") patches.push({ op: "replace", path: "/origin", value: "prediction-changed" });
+    state.annotation.history.freeze("maskloop");
+    region.$treenode.applyPatches(patches);
+    region.updateAppearenceFromState?.();
+    state.annotation.history.unfreeze("maskloop");
+    region.setNeedsUpdate?.(true);
+  }
+
   function enqueue(prompt, label, event) {
     const at = { clientX: event.clientX, clientY: event.clientY };
     const mark = markAt(at, prompt);
@@ -365,7 +385,10 @@
     event.preventDefault();
   }
 
+  let shiftPress = null;  // where the mouse was pressed with Shift
+
   function pressed(event) {
+    shiftPress = event.shiftKey ? { x: event.clientX, y: event.clientY } : null;
     if (!onPhoto(event) || panning(event)) return;
     const state = editor();
     const label = state && picked(state);
@@ -407,16 +430,26 @@
     );
   }
 
-  // A click that followed a claimed press is part of it.
+  // A click that followed a claimed press is part of it. With Shift, a drag moves the photo and a click changes a label.
   function clicked(event) {
     if (event.type === "click") {
       chosen(event);
       skipping(event);
     }
-    if (!onPhoto(event) || panning(event)) return;
-    const state = editor();
-    if (state && picked(state) && place(state, event)) claim(event);
+    if (!onPhoto(event)) return;
+    const state = editor(), label = state && picked(state);
+    if (!label || !place(state, event)) return;
+    if (isShiftClick(event)) {
+      claim(event);
+      relabel(state, label.label, event);
+    } else if (!panning(event)) {
+      claim(event);
+    }
   }
+
+  const isShiftClick = (event) =>
+    event.type === "click" && event.shiftKey && event.button === 0 && !event.ctrlKey && !event.metaKey &&
+    shiftPress && Math.hypot(event.clientX - shiftPress.x, event.clientY - shiftPress.y) < DRAG_PX;
 
   // --- keys -----------------------------------------------------------------------------------------------------
 

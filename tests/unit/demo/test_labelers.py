@@ -9,7 +9,7 @@ from pipelines.labelstudio.render import region_json
 from pipelines.params import IGNORE, EffortParams, Params
 from pipelines.records import RegionMask
 
-LOOK, ACCEPT, CORRECT, DELETE, DRAW = 6.0, 1.0, 9.0, 1.5, 22.0  # seconds of params.yaml
+LOOK, ACCEPT, CORRECT, RELABEL, DELETE, DRAW = 6.0, 1.0, 9.0, 4.0, 1.5, 22.0  # seconds of params.yaml
 
 
 @pytest.fixture
@@ -53,6 +53,38 @@ def test_a_poor_mask_is_deleted_and_drawn_by_hand(coat_in_truth: np.ndarray, two
     assert region["id"] != poor["id"]
     assert np.array_equal(submitted([region], two_labels), coat_in_truth)
     assert seconds == LOOK + DELETE + DRAW
+
+
+def test_a_good_outline_with_a_wrong_label_gets_the_right_one(coat_in_truth: np.ndarray, two_labels: Params) -> None:
+    good = proposal("dress", slice(0, 18))  # IoU 0.9 with the coat
+    [region], seconds = correct([good], coat_in_truth, two_labels)
+    assert (region["id"], region["origin"]) == (good["id"], "prediction-changed")
+    assert region["value"] == {**good["value"], "brushlabels": ["coat"]}
+    assert seconds == LOOK + RELABEL
+
+
+def test_a_fair_outline_with_a_wrong_label_is_corrected_as_well(coat_in_truth: np.ndarray, two_labels: Params) -> None:
+    fair = proposal("dress", slice(0, 12))  # IoU 0.6 with the coat
+    [region], seconds = correct([fair], coat_in_truth, two_labels)
+    assert (region["id"], region["origin"]) == (fair["id"], "prediction-changed")
+    assert np.array_equal(submitted([region], two_labels), coat_in_truth)
+    assert seconds == LOOK + RELABEL + CORRECT
+
+
+def test_of_two_masks_of_one_garment_that_with_its_label_stays(coat_in_truth: np.ndarray, two_labels: Params) -> None:
+    wrong, right = proposal("dress", slice(0, 19)), proposal("coat", slice(0, 12))
+    [region], seconds = correct([wrong, right], coat_in_truth, two_labels)
+    assert region["id"] == right["id"]
+    assert seconds == LOOK + CORRECT + DELETE
+
+
+def test_two_masks_with_exchanged_labels_get_each_others(coat_in_truth: np.ndarray, two_labels: Params) -> None:
+    coat_in_truth[20:] = 7
+    result, seconds = correct(
+        [proposal("dress", slice(0, 20)), proposal("coat", slice(20, 30))], coat_in_truth, two_labels
+    )
+    assert np.array_equal(submitted(result, two_labels), coat_in_truth)
+    assert seconds == LOOK + 2 * RELABEL
 
 
 def test_a_garment_that_is_not_there_is_deleted(coat_in_truth: np.ndarray, two_labels: Params) -> None:
