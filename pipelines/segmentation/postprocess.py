@@ -1,4 +1,4 @@
-"""From a network's class probabilities to the masks that people see: specks dropped, holes left open, scores."""
+"""From a network's class probabilities to the masks that people see: one label per garment, no specks, scores."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from pipelines.records import RegionScore
+from pipelines.segmentation.garments import one_label_per_garment
 from pipelines.segmentation.transforms import classes_at_size, mask_size
 
 _MIN_PART = 0.25  # of the largest part in a box; parts of this size belong to it, such as the second shoe
@@ -13,12 +14,17 @@ _PINHOLE = 0.002  # of a clicked region; smaller holes are noise of the segmente
 
 
 def classes_of_photo(probabilities: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Scale (C, h, w) float32 class probabilities to the pixels of a (height, width) photo.
+    """Scale (C, h, w) float32 class probabilities to the pixels of a (height, width) photo, with one label per garment.
 
-    Returns the most probable channel per pixel, (height, width) uint8, and its probability, (h2, w2) float32, at
+    Returns each pixel's channel, (height, width) uint8, and the probability of that channel alone, (h2, w2) float32, at
     `mask_size`.
     """
-    channel, confidence = classes_at_size(probabilities, *mask_size(height, width))
+    garments = one_label_per_garment(probabilities)
+    channel, confidence = classes_at_size(garments, *mask_size(height, width))
+    if garments is not probabilities:
+        for number in np.unique(channel):
+            alone = cv2.resize(probabilities[number], channel.shape[::-1], interpolation=cv2.INTER_LINEAR)
+            np.copyto(confidence, alone, where=channel == number)
     if channel.shape != (height, width):
         channel = cv2.resize(channel, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return channel, confidence
