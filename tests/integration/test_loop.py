@@ -98,9 +98,9 @@ def test_every_dag_ran_and_none_failed(settings):
 
 def test_space_is_freed_every_night(settings):
     airflow = Airflow(settings)
-    airflow.wait_for("free_space", 300, run_id=airflow.trigger("free_space"))
+    run = airflow.wait_for("free_space", 300, run_id=airflow.trigger("free_space"))
+    assert run["state"] == "success", "in the hours after its time of day the nightly run is made up for as well"
     assert (settings.var / "disk.json").exists()
-    assert [run["state"] for run in airflow.runs("free_space")] == ["success"]
 
 
 def test_a_click_model_was_trained_judged_and_answers_only_if_it_is_better(settings):
